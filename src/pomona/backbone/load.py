@@ -1,0 +1,163 @@
+"""The frozen base model and its tokenizer, from a folder, a hub id, or the embedded default."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from pomona.backbone.embedded import NAME, embedded_model
+from pomona.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen causal language model.
+
+    Args:
+        model: in eval mode, no parameter requires a gradient.
+        tokenizer: its tokenizer; has a padding token.
+        name: what records and exported adapters call it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return self.model.device
+
+    def linear_modules(self) -> dict[str, nn.Module]:
+        """Path -> module of every linear map (`nn.Linear`, and GPT-2's `Conv1D`) but the output head."""
+        from transformers.pytorch_utils import Conv1D
+
+        head = self.model.get_output_embeddings()
+        return {
+            path: module
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        }
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Path -> (O, I) of every linear module."""
+        return {path: linear_shape(module) for path, module in self.linear_modules().items()}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights' names, shapes, dtypes and bytes."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether the weight is stored [I, O] (GPT-2's `Conv1D`) and not [O, I]."""
+    return not isinstance(module, nn.Linear)
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(O, I) of a linear module."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    rows, columns = weight.shape
+    return (columns, rows) if is_transposed(module) else (rows, columns)
+
+
+def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "float32") -> Backbone:
+    """Load a frozen model.
+
+    Only safetensors weights are read and no code of a model's repository is run. The network is used for hub ids alone,
+    as the `HF_HUB_*` settings allow.
+
+    Args:
+        model: `embedded`, a folder in transformers' format, or a hub id.
+        device: `auto` (an accelerator where there is one), or a torch device such as `cpu`, `cuda:1`.
+        dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; adapters are always trained in float32.
+
+    Raises:
+        InputError: no such model, not a causal language model, unknown dtype or device.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = resolve_device(device)
+    if dtype not in DTYPES:
+        raise InputError("unknown dtype", field="dtype", value=dtype, mend=f"Use one of {', '.join(DTYPES)}")
+    folder = _resolve(model)
+    local = isinstance(folder, Path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=local)
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False, local_files_only=local
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"the model cannot be loaded: {reason}",
+            field="model",
+            value=model,
+            mend="Give a folder with config.json, safetensors weights and a tokenizer, a hub id that can be reached, or `embedded`",
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    network.requires_grad_(False).eval()
+    nn.Module.to(network, place)
+    return Backbone(network, tokenizer, NAME if model == EMBEDDED else model)
+
+
+def _resolve(model: str) -> Path | str:
+    if model == EMBEDDED:
+        return embedded_model()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise InputError(
+            "no such model folder", field="model", value=model, mend="Give an existing folder, a hub id, or `embedded`"
+        )
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"} and not _is_cached(model):
+        raise InputError(
+            "neither a folder nor in the local hub cache, and HF_HUB_OFFLINE is set",
+            field="model",
+            value=model,
+            mend="Give an existing folder or `embedded`, or unset HF_HUB_OFFLINE to let it be downloaded",
+        )
+    return model
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` -> the accelerator that torch finds, or the CPU; a device's name -> that device.
+
+    Raises:
+        InputError: torch does not know the device, or does not have it.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("no such device here", field="device", value=device, mend="Use auto, cpu, cuda or cuda:N") from error
+    return place

@@ -1,0 +1,33 @@
+"""`pomona adapt`: the main job, from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def adapt(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML; recipes/ has complete ones.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/<the recipe's name>.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set tuning.epochs=2.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, data, model and adapters; train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as one JSON object.")] = False,
+) -> None:
+    """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report."""
+    from pomona.runs.recipe import Recipe, read_recipe
+
+    read = read_recipe(recipe, Recipe, overrides or [])
+    if dry_run:
+        from pomona.runs.check import check_inputs
+
+        for finding in check_inputs(read, str(recipe)):
+            typer.echo(f"{finding.level}: {finding.message}")
+        return
+    from pomona.cli.running import run_and_report
+
+    run_and_report(read, output, resume=resume, as_json=as_json)

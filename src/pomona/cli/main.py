@@ -1,0 +1,81 @@
+"""The `pomona` command: its verbs, and how every error becomes one line and an exit code.
+
+0 done, 1 failed, 2 wrong input, 130 interrupted. `--debug`, anywhere, shows the traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from pomona.cli.adapt import adapt
+from pomona.cli.check import check
+from pomona.cli.demo import demo
+from pomona.cli.env import env
+from pomona.cli.evaluate import evaluate
+from pomona.cli.generate import generate
+from pomona.cli.inspect import inspect
+from pomona.cli.list import list_registered
+from pomona.cli.merge import merge
+from pomona.cli.report import report
+from pomona.cli.train_adapter import train_adapter
+from pomona.errors import PomonaError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEBUG = "--debug"
+INTERRUPTED = 130
+
+
+def guarded(verb: Callable[P, T]) -> Callable[P, T]:
+    """The verb, with errors that a user can mend said in one line."""
+
+    @functools.wraps(verb)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return verb(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+        except Exception as error:
+            if os.environ.get("POMONA_DEBUG"):
+                raise
+            known = isinstance(error, PomonaError)
+            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+            typer.echo(f"error: {text}", err=True)
+            raise SystemExit(error.exit_code if known else 1) from None
+
+    return call
+
+
+app = typer.Typer(
+    name="pomona",
+    help="Merge LoRA adapters, fine-tune the merge on fifty examples, learn how much of it to prune.",
+    epilog="--debug, with any verb, shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+VERBS: tuple[Any, ...] = (demo, adapt, train_adapter, merge, evaluate, generate, inspect, check, report, env)
+for _verb in VERBS:
+    app.command()(guarded(_verb))
+app.command("list")(guarded(list_registered))
+
+
+def main() -> None:
+    """Entry point of the `pomona` script."""
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    if len(arguments) < len(sys.argv) - 1:
+        os.environ["POMONA_DEBUG"] = "1"
+    app(args=arguments)
+
+
+if __name__ == "__main__":
+    main()

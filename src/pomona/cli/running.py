@@ -1,0 +1,40 @@
+"""What `adapt` and `demo` share: run a recipe with a progress display, write the page, say what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from pomona.runs.recipe import Recipe
+
+
+def run_and_report(recipe: Recipe, output: Path | None, *, resume: bool, as_json: bool) -> None:
+    """Run, write `report.html`, print the sentences, the table and the paths (or the record as JSON)."""
+    from pomona.report import three_sentences, write_report
+    from pomona.runs.adapt import adapt
+    from pomona.tuning.progress import Display
+
+    folder = output or Path("runs") / recipe.name
+    with Display() as display:
+        record = adapt(recipe, folder, resume=resume, progress=display)
+    page = write_report(folder)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+        return
+    typer.echo("")
+    for sentence in three_sentences(record):
+        typer.echo(sentence)
+    typer.echo("")
+    for system, description in record.systems.items():
+        shown = [
+            f"{name} {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            for name in (record.primary_metric, "loss")
+            if (found := record.metrics.get(system, {}).get(name))
+        ]
+        typer.echo(f"  {description.label:<22}" + "   ".join(shown))
+    typer.echo("")
+    for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", page)):
+        typer.echo(f"{what:<8} {path}")

@@ -1,0 +1,176 @@
+"""The loss as a function of the prune ratio, fitted to all rounds: where is its minimum, and how sure is that?
+
+Axes: M measurements (a ratio in a round), N micro dev examples, D coefficients, S sign patterns, Q bootstrap draws.
+
+Each example's loss is modelled as `loss_i(t, p) = round_effect_i(t) + f_i(p)` with f_i a parabola: rounds differ because the
+weights go on learning, so only differences within a round count. f_i is fitted by least squares to losses and features from
+which the round's own mean was taken, the losses before the round among them. As the fit is linear in the losses, the mean
+of the examples' coefficients is the fit to the mean loss, and a bootstrap over examples is a mean over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from pomona.control.sign_flip import signed_sums
+
+Array = np.ndarray
+
+_BOOTSTRAP_DRAWS = 2_000
+_FLAT_LEVEL = 0.05
+_POINTS = 25
+_RANK_TOLERANCE = 1e-6
+_ROUNDING = 1e-12
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A fitted curve `f_i(p) = sum_d coefficients_ND[i, d] u^(d+1)`, with `u = (2 p - low - high) / (high - low)` in [-1, 1].
+
+    Args:
+        low: lowest ratio that was tried.
+        high: highest ratio that was tried; above `low`.
+        coefficients_ND: for each example, D = 2 for a parabola, 1 for a line where the ratios do not identify more.
+        drawn_QD: mean coefficients of bootstrap draws over the examples.
+    """
+
+    low: float
+    high: float
+    coefficients_ND: Float64[Array, "N D"]
+    drawn_QD: Float64[Array, "Q D"]
+
+    @property
+    def mean(self) -> Float64[Array, " D"]:
+        """Coefficients of the mean loss."""
+        return self.coefficients_ND.mean(axis=0)
+
+    def best(self) -> float:
+        """The ratio in [low, high] with the lowest fitted mean loss. Ratios outside were never tried, and are not trusted."""
+        return float(self._ratio(_lowest_at(self.mean[None]))[0])
+
+    def interval(self, prune_ratio_min: float, prune_ratio_max: float) -> tuple[float, float]:
+        """95 % interval of where the loss is lowest within the allowed range.
+
+        It is the percentile interval of `best` over the bootstrap draws; where that reaches the lowest or highest ratio tried,
+        the optimum may as well lie beyond it, and the interval goes on to the end of the allowed range.
+
+        Args:
+            prune_ratio_min: lowest ratio allowed.
+            prune_ratio_max: highest ratio allowed.
+        """
+        if len(self.coefficients_ND) == 1:
+            return prune_ratio_min, prune_ratio_max
+        low, high = np.quantile(self._ratio(_lowest_at(self.drawn_QD)), [0.025, 0.975])
+        margin = _EDGE * (self.high - self.low)
+        return (
+            prune_ratio_min if low <= self.low + margin else float(low),
+            prune_ratio_max if high >= self.high - margin else float(high),
+        )
+
+    def is_flat(self, generator: torch.Generator) -> bool:
+        """Whether the fitted curve is within the noise of the examples.
+
+        The spread (highest minus lowest fitted mean loss over [low, high]) is compared with the spreads that arise when each
+        example's whole curve is given a random sign: were no ratio better than another, these would be as likely as the
+        one seen. Flat where more than 5 % of them reach it. Choosing the best and the worst ratio after the fact is
+        thereby allowed for. With fewer than 6 examples no curve can pass.
+        """
+        spread_S = _spread(signed_sums(self.coefficients_ND, generator))
+        return bool(np.mean(spread_S >= spread_S[0] * (1 - 1e-9)) > _FLAT_LEVEL)
+
+    def points(self, prune_ratio: float) -> tuple[tuple[float, float, float, float], ...]:
+        """(prune ratio, reward relative to `prune_ratio`, low, high): 25 of them over [low, high], 95 % bootstrap intervals."""
+        grid = np.linspace(self.low, self.high, _POINTS)
+        contrast_DP = self._features(np.array([prune_ratio])).T - self._features(grid).T
+        low_P, high_P = np.quantile(self.drawn_QD @ contrast_DP, [0.025, 0.975], axis=0)
+        reward_P = self.mean @ contrast_DP
+        return tuple(zip(grid.tolist(), reward_P.tolist(), low_P.tolist(), high_P.tolist(), strict=True))
+
+    def _features(self, prune_ratios: Array) -> Float64[Array, "M D"]:
+        return _powers(_unit(prune_ratios, self.low, self.high), self.coefficients_ND.shape[1])
+
+    def _ratio(self, u: Array) -> Array:
+        return np.clip((self.low + self.high) / 2 + u * (self.high - self.low) / 2, self.low, self.high)
+
+
+def fit_curve(
+    prune_ratios: Sequence[Sequence[float]], losses: Sequence[Sequence[Sequence[float]]], generator: torch.Generator
+) -> Curve | None:
+    """Fit the curve to all rounds.
+
+    Args:
+        prune_ratios: for each round the ratios that were measured, the one in force among them.
+        losses: for each round and ratio the loss of each example, [N]; the same N examples in every round.
+        generator: draws the bootstrap samples of examples.
+
+    Returns:
+        The curve, or None where it says nothing: no two ratios were measured in one round, or the ratio changed no loss.
+    """
+    if not prune_ratios:
+        return None
+    ratios_M = np.concatenate([np.asarray(one, dtype=np.float64) for one in prune_ratios])
+    low, high = float(ratios_M.min()), float(ratios_M.max())
+    if high - low < _RANK_TOLERANCE:
+        return None
+    raw_losses = [np.asarray(one, dtype=np.float64) for one in losses]
+    losses_MN = np.concatenate([_centred(one) for one in raw_losses])
+    if np.abs(losses_MN).max() <= _ROUNDING * max(np.abs(one).max() for one in raw_losses):
+        return None
+    for degree in (2, 1):
+        features = [_centred(_powers(_unit(np.asarray(one, dtype=np.float64), low, high), degree)) for one in prune_ratios]
+        features_MD = np.concatenate(features)
+        if np.linalg.matrix_rank(features_MD, tol=_RANK_TOLERANCE) == degree:
+            coefficients_ND = np.linalg.lstsq(features_MD, losses_MN, rcond=None)[0].T
+            return Curve(low, high, coefficients_ND, _bootstrap(coefficients_ND, generator))
+    return None
+
+
+def _bootstrap(coefficients_ND: Float64[Array, "N D"], generator: torch.Generator) -> Float64[Array, "Q D"]:
+    """Means over examples drawn with replacement, their deviations widened by sqrt(N / (N - 1)) to be unbiased for small N."""
+    n = len(coefficients_ND)
+    draws = torch.randint(n, (_BOOTSTRAP_DRAWS, n), generator=generator).numpy()
+    mean_D = coefficients_ND.mean(axis=0)
+    return mean_D + (coefficients_ND[draws].mean(axis=1) - mean_D) * np.sqrt(n / max(n - 1, 1))
+
+
+def _unit(prune_ratios: Array, low: float, high: float) -> Array:
+    return (2 * prune_ratios - low - high) / (high - low)
+
+
+def _powers(u: Array, degree: int) -> Float64[Array, "M D"]:
+    return np.stack([u**power for power in range(1, degree + 1)], axis=1)
+
+
+def _centred(values: Array) -> Array:
+    return values - values.mean(axis=0)
+
+
+def _split(coefficients_SD: Float64[Array, "S D"]) -> tuple[Array, Array]:
+    """Linear and quadratic coefficients; the quadratic ones of a line are 0."""
+    slope_S = coefficients_SD[:, 0]
+    return slope_S, coefficients_SD[:, 1] if coefficients_SD.shape[1] == 2 else np.zeros_like(slope_S)
+
+
+def _vertex(slope_S: Array, bend_S: Array) -> Array:
+    """Where the parabola turns, moved into [-1, 1]; for a line, its lower end."""
+    bent = bend_S != 0
+    return np.where(bent, np.clip(-slope_S / np.where(bent, 2 * bend_S, 1.0), -1.0, 1.0), -np.sign(slope_S))
+
+
+def _lowest_at(coefficients_SD: Float64[Array, "S D"]) -> Array:
+    """The u in [-1, 1] at which each curve is lowest."""
+    slope_S, bend_S = _split(coefficients_SD)
+    return np.where(bend_S > 0, _vertex(slope_S, bend_S), -np.sign(slope_S))
+
+
+def _spread(coefficients_SD: Float64[Array, "S D"]) -> Array:
+    """Highest minus lowest value of each curve over [-1, 1]."""
+    slope_S, bend_S = _split(coefficients_SD)
+    values = np.stack([u * slope_S + u * u * bend_S for u in (-1.0, 1.0, _vertex(slope_S, bend_S))])
+    return values.max(axis=0) - values.min(axis=0)

@@ -1,0 +1,298 @@
+"""The `grasp` controller: the prune ratio learned while the merge is fine-tuned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+
+from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.curve import fit_curve
+from pomona.control.diagnose import diagnose_search, mask_ratios_before
+from pomona.control.policy import Policy, clamp, grpo_update, reinforce_update
+from pomona.control.randomness import derived_generator
+from pomona.control.sign_flip import gain_p_value
+from pomona.errors import InputError, PomonaError
+
+Mode = Literal["single_pass", "two_pass"]
+
+_DECIMALS = 4
+_NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from the curve
+_WIDEST = 1 / 2
+
+
+@controllers.register("grasp")
+@dataclass(frozen=True)
+class Grasp(Controller):
+    """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a curve gives the answer.
+
+    Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702, section 3; METHODS section 4): draw
+    ratios `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, try the
+    mask of each, reward `r_g = mean loss before - mean loss on trial`. The policy climbs `policy.objective`. The best
+    candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
+    in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
+    rounds, within the range that was tried, with a bootstrap interval over the micro dev examples (`curve.py`).
+
+    Deviations from the published code, each undone by `paper=True`: advantages are normalised within the group, and the
+    update is a clipped surrogate with the closed-form divergence instead of plain REINFORCE; the entropy bonus is part of the
+    objective, so the learning rate scales it; the mask in force is always that of the ratio in force (published: the
+    candidate's mask, the bounded ratio in the books); importance is refreshed each round; a gain within the noise is not
+    committed (published: reward >= 0); the answer is not the ratio with the luckiest reward, which compares rewards of
+    different rounds.
+
+    Args:
+        prune_ratio_min: lowest ratio allowed, in [0, 1).
+        prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
+        prune_ratio_start: ratio in force before the first round, and the policy's first mean; in the allowed range.
+        deviation_start: the policy's first deviation, > 0; None is a sixth of the allowed range.
+        interval_steps: optimizer steps between rounds, >= 1.
+        candidates: ratios tried in a round, >= 2.
+        learning_rate: of the policy, > 0.
+        updates: steps of the policy on one round's rewards, >= 1.
+        clip: half-width of the trusted interval of the density ratio, in (0, 1).
+        kl: weight of the divergence from the round's old policy, >= 0.
+        entropy: weight of the entropy bonus, >= 0.
+        anchor: weight of the pull of the mean towards the ratio in force, >= 0.
+        max_commit_change: most that the ratio in force moves in a round, in (0, 1].
+        commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0.
+        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass`
+            (the paper) learns it in the whole run, for a second run from the start.
+        settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
+        paper: the published code's behaviour; needs `two_pass`, and does not read `updates`, `clip`, `kl` and `commit_level`.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    prune_ratio_min: float = 0.10
+    prune_ratio_max: float = 0.80
+    prune_ratio_start: float = 0.40
+    deviation_start: float | None = None
+    interval_steps: int = 10
+    candidates: int = 3
+    learning_rate: float = 0.05
+    updates: int = 4
+    clip: float = 0.2
+    kl: float = 0.04
+    entropy: float = 0.01
+    anchor: float = 0.05
+    max_commit_change: float = 0.10
+    commit_level: float = 0.10
+    mode: Mode = "single_pass"
+    settle_fraction: float = 0.6
+    paper: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.prune_ratio_min, self.prune_ratio_max
+        rules: tuple[tuple[str, bool, str], ...] = (
+            ("prune_ratio_min", 0 <= low < 1, "must be in [0, 1)"),
+            ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
+            ("prune_ratio_start", low <= self.prune_ratio_start <= high, f"must be in [{low}, {high}]"),
+            ("deviation_start", self.deviation_start is None or self.deviation_start > 0, "must be above 0"),
+            ("interval_steps", self.interval_steps >= 1, "must be at least 1"),
+            ("candidates", self.candidates >= 2, "must be at least 2: a reward is judged by the others of its group"),
+            ("learning_rate", self.learning_rate > 0, "must be above 0"),
+            ("updates", self.updates >= 1, "must be at least 1"),
+            ("clip", 0 < self.clip < 1, "must be in (0, 1)"),
+            ("kl", self.kl >= 0, "must be at least 0"),
+            ("entropy", self.entropy >= 0, "must be at least 0"),
+            ("anchor", self.anchor >= 0, "must be at least 0"),
+            ("max_commit_change", 0 < self.max_commit_change <= 1, "must be in (0, 1]"),
+            ("commit_level", 0 <= self.commit_level < 1, "must be in [0, 1)"),
+            ("mode", self.mode in get_args(Mode), f"must be one of {', '.join(get_args(Mode))}"),
+            ("settle_fraction", 0 < self.settle_fraction < 1, "must be in (0, 1)"),
+            ("mode", not (self.paper and self.mode == "single_pass"), "must be two_pass with paper: true"),
+        )
+        for field, holds, problem in rules:
+            if not holds:
+                raise InputError(problem, field=field, value=getattr(self, field))
+
+    def start(self, seed: int, total_steps: int) -> ControllerState:
+        """The policy at `prune_ratio_start`, which is in force until a round commits another ratio."""
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be >= 1, got {total_steps}")
+        width = self.prune_ratio_max - self.prune_ratio_min
+        deviation = width / 6 if self.deviation_start is None else self.deviation_start
+        return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
+
+    def round_due(self, state: ControllerState, step: int) -> bool:
+        """Every `interval_steps` steps, up to and including `settle_step`."""
+        return step % self.interval_steps == 0 and step <= self.settle_step(state.total_steps)
+
+    def settle_step(self, total_steps: int) -> int:
+        """`floor(settle_fraction * total_steps)`, at least 1, in a single pass; `total_steps` in two."""
+        if self.mode == "two_pass":
+            return total_steps
+        return max(1, math.floor(round(self.settle_fraction * total_steps, 9)))
+
+    def propose(self, state: ControllerState) -> tuple[float, ...]:
+        """The round's samples, clamped to the allowed range; rounded to four decimals unless `paper`."""
+        clamped = (clamp(sample, self.prune_ratio_min, self.prune_ratio_max) for sample in self._samples(state))
+        return tuple(clamped) if self.paper else tuple(self._rounded(prune_ratio) for prune_ratio in clamped)
+
+    def observe(
+        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+    ) -> ControllerState:
+        """Reward the candidates, move the policy, and decide whether the best one is committed.
+
+        Raises:
+            PomonaError: a loss is not finite.
+            ValueError: the losses do not fit the candidates, or the number of micro dev examples has changed.
+        """
+        prune_ratios = self.propose(state)
+        _check_losses(state, step, losses_before, losses, len(prune_ratios))
+        index = len(state.rounds)
+        candidates = tuple(
+            self._candidate(prune_ratio, losses_before, row, derived_generator(state.seed, "round", index, "test", g))
+            for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
+        )
+        policy = self._updated(state, [candidate.reward for candidate in candidates])
+        best = max(candidates, key=lambda candidate: candidate.reward)
+        after, mask = state.prune_ratio, None
+        if self._passes(best):
+            after = self._bounded(state.prune_ratio, best.prune_ratio)
+            mask = best.prune_ratio if self.paper else after
+        seen = Round(
+            index=index,
+            step=step,
+            losses_before=tuple(map(float, losses_before)),
+            candidates=candidates,
+            prune_ratio_before=state.prune_ratio,
+            prune_ratio_after=after,
+            mask_prune_ratio=mask,
+            mean=policy.mean,
+            deviation=policy.deviation,
+        )
+        return replace(state, mean=policy.mean, deviation=policy.deviation, prune_ratio=after, rounds=(*state.rounds, seen))
+
+    def choose(self, state: ControllerState) -> Answer:
+        """The minimum of the fitted curve within the range tried, its 95 % interval, and whether the curve is flat.
+
+        Without a curve (no round, or no loss that depends on the ratio) it is the ratio in force, known to lie in the
+        allowed range only. With `paper` it is the ratio of the best reward in the history; the curve is fitted all the same,
+        and the interval widened to hold the answer.
+        """
+        ratios_before = mask_ratios_before(state)
+        curve = fit_curve(
+            [(before, *(c.prune_ratio for c in one.candidates)) for before, one in zip(ratios_before, state.rounds, strict=True)],
+            [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
+            derived_generator(state.seed, "curve", len(state.rounds)),
+        )
+        if self.paper and state.rounds:
+            history = (candidate for one in state.rounds for candidate in one.candidates)
+            prune_ratio = max(history, key=lambda candidate: candidate.reward).prune_ratio
+        else:
+            prune_ratio = state.prune_ratio if curve is None else self._rounded(curve.best())
+        if curve is None:
+            return Answer(prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
+        low, high = curve.interval(self.prune_ratio_min, self.prune_ratio_max)
+        return Answer(
+            prune_ratio,
+            low=min(low, prune_ratio),
+            high=max(high, prune_ratio),
+            flat=curve.is_flat(derived_generator(state.seed, "flat", len(state.rounds))),
+            curve=curve.points(prune_ratio),
+        )
+
+    @property
+    def passes(self) -> int:
+        """1 for `single_pass`, 2 for `two_pass`."""
+        return 1 if self.mode == "single_pass" else 2
+
+    @property
+    def refreshes_importance(self) -> bool:
+        """False with `paper`: the published code computes importance once."""
+        return not self.paper
+
+    def diagnose(self, state: ControllerState, mask_changes: Sequence[float]) -> list[str]:
+        """See `diagnose.diagnose_search`."""
+        return diagnose_search(
+            state,
+            self.choose(state),
+            mask_changes,
+            prune_ratio_min=self.prune_ratio_min,
+            prune_ratio_max=self.prune_ratio_max,
+        )
+
+    def _samples(self, state: ControllerState) -> tuple[float, ...]:
+        """The next round's draws, before they are clamped: antithetic pairs, or independent ones with `paper`."""
+        generator = derived_generator(state.seed, "round", len(state.rounds), "samples")
+        if self.paper:
+            drawn = torch.randn(self.candidates, generator=generator, dtype=torch.float64).tolist()
+        else:
+            pairs = torch.randn((self.candidates + 1) // 2, generator=generator, dtype=torch.float64).tolist()
+            drawn = [sign * z for z in pairs for sign in (1, -1)][: self.candidates]
+        return tuple(state.mean + state.deviation * z for z in drawn)
+
+    def _candidate(
+        self, prune_ratio: float, losses_before: Sequence[float], losses: Sequence[float], generator: torch.Generator
+    ) -> Candidate:
+        gains = [before - after for before, after in zip(losses_before, losses, strict=True)]
+        return Candidate(
+            prune_ratio=prune_ratio,
+            losses=tuple(map(float, losses)),
+            reward=math.fsum(gains) / len(gains),
+            p_value=gain_p_value(gains, generator),
+        )
+
+    def _updated(self, state: ControllerState, rewards: Sequence[float]) -> Policy:
+        old = Policy(state.mean, state.deviation)
+        bounds = (self.prune_ratio_min, self.prune_ratio_max)
+        if self.paper:
+            return reinforce_update(
+                old,
+                self.propose(state),
+                rewards,
+                prune_ratio=state.prune_ratio,
+                learning_rate=self.learning_rate,
+                entropy=self.entropy,
+                anchor=self.anchor,
+                mean_bounds=bounds,
+            )
+        width = self.prune_ratio_max - self.prune_ratio_min
+        return grpo_update(
+            old,
+            self._samples(state),
+            rewards,
+            prune_ratio=state.prune_ratio,
+            learning_rate=self.learning_rate,
+            updates=self.updates,
+            clip=self.clip,
+            kl=self.kl,
+            entropy=self.entropy,
+            anchor=self.anchor,
+            mean_bounds=bounds,
+            deviation_bounds=(width * _NARROWEST, width * _WIDEST),
+        )
+
+    def _passes(self, best: Candidate) -> bool:
+        if self.paper or self.commit_level == 0:
+            return best.reward >= 0
+        return best.p_value <= self.commit_level
+
+    def _bounded(self, prune_ratio: float, towards: float) -> float:
+        """The ratio in force, moved towards another one by at most `max_commit_change`."""
+        moved = clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change)
+        return moved if self.paper else self._rounded(moved)
+
+    def _rounded(self, prune_ratio: float) -> float:
+        """Four decimals, far finer than a ratio can be told apart, so that reports show the ratio that was used."""
+        return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
+
+
+def _check_losses(
+    state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]], candidates: int
+) -> None:
+    n = len(losses_before)
+    if n == 0 or len(losses) != candidates or any(len(row) != n for row in losses):
+        raise ValueError(f"expected {candidates} rows of {n} losses (at least 1), got rows of {[len(row) for row in losses]}")
+    if state.rounds and len(state.rounds[0].losses_before) != n:
+        raise ValueError(f"the first round had {len(state.rounds[0].losses_before)} micro dev examples, this one has {n}")
+    if not all(math.isfinite(loss) for row in (losses_before, *losses) for loss in row):
+        raise PomonaError(
+            f"a micro dev loss is not finite at step {step}: the training has diverged",
+            mend="Lower the learning rate of the training, or use a wider number type",
+        )

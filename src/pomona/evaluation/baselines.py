@@ -1,0 +1,174 @@
+"""What the main job is compared with. Each baseline ends as one adapter, or none, and is evaluated like any other system."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from pomona.adapters.factors import Adapter
+from pomona.errors import InputError, suggest
+from pomona.merging import merge, merge_methods
+from pomona.registry import Registry
+
+
+class Workshop(Protocol):
+    """What a baseline may use: the run's source adapters and its way to train, never its test data."""
+
+    @property
+    def sources(self) -> Sequence[Adapter]:
+        """The source adapters."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """Their merge weights."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        ...
+
+    def train_new(self, system: str) -> Adapter:
+        """A fresh LoRA trained on the target's training examples."""
+        ...
+
+    def train_merge(self, system: str) -> Adapter:
+        """The trainable merge of the main job, fine-tuned in the same way, without pruning."""
+        ...
+
+
+class Baseline(ABC):
+    """A system to compare with. Subclasses are frozen dataclasses, registered in `baselines`."""
+
+    trains: ClassVar[bool]
+    """Whether making it takes a training run."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What tables call it."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it is, in half a sentence."""
+
+    @abstractmethod
+    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+        """The adapter, or None for the bare model. `system` is its name in the run."""
+
+
+baselines: Registry[Baseline] = Registry("baseline")
+
+
+@baselines.register("zero_shot")
+@dataclass(frozen=True)
+class ZeroShot(Baseline):
+    """The base model as it is."""
+
+    trains: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return "Zero shot"
+
+    @property
+    def description(self) -> str:
+        """What it is."""
+        return "the base model alone"
+
+    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+        """No adapter."""
+        return None
+
+
+@baselines.register("target_lora")
+@dataclass(frozen=True)
+class TargetLora(Baseline):
+    """A LoRA trained from scratch on the target's training examples, as without any source adapter."""
+
+    trains: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return "Target LoRA"
+
+    @property
+    def description(self) -> str:
+        """What it is."""
+        return "a fresh LoRA on the target's training examples"
+
+    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+        """Train it."""
+        return workshop.train_new(system)
+
+
+@baselines.register("merge_finetune")
+@dataclass(frozen=True)
+class MergeFinetune(Baseline):
+    """The merge, fine-tuned on the target's training examples without pruning: what pruning itself must beat."""
+
+    trains: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return "Merge + fine-tune"
+
+    @property
+    def description(self) -> str:
+        """What it is."""
+        return "the same merge and training, nothing pruned"
+
+    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+        """Train it."""
+        return workshop.train_merge(system)
+
+
+@baselines.register("static_merge")
+@dataclass(frozen=True)
+class StaticMerge(Baseline):
+    """The source adapters merged by one method and not trained. Its short name is the method's own: `svd`.
+
+    Args:
+        method: a name in `merge_methods`.
+    """
+
+    trains: ClassVar[bool] = False
+    method: str = "svd"
+
+    def __post_init__(self) -> None:
+        _ = merge_methods[self.method]
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"Merge ({self.method})"
+
+    @property
+    def description(self) -> str:
+        """What it is."""
+        return f"the source adapters merged by {self.method}, not trained"
+
+    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+        """Merge; where the method gets to choose, its rank is that of the largest source module."""
+        rank = max(source[module].rank for source in workshop.sources for module in source) if self.method == "svd" else None
+        return merge(workshop.sources, self.method, workshop.weights, rank=rank, seed=workshop.seed)
+
+
+def find_baseline(name: str) -> Baseline:
+    """The baseline called `name`: a registered one, or a merge method's static merge.
+
+    Raises:
+        InputError: neither.
+    """
+    if name in baselines:
+        return baselines.create(name)
+    if name in merge_methods:
+        return StaticMerge(method=name)
+    raise InputError("no such baseline", value=name, mend=suggest(name, [*baselines, *merge_methods]))

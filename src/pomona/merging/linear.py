@@ -1,0 +1,44 @@
+"""Merge by summing factors: small and fast, and not the sum of the deltas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pomona.adapters.factors import Factors
+from pomona.errors import InputError
+from pomona.merging.base import MergeMethod, merge_methods
+
+
+@merge_methods.register("linear")
+@dataclass(frozen=True)
+class Linear(MergeMethod):
+    """Sum the factors. The product has cross terms `B_i A_j` that no adapter was trained for.
+
+    `A = sum_k sign(w_k s_k) sqrt|w_k s_k| A_k`, `B = sum_k sqrt|w_k s_k| B_k`, so
+    `B A = delta* + sum_{i != j} sign(w_j s_j) sqrt|w_i s_i w_j s_j| B_i A_j`.
+    With unit weights and scalings this is the sum that ALM trains (arXiv 2505.24174); PEFT calls it `linear`. As in PEFT, a
+    negative weight's sign goes to A alone, so that a single adapter with weight -1 is negated.
+    """
+
+    def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
+        """See `MergeMethod.merge`.
+
+        Raises:
+            InputError: the ranks differ, or `rank` is below them.
+        """
+        ranks = [one.rank for one in factors]
+        if len(set(ranks)) > 1:
+            raise InputError("linear adds factors of one rank only", field="rank", value=ranks, mend="Use method svd or concat")
+        if rank is not None and rank < ranks[0]:
+            raise InputError(f"linear keeps rank {ranks[0]}", field="rank", value=rank, mend="Use method svd")
+        A_RI = torch.zeros_like(factors[0].A, dtype=torch.float32)
+        B_OR = torch.zeros_like(factors[0].B, dtype=torch.float32)
+        for one, weight in zip(factors, weights, strict=True):
+            share = weight * one.scaling
+            A_RI += math.copysign(math.sqrt(abs(share)), share) * one.A.float()
+            B_OR += math.sqrt(abs(share)) * one.B.float()
+        return Factors(A_RI, B_OR)

@@ -1,0 +1,10 @@
+"""Reports on a run, made from its folder alone: one HTML page, and the card of the exported adapter."""
+
+from __future__ import annotations
+
+from pomona.report.card import model_card
+from pomona.report.page import write_report
+from pomona.report.read import RunFolder, read_run
+from pomona.report.sentences import three_sentences
+
+__all__ = ["RunFolder", "model_card", "read_run", "three_sentences", "write_report"]

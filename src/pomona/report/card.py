@@ -1,0 +1,76 @@
+"""The model card of an exported adapter: `README.md` in the hub's format, with the report's sentences and scores."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from pomona.report.input_tables import sources_table
+from pomona.report.sentences import three_sentences
+from pomona.report.tables import Table, systems_table
+from pomona.runs.record import RunRecord
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_METRICS = {"rouge_1": "rouge", "rouge_2": "rouge", "rouge_l": "rouge", "token_f1": "f1", "bert_score": "bertscore"}
+
+
+def model_card(record: RunRecord) -> str:
+    """The card as Markdown with its YAML front matter.
+
+    `base_model` is given where the model is a hub id; a folder on someone's disk would mean nothing to the hub.
+
+    Args:
+        record: a run's record.
+    """
+    import yaml
+
+    metrics = dict.fromkeys(_HUB_METRICS.get(name, name) for scores in record.metrics.values() for name in scores if name != "loss")
+    front: dict[str, object] = {
+        **({"base_model": record.model} if _HUB_ID.fullmatch(record.model) else {}),
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "peft", "model-merging", "pruning", "pomona"],
+        **({"metrics": list(metrics)} if metrics else {}),
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {_markdown(record.name)}",
+        "\n\n".join(_markdown(sentence) for sentence in three_sentences(record)),
+    ]
+    if record.systems:
+        parts += ["## Scores", _markdown_table(systems_table(record)), systems_table(record).note]
+    if record.sources:
+        parts += ["## Merged from", _markdown_table(sources_table(record))]
+    parts += ["## Use", _USE.format(model=record.model.replace("\\", "\\\\").replace('"', '\\"'))]
+    parts.append("Made with Pomona. `report.html` of the run shows the rest.")
+    return "\n\n".join(parts) + "\n"
+
+
+_USE = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model}"), "path/to/this/folder")
+```"""
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [
+        _line([column.heading for column in table.columns]),
+        _line(["---:" if column.numeric else "---" for column in table.columns]),
+    ]
+    for index, row in enumerate(table.rows):
+        cells = [_markdown(cell.text) + (f" ({_markdown(cell.note)})" if cell.note else "") for cell in row]
+        if index == table.strong:
+            cells[0] = f"**{cells[0]}**"
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(text: str) -> str:
+    """A text of a user's on one line, with what Markdown or HTML would act on made harmless."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split(" ")).replace("\n", " "), quote=False))

@@ -1,0 +1,95 @@
+"""Sparsity and importance by layer and projection, as heat maps with the layers along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pomona.report.figures.style import Figure, finished, plotly_text
+from pomona.report.wording import percent
+from pomona.runs.record import RunRecord
+
+_EVEN = 0.005
+
+
+def sparsity_by_layer(record: RunRecord) -> Figure | None:
+    """Share of exact zeros of each factor. None where no module has a layer, or where `even_sparsity` says all there is to say."""
+    if even_sparsity(record) is not None:
+        return None
+    cells = {
+        (f"{found.projection} {factor}", found.layer): share
+        for found in record.modules
+        if found.layer is not None
+        for factor, share in (("A", found.sparsity_A), ("B", found.sparsity_B))
+    }
+    return _heat_map(
+        cells,
+        key="sparsity-by-layer",
+        title="Sparsity by layer",
+        caption="Share of exact zeros in each factor A and B.",
+        hover="%{y}, layer %{x}: %{z:.1%}<extra></extra>",
+        limits=(0.0, 1.0),
+        bar={"tickformat": ".0%"},
+    )
+
+
+def importance_by_layer(record: RunRecord) -> Figure | None:
+    """Mean importance of the entries that were kept, on a logarithmic scale. A module without any is left blank."""
+    cells = {
+        (found.projection, found.layer): math.log10(found.importance) if found.importance > 0 else None
+        for found in record.modules
+        if found.layer is not None
+    }
+    return _heat_map(
+        cells,
+        key="importance-by-layer",
+        title="Importance by layer",
+        caption="Mean score of the entries that were kept, decimal logarithm.",
+        hover="%{y}, layer %{x}: 10^%{z:.2f}<extra></extra>",
+        limits=None,
+        bar={},
+    )
+
+
+def even_sparsity(record: RunRecord) -> str | None:
+    """A sentence in place of the heat map where every factor has the same sparsity; None where they differ."""
+    shares = [share for found in record.modules for share in (found.sparsity_A, found.sparsity_B)]
+    if not shares or max(shares) - min(shares) > _EVEN:
+        return None
+    return f"Sparsity is the same in every layer: each factor of the {len(record.modules)} modules is {percent(shares[0])} zeros."
+
+
+def _heat_map(
+    cells: Mapping[tuple[str, int], float | None],
+    *,
+    key: str,
+    title: str,
+    caption: str,
+    hover: str,
+    limits: tuple[float, float] | None,
+    bar: dict[str, object],
+) -> Figure | None:
+    import plotly.graph_objects as go
+
+    if not cells:
+        return None
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    layers = sorted({layer for _, layer in cells})
+    figure = go.Figure(
+        go.Heatmap(
+            x=layers,
+            y=[plotly_text(row) for row in rows],
+            z=[[cells.get((row, layer)) for layer in layers] for row in rows],
+            zmin=limits[0] if limits else None,
+            zmax=limits[1] if limits else None,
+            colorscale="Cividis",
+            xgap=1,
+            ygap=1,
+            hovertemplate=hover,
+            hoverongaps=False,
+            colorbar={"thickness": 8, "outlinewidth": 0, "len": 1.0, **bar},
+        )
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(showgrid=False)
+    return finished(figure, key=key, title=title, caption=caption, x="layer", y="", height=80 + max(26 * len(rows), 60))

@@ -1,0 +1,94 @@
+"""Write a run's page: one HTML file that needs no network, and no script except for its figures."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+from functools import cache
+from pathlib import Path
+
+from pomona.errors import InputError
+from pomona.report import input_tables, tables
+from pomona.report.examples import shown_examples
+from pomona.report.figures import all_figures, even_sparsity
+from pomona.report.read import RunFolder, read_run
+from pomona.report.sentences import three_sentences
+from pomona.report.wording import moment
+
+PAGE_NAME = "report.html"
+_STATUS = {"done": "finished", "running": "not finished", "failed": "failed", "interrupted": "interrupted"}
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Write `report.html` into the run folder, whole or not at all.
+
+    Args:
+        run_folder: a run folder, finished or not.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: the folder cannot be read (see `read_run`) or written.
+    """
+    run = read_run(run_folder)
+    page = run.path / PAGE_NAME
+    draft = run.path / f".{PAGE_NAME}.{os.getpid()}"
+    try:
+        draft.write_text(render(run), encoding="utf-8")
+        draft.replace(page)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", file=page) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return page
+
+
+def render(run: RunFolder) -> str:
+    """The page as one HTML text; the same run gives the same text."""
+    import yaml
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    record = run.record
+    figures = all_figures(run)
+    return environment.get_template("page.html.j2").render(
+        record=record,
+        status=_STATUS[record.status],
+        started=moment(record.started),
+        notes=run.notes,
+        sentences=three_sentences(record),
+        tiles=tables.headline(record),
+        descriptions=tables.descriptions_table(record),
+        systems=tables.systems_table(record),
+        primary_comparisons=tables.comparisons_table(record, primary=True),
+        other_comparisons=tables.comparisons_table(record, primary=False),
+        rounds=tables.rounds_table(record),
+        modules=tables.modules_table(record),
+        even_sparsity=even_sparsity(record),
+        sources=input_tables.sources_table(record),
+        splits=input_tables.splits_table(record),
+        timing=input_tables.timing_table(record),
+        environment=input_tables.facts_table(record.environment, "Environment"),
+        fingerprints=input_tables.facts_table(record.fingerprints, "Fingerprint"),
+        recipe=yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).strip(),
+        figures=figures,
+        examples=shown_examples(run),
+        example_count=len(run.predictions),
+        plotly=_packed_plotly() if any(figures.values()) else "",
+    )
+
+
+@cache
+def _packed_plotly() -> str:
+    """plotly.js, gzipped, in base64: 2 MB in place of 4.8. The page unpacks it by the browser's `DecompressionStream`."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

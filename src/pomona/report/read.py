@@ -1,0 +1,175 @@
+"""Read a run folder: `record.json` and the two `.jsonl` files, checked, with the file and the line of what is wrong.
+
+A run that is unfinished or failed reads like any other: what it has not written yet is empty, and `notes` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from pomona.errors import InputError
+from pomona.runs.record import FORMAT_VERSION, RoundRecord, RunRecord
+
+T = TypeVar("T")
+
+
+class StepLine(BaseModel):
+    """An optimizer step in `history.jsonl`. `loss`: nats per completion token."""
+
+    kind: Literal["step"]
+    system: str
+    step: int
+    epoch: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    prune_ratio: float | None = None
+    sparsity: float | None = None
+
+
+class EpochLine(BaseModel):
+    """The end of an epoch in `history.jsonl`. `best`: the lowest dev loss so far."""
+
+    kind: Literal["epoch"]
+    system: str
+    step: int
+    epoch: float
+    dev_loss: float | None = None
+    best: float | None = None
+
+
+class RoundLine(RoundRecord):
+    """A round of the controller in `history.jsonl`."""
+
+    kind: Literal["round"]
+    system: str
+
+
+class PredictionLine(BaseModel):
+    """A test example in `predictions.jsonl`, with every system's answer."""
+
+    id: str
+    document: str
+    references: list[str]
+    predictions: dict[str, str]
+
+
+HistoryLine = Annotated[StepLine | EpochLine | RoundLine, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as it was read.
+
+    Args:
+        path: the folder.
+        record: what `record.json` says; its rounds come from the history where the run did not live to record them.
+        steps, epochs: the history, in order.
+        predictions: in the order of the test set.
+        notes: what the folder lacks, a sentence each.
+    """
+
+    path: Path
+    record: RunRecord
+    steps: tuple[StepLine, ...] = ()
+    epochs: tuple[EpochLine, ...] = ()
+    predictions: tuple[PredictionLine, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_run(path: Path | str) -> RunFolder:
+    """Read the run folder at `path`.
+
+    Args:
+        path: a folder that holds `record.json`; `history.jsonl` and `predictions.jsonl` may be missing.
+
+    Raises:
+        InputError: no such folder, no record in it, a record of a newer format, or a line that cannot be read.
+    """
+    folder = Path(path)
+    record = _read_record(folder)
+    done = record.status == "done"
+    history: list[StepLine | EpochLine | RoundLine] = []
+    predictions: list[PredictionLine] = []
+    notes: list[str] = []
+    if (folder / "history.jsonl").exists():
+        history = _read_lines(folder / "history.jsonl", TypeAdapter(HistoryLine), torn_end=not done)
+    else:
+        notes.append("The folder has no history.jsonl, so there are no loss curves.")
+    if (folder / "predictions.jsonl").exists():
+        predictions = _read_lines(folder / "predictions.jsonl", TypeAdapter(PredictionLine), torn_end=not done)
+    else:
+        notes.append("The folder has no predictions.jsonl, so there are no examples to read.")
+    if not record.rounds:
+        rounds = [RoundRecord(**line.model_dump(exclude={"kind", "system"})) for line in history if isinstance(line, RoundLine)]
+        record = record.model_copy(update={"rounds": rounds})
+    return RunFolder(
+        path=folder,
+        record=record,
+        steps=tuple(line for line in history if isinstance(line, StepLine)),
+        epochs=tuple(line for line in history if isinstance(line, EpochLine)),
+        predictions=tuple(predictions),
+        notes=tuple(notes),
+    )
+
+
+def _read_record(folder: Path) -> RunRecord:
+    file = folder / "record.json"
+    if not folder.is_dir():
+        raise InputError("no such run folder", file=folder, mend="Give the folder that `pomona adapt` wrote")
+    if not file.is_file():
+        raise InputError("the folder holds no record.json", file=folder, mend="Give the folder that `pomona adapt` wrote")
+    text = _read_text(file)
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", file=f"{file}:{error.lineno}") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"this Pomona reads records up to format {FORMAT_VERSION}",
+            file=file,
+            field="format_version",
+            value=version,
+            mend="Update Pomona",
+        )
+    try:
+        return RunRecord.model_validate(raw)
+    except ValidationError as error:
+        raise _input_error(error, str(file)) from error
+
+
+def _read_lines(file: Path, adapter: TypeAdapter[T], *, torn_end: bool) -> list[T]:
+    """The lines of a `.jsonl` file; a run that was killed may leave its last line without an end, which `torn_end` forgives."""
+    text = _read_text(file)
+    lines = text.split("\n")
+    found: list[T] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(adapter.validate_json(line))
+        except ValidationError as error:
+            if torn_end and number == len(lines):
+                break
+            raise _input_error(error, f"{file}:{number}") from error
+    return found
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}", file=file) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+
+
+def _input_error(error: ValidationError, place: str) -> InputError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or None
+    return InputError(first["msg"].removesuffix("."), file=place, field=field, value=first["input"])

@@ -1,0 +1,150 @@
+"""Three sentences on a run: what was run, how good the result is, and whether pruning helped.
+
+Each is a function of the record alone. A difference is called better or worse only where its 95 % interval excludes 0.
+"""
+
+from __future__ import annotations
+
+from pomona.report.wording import (
+    comparison_of,
+    counted,
+    listed,
+    lower_is_better,
+    metric_label,
+    percent,
+    percent_span,
+    score,
+    signed,
+    span,
+    system_label,
+    unit,
+    verdict,
+)
+from pomona.runs.record import Comparison, RunRecord
+
+POMONA = "pomona"
+ZERO_SHOT = "zero_shot"
+TARGET_LORA = "target_lora"
+UNPRUNED = "merge_finetune"
+
+_BASELINE_NAMES = {ZERO_SHOT: "zero shot", TARGET_LORA: "target LoRA"}
+_UNFINISHED = {
+    "running": "This run has not finished, so nothing here is a final result",
+    "interrupted": "This run was interrupted, so nothing here is a final result",
+    "failed": "This run failed, so nothing here is a final result",
+}
+
+
+def three_sentences(record: RunRecord) -> tuple[str, str, str]:
+    """The three sentences, in the order in which they are read."""
+    return what_was_run(record), how_good(record), whether_pruning_helped(record)
+
+
+def what_was_run(record: RunRecord) -> str:
+    """What was merged, on how many examples, on which model."""
+    train = _examples(record, "train", "training")
+    test = _examples(record, "test", "test")
+    names = f" ({listed([source.name for source in record.sources])})" if record.sources else ""
+    merged = f"{counted(len(record.sources), 'adapter')}{names}" if record.sources else "no source adapters"
+    on = f"on {record.model} for the task {record.task}"
+    if record.status != "done":
+        return f"{_UNFINISHED[record.status]}: its plan is to merge {merged} {on} and to fine-tune the merge on {train}."
+    return f"Pomona merged {merged} {on}, fine-tuned the merge on {train}, and tested the result on {test} held out from it."
+
+
+def how_good(record: RunRecord) -> str:
+    """The primary metric of Pomona's system, against zero shot and target LoRA, with intervals."""
+    metric = record.primary_metric
+    estimate = record.metrics.get(POMONA, {}).get(metric)
+    if estimate is None:
+        return "The result has no score on the test set, so how good it is remains unknown."
+    start = (
+        f"Its {metric_label(metric)} is {score(metric, estimate.value)}"
+        f" (95% interval {span(metric, estimate.low, estimate.high)}, {counted(estimate.n, 'example')}"
+        f"{', lower is better' if lower_is_better(metric) else ''})"
+    )
+    clauses: list[str] = []
+    missing: list[str] = []
+    for baseline, name in _BASELINE_NAMES.items():
+        comparison = comparison_of(record, POMONA, baseline, metric)
+        if comparison is None:
+            missing.append(name)
+        else:
+            clauses.append(_against(comparison, system_label(record, baseline)))
+    text = start + (f": {listed(clauses)}" if clauses else "")
+    return text + (f"; it was not compared with {' or '.join(missing)}." if missing else ".")
+
+
+def whether_pruning_helped(record: RunRecord) -> str:
+    """The prune ratio with its interval, and what pruning did to the primary metric of the same merge, fine-tuned unpruned."""
+    if (prune_ratio := _prune_ratio(record)) is None:
+        return _no_ratio(record)
+    if prune_ratio == 0:
+        return (
+            f"{_ratio_clause(record, prune_ratio)}, which is no pruning at all: the result is the merge, fine-tuned and unpruned."
+        )
+    comparison = comparison_of(record, POMONA, UNPRUNED, record.primary_metric)
+    if comparison is None:
+        effect = "the same merge was not evaluated without pruning, so whether pruning helped is unknown"
+    else:
+        effect = _pruning_clause(comparison)
+    return f"{_ratio_clause(record, prune_ratio)}; {effect}."
+
+
+def _prune_ratio(record: RunRecord) -> float | None:
+    return record.answer.prune_ratio if record.answer is not None else record.prune_ratio
+
+
+def _examples(record: RunRecord, split: str, name: str) -> str:
+    if split not in record.splits:
+        return f"an unknown number of {name} examples"
+    return counted(record.splits[split].examples, f"{name} example")
+
+
+def _against(comparison: Comparison, label: str) -> str:
+    metric = comparison.metric
+    interval = f"{span(metric, comparison.low, comparison.high)}, {_zero(comparison)}"
+    found = verdict(comparison)
+    if found == "not told apart":
+        return f"not told apart from {label} (paired difference {signed(metric, comparison.difference)}, interval {interval})"
+    size = signed(metric, abs(comparison.difference)).removeprefix("+")
+    return f"{size} {unit(metric)} {found} than {label} (interval of the paired difference {interval})"
+
+
+def _zero(comparison: Comparison) -> str:
+    return "includes 0" if comparison.low <= 0 <= comparison.high else "excludes 0"
+
+
+def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
+    answer = record.answer
+    if answer is None or answer.low == answer.high:
+        return f"The prune ratio was given, not learned: {percent(prune_ratio)}"
+    learned = f"The prune ratio learned in the run is {percent(prune_ratio)} (95% interval {percent_span(answer.low, answer.high)})"
+    return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
+
+
+def _pruning_clause(comparison: Comparison) -> str:
+    metric = comparison.metric
+    found = verdict(comparison)
+    effect = {"better": "helped", "worse": "hurt", "not told apart": "neither helped nor hurt"}[found]
+    advice = {
+        "better": "take the pruned adapter",
+        "worse": "take the unpruned merge",
+        "not told apart": "take the unpruned merge, unless zeros are wanted for their own sake",
+    }[found]
+    measurably = " measurably" if found == "not told apart" else ""
+    return (
+        f"beside the same merge fine-tuned without it, pruning {effect} {metric_label(metric)}{measurably} "
+        f"(paired difference {signed(metric, comparison.difference)} {unit(metric)}, interval "
+        f"{span(metric, comparison.low, comparison.high)}, {_zero(comparison)}): {advice}"
+    )
+
+
+def _no_ratio(record: RunRecord) -> str:
+    if not record.rounds:
+        return "The run settled on no prune ratio, and what pruning does here is unknown."
+    last = record.rounds[-1]
+    return (
+        f"The run settled on no prune ratio; after {counted(len(record.rounds), 'round')} the ratio in force was "
+        f"{percent(last.prune_ratio_after)}, and what pruning does here is unknown."
+    )

@@ -1,0 +1,250 @@
+"""The report's tables as plain values: rows of cells, which the page and the model card each write in their own way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
+from pomona.report.wording import (
+    MISSING,
+    NBSP,
+    comparison_of,
+    duration,
+    lower_is_better,
+    metric_label,
+    p_value,
+    percent,
+    percent_span,
+    score,
+    signed,
+    signed_number,
+    span,
+    system_label,
+    unit,
+    verdict,
+)
+from pomona.runs.record import Comparison, RunRecord
+
+Row = tuple["Cell", ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, and in smaller letters what belongs to it (its interval, its description)."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; numbers are set flush right with figures of one width."""
+
+    heading: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        columns: the headings; the first column names the row.
+        rows: as many cells each as there are columns.
+        strong: index of the row that stands out, if one does.
+        note: how to read it, one or two sentences.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    strong: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure: what it is, the figure, and what qualifies it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+_ABSENT = Cell(MISSING)
+
+
+def headline(record: RunRecord) -> tuple[Tile, ...]:
+    """The figures at the top of the page; what the record lacks is left out."""
+    metric = record.primary_metric
+    tiles: list[Tile] = []
+    if (estimate := record.metrics.get(POMONA, {}).get(metric)) is not None:
+        tiles.append(
+            Tile(
+                metric_label(metric),
+                score(metric, estimate.value),
+                f"{span(metric, estimate.low, estimate.high)}, n = {estimate.n}",
+            )
+        )
+    for baseline in (ZERO_SHOT, TARGET_LORA):
+        if (found := comparison_of(record, POMONA, baseline, metric)) is not None:
+            note = f"{span(metric, found.low, found.high)}, {verdict(found)}"
+            tiles.append(Tile(f"Against {system_label(record, baseline)}", signed(metric, found.difference), note))
+    answer = record.answer
+    if answer is not None:
+        given = answer.low == answer.high
+        flat = ", flat" if answer.flat else ""
+        tiles.append(
+            Tile("Prune ratio", percent(answer.prune_ratio), "given" if given else percent_span(answer.low, answer.high) + flat)
+        )
+    elif record.prune_ratio is not None:
+        tiles.append(Tile("Prune ratio", percent(record.prune_ratio), "given"))
+    if record.sparsity is not None:
+        tiles.append(Tile("Sparsity", percent(record.sparsity, 1), "exact zeros, measured"))
+    if record.timing.total_seconds:
+        tiles.append(Tile("Run time", duration(record.timing.total_seconds), f"training {duration(record.timing.train_seconds)}"))
+    return tuple(tiles)
+
+
+def systems_table(record: RunRecord) -> Table:
+    """Every system with every metric and its interval, the paired difference to target LoRA, and what the system cost."""
+    metrics = metric_names(record)
+    primary = record.primary_metric
+    differences = {system: comparison_of(record, system, TARGET_LORA, primary) for system in record.systems}
+    compared = any(differences.values())
+    unscored = any(described.unscored for described in record.systems.values())
+    columns = [Column("System", numeric=False)]
+    for metric in metrics:
+        columns.append(Column(metric_label(metric) + (" \N{DOWNWARDS ARROW}" if lower_is_better(metric) else "")))
+        if compared and metric == primary:
+            columns += [Column(f"against {system_label(record, TARGET_LORA)}"), Column("p")]
+    columns += [Column("Rank"), Column("Prune ratio"), Column("Sparsity"), Column("Training")]
+    if unscored:
+        columns.append(Column("Unscored"))
+    rows: list[Row] = []
+    for system, described in record.systems.items():
+        cells = [Cell(described.label)]
+        for metric in metrics:
+            estimate = record.metrics.get(system, {}).get(metric)
+            cells.append(
+                Cell(score(metric, estimate.value), span(metric, estimate.low, estimate.high)) if estimate is not None else _ABSENT
+            )
+            if compared and metric == primary:
+                cells += _difference_cells(differences[system])
+        cells.append(Cell(str(described.rank)) if described.rank is not None else _ABSENT)
+        cells.append(Cell(percent(described.prune_ratio)) if described.prune_ratio is not None else _ABSENT)
+        cells.append(Cell(percent(described.sparsity, 1)) if described.sparsity is not None else _ABSENT)
+        cells.append(Cell(duration(described.train_seconds)) if described.train_seconds is not None else _ABSENT)
+        if unscored:
+            cells.append(Cell(str(described.unscored)))
+        rows.append(tuple(cells))
+    names = list(record.systems)
+    return Table(
+        columns=tuple(columns),
+        rows=tuple(rows),
+        strong=names.index(POMONA) if POMONA in names else None,
+        note="In small figures: 95% bootstrap intervals over the test examples. "
+        "They hold the chance of the test examples, not that of another training seed.",
+    )
+
+
+def descriptions_table(record: RunRecord) -> Table:
+    """What each system is."""
+    rows = [(Cell(described.label), Cell(described.description)) for described in record.systems.values()]
+    return Table((Column("System", numeric=False), Column("What it is", numeric=False)), tuple(rows))
+
+
+def comparisons_table(record: RunRecord, *, primary: bool) -> Table:
+    """Paired differences: those of the primary metric, or those of all others."""
+    rows = [
+        (
+            Cell(f"{system_label(record, found.system)} against {system_label(record, found.baseline)}"),
+            *(() if primary else (Cell(metric_label(found.metric)),)),
+            Cell(
+                signed(found.metric, found.difference)
+                if primary
+                else f"{signed(found.metric, found.difference)} {unit(found.metric)}"
+            ),
+            Cell(span(found.metric, found.low, found.high)),
+            Cell(p_value(found.p_value)),
+            Cell(str(found.n)),
+            Cell(verdict(found).replace(" ", NBSP)),
+        )
+        for found in record.comparisons
+        if (found.metric == record.primary_metric) == primary
+    ]
+    difference = f"{metric_label(record.primary_metric)}, {unit(record.primary_metric)}" if primary else "Difference"
+    columns = (
+        Column("Systems", numeric=False),
+        *(() if primary else (Column("Metric", numeric=False),)),
+        Column(difference),
+        Column("95% interval"),
+        Column("p"),
+        Column("n"),
+        Column("Reading", numeric=False),
+    )
+    return Table(columns, tuple(rows), note="Differences are paired: both systems answered the same test examples.")
+
+
+def rounds_table(record: RunRecord) -> Table:
+    """What each round of the controller tried, saw and decided."""
+    rows = [
+        (
+            Cell(str(seen.index + 1)),
+            Cell(str(seen.step)),
+            Cell(_plain(seen.loss_before, 4)),
+            Cell(
+                ", ".join(f"{percent(tried.prune_ratio)} ({signed_number(tried.reward, 4)})" for tried in seen.candidates)
+                or MISSING
+            ),
+            Cell("yes" if seen.committed else "no"),
+            Cell(f"{percent(seen.prune_ratio_before)} \N{RIGHTWARDS ARROW} {percent(seen.prune_ratio_after)}"),
+            Cell(f"{percent(seen.mean)} ± {percent(seen.deviation)}"),
+            Cell(percent(seen.mask_change, 1)) if seen.mask_change is not None else _ABSENT,
+        )
+        for seen in record.rounds
+    ]
+    columns = (
+        Column("Round"),
+        Column("Step"),
+        Column("Loss before"),
+        Column("Candidates (reward)", numeric=False),
+        Column("Committed", numeric=False),
+        Column("Ratio in force"),
+        Column("Policy"),
+        Column("Mask changed"),
+    )
+    return Table(columns, tuple(rows), note="Losses and rewards on the micro dev set, in nats per token.")
+
+
+def modules_table(record: RunRecord) -> Table:
+    """Sparsity and importance of every adapted module."""
+    rows = [
+        (
+            Cell(found.module),
+            Cell(percent(found.sparsity_A, 1)),
+            Cell(percent(found.sparsity_B, 1)),
+            Cell(f"{found.importance:.3g}"),
+        )
+        for found in record.modules
+    ]
+    return Table(
+        (Column("Module", numeric=False), Column("Sparsity of A"), Column("Sparsity of B"), Column("Importance")), tuple(rows)
+    )
+
+
+def metric_names(record: RunRecord) -> list[str]:
+    """Every metric that some system has, the primary one first."""
+    seen = dict.fromkeys(metric for scores in record.metrics.values() for metric in scores)
+    return [record.primary_metric] * (record.primary_metric in seen) + [
+        metric for metric in seen if metric != record.primary_metric
+    ]
+
+
+def _difference_cells(found: Comparison | None) -> list[Cell]:
+    if found is None:
+        return [_ABSENT, _ABSENT]
+    return [Cell(signed(found.metric, found.difference), span(found.metric, found.low, found.high)), Cell(p_value(found.p_value))]
+
+
+def _plain(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}"

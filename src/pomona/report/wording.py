@@ -1,0 +1,138 @@
+"""How the report writes numbers and names: one place, so that a sentence, a table and a figure never disagree."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pomona.runs.record import Comparison, RunRecord
+
+MINUS = "\N{MINUS SIGN}"
+NBSP = "\N{NO-BREAK SPACE}"
+MISSING = "\N{EN DASH}"
+
+_METRIC_LABELS = {
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "bert_score": "BERTScore",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "loss": "test loss",
+}
+
+
+def metric_label(metric: str) -> str:
+    """The metric's name as people write it; a name that is not known keeps its words."""
+    return _METRIC_LABELS.get(metric, metric.replace("_", " "))
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value is the better one: true of losses alone."""
+    return metric == "loss" or metric.endswith("_loss")
+
+
+def unit(metric: str) -> str:
+    """What a difference of the metric is counted in."""
+    return "nats" if lower_is_better(metric) else "points"
+
+
+def system_label(record: RunRecord, system: str) -> str:
+    """The label that the record gives to a system; its key where it has none."""
+    return record.systems[system].label if system in record.systems else system.replace("_", " ")
+
+
+def score(metric: str, value: float) -> str:
+    """A metric's value: one decimal for scores in [0, 100], three for losses."""
+    return _plain(value, 3 if lower_is_better(metric) else 1)
+
+
+def signed(metric: str, value: float) -> str:
+    """A difference with its sign, to the precision of `score`, or finer where it would show as 0."""
+    return signed_number(value, _digits(metric, value))
+
+
+def signed_number(value: float, digits: int) -> str:
+    """A number with its sign; what rounds to 0 has none."""
+    text = _plain(value, digits)
+    return f"+{text}" if float(f"{value:.{digits}f}") > 0 else text
+
+
+def span(metric: str, low: float, high: float) -> str:
+    """An interval: `24.0 to 30.2`. A bound that is not 0 never shows as 0, or the text would contradict what is said of it."""
+    digits = _digits(metric, low, high)
+    return f"{_plain(low, digits)} to {_plain(high, digits)}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] in percent."""
+    return f"{_plain(100 * share, digits)}%"
+
+
+def percent_span(low: float, high: float, digits: int = 0) -> str:
+    """An interval of shares in percent: `21 to 62%`."""
+    return f"{_plain(100 * low, digits)} to {percent(high, digits)}"
+
+
+def p_value(value: float) -> str:
+    """`0.012`, or `< 0.001`."""
+    return f"<{NBSP}0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `8.4 s`, `9 min 41 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f}{NBSP}s" if seconds < 9.95 else f"{whole}{NBSP}s"
+    if whole < 3600:
+        return f"{whole // 60}{NBSP}min {whole % 60:02d}{NBSP}s"
+    return f"{whole // 3600}{NBSP}h {whole % 3600 // 60:02d}{NBSP}min"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time to the minute; any other text as it is."""
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return text
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 adapter`, `2 adapters`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def comparison_of(record: RunRecord, system: str, baseline: str, metric: str) -> Comparison | None:
+    """The record's paired difference `system` minus `baseline`, or None where it has none."""
+    for found in record.comparisons:
+        if (found.system, found.baseline, found.metric) == (system, baseline, metric):
+            return found
+    return None
+
+
+def verdict(comparison: Comparison) -> str:
+    """What the interval allows to say of `system`: `better`, `worse`, or `not told apart` where it holds 0."""
+    if comparison.low <= 0 <= comparison.high:
+        return "not told apart"
+    return "better" if (comparison.low > 0) != lower_is_better(comparison.metric) else "worse"
+
+
+def _digits(metric: str, *values: float) -> int:
+    least = 3 if lower_is_better(metric) else 1
+    for digits in range(least, least + 3):
+        if all(value == 0 or float(f"{value:.{digits}f}") != 0 for value in values):
+            return digits
+    return least + 2
+
+
+def _plain(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    if float(f"{value:.{digits}f}") == 0:
+        return text.removeprefix("-")
+    return text.replace("-", MINUS)

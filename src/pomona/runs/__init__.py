@@ -1,0 +1,1 @@
+"""Runs: a typed recipe in, a run folder with its record out."""

@@ -1,0 +1,161 @@
+"""The main job: sources merged, fine-tuned and pruned on the target, the ratio learned, all of it measured and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pomona.adapters import Adapter
+from pomona.backbone.batches import encode
+from pomona.backbone.load import Backbone, load_backbone
+from pomona.data import Splits
+from pomona.evaluation.baselines import find_baseline
+from pomona.evaluation.evaluate import Answers, answer
+from pomona.runs.assemble import describe_inputs, describe_results
+from pomona.runs.environment import environment
+from pomona.runs.inputs import check_sources, prepare_source, read_splits
+from pomona.runs.recipe import Recipe
+from pomona.runs.record import RunRecord, SystemDescription
+from pomona.runs.store import RunStore
+from pomona.runs.workshop import MAIN, Workshop, loaded
+from pomona.tuning.progress import Progress, Silent
+from pomona.tuning.settings import FitData
+
+
+def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> RunRecord:
+    """Run a recipe.
+
+    Everything that can be wrong with the input is found before anything is trained or written. A run that was interrupted goes
+    on with `resume` and ends as it would have ended.
+
+    Args:
+        recipe: what to do.
+        output: the run folder; `runs/<name>` by default. It must not hold another run.
+        resume: go on with the run that stands there.
+        progress: shown to a person.
+
+    Returns:
+        The record, as `record.json` holds it.
+
+    Raises:
+        InputError: wrong input.
+        PomonaError: training failed; the record says so.
+    """
+    progress = progress or Silent()
+    folder = Path(output) if output is not None else Path("runs") / recipe.name
+    started = time.perf_counter()
+    splits = read_splits(recipe)
+    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
+    warnings = check_sources(recipe, backbone)
+    data, cut = _encode(recipe, splits, backbone)
+    if cut:
+        warnings.append(f"{cut} prompts were longer than tuning.max_tokens = {recipe.tuning.max_tokens} and lost their beginning")
+    store = RunStore(folder, recipe.yaml(), resume=resume)
+    record = store.record()
+    if record is not None and record.status == "done":
+        return record
+    if record is None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = RunRecord(
+            status="running",
+            name=recipe.name,
+            started=now,
+            recipe=recipe.resolved(),
+            environment=environment(),
+            fingerprints={},
+            model=backbone.name,
+            task=type(recipe.task).__name__,
+            primary_metric=_metric_names(recipe)[0],
+            splits={},
+            warnings=warnings,
+        )
+    record.status, record.error = "running", None
+    store.write_record(record)
+    with _accounted(store, record, started):
+        prepared = [prepare_source(source, recipe, backbone, progress) for source in recipe.sources]
+        describe_inputs(record, recipe, backbone, splits, prepared)
+        record.timing.load_seconds += time.perf_counter() - started
+        workshop = Workshop(recipe, backbone, data, store, progress, prepared)
+        store.write_history(())
+        systems = make_systems(workshop, record)
+        answers = {name: _answers(name, adapter, workshop, splits, record) for name, adapter in systems.items()}
+        adapter = systems[MAIN]
+        assert adapter is not None
+        adapter = loaded(adapter)
+        describe_results(record, workshop, splits, adapter, answers, _metric_names(recipe))
+        store.write_history(event for trained in workshop.trained.values() for event in trained.history)
+        store.write_predictions(_predictions(splits, answers))
+        store.finish(adapter)
+        record.status = "done"
+    return record
+
+
+def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
+    """Every system as an adapter, the main one first made and last named; each is described in the record."""
+    main = workshop.train_main()
+    systems: dict[str, Adapter | None] = {}
+    for name in workshop.recipe.evaluation.baselines:
+        baseline = find_baseline(name)
+        systems[name] = baseline.make(name, workshop)
+        record.systems[name] = SystemDescription(label=baseline.label, description=baseline.description)
+    systems[MAIN] = main
+    record.systems[MAIN] = SystemDescription(
+        label="Pomona", description="merged, fine-tuned, and pruned at the ratio that was learned"
+    )
+    return systems
+
+
+def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, int]:
+    """The three splits that training may see, as tokens, and how many prompts were cut."""
+    parts = [encode(part, backbone.tokenizer, recipe.tuning.max_tokens) for part in (splits.train, splits.micro_dev, splits.dev)]
+    train, micro_dev, dev = (encoded for encoded, _ in parts)
+    return FitData(train, micro_dev, dev), sum(cut for _, cut in parts)
+
+
+def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord) -> Answers:
+    """A system's answers on the test split, given once."""
+    found = workshop.store.load_answers(name)
+    if found is None:
+        recipe = workshop.recipe
+        found = answer(
+            workshop.backbone,
+            adapter,
+            splits.test,
+            recipe.task,
+            batch_size=recipe.evaluation.batch_size,
+            max_tokens=recipe.tuning.max_tokens,
+            progress=workshop.progress,
+            label=record.systems[name].label,
+        )
+        workshop.store.save_answers(name, found)
+    return found
+
+
+def _predictions(splits: Splits, answers: dict[str, Answers]) -> Iterator[dict[str, object]]:
+    for place, example in enumerate(splits.test):
+        texts = {name: given.texts[place] for name, given in answers.items()}
+        yield {"id": example.id, "document": example.document, "references": list(example.references), "predictions": texts}
+
+
+def _metric_names(recipe: Recipe) -> tuple[str, ...]:
+    return recipe.evaluation.metrics or recipe.task.metrics
+
+
+@contextlib.contextmanager
+def _accounted(store: RunStore, record: RunRecord, started: float) -> Iterator[None]:
+    """Whatever happens within the block, the record says how it ended and how long it took."""
+    before = record.timing.total_seconds
+    try:
+        yield
+    except KeyboardInterrupt:
+        record.status = "interrupted"
+        raise
+    except Exception as error:
+        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        record.timing.total_seconds = before + time.perf_counter() - started
+        store.write_record(record)

@@ -1,0 +1,131 @@
+"""Putting the record together: fingerprints of the inputs, then scores, comparisons, the ratio and the state of the modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from pomona.adapters import Adapter
+from pomona.backbone.load import Backbone
+from pomona.data import Splits, fingerprint
+from pomona.evaluation.compare import compare
+from pomona.evaluation.evaluate import Answers, example_groups, make_metrics, score
+from pomona.runs.inputs import SourceAdapter
+from pomona.runs.recipe import Recipe
+from pomona.runs.record import (
+    CandidateRecord,
+    Comparison,
+    CurvePoint,
+    Estimate,
+    ModuleRecord,
+    RatioAnswer,
+    RoundRecord,
+    RunRecord,
+    SourceRecord,
+    SplitRecord,
+)
+from pomona.runs.workshop import MAIN, Workshop
+from pomona.tuning.settings import Event
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def describe_inputs(
+    record: RunRecord, recipe: Recipe, backbone: Backbone, splits: Splits, prepared: Sequence[SourceAdapter]
+) -> None:
+    """What went in: fingerprints of recipe, model, data and sources."""
+    record.splits = {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
+    record.sources = [
+        SourceRecord(
+            name=source.name,
+            origin=source.origin,
+            fingerprint=source.adapter.fingerprint(),
+            rank=max(source.adapter[module].rank for module in source.adapter),
+            modules=len(source.adapter),
+            weight=source.weight,
+        )
+        for source in prepared
+    ]
+    recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
+    record.fingerprints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
+
+
+def describe_results(
+    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter, answers: Mapping[str, Answers], names: Sequence[str]
+) -> None:
+    """What came out: scores, comparisons, the ratio, what it cost, the modules, warnings."""
+    _describe_scores(record, workshop.recipe, splits, answers, names)
+    _describe_ratio(record, workshop)
+    record.fingerprints["adapter"] = adapter.fingerprint()
+    record.modules = [_module(name, adapter, workshop.trained[MAIN].importance) for name in adapter]
+    entries = zeros = 0
+    for name in adapter:
+        for matrix in (adapter[name].A, adapter[name].B):
+            entries += matrix.numel()
+            zeros += int((matrix == 0).sum())
+    record.sparsity = zeros / entries
+    record.systems[MAIN].sparsity = record.sparsity
+    record.systems[MAIN].prune_ratio = record.prune_ratio
+    record.systems[MAIN].rank = max(adapter[name].rank for name in adapter)
+    for name, trained in workshop.trained.items():
+        record.tokens[name] = trained.tokens
+        if name in record.systems:
+            record.systems[name].train_seconds = trained.train_seconds + trained.probe_seconds
+    record.timing.train_seconds = sum(trained.train_seconds for trained in workshop.trained.values())
+    record.timing.probe_seconds = sum(trained.probe_seconds for trained in workshop.trained.values())
+    record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
+
+
+def _describe_scores(
+    record: RunRecord, recipe: Recipe, splits: Splits, answers: Mapping[str, Answers], names: Sequence[str]
+) -> None:
+    chosen = make_metrics(names, str(getattr(recipe.task, "language", "en")))
+    draws, seed = recipe.evaluation.draws, recipe.seed
+    scores = {name: score(given, splits.test, chosen, draws=draws, seed=seed) for name, given in answers.items()}
+    count = len(splits.test)
+    record.metrics = {
+        system: {name: Estimate(value=one.value, low=one.low, high=one.high, n=count) for name, one in found.items()}
+        for system, found in scores.items()
+    }
+    differences = compare(MAIN, scores, chosen, groups=example_groups(splits.test), draws=draws, seed=seed)
+    record.comparisons = [Comparison(**dataclasses.asdict(one), n=count) for one in differences]
+
+
+def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
+    learned, final = workshop.learned, workshop.trained[MAIN]
+    answer = learned.answer
+    assert answer is not None
+    assert final.answer is not None
+    record.prune_ratio = final.answer.prune_ratio
+    curve = [CurvePoint(prune_ratio=p, reward=reward, low=low, high=high) for p, reward, low, high in answer.curve]
+    name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
+    record.answer = RatioAnswer(
+        controller=str(name), prune_ratio=answer.prune_ratio, low=answer.low, high=answer.high, flat=answer.flat, curve=curve
+    )
+    record.rounds = [round_record(event) for event in learned.history if event["kind"] == "round"]
+    changes = [one.mask_change for one in record.rounds if one.mask_change is not None]
+    found = workshop.recipe.controller.diagnose(learned.control, changes)
+    record.warnings += [warning for warning in found if warning not in record.warnings]
+
+
+def round_record(event: Event) -> RoundRecord:
+    """A round's line of the history as the record has it."""
+    values = {key: value for key, value in event.items() if key not in {"kind", "system", "candidates"}}
+    candidates = [CandidateRecord(**one) for one in event["candidates"]]  # pyright: ignore[reportGeneralTypeIssues]
+    return RoundRecord(**values, candidates=candidates)  # pyright: ignore[reportArgumentType]
+
+
+def _module(name: str, adapter: Adapter, importance: Mapping[str, float]) -> ModuleRecord:
+    layer = _LAYER.search(name)
+    factors = adapter[name]
+    return ModuleRecord(
+        module=name,
+        layer=int(layer.group(1)) if layer else None,
+        projection=name.rpartition(".")[2],
+        sparsity_A=float((factors.A == 0).float().mean()),
+        sparsity_B=float((factors.B == 0).float().mean()),
+        importance=importance.get(name, 0.0),
+    )

@@ -1,0 +1,20 @@
+"""The demo's recipe: the one that is packaged with the program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+import yaml
+
+from pomona.runs.recipe import Recipe, parse_recipe
+
+
+def demo_recipe(overrides: Sequence[str] = ()) -> Recipe:
+    """The packaged `demo.yaml`, with `key=value` overrides.
+
+    Raises:
+        InputError: an override that does not fit.
+    """
+    text = files("pomona.runs").joinpath("demo.yaml").read_text(encoding="utf-8")
+    return parse_recipe(yaml.safe_load(text), Recipe, overrides, "demo.yaml")

@@ -1,0 +1,140 @@
+"""From a recipe to what a run works on: examples in splits, and source adapters, given or trained and kept in the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, write_adapter
+from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.batches import encode
+from pomona.backbone.embedded import cache_folder
+from pomona.backbone.load import Backbone
+from pomona.data import Example, Splits, examples, fingerprint, make_splits, number_rows, read_jsonl
+from pomona.data.corpora import docstring_rows, without
+from pomona.data.tasks import Task
+from pomona.errors import InputError
+from pomona.runs.recipe import Data, Lora, Recipe, Source
+from pomona.seeding import stream
+from pomona.tuning.fit import fit
+from pomona.tuning.progress import Progress
+from pomona.tuning.settings import FitData, Tuning
+
+_CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SourceAdapter:
+    """A source, ready to be merged, and where it came from."""
+
+    name: str
+    origin: str
+    adapter: Adapter
+    weight: float
+
+
+def read_splits(recipe: Recipe) -> Splits:
+    """The target's four splits.
+
+    Raises:
+        InputError: whatever is wrong with the data: file, line, field, value.
+    """
+    pools = _pools(recipe.data, recipe.task)
+    return make_splits(*pools, sizes=recipe.splits, seed=recipe.seed)
+
+
+def read_examples(data: Data, task: Task, count: int | None, seed: int) -> tuple[Example, ...]:
+    """The examples of one pool, `count` of them drawn by seed, or all.
+
+    Raises:
+        InputError: whatever is wrong with the data; fewer examples than asked for.
+    """
+    pool = _pools(data, task)[0]
+    if count is None:
+        return pool
+    if count > len(pool):
+        raise InputError(f"only {len(pool)} examples are there", field="examples", value=count, mend="Ask for fewer or give more")
+    # Ordered by a hash of content, as splits are: the rows' order plays no part, and fewer examples are a prefix of more.
+    ranked = sorted(pool, key=lambda example: hashlib.sha256(f"{seed}|{example.prompt}|{example.target}".encode()).digest())
+    return tuple(ranked[:count])
+
+
+def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, ...] | None, tuple[Example, ...] | None]:
+    if data.docstrings is not None:
+        rows = docstring_rows(data.docstrings)
+        for package in data.exclude_docstrings:
+            rows = without(rows, docstring_rows(package))
+        return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
+
+    def pool(path: Path) -> tuple[Example, ...]:
+        return examples(read_jsonl(path), task, path)
+
+    assert data.train is not None
+    return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None
+
+
+def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
+    """Look at every given adapter and every source's data before anything is trained; returns warnings.
+
+    Raises:
+        InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read.
+    """
+    given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
+    for adapter in given:
+        check_finite(adapter)
+    for source in recipe.sources:
+        if source.data is not None:
+            read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
+    return check_compatible(given, backbone.shapes(), backbone.name) if given else []
+
+
+def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress: Progress) -> SourceAdapter:
+    """The source's adapter: read, or trained and kept in the cache under a fingerprint of all that shapes it."""
+    if source.adapter is not None:
+        return SourceAdapter(source.name, str(source.adapter), read_adapter(source.adapter), source.weight)
+    assert source.data is not None
+    task = source.task or recipe.task
+    chosen = read_examples(source.data, task, source.examples, recipe.seed)
+    folder = train_cached(
+        backbone, chosen, recipe.lora, source.tuning, seed=recipe.seed, label=f"source {source.name}", progress=progress
+    )
+    place = f"docstrings of {source.data.docstrings}" if source.data.docstrings else str(source.data.train)
+    return SourceAdapter(source.name, f"trained on {len(chosen)} examples: {place}", read_adapter(folder), source.weight)
+
+
+def train_cached(
+    backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, *, seed: int, label: str, progress: Progress
+) -> Path:
+    """Train a plain LoRA, or find it in the cache. Returns its folder."""
+    key = hashlib.sha256(
+        json.dumps(
+            {
+                "format": _CACHE_FORMAT,
+                "model": backbone.fingerprint,
+                "examples": fingerprint(chosen),
+                "lora": lora.model_dump(),
+                "tuning": dataclasses.asdict(tuning),
+                "seed": seed,
+            },
+            sort_keys=True,
+        ).encode()
+    ).hexdigest()
+    folder = cache_folder() / "adapters" / key[:32]
+    if not folder.exists():
+        adapter = train_plain(backbone, chosen, lora, tuning, seed=seed, label=label, progress=progress)
+        write_adapter(adapter, folder)
+    return folder
+
+
+def train_plain(
+    backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, *, seed: int, label: str, progress: Progress
+) -> Adapter:
+    """A LoRA from scratch on the examples, no pruning, the last epoch's weights."""
+    start = new_adapter(backbone, lora.target_modules, lora.rank, lora.alpha, stream(seed, "lora"))
+    encoded, _ = encode(chosen, backbone.tokenizer, tuning.max_tokens)
+    with attached(backbone, [start], dropout=tuning.dropout) as attachment:
+        return fit(attachment, FitData(encoded), tuning, seed=seed, system=label, progress=progress).adapter

@@ -1,0 +1,347 @@
+"""The recipe: everything that shapes a run, as typed YAML. An unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError, model_validator
+
+from pomona.backbone.load import DTYPES, EMBEDDED
+from pomona.control import Controller, Grasp, controllers
+from pomona.data.splits import SplitSizes
+from pomona.data.tasks import Summarization, Task, tasks
+from pomona.errors import InputError, PomonaError, suggest
+from pomona.evaluation.baselines import find_baseline
+from pomona.importance import ImportanceMetric, Wanda, importance_metrics
+from pomona.merging import merge_methods
+from pomona.metrics import metrics
+from pomona.registry import Registry
+from pomona.tuning.settings import Pruning, Tuning
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _decode(registry: Registry[Any]) -> BeforeValidator:
+    """`name`, or `{name: ..., parameter: value}` -> the component."""
+
+    def decode(value: object) -> object:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            return value
+        parameters = dict(value)
+        name = parameters.pop("name", None)
+        if not isinstance(name, str):
+            raise InputError(f"a {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
+        known = registry.parameters(name)
+        for key in parameters:
+            if key not in known:
+                raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", mend=suggest(str(key), known))
+        return TypeAdapter(registry[name]).validate_python(parameters)
+
+    return BeforeValidator(decode)
+
+
+def _encode(registry: Registry[Any]) -> PlainSerializer:
+    """The inverse of `_decode`, with every parameter spelt out."""
+
+    def encode(component: Any) -> dict[str, object]:
+        name = next(name for name in registry if registry[name] is type(component))
+        return {"name": name, **dataclasses.asdict(component)}
+
+    return PlainSerializer(encode)
+
+
+TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
+ControllerField = Annotated[Controller, _decode(controllers), _encode(controllers)]
+MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
+
+
+class Data(_Section):
+    """Where examples come from: JSON lines, or the docstrings of an installed package. Paths are relative to the working folder.
+
+    Args:
+        train: a file; the only pool where `dev` and `test` are not given.
+        dev, test: files of their own.
+        docstrings: an installed package, or `stdlib`, in place of files.
+        exclude_docstrings: packages whose docstrings are taken out of it.
+    """
+
+    train: Path | None = None
+    dev: Path | None = None
+    test: Path | None = None
+    docstrings: str | None = None
+    exclude_docstrings: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.train is None) == (self.docstrings is None):
+            raise ValueError("give either `train` (a file) or `docstrings` (an installed package)")
+        if self.docstrings is not None and (self.dev or self.test):
+            raise ValueError("`docstrings` is one pool: it takes no `dev` or `test` file")
+        return self
+
+
+class Lora(_Section):
+    """The shape of a LoRA that is trained from scratch: the target LoRA, and sources that a recipe trains."""
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class Source(_Section):
+    """A source adapter: a PEFT folder, or data to train one on (kept in the cache).
+
+    Args:
+        name: what the record calls it.
+        adapter: a PEFT folder.
+        data, task, examples, tuning: to train one; `examples` None takes all.
+        weight: its merge weight.
+    """
+
+    name: str
+    adapter: Path | None = None
+    data: Data | None = None
+    task: TaskField | None = None
+    examples: int | None = Field(default=None, ge=1)
+    tuning: Tuning = Tuning(epochs=1, learning_rate=5e-4)
+    weight: float = 1.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.adapter is None) == (self.data is None):
+            raise ValueError("give either `adapter` (a folder) or `data` (to train one on)")
+        return self
+
+
+class Merge(_Section):
+    """What is trained: `concat` keeps every source's own columns; any other method's result is trained as one pair.
+
+    Args:
+        method: a name in `merge_methods`.
+        rank: the largest rank of a module, where the method can choose one.
+        parameters: the method's hyperparameters.
+    """
+
+    method: str = "concat"
+    rank: int | None = Field(default=None, ge=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        merge_methods.create(self.method, self.parameters)
+        return self
+
+
+class PruningSettings(_Section):
+    """How to prune; `controller` says how much."""
+
+    metric: MetricField = Wanda()
+    interval_steps: int = Field(default=1, ge=1)
+    forgetting: float = Field(default=0.95, ge=0, le=1)
+
+    def settings(self) -> Pruning:
+        """As the training loop takes it."""
+        return Pruning(self.metric, self.interval_steps, self.forgetting)
+
+
+class Evaluation(_Section):
+    """What is measured on the test set.
+
+    Args:
+        baselines: systems to compare with: registered ones, or names of merge methods.
+        metrics: the task's own where None; the first is the one that headlines use.
+        batch_size: examples a batch.
+        draws: bootstrap draws.
+    """
+
+    baselines: tuple[str, ...] = ("zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune")
+    metrics: tuple[str, ...] | None = None
+    batch_size: int = Field(default=20, ge=1)
+    draws: int = Field(default=2000, ge=100)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.baselines:
+            find_baseline(name)
+        for name in self.metrics or ():
+            _ = metrics[name]
+        return self
+
+
+class Recipe(_Section):
+    """One run of the main job.
+
+    Args:
+        name: of the run; its folder is `runs/<name>` by default.
+        seed: root of every random stream.
+        model: `embedded`, a folder, or a hub id.
+        device, dtype: where the frozen model lives, and in which precision.
+        task: a task's name, or its name and parameters.
+        data: the target's.
+        splits: how many examples each split gets.
+        sources: one or more.
+        merge, lora, tuning, pruning, controller, evaluation: see their classes.
+    """
+
+    name: str = "run"
+    seed: int = Field(default=0, ge=0)
+    model: str = EMBEDDED
+    device: str = "auto"
+    dtype: str = "float32"
+    task: TaskField = Summarization()
+    data: Data
+    splits: SplitSizes = SplitSizes()
+    sources: tuple[Source, ...] = Field(min_length=1)
+    merge: Merge = Merge()
+    lora: Lora = Lora()
+    tuning: Tuning = Tuning()
+    pruning: PruningSettings = PruningSettings()
+    controller: ControllerField = Grasp()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources have one name: {', '.join(names)}")
+        return self
+
+    def resolved(self) -> dict[str, object]:
+        """Every value, as JSON can hold it; reading it again gives an equal recipe."""
+        return json.loads(self.model_dump_json())
+
+    def yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+class TrainRecipe(_Section):
+    """One plain LoRA on one task: a source or a target adapter."""
+
+    name: str = "adapter"
+    seed: int = Field(default=0, ge=0)
+    model: str = EMBEDDED
+    device: str = "auto"
+    dtype: str = "float32"
+    task: TaskField = Summarization()
+    data: Data
+    examples: int | None = Field(default=None, ge=1)
+    lora: Lora = Lora()
+    tuning: Tuning = Tuning(epochs=1, learning_rate=5e-4)
+
+
+def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) -> R:
+    """Read and check a YAML recipe.
+
+    Args:
+        path: the file.
+        kind: `Recipe` or `TrainRecipe`.
+        overrides: `key.key=value`, the value as YAML; a number in the key counts into a list.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (the nearest known one is named), a value that does not fit.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"the recipe cannot be read: {reason}", file=path, mend="Give a YAML file in UTF-8") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, mend="Mend the recipe's syntax") from error
+    return parse_recipe(content, kind, overrides, path)
+
+
+def parse_recipe(content: object, kind: type[R], overrides: Sequence[str] = (), file: Path | str | None = None) -> R:
+    """As `read_recipe`, from what the YAML held; `file` is for messages."""
+    if not isinstance(content, dict):
+        raise InputError("a recipe is a mapping of keys to values", file=file, value=content)
+    for override in overrides:
+        _override(content, override)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, kind, file) from error
+    except PomonaError as error:
+        raise InputError(str(error), file=file) from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError("an override is key=value", field="--set", value=override, mend="Write for example tuning.epochs=2")
+    *path, last = key.split(".")
+    place: Any = content
+    for part in path:
+        if isinstance(place, list):
+            place = place[_position(place, part, override)]
+            continue
+        if not isinstance(place.get(part), dict | list):
+            named = {"name": place[part]} if isinstance(place.get(part), str) else {}
+            place[part] = named
+        place = place[part]
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError("the value is not YAML", field="--set", value=override) from error
+    if isinstance(place, list):
+        place[_position(place, last, override)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _position(place: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise InputError(f"{part!r} counts into a list of {len(place)}", field="--set", value=override, mend="Count from 0")
+    return int(part)
+
+
+def _explain(error: ValidationError, kind: type[BaseModel], file: Path | str | None) -> InputError:
+    """The first thing that is wrong, in one line."""
+    first = error.errors()[0]
+    location = first["loc"]
+    field = ".".join(map(str, location)) or None
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        known = _known_keys(kind, location[:-1])
+        return InputError("unknown key", file=file, field=field, mend=suggest(str(location[-1]), known))
+    if first["type"] == "missing":
+        return InputError("is missing", file=file, field=field, mend="Add it to the recipe")
+    problem = first["msg"].removeprefix("Value error, ")
+    given = first["input"] if not isinstance(first["input"], dict | list | tuple) else ...
+    return InputError(problem[:1].lower() + problem[1:], file=file, field=field, value=given)
+
+
+def _known_keys(kind: Any, location: Sequence[str | int]) -> list[str]:
+    """The keys that are known at a place in a recipe."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation if hasattr(kind, "model_fields") else None
+        kind = _section_of(annotation)
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return [one.name for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section's class inside `X | None`, `tuple[X, ...]`."""
+    if isinstance(annotation, type) and (hasattr(annotation, "model_fields") or dataclasses.is_dataclass(annotation)):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section_of(part)) is not None), None)

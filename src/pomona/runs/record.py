@@ -1,0 +1,169 @@
+"""The record of a run: what `record.json` holds. Reports read this and nothing else (besides the run folder's `.jsonl` files).
+
+`history.jsonl`, a line each, by `kind`:
+    step   {kind, system, step, epoch, loss, learning_rate, prune_ratio, sparsity}      loss: nats per completion token
+    epoch  {kind, system, step, epoch, dev_loss, best}                                  best: the lowest dev loss so far
+    round  {kind, system, ...the fields of Round below}
+`predictions.jsonl`, a line each test example: {id, document, references: [..], predictions: {system: text}}.
+Unknown is not zero: a value that could not be had is null, and `warnings` says why.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(_Part):
+    """A metric's value, its 95 % bootstrap interval, and how many examples it was computed from."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Comparison(_Part):
+    """A paired difference, `system` minus `baseline`, over the same test examples, with its 95 % interval."""
+
+    system: str
+    baseline: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+class SystemDescription(_Part):
+    """A row of the table: what the system is, and what it cost."""
+
+    label: str
+    description: str
+    rank: int | None = None
+    prune_ratio: float | None = None
+    sparsity: float | None = None
+    train_seconds: float | None = None
+    unscored: int = 0
+
+
+class CandidateRecord(_Part):
+    """A candidate ratio and its reward: mean micro dev loss before minus on trial, nats per token."""
+
+    prune_ratio: float
+    reward: float
+    p_value: float
+
+
+class RoundRecord(_Part):
+    """One round of the controller. `mask_change`: share of all factor entries that changed sides at the commit."""
+
+    index: int
+    step: int
+    loss_before: float
+    candidates: list[CandidateRecord]
+    prune_ratio_before: float
+    prune_ratio_after: float
+    committed: bool
+    mean: float
+    deviation: float
+    mask_change: float | None = None
+
+
+class CurvePoint(_Part):
+    """The fitted reward at a ratio, relative to the best ratio, with its 95 % interval, nats per token."""
+
+    prune_ratio: float
+    reward: float
+    low: float
+    high: float
+
+
+class RatioAnswer(_Part):
+    """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart."""
+
+    controller: str
+    prune_ratio: float
+    low: float
+    high: float
+    flat: bool
+    curve: list[CurvePoint] = Field(default_factory=list)
+
+
+class ModuleRecord(_Part):
+    """One adapted module after training. Importance: mean score of the entries of both factors that were kept."""
+
+    module: str
+    layer: int | None
+    projection: str
+    sparsity_A: float
+    sparsity_B: float
+    importance: float
+
+
+class SourceRecord(_Part):
+    """A source adapter: where it came from, and its fingerprint."""
+
+    name: str
+    origin: str
+    fingerprint: str
+    rank: int
+    modules: int
+    weight: float
+
+
+class SplitRecord(_Part):
+    """How many examples a split has, and the fingerprint of their content."""
+
+    examples: int
+    fingerprint: str
+
+
+class Timing(_Part):
+    """Wall-clock seconds, summed over interrupted parts of a resumed run."""
+
+    load_seconds: float = 0.0
+    train_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+class RunRecord(_Part):
+    """Everything that a run was and found.
+
+    The system that the run made is called `pomona` in `systems`, `metrics` and `comparisons`.
+    """
+
+    format_version: int = FORMAT_VERSION
+    status: Literal["running", "done", "failed", "interrupted"]
+    name: str
+    started: str
+    recipe: dict[str, object]
+    environment: dict[str, object]
+    fingerprints: dict[str, str]
+    model: str
+    task: str
+    primary_metric: str
+    splits: dict[str, SplitRecord]
+    sources: list[SourceRecord] = Field(default_factory=list)
+    systems: dict[str, SystemDescription] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
+    comparisons: list[Comparison] = Field(default_factory=list)
+    prune_ratio: float | None = None
+    sparsity: float | None = None
+    answer: RatioAnswer | None = None
+    rounds: list[RoundRecord] = Field(default_factory=list)
+    modules: list[ModuleRecord] = Field(default_factory=list)
+    timing: Timing = Field(default_factory=Timing)
+    tokens: dict[str, int] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    error: str | None = None

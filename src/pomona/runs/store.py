@@ -1,0 +1,157 @@
+"""The run folder on disk: what is finished is written whole and at once, so a run that was killed goes on from there.
+
+    recipe.yaml  record.json  history.jsonl  predictions.jsonl  adapter/  report.html     for the reader
+    checkpoint/<system>.safetensors        a training run under way
+    checkpoint/<system>/                   a trained system: adapter/ and fitted.json
+    checkpoint/<system>.answers.json       its answers on the test set
+
+`checkpoint/` goes when the run is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.control import Answer, ControllerState, state_from_dict, state_to_dict
+from pomona.errors import InputError
+from pomona.evaluation.evaluate import Answers
+from pomona.runs.record import RunRecord
+from pomona.tuning.settings import Event, Fitted
+
+RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained system, as the folder keeps it: `Fitted` without its tensors."""
+
+    epoch: int
+    dev_loss: float | None
+    answer: Answer | None
+    control: ControllerState
+    history: Sequence[Event]
+    train_seconds: float
+    probe_seconds: float
+    tokens: int
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunStore:
+    """One run folder. Nothing else in the program knows its file names.
+
+    Args:
+        folder: the run's.
+        recipe: the resolved recipe as YAML.
+        resume: go on with a run that stands there.
+
+    Raises:
+        InputError: something stands there and `resume` is not given; nothing to resume; the recipe differs.
+    """
+
+    def __init__(self, folder: Path, recipe: str, *, resume: bool) -> None:
+        self.folder = folder
+        known = folder / RECIPE
+        if resume:
+            if not known.is_file():
+                raise InputError("no run to resume", file=folder, mend="Leave out --resume to start one")
+            if known.read_text(encoding="utf-8") != recipe:
+                raise InputError(
+                    "the recipe differs from the one that this run began with",
+                    file=known,
+                    mend="Resume with the same recipe and overrides, or give another --output",
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise InputError("already exists", file=folder, mend="Give another --output, or --resume to go on with it")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write(RECIPE, recipe)
+
+    # The record -----------------------------------------------------------------------------------------------------------
+
+    def record(self) -> RunRecord | None:
+        """The record as it was last written, if any."""
+        path = self.folder / RECORD
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write_record(self, record: RunRecord) -> None:
+        """Replace the record."""
+        self._write(RECORD, record.model_dump_json(indent=2) + "\n")
+
+    # History and predictions ----------------------------------------------------------------------------------------------
+
+    def append_event(self, event: Event) -> None:
+        """Add a line while a system trains, for those who watch the file."""
+        with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(_line(event))
+
+    def write_history(self, events: Iterable[Event]) -> None:
+        """Replace the history by the events of finished systems."""
+        self._write(HISTORY, "".join(map(_line, events)))
+
+    def write_predictions(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write what each system answered to each test example."""
+        self._write(PREDICTIONS, "".join(map(_line, rows)))
+
+    # Systems --------------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, system: str) -> Path:
+        """Where the training loop keeps a system's checkpoint."""
+        return self.folder / "checkpoint" / f"{system}.safetensors"
+
+    def save_trained(self, system: str, fitted: Fitted) -> None:
+        """Keep a trained system; its loop's checkpoint is not needed any more."""
+        folder = self.folder / "checkpoint" / system
+        write_adapter(fitted.adapter, folder / ADAPTER, force=True)
+        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
+        values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
+        values["control"] = state_to_dict(fitted.control)
+        self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))
+        self.checkpoint(system).unlink(missing_ok=True)
+
+    def load_trained(self, system: str) -> tuple[Adapter, Trained] | None:
+        """A system that was trained before, or None."""
+        folder = self.folder / "checkpoint" / system
+        if not (folder / "fitted.json").exists():
+            return None
+        values: dict[str, Any] = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
+        if values["answer"] is not None:
+            curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
+            values["answer"] = Answer(**values["answer"], curve=curve)  # pyright: ignore[reportArgumentType]
+        values["control"] = state_from_dict(values["control"])
+        return read_adapter(folder / ADAPTER), Trained(**values)
+
+    def save_answers(self, system: str, answers: Answers) -> None:
+        """Keep a system's answers on the test set."""
+        self._write(f"checkpoint/{system}.answers.json", json.dumps(dataclasses.asdict(answers), ensure_ascii=False))
+
+    def load_answers(self, system: str) -> Answers | None:
+        """Answers that were given before, or None."""
+        path = self.folder / "checkpoint" / f"{system}.answers.json"
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Answers(tuple(values["texts"]), tuple(values["losses"]), values["seconds"])
+
+    def finish(self, adapter: Adapter) -> None:
+        """Write the exported adapter and drop the checkpoints."""
+        write_adapter(adapter, self.folder / ADAPTER, force=True)
+        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+
+    def _write(self, name: str, text: str) -> None:
+        """Whole or not at all."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.writing")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+
+
+def _line(values: Mapping[str, object]) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"

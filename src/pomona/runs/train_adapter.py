@@ -1,0 +1,36 @@
+"""Train a plain LoRA on one task: a source or a target adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.backbone.load import load_backbone
+from pomona.errors import InputError
+from pomona.runs.inputs import read_examples, train_plain
+from pomona.runs.recipe import TrainRecipe
+from pomona.tuning.progress import Progress, Silent
+
+
+def train_adapter(recipe: TrainRecipe, output: Path | str, *, force: bool = False, progress: Progress | None = None) -> Adapter:
+    """Train a LoRA and write it as a PEFT folder.
+
+    Args:
+        recipe: model, data, shape and training.
+        output: the folder to write.
+        force: replace an adapter that stands there.
+        progress: shown to a person.
+
+    Raises:
+        InputError: wrong input, found before training begins.
+    """
+    output = Path(output)
+    if output.exists() and any(output.iterdir()) and not force:
+        raise InputError("already exists", file=output, mend="Give another --output, or --force to replace it")
+    examples = read_examples(recipe.data, recipe.task, recipe.examples, recipe.seed)
+    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
+    adapter = train_plain(
+        backbone, examples, recipe.lora, recipe.tuning, seed=recipe.seed, label=recipe.name, progress=progress or Silent()
+    )
+    write_adapter(adapter, output, force=force)
+    return read_adapter(output)

@@ -1,0 +1,376 @@
+"""The one training loop: fine-tune attached adapters, prune as it goes, and let a controller learn how much.
+
+A source adapter, a target LoRA, merge + fine-tune, and the main job are all this loop, with and without pruning. It has no
+parameter for test data, so a test example cannot reach a gradient, a mask, a ratio or a choice of epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.batches import collate, training_order
+from pomona.backbone.loss import example_losses, token_losses
+from pomona.backbone.statistics import StreamedNorms
+from pomona.control import Answer, Controller, Fixed, state_from_dict, state_to_dict
+from pomona.errors import InputError, PomonaError
+from pomona.seeding import derive_seed, stream
+from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from pomona.tuning.progress import Progress, Silent
+from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Tuning
+from pomona.tuning.surgery import MOMENTS, Surgeon, select_masks
+
+
+@dataclass
+class _Course:
+    """What evolves besides tensors; a checkpoint's JSON."""
+
+    step: int = 0
+    tokens: int = 0
+    best_epoch: int = 0
+    best_dev_loss: float | None = None
+    stopped: bool = False
+    train_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    history: list[Event] = field(default_factory=list)
+
+
+def fit(
+    attachment: Attachment,
+    data: FitData,
+    tuning: Tuning,
+    *,
+    pruning: Pruning | None = None,
+    controller: Controller | None = None,
+    seed: int = 0,
+    system: str = "pomona",
+    checkpoint: Path | None = None,
+    emit: Callable[[Event], None] = lambda event: None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fine-tune the attached factors.
+
+    With a `checkpoint` path that exists, the run goes on from there and ends as it would have without the interruption,
+    bit for bit.
+
+    Args:
+        attachment: trained in place.
+        data: encoded examples; no test data.
+        tuning: the optimizer's side.
+        pruning: how to prune; None trains without.
+        controller: how much to prune; `Fixed(0.0)` by default.
+        seed: root of the order of batches, dropout and the controller's draws.
+        system: name in the history.
+        checkpoint: file to save to and to go on from.
+        emit: told each event of the history as it happens (those before a resumed checkpoint are not told again).
+        progress: shown to a person.
+
+    Raises:
+        PomonaError: the loss became NaN or infinite.
+        InputError: no training examples; a learning controller without micro dev examples; a checkpoint of another run.
+    """
+    return _Loop(
+        attachment, data, tuning, pruning, controller or Fixed(0.0), seed, system, checkpoint, emit, progress or Silent()
+    ).run()
+
+
+def total_steps(examples: int, tuning: Tuning) -> int:
+    """Optimizer steps of a whole run."""
+    batches = math.ceil(examples / tuning.batch_size)
+    return math.ceil(batches / tuning.accumulation_steps) * tuning.epochs
+
+
+class _Loop:
+    """One call of `fit`: its parts, and the steps in which they meet."""
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        data: FitData,
+        tuning: Tuning,
+        pruning: Pruning | None,
+        controller: Controller,
+        seed: int,
+        system: str,
+        checkpoint: Path | None,
+        emit: Callable[[Event], None],
+        progress: Progress,
+    ) -> None:
+        if not data.train:
+            raise InputError("there are no training examples", field="train")
+        self.attachment, self.data, self.tuning, self.pruning, self.controller = attachment, data, tuning, pruning, controller
+        self.seed, self.system, self.checkpoint, self.emit, self.progress = seed, system, checkpoint, emit, progress
+        self.backbone = attachment.backbone
+        self.parameters = attachment.parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True
+        )
+        self.total_steps = total_steps(len(data.train), tuning)
+        self.steps_per_epoch = self.total_steps // tuning.epochs
+        self.settle_step = controller.settle_step(self.total_steps) if pruning else 0
+        if pruning and self.settle_step > 0 and not data.micro_dev:
+            raise InputError("a controller that learns the prune ratio needs micro dev examples", field="micro_dev")
+        self.control = controller.start(derive_seed(seed, "controller"), self.total_steps)
+        self.answer: Answer | None = None
+        self.course = _Course()
+        self.best: dict[str, Tensor] = {}
+        if pruning:
+            self.norms = StreamedNorms(attachment, pruning.forgetting)
+            self.surgeon = Surgeon(attachment, pruning.metric, self.norms, self.optimizer)
+
+    def run(self) -> Fitted:
+        torch.manual_seed(derive_seed(self.seed, "dropout"))
+        if self.checkpoint and self.checkpoint.exists():
+            self._load()
+        self.progress.begin(f"tuning {self.system}", self.total_steps)
+        self.progress.advance(self.course.step)
+        self.attachment.observe(self.norms if self.pruning and self.pruning.metric.needs_activations else None)
+        try:
+            while self.course.step < self.total_steps and not self.course.stopped:
+                self._step()
+                if self.course.step % self.steps_per_epoch == 0:
+                    started = time.perf_counter()
+                    self._end_epoch()
+                    self.course.train_seconds += time.perf_counter() - started
+                if self.checkpoint and (
+                    self.course.step % self.tuning.checkpoint_steps == 0 or self.course.step == self.total_steps
+                ):
+                    self._save()
+        finally:
+            self.attachment.observe(None)
+            self.attachment.train(False)
+        return self._finish()
+
+    # One step -------------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        epoch, within = divmod(self.course.step, self.steps_per_epoch)
+        rate = self.tuning.learning_rate * self.tuning.learning_rate_decay**epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._gradients(epoch, within)
+        if self.tuning.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.tuning.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.course.step += 1
+        if self.pruning:
+            self._prune(self.pruning)
+        self.course.train_seconds += time.perf_counter() - started
+        prune_ratio = self._prune_ratio()
+        self._tell("step", step=self.course.step, epoch=epoch + 1, loss=loss, learning_rate=rate, prune_ratio=prune_ratio)
+        self.progress.advance(1, f"loss {loss:.3f}")
+        if self.pruning and self.course.step <= self.settle_step and self.controller.round_due(self.control, self.course.step):
+            self._round()
+        if self.pruning and self.answer is None and self.course.step == self.settle_step:
+            self._settle()
+
+    def _gradients(self, epoch: int, within: int) -> float:
+        """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""
+        order = training_order(
+            [len(example) for example in self.data.train], self.tuning.batch_size, stream(self.seed, "batches", epoch)
+        )
+        first = within * self.tuning.accumulation_steps
+        pad = int(self.backbone.tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
+        batches = [
+            collate([self.data.train[index] for index in indices], pad, self.backbone.device)
+            for indices in order[first : first + self.tuning.accumulation_steps]
+        ]
+        targets = sum(int(batch.completion.sum()) for batch in batches)
+        if self.pruning:
+            self.norms.begin_step()
+        self.attachment.train(True)
+        total = 0.0
+        for batch in batches:
+            if self.pruning:
+                self.norms.begin_batch(batch.content)
+            loss = token_losses(self.backbone, batch).sum() / targets
+            loss.backward()
+            total += float(loss.detach())
+            self.course.tokens += int(batch.content.sum())
+        self.attachment.train(False)
+        if not math.isfinite(total):
+            raise PomonaError(
+                f"the training loss of {self.system} is not finite at step {self.course.step + 1}",
+                value=total,
+                mend="Lower tuning.learning_rate, or train with dtype float32",
+            )
+        return total
+
+    def _prune(self, pruning: Pruning) -> None:
+        """Put the masks in force after an optimizer step."""
+        step = self.course.step
+        if step <= self.settle_step:
+            if step == 1:  # the first mask, as soon as there are statistics
+                if not self.controller.refreshes_importance:
+                    self.surgeon.keep_scores()
+                self.surgeon.hold(select_masks(self.surgeon.scores(), self.control.prune_ratio))
+            self.surgeon.enforce()
+            return
+        if self.answer is None:
+            self.answer = self.controller.choose(self.control)
+        if step % pruning.interval_steps == 0 or step == self.total_steps or step % self.steps_per_epoch == 0:
+            self.surgeon.reselect(self.answer.prune_ratio)
+
+    # The controller -------------------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        started = time.perf_counter()
+        micro_dev, size = self.data.micro_dev, self.tuning.batch_size
+        before = example_losses(self.backbone, micro_dev, size)
+        scores = self.surgeon.scores()
+        losses = []
+        for prune_ratio in self.controller.propose(self.control):
+            with self.surgeon.trial(select_masks(scores, prune_ratio)):
+                losses.append(example_losses(self.backbone, micro_dev, size))
+        self.control = self.controller.observe(self.control, self.course.step, before, losses)
+        latest = self.control.rounds[-1]
+        mask_change = None
+        if latest.mask_prune_ratio is not None:
+            mask_change = self.surgeon.hold(select_masks(scores, latest.mask_prune_ratio))
+        self.course.probe_seconds += time.perf_counter() - started
+        self._tell(
+            "round",
+            index=latest.index,
+            step=latest.step,
+            loss_before=sum(latest.losses_before) / len(latest.losses_before),
+            candidates=[
+                {"prune_ratio": one.prune_ratio, "reward": one.reward, "p_value": one.p_value} for one in latest.candidates
+            ],
+            prune_ratio_before=latest.prune_ratio_before,
+            prune_ratio_after=latest.prune_ratio_after,
+            committed=latest.mask_prune_ratio is not None,
+            mean=latest.mean,
+            deviation=latest.deviation,
+            mask_change=mask_change,
+        )
+        self.progress.ratio(latest.prune_ratio_after)
+
+    def _settle(self) -> None:
+        """The controller answers; its ratio is in force from here on."""
+        self.answer = self.controller.choose(self.control)
+        self.surgeon.hold(select_masks(self.surgeon.scores(), self.answer.prune_ratio))
+        self.progress.ratio(self.answer.prune_ratio)
+
+    def _prune_ratio(self) -> float:
+        if not self.pruning:
+            return 0.0
+        return self.answer.prune_ratio if self.answer else self.control.prune_ratio
+
+    # Epochs and the end ---------------------------------------------------------------------------------------------------
+
+    def _end_epoch(self) -> None:
+        """Keep this epoch's factors if they are the best that could be exported; stop when patience is over."""
+        epoch = self.course.step // self.steps_per_epoch
+        settled = not self.pruning or self.course.step >= self.settle_step
+        dev_loss = None
+        if self.data.dev:
+            losses = example_losses(self.backbone, self.data.dev, self.tuning.batch_size)
+            dev_loss = sum(losses) / len(losses)
+        best = settled and (dev_loss is None or self.course.best_dev_loss is None or dev_loss < self.course.best_dev_loss)
+        if best:
+            self.course.best_epoch, self.course.best_dev_loss = epoch, dev_loss
+            self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        patience = self.tuning.patience_epochs
+        if patience is not None and dev_loss is not None and self.course.best_epoch and epoch - self.course.best_epoch >= patience:
+            self.course.stopped = True
+        self._tell("epoch", step=self.course.step, epoch=epoch, dev_loss=dev_loss, best=best)
+
+    @torch.no_grad()
+    def _finish(self) -> Fitted:
+        importance = {}
+        if self.pruning:
+            scores = self.surgeon.scores()
+            for path in self.attachment.layers:
+                kept = [scores[f"{path}.{side}"][self.parameters[f"{path}.{side}"] != 0] for side in ("A", "B")]
+                values = torch.cat(kept)
+                importance[path] = float(values.mean()) if values.numel() else 0.0
+        for name, value in self.best.items():
+            self.parameters[name].copy_(value)
+        dev_loss = self.course.best_dev_loss
+        self.progress.end(f"epoch {self.course.best_epoch}" + (f", dev loss {dev_loss:.3f}" if dev_loss is not None else ""))
+        return Fitted(
+            adapter=self.attachment.export(),
+            epoch=self.course.best_epoch,
+            dev_loss=dev_loss,
+            answer=self.answer,
+            control=self.control,
+            importance=importance,
+            history=self.course.history,
+            train_seconds=self.course.train_seconds,
+            probe_seconds=self.course.probe_seconds,
+            tokens=self.course.tokens,
+        )
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        event: Event = {"kind": kind, "system": self.system, **fields}
+        self.course.history.append(event)
+        self.emit(event)
+
+    # Checkpoints ----------------------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> dict[str, object]:
+        return {
+            "system": self.system,
+            "seed": self.seed,
+            "total_steps": self.total_steps,
+            "tuning": dataclasses.asdict(self.tuning),
+        }
+
+    def _save(self) -> None:
+        tensors: dict[str, Tensor] = {f"factor.{name}": parameter for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        if self.pruning:
+            tensors |= {f"norms.{name}": value for name, value in self.norms.state().items()}
+            tensors |= {f"surgeon.{name}": value for name, value in self.surgeon.state().items()}
+        values = {
+            "fingerprint": self._fingerprint(),
+            "course": dataclasses.asdict(self.course),
+            "control": state_to_dict(self.control),
+            "answered": self.answer is not None,
+        }
+        assert self.checkpoint is not None
+        save_checkpoint(self.checkpoint, tensors | random_state(), values)
+
+    @torch.no_grad()
+    def _load(self) -> None:
+        assert self.checkpoint is not None
+        tensors, values = load_checkpoint(self.checkpoint, self.backbone.device)
+        course: Any = values["course"]
+        if values["fingerprint"] != self._fingerprint():
+            raise InputError(
+                "this checkpoint belongs to another run",
+                file=self.checkpoint,
+                mend="Resume with the run's own recipe, or start anew",
+            )
+        self.course = _Course(**course)
+        control: Any = values["control"]
+        self.control = state_from_dict(control)
+        if values["answered"]:
+            self.answer = self.controller.choose(self.control)
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"factor.{name}"])
+            state = {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", *MOMENTS)}
+            self.optimizer.state[parameter] = state
+        self.best = {name: tensors[f"best.{name}"] for name in self.parameters if f"best.{name}" in tensors}
+        if self.pruning:
+            self.norms.load_state(_below("norms.", tensors))
+            self.surgeon.load_state(_below("surgeon.", tensors))
+        restore_random_state(tensors)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

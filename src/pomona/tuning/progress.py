@@ -1,0 +1,108 @@
+"""What a run tells the person who waits for it: which stage it is in, how far, and the prune ratio as it moves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_TICKS = "▁▂▃▄▅▆▇█"
+
+
+class Progress(Protocol):
+    """Told of everything that takes time."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage begins: `total` units of work, 0 where that is not known."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """So many units more are done; `note` says how it goes."""
+
+    def end(self, note: str = "") -> None:
+        """The stage is over; `note` says what came out."""
+
+    def ratio(self, prune_ratio: float) -> None:
+        """The prune ratio in force is now this."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Nothing."""
+
+    def end(self, note: str = "") -> None:
+        """Nothing."""
+
+    def ratio(self, prune_ratio: float) -> None:
+        """Nothing."""
+
+
+class Display:
+    """A live bar on a terminal; elsewhere one line a finished stage. Use as a context manager.
+
+    Args:
+        console: where to write; standard error by default, so that standard output stays for results.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self._console = console or Console(stderr=True, highlight=False)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = None
+        self._stage = ""
+        self._started = 0.0
+        self._ratios: list[float] = []
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, stage: str, total: int) -> None:
+        """Show a new bar."""
+        self._stage, self._started, self._ratios = stage, time.monotonic(), []
+        self._task = self._bars.add_task(stage, total=total or None, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=done, note=" ".join(filter(None, (note, self._trace()))))
+
+    def end(self, note: str = "") -> None:
+        """Replace the bar by a line."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+        seconds = time.monotonic() - self._started
+        self._console.print(" ".join(filter(None, (f"{self._stage:<44} {seconds:6.1f} s ", note, self._trace()))), soft_wrap=True)
+
+    def ratio(self, prune_ratio: float) -> None:
+        """Add a tick to the ratio's trace."""
+        self._ratios.append(prune_ratio)
+
+    def _trace(self) -> str:
+        if not self._ratios:
+            return ""
+        ticks = "".join(_TICKS[min(7, int(ratio * 8))] for ratio in self._ratios[-32:])
+        return f"prune ratio {self._ratios[-1]:.2f} {ticks}"

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.adapters.builders import Q0, V0, peft_tensors, random_adapter, write_folder
+
+from pomona.adapters import Adapter, check_compatible, read_adapter
+from pomona.errors import InputError
+
+
+def test_adapters_of_one_base_fit() -> None:
+    shapes = dict.fromkeys(random_adapter(0), (20, 12))
+    assert check_compatible([random_adapter(0), random_adapter(1, modules=[Q0], rank=9)], shapes, "base") == []
+
+
+def test_shapes_that_contradict_each_other() -> None:
+    other = Adapter(random_adapter(1, in_features=13).factors, provenance={"path": "b"})
+    with pytest.raises(InputError) as caught:
+        check_compatible([random_adapter(0), other])
+    problem = "adapts a weight of 20 x 13 (out x in), but adapter 1 one of 20 x 12 (out x in)"
+    assert str(caught.value) == f"b: {Q0}: {problem}. Merge adapters of one base model only."
+
+
+def test_shape_that_contradicts_the_model() -> None:
+    with pytest.raises(
+        InputError, match=rf"adapter 1: {Q0}: adapts a weight of 20 x 12 .*model's is 12 x 20 .* trained on, base\.$"
+    ):
+        check_compatible([random_adapter(0, modules=[Q0])], {Q0: (12, 20)})
+
+
+def test_module_that_the_model_does_not_have() -> None:
+    with pytest.raises(InputError, match=f"{V0}: the model has no such linear module.*nearest name here is {Q0}"):
+        check_compatible([random_adapter(0, modules=[V0])], {Q0: (20, 12)})
+
+
+def test_different_base_models_are_a_warning() -> None:
+    adapters = [random_adapter(0, base_model=name) for name in ("org/Tiny-1B", None, "/models/tiny-1b/", "org/Other")]
+    assert check_compatible(adapters) == ["adapter 4 was trained on 'org/Other', but adapter 1 is for 'org/Tiny-1B'"]
+    assert check_compatible(adapters[:1], base_model="Other") == [
+        "adapter 1 was trained on 'org/Tiny-1B', but the model is 'Other'"
+    ]
+
+
+def test_no_common_module_is_a_warning() -> None:
+    (warning,) = check_compatible([random_adapter(0, modules=[Q0]), random_adapter(1, modules=[V0])])
+    assert "no module is adapted by all" in warning
+
+
+def test_folders_are_checked_without_reading_tensors(tmp_path: Path) -> None:
+    tensors = peft_tensors()
+    for matrix in tensors.values():
+        matrix.fill_(float("nan"))  # any read would raise
+    adapter = read_adapter(write_folder(tmp_path / "a", tensors))
+    assert check_compatible([adapter], dict.fromkeys(adapter, (20, 12))) == []

@@ -1,0 +1,100 @@
+"""What every registered metric must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pomona.errors import InputError
+from pomona.metrics import Metric, corpus_score, metrics
+
+TEXTS = {
+    "en": ["The quick brown fox jumps over the lazy dog.", "In 2012 there were 3.5 million of them."],
+    "ar": ["نظّم أعضاء الكنيسة أنفسهم إلى فريق عمل.", "في أي عام كانت هناك محاولة لسحب العضوية؟"],
+    "zh": ["在2012年，有人试图撤销会员资格。", "对弹丸破片速度衰减规律的探讨"],
+    "ja": ["東京タワーは1958年に完成した。", "男性が自転車に乗っている。"],
+    "ko": ["서울은 대한민국의 수도이자 최대 도시이다.", "그 영화는 2012년에 처음 나온 것이다."],
+    "sw": ["Nairobi ni mji mkuu wa nchi ya Kenya.", "Mwaka wa 2012 kulikuwa na watu wengi sana."],
+}
+
+
+@pytest.fixture(params=list(metrics))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(TEXTS))
+def language(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def make(name: str, language: str) -> Metric:
+    return metrics.create(name, {"language": language})
+
+
+def score(metric: Metric, pairs: list[tuple[str, list[str]]]) -> float:
+    return corpus_score(np.stack([metric.statistics(*pair) for pair in pairs]), metric)
+
+
+def test_equal_texts_score_100_alone_and_together(name: str, language: str) -> None:
+    metric = make(name, language)
+    pairs = [(text, [text]) for text in TEXTS[language]]
+    for some in (pairs, pairs[:1], pairs[1:]):
+        assert score(metric, some) == pytest.approx(100.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("empty", ["", " \n\t"])
+def test_an_empty_answer_scores_0(name: str, language: str, empty: str) -> None:
+    assert score(make(name, language), [(empty, [text]) for text in TEXTS[language]]) == 0.0
+
+
+def test_an_unrelated_answer_scores_near_0_and_a_half_right_one_between(name: str, language: str) -> None:
+    metric = make(name, language)
+    text = TEXTS[language][0]
+    assert score(metric, [("QQQQ", [text])]) == 0.0
+    half = score(metric, [(text, [text]), ("QQQQ", [text])])
+    assert 40.0 < half < 95.0
+
+
+def test_the_best_reference_counts_wherever_it_stands(name: str, language: str) -> None:
+    metric = make(name, language)
+    first, second = TEXTS[language]
+    for references in ([first, second], [second, first], [first]):
+        assert score(metric, [(first, references)]) == pytest.approx(100.0, abs=1e-9)
+
+
+def test_the_order_of_examples_changes_nothing(name: str, language: str) -> None:
+    metric = make(name, language)
+    first, second = TEXTS[language]
+    pairs = [
+        (first, [first]),
+        (first[: len(first) // 2], [first]),
+        ("", [second]),
+        (second, [first, second]),
+        (second[3:], [second]),
+    ]
+    assert score(metric, pairs) == pytest.approx(score(metric, pairs[::-1]), abs=1e-9)
+
+
+def test_statistics_are_finite_of_one_shape_and_the_same_each_time(name: str, language: str) -> None:
+    metric = make(name, language)
+    rows = [metric.statistics(text, [reference]) for text in (*TEXTS[language], "", "x") for reference in TEXTS[language]]
+    assert {(row.shape, row.dtype) for row in rows} == {(rows[0].shape, np.dtype(np.float64))}
+    assert all(np.isfinite(row).all() and (row >= 0).all() for row in rows)
+    assert rows[0].tolist() == metric.statistics(TEXTS[language][0], [TEXTS[language][0]]).tolist()
+
+
+def test_many_corpora_are_scored_as_one_by_one(name: str, language: str) -> None:
+    metric = make(name, language)
+    rows = np.stack([metric.statistics(text, TEXTS[language]) for text in (*TEXTS[language], "", "x")])
+    weights = np.array([[1.0, 1, 1, 1], [2, 0, 1, 1], [0, 0, 4, 0], [0, 3, 0, 1]])
+    together = metric.aggregate(weights @ rows, weights.sum(axis=1))
+    assert together.shape == (4,)
+    for weight, one in zip(weights, together, strict=True):
+        assert one == pytest.approx(corpus_score(np.repeat(rows, weight.astype(int), axis=0), metric), abs=1e-9)
+
+
+def test_it_says_what_it_is_and_refuses_what_is_not_a_language(name: str) -> None:
+    assert len(metrics.describe(name)) > 20
+    with pytest.raises(InputError, match=r"^language: not a language tag \(got 'Klingon!'\)"):
+        make(name, "Klingon!")

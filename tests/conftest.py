@@ -1,0 +1,13 @@
+"""What all tests share: shapes and types are checked at run time in the rooms of pure tensor functions."""
+
+from __future__ import annotations
+
+import os
+
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TENSOR_ROOMS = ("pomona.merging", "pomona.importance", "pomona.pruning", "pomona.metrics")
+install_import_hook(TENSOR_ROOMS, "typechecker.checked")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pomona.pruning import change_share, commit, jaccard, pruned_count, restored, select_lowest, trial_values
+
+T, F = True, False
+# Zeros among the values: an entry that is pruned while it is 0 must still be told apart by the mask.
+ENTRY = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.25, 1e-30])
+
+
+def _bool(*values: bool) -> Tensor:
+    return torch.tensor(values)
+
+
+@st.composite
+def held(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights with a mask in force, their stash, and another mask."""
+    n = draw(st.integers(1, 20))
+    values = torch.tensor(draw(st.lists(ENTRY, min_size=n, max_size=n)))
+    mask = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    other = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    none = torch.zeros(n, dtype=torch.bool)
+    W, stash, _, _ = commit(values, none, torch.zeros(n), mask)
+    return W, mask, stash, other
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.int32)
+
+
+def test_commit_by_hand() -> None:
+    W = torch.tensor([1.0, 2.0, 0.0, 0.0])
+    mask = _bool(F, F, T, T)
+    stash = torch.tensor([0.0, 0.0, 3.0, 4.0])
+    new_mask = _bool(F, T, T, F)
+    after = commit(W, mask, stash, new_mask)
+    assert after.W.tolist() == [1.0, 0.0, 0.0, 4.0]
+    assert after.stash.tolist() == [0.0, 2.0, 3.0, 0.0]
+    assert after.newly_pruned.tolist() == [F, T, F, F]
+    assert after.revived.tolist() == [F, F, F, T]
+    assert restored(W, mask, stash).tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert trial_values(W, mask, stash, new_mask).tolist() == after.W.tolist()
+
+
+def test_a_pruned_weight_that_an_optimizer_moved_does_not_leak() -> None:
+    W, mask, stash = torch.tensor([1.0, 9.0]), _bool(F, T), torch.tensor([0.0, 2.0])
+    assert restored(W, mask, stash).tolist() == [1.0, 2.0]
+    assert commit(W, mask, stash, _bool(F, F)).W.tolist() == [1.0, 2.0]
+
+
+@given(held())
+@settings(deadline=None, max_examples=100)
+def test_commit_there_and_back_restores_everything(case: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    W, mask, stash, other = case
+    there = commit(W, mask, stash, other)
+    back = commit(there.W, other, there.stash, mask)
+    assert torch.equal(_bits(back.W), _bits(W))
+    assert torch.equal(_bits(back.stash), _bits(stash))
+    assert torch.equal(back.newly_pruned, there.revived)
+    assert torch.equal(back.revived, there.newly_pruned)
+    assert torch.equal(there.newly_pruned | there.revived, mask ^ other)
+
+
+@given(held())
+@settings(deadline=None, max_examples=100)
+def test_trial_is_what_commit_would_give_and_changes_no_input(case: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    copies = [tensor.clone() for tensor in case]
+    W, mask, stash, other = case
+    trial = trial_values(W, mask, stash, other)
+    after = commit(W, mask, stash, other)
+    assert torch.equal(trial, after.W)
+    assert bool((after.W[other] == 0).all())
+    assert bool((after.stash[~other] == 0).all())
+    trial.fill_(5.0)
+    for tensor in after:
+        tensor.fill_(1)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(case, copies, strict=True))
+
+
+def test_the_number_of_exact_zeros_is_the_ratio_s_count() -> None:
+    W = torch.randn(16, 33, generator=torch.Generator().manual_seed(2))
+    mask, stash = torch.zeros(16, 33, dtype=torch.bool), torch.zeros(16, 33)
+    for prune_ratio in (0.4, 0.5, 0.33, 0.8, 0.1, 0.0):
+        new_mask = select_lowest(restored(W, mask, stash).abs(), prune_ratio)
+        W, stash, _, _ = commit(W, mask, stash, new_mask)
+        mask = new_mask
+        assert int((W == 0).sum()) == pruned_count(prune_ratio, W.numel())
+    assert torch.equal(W, torch.randn(16, 33, generator=torch.Generator().manual_seed(2)))
+
+
+def test_a_parameter_with_gradient_gives_plain_tensors() -> None:
+    W = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    after = commit(W, _bool(F, F), torch.zeros(2), _bool(F, T))
+    assert not after.W.requires_grad
+    assert not after.stash.requires_grad
+    assert W.tolist() == [1.0, 2.0]
+
+
+def test_change_share_by_hand() -> None:
+    before = [_bool(T, F, F, T), _bool(F, F)]
+    after = [_bool(F, F, T, T), _bool(T, F)]
+    assert change_share(before, after) == 3 / 6
+    assert change_share(before, before) == 0.0
+    with pytest.raises(ValueError, match="shorter"):
+        change_share(before, after[:1])
+    with pytest.raises(ValueError, match="no entries in 0 masks"):
+        change_share([], [])
+
+
+def test_jaccard_by_hand() -> None:
+    assert jaccard([_bool(T, T, F), _bool(F, T)], [_bool(T, F, F), _bool(T, T)]) == 2 / 4
+    assert jaccard([_bool(T, F)], [_bool(F, T)]) == 0.0
+    assert jaccard([_bool(F, F)], [_bool(F, F)]) == 1.0
+    with pytest.raises(ValueError, match="shorter"):
+        jaccard([_bool(T)], [])

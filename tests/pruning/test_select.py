@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pomona.pruning import pruned_count, select_lowest
+
+PERCENTS = st.integers(0, 100)
+# Few distinct values, so that most draws tie.
+SCORES = st.lists(st.sampled_from([0.0, 0.25, 1.0, 1.5, 7.0]), min_size=1, max_size=60)
+
+
+def oracle(scores: Tensor, count: int) -> Tensor:
+    """Plain loops: sort (score, index) pairs and take the first ones."""
+    order = sorted(range(scores.numel()), key=lambda index: (scores.flatten()[index].item(), index))
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    for index in order[:count]:
+        mask[index] = True
+    return mask.reshape(scores.shape)
+
+
+@given(percent=PERCENTS, n=st.integers(0, 5000))
+def test_the_count_is_floor_in_decimal(percent: int, n: int) -> None:
+    assert pruned_count(percent / 100, n) == (percent * n) // 100
+
+
+def test_the_count_by_hand() -> None:
+    assert pruned_count(0.29, 100) == 29  # 0.29 * 100 = 28.999999999999996
+    assert pruned_count(0.7 - 0.4, 10) == 3  # 0.29999999999999993
+    assert pruned_count(1 / 3, 9) == 3
+    assert pruned_count(0.999, 1000) == 999
+    assert pruned_count(0.9999, 1000) == 999
+    assert pruned_count(1e-6, 1000) == 0
+    assert pruned_count(1.0, 7) == 7
+    assert pruned_count(0.0, 7) == 0
+
+
+@given(p=st.floats(0, 1), n=st.integers(0, 200_000))
+def test_the_count_is_within_one_part_in_a_billion_of_the_exact_floor(p: float, n: int) -> None:
+    exact = Fraction(p) * n
+    count = pruned_count(p, n)
+    assert count <= exact + Fraction(1, 10**9)
+    assert count + 1 > exact - Fraction(1, 10**9)
+
+
+@pytest.mark.parametrize("prune_ratio", [-0.01, 1.01, float("nan")])
+def test_a_ratio_out_of_range_is_refused(prune_ratio: float) -> None:
+    with pytest.raises(ValueError, match=r"prune_ratio must be in \[0, 1\], got"):
+        select_lowest(torch.rand(4), prune_ratio)
+    with pytest.raises(ValueError, match="n must be >= 0, got -1"):
+        pruned_count(0.5, -1)
+
+
+@given(values=SCORES, percent=PERCENTS, dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
+@settings(deadline=None, max_examples=150)
+def test_equals_a_slow_oracle_with_ties(values: list[float], percent: int, dtype: torch.dtype) -> None:
+    scores = torch.tensor(values, dtype=dtype)
+    mask = select_lowest(scores, percent / 100)
+    assert torch.equal(mask, oracle(scores, (percent * len(values)) // 100))
+
+
+@given(values=SCORES, low=PERCENTS, high=PERCENTS)
+@settings(deadline=None, max_examples=100)
+def test_masks_are_nested(values: list[float], low: int, high: int) -> None:
+    low, high = sorted((low, high))
+    scores = torch.tensor(values)
+    inner, outer = select_lowest(scores, low / 100), select_lowest(scores, high / 100)
+    assert not bool((inner & ~outer).any())
+
+
+def test_distinct_scores_of_a_real_shape_equal_a_stable_sort() -> None:
+    scores = torch.rand(64, 257, generator=torch.Generator().manual_seed(1))
+    for prune_ratio in (0.0, 1e-5, 0.1, 0.37, 0.5, 0.99, 1.0):
+        count = pruned_count(prune_ratio, scores.numel())
+        expected = torch.zeros(scores.numel(), dtype=torch.bool)
+        expected[scores.flatten().argsort(stable=True)[:count]] = True
+        assert torch.equal(select_lowest(scores, prune_ratio).flatten(), expected)
+
+
+def test_all_equal_goes_by_flat_index_in_every_memory_layout() -> None:
+    expected = torch.tensor([[True, True, True], [True, False, False]])
+    assert torch.equal(select_lowest(torch.zeros(2, 3), 0.7), expected)
+    assert torch.equal(select_lowest(torch.zeros(3, 2).T, 0.7), expected)
+
+
+def test_infinite_scores_are_kept_longest() -> None:
+    scores = torch.tensor([float("inf"), 1.0, float("inf"), 0.0])
+    assert select_lowest(scores, 0.5).tolist() == [False, True, False, True]
+    assert select_lowest(scores, 0.75).tolist() == [True, True, False, True]
+
+
+def test_nan_is_refused_and_counted() -> None:
+    with pytest.raises(ValueError, match="2 of 4 scores are NaN"):
+        select_lowest(torch.tensor([0.0, float("nan"), 1.0, float("nan")]), 0.5)
+
+
+def test_edges_of_shape_and_gradient() -> None:
+    assert select_lowest(torch.empty(0, 3), 0.5).shape == (0, 3)
+    weights = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    assert select_lowest(weights * 2, 0.34).tolist() == [False, True, False]
+    assert weights.grad is None

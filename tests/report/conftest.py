@@ -1,0 +1,223 @@
+"""A realistic run, made without any model: a record, and the folder that a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pomona.runs.record import (
+    CandidateRecord,
+    Comparison,
+    CurvePoint,
+    Estimate,
+    ModuleRecord,
+    RatioAnswer,
+    RoundRecord,
+    RunRecord,
+    SourceRecord,
+    SplitRecord,
+    SystemDescription,
+    Timing,
+)
+
+SYSTEMS = {
+    "zero_shot": ("Zero shot", "the base model, as it is", 8.7, None),
+    "target_lora": ("Target LoRA", "a LoRA trained on the 50 target examples alone", 25.2, 120.4),
+    "concat": ("Concat", "static merge: every column of both adapters", 23.9, 0.1),
+    "linear": ("Linear", "static merge: sums of the factors", 23.1, 0.1),
+    "svd": ("SVD", "static merge: best approximation of rank 8", 23.8, 0.4),
+    "merge_finetune": ("Merge + fine-tune", "the merge, fine-tuned on the target, no pruning", 26.8, 96.0),
+    "pomona": ("Pomona", "the merge, fine-tuned and pruned at the learned ratio", 27.1, 131.5),
+}
+METRICS = {"rouge_l": 1.0, "rouge_1": 1.12, "rouge_2": 0.42, "bleu": 0.31, "chrf": 1.25}
+DOCUMENT = (
+    "Each sample of the batch is cut into windows of the given length, with an overlap that keeps words at the borders whole. "
+    "Windows that are shorter than the minimum are dropped, unless nothing else is left of the sample. The result keeps the order "
+    "of the samples, and a list of counts says how many windows came from each, so that scores can be put together again."
+)
+ARABIC = (
+    "أعلنت وزارة الصحة يوم الثلاثاء عن خطة جديدة لتوسيع مراكز الرعاية الأولية في المناطق الريفية، وقالت إن العمل سيبدأ "
+    "في الربيع المقبل ويستمر ثلاث سنوات. وتشمل الخطة تدريب ألفي ممرضة وتجهيز مئة عيادة متنقلة تصل إلى القرى البعيدة مرة كل "
+    "أسبوع، على أن تمول الدولة نصف التكاليف."
+)
+
+
+def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
+    """A finished run: Pomona above zero shot, level with target LoRA and with the unpruned merge, and a curve that is not flat."""
+    draw = random.Random(7)
+    metrics = {
+        system: {
+            metric: Estimate(value=value * factor, low=value * factor - 3.1, high=value * factor + 3.2, n=100)
+            for metric, factor in METRICS.items()
+        }
+        for system, (_, _, value, _) in SYSTEMS.items()
+    }
+    for system, (_, _, value, _) in SYSTEMS.items():
+        metrics[system]["loss"] = Estimate(value=4.2 - value / 26, low=4.1 - value / 26, high=4.3 - value / 26, n=100)
+    comparisons = [
+        Comparison(
+            system=system,
+            baseline=baseline,
+            metric=metric,
+            difference=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor,
+            low=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor - 2.1,
+            high=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor + 2.0,
+            p_value=0.0004 if baseline == "zero_shot" else 0.21,
+            n=100,
+        )
+        for system, baseline in [
+            *(("pomona", name) for name in SYSTEMS if name != "pomona"),
+            *((name, "target_lora") for name in SYSTEMS if name not in ("pomona", "target_lora")),
+        ]
+        for metric, factor in METRICS.items()
+    ]
+    trail: list[RoundRecord] = []
+    force, mean, deviation = 0.40, 0.40, 0.1167
+    for index in range(rounds):
+        tried = [min(0.8, max(0.1, mean + deviation * draw.gauss(0, 1))) for _ in range(3)]
+        rewards = [0.012 - 0.25 * (p - 0.3) ** 2 + draw.gauss(0, 0.004) - 0.008 for p in tried]
+        best = max(range(3), key=lambda i: rewards[i])
+        committed = rewards[best] > 0.002
+        after = force + max(-0.1, min(0.1, tried[best] - force)) if committed else force
+        mean += 0.35 * (tried[best] - mean)
+        deviation = max(0.04, deviation * 0.95)
+        trail.append(
+            RoundRecord(
+                index=index,
+                step=10 * (index + 1),
+                loss_before=3.41 - 0.012 * index,
+                candidates=[
+                    CandidateRecord(prune_ratio=p, reward=r, p_value=0.5 - math.atan(r * 300) / math.pi)
+                    for p, r in zip(tried, rewards, strict=True)
+                ],
+                prune_ratio_before=force,
+                prune_ratio_after=after,
+                committed=committed,
+                mean=mean,
+                deviation=deviation,
+                mask_change=0.031 if committed else 0.0,
+            )
+        )
+        force = after
+    curve = [
+        CurvePoint(
+            prune_ratio=p, reward=-0.25 * (p - 0.32) ** 2, low=-0.25 * (p - 0.32) ** 2 - 0.006, high=-0.25 * (p - 0.32) ** 2 + 0.005
+        )
+        for p in (0.1 + 0.025 * i for i in range(29))
+    ]
+    return RunRecord(
+        status="done",
+        name="docstring-summaries",
+        started="2026-11-21T22:10:04+00:00",
+        recipe={
+            "name": "docstring-summaries",
+            "model": "SmolLM2-135M-Instruct",
+            "sources": ["stdlib", "torch"],
+            "merge": {"method": "concat"},
+            "tune": {"epochs": 4, "learning_rate": 0.0002, "batch_size": 4},
+            "prune": {"importance": "wanda", "controller": {"name": "grasp", "mode": "single_pass"}},
+        },
+        environment={
+            "python": "3.11.7",
+            "platform": "Linux x86_64",
+            "threads": 2,
+            "packages": {"torch": "2.15.0", "transformers": "5.23.0", "peft": None},
+        },
+        fingerprints={"model": "5f2c" * 16, "data": "a91b" * 16, "recipe": "77e0" * 16},
+        model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        task="summarization",
+        primary_metric="rouge_l",
+        splits={
+            name: SplitRecord(examples=examples, fingerprint=f"{examples:04x}" * 16)
+            for name, examples in (("train", 50), ("micro_dev", 16), ("dev", 50), ("test", 100))
+        },
+        sources=[
+            SourceRecord(
+                name="stdlib", origin="trained in this run", fingerprint="0a1b" * 16, rank=8, modules=2 * layers, weight=0.5
+            ),
+            SourceRecord(name="torch", origin="adapters/torch", fingerprint="2c3d" * 16, rank=8, modules=2 * layers, weight=0.5),
+        ],
+        systems={
+            system: SystemDescription(
+                label=label,
+                description=description,
+                rank=None if system == "zero_shot" else 16,
+                prune_ratio=0.3187 if system == "pomona" else None,
+                sparsity=0.3184 if system == "pomona" else None,
+                train_seconds=seconds,
+            )
+            for system, (label, description, _, seconds) in SYSTEMS.items()
+        },
+        metrics=metrics,
+        comparisons=comparisons,
+        prune_ratio=0.3187,
+        sparsity=0.3184,
+        answer=RatioAnswer(controller="grasp", prune_ratio=0.3187, low=0.21, high=0.46, flat=False, curve=curve),
+        rounds=trail,
+        modules=[
+            ModuleRecord(
+                module=f"model.layers.{layer}.self_attn.{projection}",
+                layer=layer,
+                projection=projection,
+                sparsity_A=0.3187,
+                sparsity_B=0.3184,
+                importance=0.02 * (1 + 9 * (layer / layers) ** 2) * factor,
+            )
+            for layer in range(layers)
+            for projection, factor in (("q_proj", 1.0), ("v_proj", 2.4))
+        ],
+        timing=Timing(load_seconds=3.1, train_seconds=347.9, probe_seconds=61.0, evaluate_seconds=171.6, total_seconds=598.4),
+        tokens={"train": 184_320, "probe": 30_122},
+    )
+
+
+def make_folder(folder: Path, record: RunRecord, *, steps: int = 104, examples: int = 100) -> Path:
+    """Write the run folder that belongs to `record`."""
+    draw = random.Random(3)
+    folder.mkdir(parents=True, exist_ok=True)
+    history: list[dict[str, object]] = []
+    for system, floor in (("target_lora", 3.22), ("merge_finetune", 3.02), ("pomona", 3.06)):
+        for step in range(1, steps + 1):
+            loss = floor + 0.9 * math.exp(-step / 25) + draw.gauss(0, 0.12)
+            history.append({"kind": "step", "system": system, "step": step, "epoch": step // 26, "loss": loss, "prune_ratio": 0.3})
+            if step % 26 == 0:
+                dev = floor + 0.25 + 0.3 * math.exp(-step / 30)
+                history.append({"kind": "epoch", "system": system, "step": step, "epoch": step // 26, "dev_loss": dev, "best": dev})
+    history += [{"kind": "round", "system": "pomona", **seen.model_dump()} for seen in record.rounds]
+    predictions = [
+        {
+            "id": f"torch/utils/data/windows.py:cut_{index}",
+            "document": ARABIC if index % 3 == 1 else DOCUMENT * (1 + index % 2),
+            "references": ["خطة جديدة لتوسيع الرعاية الصحية في الريف."]
+            if index % 3 == 1
+            else ["Cut each sample into overlapping windows."],
+            "predictions": {
+                system: "توسيع مراكز الرعاية الأولية." if index % 3 == 1 else f"Cut the samples into windows ({label})."
+                for system, (label, *_) in SYSTEMS.items()
+            },
+        }
+        for index in range(examples)
+    ]
+    (folder / "record.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "recipe.yaml").write_text("name: docstring-summaries\n", encoding="utf-8")
+    for name, lines in (("history.jsonl", history), ("predictions.jsonl", predictions)):
+        (folder / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    return make_record()
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    def write(record: RunRecord, **sizes: int) -> Path:
+        return make_folder(tmp_path / "run", record, **sizes)
+
+    return write

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pomona.errors import InputError
+from pomona.report.page import write_report
+from pomona.runs.record import RunRecord
+
+Save = Callable[..., Path]
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser without scripts would see: tables, text, attributes, script elements; it checks that elements nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in VOID:
+            return
+        self.open.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        names = [name for name, _ in self.open]
+        if names and names[-1] in ("script", "style"):
+            if names[-1] == "script":
+                self.scripts.append((self.open[-1][1], data))
+            return
+        self.words.append(data)
+        if "td" in names or "th" in names:
+            self.tables[-1][-1][-1] += data + ("|" if names[-1] != "small" else "")
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def table(self, heading: str) -> list[list[str]]:
+        return next(table for table in self.tables if table[0][0].strip("|") == heading)
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_systems_table(record: RunRecord, save: Save):
+    head, *rows = page_of(save(record)).table("System")
+    assert [cell.strip("|") for cell in head] == [
+        *("System", "ROUGE-L", "against Target LoRA", "p", "ROUGE-1", "ROUGE-2", "BLEU", "chrF", "test loss ↓"),
+        *("Rank", "Prune ratio", "Sparsity", "Training"),
+    ]
+    assert [row[0].strip("|") for row in rows] == [described.label for described in record.systems.values()]
+    assert rows[6][1] == "27.1|24.0 to 30.3"
+    assert rows[6][2:4] == ["+1.9|−0.2 to 3.9", "0.210|"]
+    assert [cell.strip("|") for cell in rows[6][9:12]] == ["16", "32%", "31.8%"]
+    assert [cell.strip("|") for cell in rows[0][9:]] == ["–"] * 4
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_pomona_stands_out_and_only_it(record: RunRecord, save: Save):
+    rows = [attributes for tag, attributes in page_of(save(record)).elements if tag == "tr" and attributes.get("class") == "strong"]
+    assert len(rows) == 1
+
+
+def test_unscored_and_missing_metrics_are_shown_as_such(record: RunRecord, save: Save):
+    systems = {**record.systems, "svd": record.systems["svd"].model_copy(update={"unscored": 3})}
+    metrics = {name: scores for name, scores in record.metrics.items() if name != "svd"}
+    head, *rows = page_of(save(record.model_copy(update={"systems": systems, "metrics": metrics}))).table("System")
+    assert head[-1] == "Unscored|"
+    assert [row[-1] for row in rows] == ["0|", "0|", "0|", "0|", "3|", "0|", "0|"]
+    assert rows[4][1] == "–|"
+
+
+def test_comparisons_rounds_and_inputs(record: RunRecord, save: Save):
+    page = page_of(save(record))
+    primary, others = (table for table in page.tables if table[0][0] == "Systems|")
+    assert len(primary) == 1 + 11
+    assert len(others) == 1 + 11 * 4
+    assert [cell.strip("|") for cell in primary[1]] == [
+        "Pomona against Zero shot",
+        "+18.4",
+        "16.3 to 20.4",
+        "<\xa00.001",
+        "100",
+        "better",
+    ]
+    rounds = page.table("Round")
+    assert len(rounds) == 11
+    assert rounds[3][4:6] == ["yes|", "40% → 30%|"]
+    assert [row[:2] for row in page.table("Split")[1:]] == [
+        ["train|", "50|"],
+        ["micro dev|", "16|"],
+        ["dev|", "50|"],
+        ["test|", "100|"],
+    ]
+    assert page.table("Source adapter")[1][0] == "stdlib|trained in this run"
+    assert ["Total|", "9\xa0min 58\xa0s|", "100%|"] in page.table("Part")
+    assert ["Tokens, train|", "184,320|", "–|"] in page.table("Part")
+    assert ["packages.torch|", "2.15.0|"] in page.table("Environment")
+    assert ["packages.peft|", "–|"] in page.table("Environment")
+    assert "controller: name: grasp" in page.text
+
+
+def test_ten_examples_at_even_distances(record: RunRecord, save: Save):
+    page = page_of(save(record, examples=100))
+    assert [index for index in range(100) if f"windows.py:cut_{index} " in page.text] == list(range(0, 100, 10))
+    assert page.text.count("Cut the samples into windows (Pomona).") == 7
+    assert page.text.count("خطة جديدة لتوسيع الرعاية الصحية في الريف.") == 3
+    answers = [attributes for tag, attributes in page.elements if tag == "dd" and "text" in (attributes.get("class") or "")]
+    assert len(answers) == 10 * 8
+    assert all(attributes["dir"] == "auto" for attributes in answers)
+
+
+def test_an_empty_answer_is_said(record: RunRecord, save: Save):
+    folder = save(record, examples=1)
+    line = {"id": "a", "document": "d", "references": ["r"], "predictions": {"zero_shot": " \n", "unheard_of": "x"}}
+    (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    text = page_of(folder).text
+    assert "Zero shot no text unheard of x" in text
+
+
+def test_everything_that_people_wrote_is_escaped(record: RunRecord, save: Save):
+    evil = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'`&amp;<!--"
+    systems = {**record.systems, "svd": record.systems["svd"].model_copy(update={"label": evil, "description": evil})}
+    modules = [found.model_copy(update={"projection": evil, "module": evil}) for found in record.modules]
+    changed = {"name": evil, "model": evil, "task": evil, "warnings": [evil], "error": evil, "started": evil, "systems": systems}
+    changed |= {"modules": modules, "recipe": {evil: evil}, "environment": {evil: evil}, "fingerprints": {evil: evil}}
+    changed |= {"sources": [record.sources[0].model_copy(update={"name": evil, "origin": evil})]}
+    folder = save(record.model_copy(update=changed), examples=1)
+    line = {"id": evil, "document": evil * 9, "references": [evil], "predictions": {"svd": evil, evil: evil}}
+    (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    text = write_report(folder).read_text()
+    page = Page(text)
+    assert "<script>alert" not in text
+    assert "<img" not in text
+    assert not [tag for tag, _ in page.elements if tag == "img"]
+    assert len(page.scripts) == len(Page(write_report(save(record)).read_text()).scripts)
+    assert page.text.count("<script>alert(1)</script>") >= 20
+    specs = [json.loads(data) for attributes, data in page.scripts if "data-for" in attributes]
+    assert any("&lt;script&gt;alert" in label.replace("<br>", "") for label in specs[0]["layout"]["yaxis"]["ticktext"])
+
+
+def test_the_page_needs_nothing_from_elsewhere(record: RunRecord, save: Save):
+    text = write_report(save(record)).read_text()
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_links_lead_to_sections_that_are_there(record: RunRecord, save: Save):
+    for folder_record in (record, record.model_copy(update={"rounds": [], "answer": None, "systems": {}, "modules": []})):
+        folder = save(folder_record, steps=1, examples=1)
+        (folder / "history.jsonl").write_text("")
+        page = page_of(folder)
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        links = [str(attributes["href"]).removeprefix("#") for tag, attributes in page.elements if tag == "a"]
+        assert links
+        assert set(links) <= set(ids)
+        assert len(ids) == len(set(ids))
+
+
+def test_plotly_is_inlined_once_and_unpacks_to_the_library(record: RunRecord, save: Save):
+    from plotly.offline import get_plotlyjs
+
+    page = page_of(save(record))
+    packed = [data for attributes, data in page.scripts if attributes.get("id") == "plotly"]
+    assert len(packed) == 1
+    assert gzip.decompress(base64.b64decode(packed[0])).decode() == get_plotlyjs()
+    plots = [attributes["id"] for _, attributes in page.elements if attributes.get("class") == "plot"]
+    assert plots == [attributes["data-for"] for attributes, _ in page.scripts if "data-for" in attributes]
+    assert len(plots) == 8
+
+
+def test_a_failed_run_has_a_page_that_says_so(record: RunRecord, save: Save):
+    empty = {"metrics": {}, "comparisons": [], "systems": {}, "answer": None, "prune_ratio": None, "sparsity": None, "modules": []}
+    folder = save(record.model_copy(update={**empty, "status": "failed", "error": "loss is not finite at step 57", "rounds": []}))
+    (folder / "history.jsonl").unlink()
+    (folder / "predictions.jsonl").unlink()
+    page = page_of(folder)
+    assert "This run failed, so nothing here is a final result" in page.text
+    assert "What went wrong loss is not finite at step 57" in page.text
+    assert "The folder has no history.jsonl" in page.text
+    assert not [attributes for attributes, _ in page.scripts if attributes.get("id") == "plotly"]
+    assert (folder / "report.html").stat().st_size < 30_000
+
+
+def test_warnings_are_shown(record: RunRecord, save: Save):
+    assert (
+        "Half of all commits changed the mask."
+        in page_of(save(record.model_copy(update={"warnings": ["Half of all commits changed the mask."]}))).text
+    )
+
+
+def test_the_same_run_gives_the_same_page_and_leaves_no_draft(record: RunRecord, save: Save):
+    folder = save(record)
+    before = {path.name for path in folder.iterdir()}
+    first = write_report(folder).read_bytes()
+    assert write_report(str(folder)).read_bytes() == first
+    assert {path.name for path in folder.iterdir()} == before | {"report.html"}
+
+
+def test_a_page_that_cannot_be_written_is_one_line(record: RunRecord, save: Save):
+    folder = save(record)
+    (folder / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report\.html: cannot be written: Is a directory"):
+        write_report(folder)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".report")]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+
+from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
+from pomona.report.wording import MINUS
+from pomona.runs.record import Comparison, RatioAnswer, RunRecord
+
+
+def with_comparison(record: RunRecord, baseline: str, difference: float, low: float, high: float) -> RunRecord:
+    """The record with Pomona's primary difference to `baseline` replaced."""
+    kept = [found for found in record.comparisons if (found.system, found.baseline) != ("pomona", baseline)]
+    made = Comparison(
+        system="pomona",
+        baseline=baseline,
+        metric=record.primary_metric,
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=0.01,
+        n=100,
+    )
+    return record.model_copy(update={"comparisons": [*kept, made]})
+
+
+def without(record: RunRecord, baseline: str) -> RunRecord:
+    return record.model_copy(update={"comparisons": [found for found in record.comparisons if found.baseline != baseline]})
+
+
+def test_a_finished_run_in_full(record: RunRecord):
+    first, second, third = three_sentences(record)
+    assert first == (
+        "Pomona merged 2 adapters (stdlib and torch) on HuggingFaceTB/SmolLM2-135M-Instruct for the task summarization, "
+        "fine-tuned the merge on 50 training examples, and tested the result on 100 test examples held out from it."
+    )
+    assert second == (
+        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples): 18.4 points better than Zero shot (interval of the paired "
+        f"difference 16.3 to 20.4, excludes 0) and not told apart from Target LoRA (paired difference +1.9, interval {MINUS}0.2 to "
+        "3.9, includes 0)."
+    )
+    assert third == (
+        "The prune ratio learned in the run is 32% (95% interval 21 to 46%); beside the same merge fine-tuned without it, pruning "
+        f"neither helped nor hurt ROUGE-L measurably (paired difference +0.3 points, interval {MINUS}1.8 to 2.3, includes 0): take "
+        "the unpruned merge, unless zeros are wanted for their own sake."
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "says", "never"),
+    [
+        ((4.0, 1.0, 7.0), "4.0 points better than Target LoRA", "worse"),
+        ((-4.0, -7.0, -1.0), "4.0 points worse than Target LoRA", "told apart"),
+        ((4.0, -0.1, 8.1), "not told apart from Target LoRA", "4.0 points"),
+        ((4.0, 0.0, 8.0), "not told apart from Target LoRA", "4.0 points"),
+    ],
+)
+def test_better_and_worse_only_where_the_interval_excludes_zero(
+    record: RunRecord, interval: tuple[float, float, float], says: str, never: str
+):
+    text = how_good(with_comparison(record, "target_lora", *interval))
+    about_target = text[text.index(" and ") :]
+    assert says in about_target
+    assert never not in about_target
+
+
+@pytest.mark.parametrize(
+    ("interval", "says", "advice"),
+    [
+        ((1.5, 0.4, 2.6), "pruning helped ROUGE-L (paired difference +1.5 points", "take the pruned adapter."),
+        ((-1.5, -2.6, -0.4), f"pruning hurt ROUGE-L (paired difference {MINUS}1.5 points", "take the unpruned merge."),
+        ((1.5, -0.4, 3.4), "neither helped nor hurt ROUGE-L measurably", "take the unpruned merge, unless zeros are wanted"),
+    ],
+)
+def test_advice_on_pruning_follows_the_unpruned_merge(
+    record: RunRecord, interval: tuple[float, float, float], says: str, advice: str
+):
+    text = whether_pruning_helped(with_comparison(record, "merge_finetune", *interval))
+    assert says in text
+    assert advice in text
+    assert text.count("take the") == 1
+
+
+def test_a_loss_is_better_when_lower(record: RunRecord):
+    metrics = {system: {"loss": found["loss"]} for system, found in record.metrics.items()}
+    lossy = record.model_copy(update={"primary_metric": "loss", "metrics": metrics, "comparisons": []})
+    lossy = with_comparison(lossy, "zero_shot", -0.71, -0.80, -0.62)
+    text = how_good(lossy)
+    assert "Its test loss is 3.158 (95% interval 3.058 to 3.258, 100 examples, lower is better)" in text
+    assert "0.710 nats better than Zero shot" in text
+
+
+def test_a_flat_curve_is_said(record: RunRecord):
+    assert record.answer is not None
+    flat = record.model_copy(update={"answer": record.answer.model_copy(update={"flat": True})})
+    assert "the curve is flat: the micro dev set cannot tell the ratios apart" in whether_pruning_helped(flat)
+    assert "flat" not in whether_pruning_helped(record)
+
+
+def test_missing_baselines_are_said(record: RunRecord):
+    assert how_good(without(record, "target_lora")).endswith("excludes 0); it was not compared with target LoRA.")
+    neither = how_good(without(without(record, "target_lora"), "zero_shot"))
+    assert neither == (
+        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples); it was not compared with zero shot or target LoRA."
+    )
+    unknown = whether_pruning_helped(without(record, "merge_finetune"))
+    assert unknown.endswith("the same merge was not evaluated without pruning, so whether pruning helped is unknown.")
+    assert "take the" not in unknown
+
+
+def test_a_given_ratio_is_not_called_learned(record: RunRecord):
+    given = record.model_copy(update={"answer": RatioAnswer(controller="fixed", prune_ratio=0.5, low=0.5, high=0.5, flat=False)})
+    assert whether_pruning_helped(given).startswith("The prune ratio was given, not learned: 50%; ")
+    no_answer = record.model_copy(update={"answer": None, "prune_ratio": 0.25})
+    assert whether_pruning_helped(no_answer).startswith("The prune ratio was given, not learned: 25%; ")
+
+
+def test_a_ratio_of_zero_is_no_pruning(record: RunRecord):
+    none = record.model_copy(update={"answer": RatioAnswer(controller="fixed", prune_ratio=0, low=0, high=0, flat=False)})
+    assert whether_pruning_helped(none) == (
+        "The prune ratio was given, not learned: 0%, which is no pruning at all: the result is the merge, fine-tuned and unpruned."
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [("running", "has not finished"), ("interrupted", "was interrupted"), ("failed", "failed")]
+)
+def test_an_unfinished_run_claims_nothing(record: RunRecord, status: str, says: str):
+    parts = {"status": status, "metrics": {}, "comparisons": [], "answer": None, "prune_ratio": None, "sparsity": None}
+    first, second, third = three_sentences(record.model_copy(update={**parts, "rounds": record.rounds[:4]}))
+    assert first.startswith(f"This run {says}, so nothing here is a final result: its plan is to merge 2 adapters")
+    assert second == "The result has no score on the test set, so how good it is remains unknown."
+    assert third == (
+        "The run settled on no prune ratio; after 4 rounds the ratio in force was 30%, and what pruning does here is unknown."
+    )
+    early = three_sentences(record.model_copy(update={**parts, "rounds": []}))
+    assert early[2] == "The run settled on no prune ratio, and what pruning does here is unknown."
+
+
+def test_missing_sources_and_splits(record: RunRecord):
+    bare = record.model_copy(update={"sources": [], "splits": {}})
+    assert what_was_run(bare) == (
+        "Pomona merged no source adapters on HuggingFaceTB/SmolLM2-135M-Instruct for the task summarization, fine-tuned the merge "
+        "on an unknown number of training examples, and tested the result on an unknown number of test examples held out from it."
+    )

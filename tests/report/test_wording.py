@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from pomona.report.wording import MINUS, NBSP, duration, listed, moment, p_value, percent_span, score, signed, span, verdict
+from pomona.runs.record import Comparison
+
+
+def compared(low: float, high: float, metric: str = "rouge_l") -> Comparison:
+    return Comparison(
+        system="pomona", baseline="zero_shot", metric=metric, difference=(low + high) / 2, low=low, high=high, p_value=0.5, n=10
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "expected"),
+    [
+        ("rouge_l", 0.5, 2.0, "better"),
+        ("rouge_l", -2.0, -0.5, "worse"),
+        ("rouge_l", -0.5, 0.5, "not told apart"),
+        ("rouge_l", 0.0, 2.0, "not told apart"),
+        ("rouge_l", -2.0, 0.0, "not told apart"),
+        ("loss", 0.01, 0.2, "worse"),
+        ("loss", -0.2, -0.01, "better"),
+    ],
+)
+def test_verdict_follows_the_interval_and_the_metrics_direction(metric: str, low: float, high: float, expected: str):
+    assert verdict(compared(low, high, metric)) == expected
+
+
+def test_numbers():
+    assert score("rouge_l", 27.149) == "27.1"
+    assert score("loss", 3.2) == "3.200"
+    assert signed("rouge_l", 1.25) == "+1.2"
+    assert signed("rouge_l", -1.26) == f"{MINUS}1.3"
+    assert signed("rouge_l", 0.0) == "0.0"
+    assert percent_span(0.21, 0.464) == "21 to 46%"
+    assert p_value(0.0004) == f"<{NBSP}0.001"
+    assert p_value(0.0312) == "0.031"
+
+
+def test_a_bound_that_is_not_zero_never_shows_as_zero():
+    assert span("rouge_l", 0.03, 2.0) == "0.03 to 2.00"
+    assert span("rouge_l", -0.004, 2.0) == f"{MINUS}0.004 to 2.000"
+    assert span("rouge_l", 0.0, 2.0) == "0.0 to 2.0"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.12, "0.1 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (598.4, "9 min 58 s"), (3599.6, "1 h 00 min"), (7384, "2 h 03 min")],
+)
+def test_duration(seconds: float, expected: str):
+    assert duration(seconds).replace(NBSP, " ") == expected
+
+
+def test_words():
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert moment("2026-11-21T22:10:04+00:00") == "2026-11-21 22:10"
+    assert moment("yesterday") == "yesterday"
