@@ -79,14 +79,13 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         describe_inputs(record, recipe, backbone, splits, prepared)
         record.timing.load_seconds += time.perf_counter() - started
         workshop = Workshop(recipe, backbone, data, store, progress, prepared)
-        store.write_history(())
+        store.clear_history()
         systems = make_systems(workshop, record)
         answers = {name: _answers(name, adapter, workshop, splits, record) for name, adapter in systems.items()}
         adapter = systems[MAIN]
         assert adapter is not None
         adapter = loaded(adapter)
         describe_results(record, workshop, splits, adapter, answers, _metric_names(recipe))
-        store.write_history(event for trained in workshop.trained.values() for event in trained.history)
         store.write_predictions(_predictions(splits, answers))
         store.finish(adapter)
         record.status = "done"

@@ -99,6 +99,7 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     answer = learned.answer
     assert answer is not None
     assert final.answer is not None
+    assert learned.control is not None
     record.prune_ratio = final.answer.prune_ratio
     curve = [CurvePoint(prune_ratio=p, reward=reward, low=low, high=high) for p, reward, low, high in answer.curve]
     name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]

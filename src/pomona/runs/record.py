@@ -1,7 +1,7 @@
 """The record of a run: what `record.json` holds. Reports read this and nothing else (besides the run folder's `.jsonl` files).
 
 `history.jsonl`, a line each, by `kind`:
-    step   {kind, system, step, epoch, loss, learning_rate, prune_ratio, sparsity}      loss: nats per completion token
+    step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
     epoch  {kind, system, step, epoch, dev_loss, best}                                  best: the lowest dev loss so far
     round  {kind, system, ...the fields of Round below}
 `predictions.jsonl`, a line each test example: {id, document, references: [..], predictions: {system: text}}.

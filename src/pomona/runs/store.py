@@ -35,7 +35,7 @@ class Trained:
     epoch: int
     dev_loss: float | None
     answer: Answer | None
-    control: ControllerState
+    control: ControllerState | None
     history: Sequence[Event]
     train_seconds: float
     probe_seconds: float
@@ -86,14 +86,14 @@ class RunStore:
 
     # History and predictions ----------------------------------------------------------------------------------------------
 
+    def clear_history(self) -> None:
+        """Begin the history again: what was trained before tells its events again, in order."""
+        self._write(HISTORY, "")
+
     def append_event(self, event: Event) -> None:
-        """Add a line while a system trains, for those who watch the file."""
+        """Add a line, as it happens."""
         with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
             file.write(_line(event))
-
-    def write_history(self, events: Iterable[Event]) -> None:
-        """Replace the history by the events of finished systems."""
-        self._write(HISTORY, "".join(map(_line, events)))
 
     def write_predictions(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write what each system answered to each test example."""
@@ -111,7 +111,7 @@ class RunStore:
         write_adapter(fitted.adapter, folder / ADAPTER, force=True)
         values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
-        values["control"] = state_to_dict(fitted.control)
+        values["control"] = state_to_dict(fitted.control) if fitted.control else None
         self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))
         self.checkpoint(system).unlink(missing_ok=True)
 
@@ -124,7 +124,7 @@ class RunStore:
         if values["answer"] is not None:
             curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
             values["answer"] = Answer(**values["answer"], curve=curve)  # pyright: ignore[reportArgumentType]
-        values["control"] = state_from_dict(values["control"])
+        values["control"] = values["control"] and state_from_dict(values["control"])
         return read_adapter(folder / ADAPTER), Trained(**values)
 
     def save_answers(self, system: str, answers: Answers) -> None:

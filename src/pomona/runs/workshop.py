@@ -97,7 +97,10 @@ class Workshop:
         controller: Controller | None = None,
     ) -> Adapter:
         found = self.store.load_trained(system)
-        if found is None:
+        if found is not None:
+            for event in found[1].history:
+                self.store.append_event(event)
+        else:
             with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout) as attachment:
                 fitted = fit(
                     attachment,

@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +19,14 @@ from torch import Tensor
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import collate, training_order
 from pomona.backbone.loss import example_losses, token_losses
-from pomona.backbone.statistics import StreamedNorms
-from pomona.control import Answer, Controller, Fixed, state_from_dict, state_to_dict
+from pomona.control import Controller, Fixed
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Tuning
-from pomona.tuning.surgery import MOMENTS, Surgeon, select_masks
+from pomona.tuning.steering import Steering
+from pomona.tuning.surgery import MOMENTS
 
 
 @dataclass
@@ -71,7 +70,7 @@ def fit(
         seed: root of the order of batches, dropout and the controller's draws.
         system: name in the history.
         checkpoint: file to save to and to go on from.
-        emit: told each event of the history as it happens (those before a resumed checkpoint are not told again).
+        emit: told each event of the history as it happens; on resuming, first those up to the checkpoint.
         progress: shown to a person.
 
     Raises:
@@ -107,7 +106,7 @@ class _Loop:
     ) -> None:
         if not data.train:
             raise InputError("there are no training examples", field="train")
-        self.attachment, self.data, self.tuning, self.pruning, self.controller = attachment, data, tuning, pruning, controller
+        self.attachment, self.data, self.tuning, self.pruning = attachment, data, tuning, pruning
         self.seed, self.system, self.checkpoint, self.emit, self.progress = seed, system, checkpoint, emit, progress
         self.backbone = attachment.backbone
         self.parameters = attachment.parameters()
@@ -116,41 +115,36 @@ class _Loop:
         )
         self.total_steps = total_steps(len(data.train), tuning)
         self.steps_per_epoch = self.total_steps // tuning.epochs
-        self.settle_step = controller.settle_step(self.total_steps) if pruning else 0
-        if pruning and self.settle_step > 0 and not data.micro_dev:
-            raise InputError("a controller that learns the prune ratio needs micro dev examples", field="micro_dev")
-        self.control = controller.start(derive_seed(seed, "controller"), self.total_steps)
-        self.answer: Answer | None = None
+        self.steering = pruning and Steering(
+            attachment,
+            pruning,
+            controller,
+            self.optimizer,
+            data.micro_dev,
+            tuning.batch_size,
+            derive_seed(seed, "controller"),
+            self.total_steps,
+        )
         self.course = _Course()
         self.best: dict[str, Tensor] = {}
-        if pruning:
-            self.norms = StreamedNorms(attachment, pruning.forgetting)
-            self.surgeon = Surgeon(attachment, pruning.metric, self.norms, self.optimizer)
 
     def run(self) -> Fitted:
         torch.manual_seed(derive_seed(self.seed, "dropout"))
         if self.checkpoint and self.checkpoint.exists():
-            self._load()
+            self._load(self.checkpoint)
         self.progress.begin(f"tuning {self.system}", self.total_steps)
         self.progress.advance(self.course.step)
-        self.attachment.observe(self.norms if self.pruning and self.pruning.metric.needs_activations else None)
         try:
             while self.course.step < self.total_steps and not self.course.stopped:
                 self._step()
                 if self.course.step % self.steps_per_epoch == 0:
-                    started = time.perf_counter()
                     self._end_epoch()
-                    self.course.train_seconds += time.perf_counter() - started
-                if self.checkpoint and (
-                    self.course.step % self.tuning.checkpoint_steps == 0 or self.course.step == self.total_steps
-                ):
-                    self._save()
+                if self.checkpoint and self.course.step % self.tuning.checkpoint_steps == 0:
+                    self._save(self.checkpoint)
         finally:
             self.attachment.observe(None)
             self.attachment.train(False)
         return self._finish()
-
-    # One step -------------------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         started = time.perf_counter()
@@ -164,16 +158,21 @@ class _Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.course.step += 1
-        if self.pruning:
-            self._prune(self.pruning)
+        step, steering = self.course.step, self.steering
+        if steering:
+            steering.after_step(step, last_of_epoch=within + 1 == self.steps_per_epoch)
         self.course.train_seconds += time.perf_counter() - started
-        prune_ratio = self._prune_ratio()
-        self._tell("step", step=self.course.step, epoch=epoch + 1, loss=loss, learning_rate=rate, prune_ratio=prune_ratio)
+        prune_ratio = steering.prune_ratio if steering else 0.0
+        self._tell("step", step=step, epoch=epoch + 1, loss=loss, learning_rate=rate, prune_ratio=prune_ratio)
         self.progress.advance(1, f"loss {loss:.3f}")
-        if self.pruning and self.course.step <= self.settle_step and self.controller.round_due(self.control, self.course.step):
-            self._round()
-        if self.pruning and self.answer is None and self.course.step == self.settle_step:
-            self._settle()
+        if steering and steering.round_due(step):
+            started = time.perf_counter()
+            seen = steering.round(step)
+            self.course.probe_seconds += time.perf_counter() - started
+            self._tell("round", **seen)
+            self.progress.ratio(steering.prune_ratio)
+        if steering:
+            steering.settle(step)
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""
@@ -187,13 +186,13 @@ class _Loop:
             for indices in order[first : first + self.tuning.accumulation_steps]
         ]
         targets = sum(int(batch.completion.sum()) for batch in batches)
-        if self.pruning:
-            self.norms.begin_step()
+        if self.steering:
+            self.steering.norms.begin_step()
         self.attachment.train(True)
         total = 0.0
         for batch in batches:
-            if self.pruning:
-                self.norms.begin_batch(batch.content)
+            if self.steering:
+                self.steering.norms.begin_batch(batch.content)
             loss = token_losses(self.backbone, batch).sum() / targets
             loss.backward()
             total += float(loss.detach())
@@ -207,76 +206,16 @@ class _Loop:
             )
         return total
 
-    def _prune(self, pruning: Pruning) -> None:
-        """Put the masks in force after an optimizer step."""
-        step = self.course.step
-        if step <= self.settle_step:
-            if step == 1:  # the first mask, as soon as there are statistics
-                if not self.controller.refreshes_importance:
-                    self.surgeon.keep_scores()
-                self.surgeon.hold(select_masks(self.surgeon.scores(), self.control.prune_ratio))
-            self.surgeon.enforce()
-            return
-        if self.answer is None:
-            self.answer = self.controller.choose(self.control)
-        if step % pruning.interval_steps == 0 or step == self.total_steps or step % self.steps_per_epoch == 0:
-            self.surgeon.reselect(self.answer.prune_ratio)
-
-    # The controller -------------------------------------------------------------------------------------------------------
-
-    def _round(self) -> None:
-        started = time.perf_counter()
-        micro_dev, size = self.data.micro_dev, self.tuning.batch_size
-        before = example_losses(self.backbone, micro_dev, size)
-        scores = self.surgeon.scores()
-        losses = []
-        for prune_ratio in self.controller.propose(self.control):
-            with self.surgeon.trial(select_masks(scores, prune_ratio)):
-                losses.append(example_losses(self.backbone, micro_dev, size))
-        self.control = self.controller.observe(self.control, self.course.step, before, losses)
-        latest = self.control.rounds[-1]
-        mask_change = None
-        if latest.mask_prune_ratio is not None:
-            mask_change = self.surgeon.hold(select_masks(scores, latest.mask_prune_ratio))
-        self.course.probe_seconds += time.perf_counter() - started
-        self._tell(
-            "round",
-            index=latest.index,
-            step=latest.step,
-            loss_before=sum(latest.losses_before) / len(latest.losses_before),
-            candidates=[
-                {"prune_ratio": one.prune_ratio, "reward": one.reward, "p_value": one.p_value} for one in latest.candidates
-            ],
-            prune_ratio_before=latest.prune_ratio_before,
-            prune_ratio_after=latest.prune_ratio_after,
-            committed=latest.mask_prune_ratio is not None,
-            mean=latest.mean,
-            deviation=latest.deviation,
-            mask_change=mask_change,
-        )
-        self.progress.ratio(latest.prune_ratio_after)
-
-    def _settle(self) -> None:
-        """The controller answers; its ratio is in force from here on."""
-        self.answer = self.controller.choose(self.control)
-        self.surgeon.hold(select_masks(self.surgeon.scores(), self.answer.prune_ratio))
-        self.progress.ratio(self.answer.prune_ratio)
-
-    def _prune_ratio(self) -> float:
-        if not self.pruning:
-            return 0.0
-        return self.answer.prune_ratio if self.answer else self.control.prune_ratio
-
-    # Epochs and the end ---------------------------------------------------------------------------------------------------
-
     def _end_epoch(self) -> None:
         """Keep this epoch's factors if they are the best that could be exported; stop when patience is over."""
         epoch = self.course.step // self.steps_per_epoch
-        settled = not self.pruning or self.course.step >= self.settle_step
+        started = time.perf_counter()
+        settled = self.steering is None or self.steering.answer is not None
         dev_loss = None
         if self.data.dev:
             losses = example_losses(self.backbone, self.data.dev, self.tuning.batch_size)
             dev_loss = sum(losses) / len(losses)
+        self.course.train_seconds += time.perf_counter() - started
         best = settled and (dev_loss is None or self.course.best_dev_loss is None or dev_loss < self.course.best_dev_loss)
         if best:
             self.course.best_epoch, self.course.best_dev_loss = epoch, dev_loss
@@ -288,13 +227,8 @@ class _Loop:
 
     @torch.no_grad()
     def _finish(self) -> Fitted:
-        importance = {}
-        if self.pruning:
-            scores = self.surgeon.scores()
-            for path in self.attachment.layers:
-                kept = [scores[f"{path}.{side}"][self.parameters[f"{path}.{side}"] != 0] for side in ("A", "B")]
-                values = torch.cat(kept)
-                importance[path] = float(values.mean()) if values.numel() else 0.0
+        steering = self.steering
+        importance = steering.importance() if steering else {}
         for name, value in self.best.items():
             self.parameters[name].copy_(value)
         dev_loss = self.course.best_dev_loss
@@ -303,8 +237,8 @@ class _Loop:
             adapter=self.attachment.export(),
             epoch=self.course.best_epoch,
             dev_loss=dev_loss,
-            answer=self.answer,
-            control=self.control,
+            answer=steering.answer if steering else None,
+            control=steering.control if steering else None,
             importance=importance,
             history=self.course.history,
             train_seconds=self.course.train_seconds,
@@ -317,60 +251,35 @@ class _Loop:
         self.course.history.append(event)
         self.emit(event)
 
-    # Checkpoints ----------------------------------------------------------------------------------------------------------
-
     def _fingerprint(self) -> dict[str, object]:
-        return {
-            "system": self.system,
-            "seed": self.seed,
-            "total_steps": self.total_steps,
-            "tuning": dataclasses.asdict(self.tuning),
-        }
+        return {"system": self.system, "seed": self.seed, "steps": self.total_steps, "tuning": dataclasses.asdict(self.tuning)}
 
-    def _save(self) -> None:
+    def _save(self, checkpoint: Path) -> None:
         tensors: dict[str, Tensor] = {f"factor.{name}": parameter for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = value
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        if self.pruning:
-            tensors |= {f"norms.{name}": value for name, value in self.norms.state().items()}
-            tensors |= {f"surgeon.{name}": value for name, value in self.surgeon.state().items()}
-        values = {
-            "fingerprint": self._fingerprint(),
-            "course": dataclasses.asdict(self.course),
-            "control": state_to_dict(self.control),
-            "answered": self.answer is not None,
-        }
-        assert self.checkpoint is not None
-        save_checkpoint(self.checkpoint, tensors | random_state(), values)
+        values: dict[str, object] = {"fingerprint": self._fingerprint(), "course": dataclasses.asdict(self.course)}
+        if self.steering:
+            tensors |= self.steering.tensors()
+            values |= self.steering.values()
+        save_checkpoint(checkpoint, tensors | random_state(), values)
 
     @torch.no_grad()
-    def _load(self) -> None:
-        assert self.checkpoint is not None
-        tensors, values = load_checkpoint(self.checkpoint, self.backbone.device)
-        course: Any = values["course"]
+    def _load(self, checkpoint: Path) -> None:
+        tensors, values = load_checkpoint(checkpoint, self.backbone.device)
         if values["fingerprint"] != self._fingerprint():
             raise InputError(
-                "this checkpoint belongs to another run",
-                file=self.checkpoint,
-                mend="Resume with the run's own recipe, or start anew",
+                "this checkpoint belongs to another run", file=checkpoint, mend="Resume with the run's own recipe, or start anew"
             )
-        self.course = _Course(**course)
-        control: Any = values["control"]
-        self.control = state_from_dict(control)
-        if values["answered"]:
-            self.answer = self.controller.choose(self.control)
+        self.course = _Course(**values["course"])
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"factor.{name}"])
-            state = {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", *MOMENTS)}
-            self.optimizer.state[parameter] = state
+            self.optimizer.state[parameter] = {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", *MOMENTS)}
         self.best = {name: tensors[f"best.{name}"] for name in self.parameters if f"best.{name}" in tensors}
-        if self.pruning:
-            self.norms.load_state(_below("norms.", tensors))
-            self.surgeon.load_state(_below("surgeon.", tensors))
+        if self.steering:
+            self.steering.load(tensors, values)
         restore_random_state(tensors)
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for event in self.course.history:
+            self.emit(event)

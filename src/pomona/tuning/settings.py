@@ -104,7 +104,7 @@ class Fitted:
         epoch: the chosen epoch, from 1.
         dev_loss: its dev loss, nats per token; None without dev examples.
         answer: the ratio; None where nothing was pruned.
-        control: the controller's last state.
+        control: the controller's last state; None where nothing was pruned.
         importance: module -> mean score of its kept entries at the end; empty where nothing was pruned.
         history: every event, in order.
         train_seconds, probe_seconds: wall clock of training (pruning and dev losses included) and of the controller's probes.
@@ -115,7 +115,7 @@ class Fitted:
     epoch: int
     dev_loss: float | None
     answer: Answer | None
-    control: ControllerState
+    control: ControllerState | None
     importance: Mapping[str, float]
     history: Sequence[Event]
     train_seconds: float
