@@ -5,7 +5,7 @@ from __future__ import annotations
 from pomona.adapters.check import Finding, check_adapters
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.folder import check_finite, read_adapter, write_adapter
+from pomona.adapters.folder import check_finite, read_adapter, refuse_occupied, write_adapter
 from pomona.adapters.order import model_order
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "check_finite",
     "model_order",
     "read_adapter",
+    "refuse_occupied",
     "write_adapter",
 ]

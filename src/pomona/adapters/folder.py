@@ -126,7 +126,7 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False) ->
         PomonaError: a value is NaN or infinite after the scaling is folded in.
     """
     target = Path(path).resolve()
-    _refuse_occupied(target, force)
+    refuse_occupied(target, force=force)
     tensors, rank = _plain_tensors(adapter)
     fan_in_fan_out = bool(adapter.provenance.get("fan_in_fan_out", False))
     config = plain_config(rank, adapter.modules, base_model=adapter.base_model, fan_in_fan_out=fan_in_fan_out)
@@ -229,7 +229,16 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
 
 
-def _refuse_occupied(target: Path, force: bool) -> None:
+def refuse_occupied(target: Path, *, force: bool) -> None:
+    """What `write_adapter` asks before it writes, for those who work long before they write.
+
+    Args:
+        target: the folder to write.
+        force: replace an adapter folder that stands there.
+
+    Raises:
+        InputError: something stands there and `force` is not given, or it is not an adapter folder.
+    """
     if not target.exists() or _is_empty_folder(target):
         return
     if not force:

@@ -111,7 +111,13 @@ class Attachment:
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """Within the block the update is part of the base weights: nothing extra to compute. Leaving restores them bit for bit."""
+        """Within the block the update is part of the base weights: nothing extra to compute. Leaving restores them bit for bit.
+
+        Raises:
+            ValueError: within another such block, which would add the update twice.
+        """
+        if any(layer.folded for layer in self.layers.values()):
+            raise ValueError("the update is folded already")
         kept: dict[str, Tensor] = {}
         try:
             for path, layer in self.layers.items():

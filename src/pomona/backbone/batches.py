@@ -63,7 +63,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         The encoded examples, in order, and how many of the prompts were cut.
 
     Raises:
-        InputError: a completion alone does not fit.
+        InputError: a completion alone does not fit, or a prompt has no token at all.
     """
     encoded, cut = [], 0
     for example in examples:
@@ -79,6 +79,8 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
                 value=max_tokens,
                 mend="Raise max_tokens, or shorten the completion",
             )
+        if not prompt:
+            raise InputError(f"example {example.id!r}: its prompt is empty, so nothing predicts its completion's first token")
         cut += len(prompt) > room
         prompt = prompt[-room:]
         encoded.append(Encoded((*prompt, *completion), len(prompt)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from pomona.backbone.batches import evaluation_order
 from pomona.backbone.load import Backbone
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class _LineEnd:
@@ -38,6 +39,23 @@ def _line_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     blank = [token for token, text in enumerate(texts) if isinstance(text, str) and not text.strip()]
     ends = [token for token, text in enumerate(texts) if "\n" in text]
     return blank, ends
+
+
+@contextmanager
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Put the settings that a model was published with away.
+
+    transformers fills whatever a call leaves open from them, and a repetition penalty or a banned token makes another text
+    than the likeliest one.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.no_grad()
@@ -85,12 +103,13 @@ def generate(
             tokens[row, longest - length :] = torch.tensor(encoded[index], device=backbone.device)
             content[row, longest - length :] = 1
         stops = [_LineEnd(tokenizer, len(indices), backbone.device)] if stop_at_line_end else []
-        output = backbone.model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=tokens,
-            attention_mask=content,
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList(stops),
-        )
+        with _own_settings_aside(backbone.model):
+            output = backbone.model.generate(  # pyright: ignore[reportCallIssue]
+                input_ids=tokens,
+                attention_mask=content,
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList(stops),
+            )
         for index, row in zip(indices, output[:, longest:], strict=True):
             answers[index] = str(tokenizer.decode(row, skip_special_tokens=True))
         on_batch(len(indices))

@@ -94,7 +94,9 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         InputError: no such model, not a causal language model, unknown dtype or device.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # Pomona's own display says what is going on
     place = resolve_device(device)
     if dtype not in DTYPES:
         raise InputError("unknown dtype", field="dtype", value=dtype, mend=f"Use one of {', '.join(DTYPES)}")

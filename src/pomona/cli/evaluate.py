@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ def evaluate(
     language: Annotated[str, typer.Option(help="With --data: the text's language.")] = "en",
     model: Annotated[str, typer.Option(help="With --data: `embedded`, a folder, or a hub id.")] = "embedded",
     device: Annotated[str, typer.Option(help="With --data: auto, cpu, cuda, cuda:1 ...")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a batch.")] = 20,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a batch. Default: the recipe's, or 20.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the bare model and each adapter, with 95 % bootstrap intervals."""
@@ -30,14 +30,18 @@ def evaluate(
         raise InputError(
             "give either a recipe or --data", mend="For example: pomona evaluate --data test.jsonl --adapter runs/demo/adapter"
         )
-    metrics = None
+    settings: dict[str, Any] = {}
+    dtype = "float32"
     if recipe is not None:
         from pomona.runs.inputs import read_splits
         from pomona.runs.recipe import Recipe, read_recipe
 
         read = read_recipe(recipe, Recipe)
         chosen, rows = read.task, read_splits(read).test
-        model, device, metrics = read.model, read.device, read.evaluation.metrics
+        model, device, dtype = read.model, read.device, read.dtype
+        evaluation = read.evaluation
+        settings = {"metrics": evaluation.metrics, "batch_size": evaluation.batch_size, "draws": evaluation.draws}
+        settings |= {"seed": read.seed, "max_tokens": read.tuning.max_tokens}
     else:
         assert data is not None
         chosen = tasks.create(task, {"language": language})
@@ -47,10 +51,10 @@ def evaluate(
     from pomona.runs.evaluate import evaluate as run
     from pomona.tuning.progress import Display
 
+    if batch_size is not None:
+        settings["batch_size"] = batch_size
     with Display() as display:
-        results = run(
-            load_backbone(model, device), adapters or [], rows, chosen, metrics=metrics, batch_size=batch_size, progress=display
-        )
+        results = run(load_backbone(model, device, dtype), adapters or [], rows, chosen, **settings, progress=display)
     if as_json:
         found = {system: {name: one.model_dump() for name, one in scores.items()} for system, scores in results.items()}
         typer.echo(json.dumps(found, indent=2))

@@ -24,13 +24,15 @@ from pomona.cli.list import list_registered
 from pomona.cli.merge import merge
 from pomona.cli.report import report
 from pomona.cli.train_adapter import train_adapter
-from pomona.errors import PomonaError
+from pomona.errors import InputError, PomonaError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DEBUG = "--debug"
 INTERRUPTED = 130
+# Typer carries its own copy of click and names the class of usage errors only as the base of this one.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def guarded(verb: Callable[P, T]) -> Callable[P, T]:
@@ -42,6 +44,8 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             return verb(*args, **kwargs)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
+        except typer.Exit:  # a verb's own exit code
+            raise
         except Exception as error:
             if os.environ.get("POMONA_DEBUG"):
                 raise
@@ -74,7 +78,18 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     if len(arguments) < len(sys.argv) - 1:
         os.environ["POMONA_DEBUG"] = "1"
-    app(args=arguments)
+    try:
+        code = app(args=arguments or ["--help"], standalone_mode=False)
+    except USAGE_ERROR as error:
+        typer.echo(f"error: {_usage_problem(error)}", err=True)
+        raise SystemExit(InputError.exit_code) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _usage_problem(error: Any) -> str:
+    """An unknown verb or option, a missing or malformed value, in one line."""
+    command = error.ctx.command_path if error.ctx is not None else "pomona"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}. See `{command} --help`."
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def run_and_report(recipe: Recipe, output: Path | None, *, resume: bool, as_json: bool) -> None:
-    """Run, write `report.html`, print the sentences, the table and the paths (or the record as JSON)."""
-    from pomona.report import three_sentences, write_report
+    """Run, write the page and the adapter's model card, print sentences, table and paths (or the record as JSON)."""
+    from pomona.report import model_card, three_sentences, write_report
     from pomona.runs.adapt import adapt
     from pomona.tuning.progress import Display
 
@@ -21,6 +21,7 @@ def run_and_report(recipe: Recipe, output: Path | None, *, resume: bool, as_json
     with Display() as display:
         record = adapt(recipe, folder, resume=resume, progress=display)
     page = write_report(folder)
+    (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
         return

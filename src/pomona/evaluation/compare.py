@@ -25,6 +25,7 @@ class Difference:
 
 def compare(
     system: str,
+    against: Sequence[str],
     scores: Mapping[str, Mapping[str, Score]],
     chosen: Mapping[str, Metric],
     *,
@@ -32,10 +33,11 @@ def compare(
     draws: int,
     seed: int,
 ) -> list[Difference]:
-    """The paired differences of `system` to every other one, on every metric and on the loss.
+    """The paired differences of `system` to others, on every metric and on the loss.
 
     Args:
         system: whose differences are wanted.
+        against: the others.
         scores: system -> metric -> score, all over the same examples.
         chosen: name -> metric.
         groups: clusters of examples that share a document, or None.
@@ -43,9 +45,7 @@ def compare(
         seed: root of the draws.
     """
     differences = []
-    for baseline in scores:
-        if baseline == system:
-            continue
+    for baseline in against:
         for name, metric in (*chosen.items(), (LOSS, MeanLoss())):
             ours, theirs = scores[system][name].statistics, scores[baseline][name].statistics
             generator = stream(seed, "compare", baseline)

@@ -47,16 +47,22 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
     progress = progress or Silent()
     folder = Path(output) if output is not None else Path("runs") / recipe.name
     started = time.perf_counter()
-    splits = read_splits(recipe)
-    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
-    warnings = check_sources(recipe, backbone)
-    data, cut = _encode(recipe, splits, backbone)
-    if cut:
-        warnings.append(f"{cut} prompts were longer than tuning.max_tokens = {recipe.tuning.max_tokens} and lost their beginning")
     store = RunStore(folder, recipe.yaml(), resume=resume)
     record = store.record()
     if record is not None and record.status == "done":
+        store.drop_checkpoints()
         return record
+    progress.begin("reading data", 0)
+    splits = read_splits(recipe)
+    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
+    progress.begin("loading the model and checking the sources", 0)
+    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
+    warnings = check_sources(recipe, backbone)
+    data, cut = _encode(recipe, splits, backbone)
+    progress.end(backbone.name)
+    if cut:
+        warnings.append(f"{cut} prompts were longer than tuning.max_tokens = {recipe.tuning.max_tokens} and lost their beginning")
+    store.begin()
     if record is None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = RunRecord(
@@ -77,6 +83,7 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
     with _accounted(store, record, started):
         prepared = [prepare_source(source, recipe, backbone, progress) for source in recipe.sources]
         describe_inputs(record, recipe, backbone, splits, prepared)
+        store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
         workshop = Workshop(recipe, backbone, data, store, progress, prepared)
         store.clear_history()
@@ -87,18 +94,21 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         adapter = loaded(adapter)
         describe_results(record, workshop, splits, adapter, answers, _metric_names(recipe))
         store.write_predictions(_predictions(splits, answers))
-        store.finish(adapter)
+        store.write_adapter(adapter)
         record.status = "done"
+    store.drop_checkpoints()
     return record
 
 
 def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
-    """Every system as an adapter, the main one first made and last named; each is described in the record."""
+    """Every system as an adapter, the main one first trained and last named; each is described in the record."""
+    chosen = {name: find_baseline(name) for name in workshop.recipe.evaluation.baselines}
+    # Static merges come first: sources that a method cannot merge are found before anything is trained.
+    static = {name: baseline.make(name, workshop) for name, baseline in chosen.items() if not baseline.trains}
     main = workshop.train_main()
     systems: dict[str, Adapter | None] = {}
-    for name in workshop.recipe.evaluation.baselines:
-        baseline = find_baseline(name)
-        systems[name] = baseline.make(name, workshop)
+    for name, baseline in chosen.items():
+        systems[name] = static[name] if name in static else baseline.make(name, workshop)
         record.systems[name] = SystemDescription(label=baseline.label, description=baseline.description)
     systems[MAIN] = main
     record.systems[MAIN] = SystemDescription(
@@ -111,6 +121,7 @@ def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData
     """The three splits that training may see, as tokens, and how many prompts were cut."""
     parts = [encode(part, backbone.tokenizer, recipe.tuning.max_tokens) for part in (splits.train, splits.micro_dev, splits.dev)]
     train, micro_dev, dev = (encoded for encoded, _ in parts)
+    encode(splits.test, backbone.tokenizer, recipe.tuning.max_tokens)  # a completion that is too long is found now
     return FitData(train, micro_dev, dev), sum(cut for _, cut in parts)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pomona.adapters import Adapter
 from pomona.backbone.load import Backbone
 from pomona.data import Splits, fingerprint
+from pomona.errors import InputError
 from pomona.evaluation.compare import compare
 from pomona.evaluation.evaluate import Answers, example_groups, make_metrics, score
 from pomona.runs.inputs import SourceAdapter
@@ -30,15 +31,20 @@ from pomona.runs.record import (
 from pomona.runs.workshop import MAIN, Workshop
 from pomona.tuning.settings import Event
 
+TARGET = "target_lora"
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def describe_inputs(
     record: RunRecord, recipe: Recipe, backbone: Backbone, splits: Splits, prepared: Sequence[SourceAdapter]
 ) -> None:
-    """What went in: fingerprints of recipe, model, data and sources."""
-    record.splits = {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
-    record.sources = [
+    """What went in: fingerprints of recipe, model, data and sources.
+
+    Raises:
+        InputError: the run was begun with other data, sources or another model (a resumed run would mix the two).
+    """
+    parts = {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
+    sources = [
         SourceRecord(
             name=source.name,
             origin=source.origin,
@@ -50,7 +56,12 @@ def describe_inputs(
         for source in prepared
     ]
     recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
-    record.fingerprints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
+    prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
+    begun = {"data": record.splits, "sources": record.sources, "model": record.fingerprints.get("model")}
+    for what, now in (("data", parts), ("sources", sources), ("model", prints["model"])):
+        if begun[what] and begun[what] != now:
+            raise InputError("not as it was when this run began", field=what, mend="Put it back, or give another --output")
+    record.splits, record.sources, record.fingerprints = parts, sources, prints
 
 
 def describe_results(
@@ -90,7 +101,12 @@ def _describe_scores(
         system: {name: Estimate(value=one.value, low=one.low, high=one.high, n=count) for name, one in found.items()}
         for system, found in scores.items()
     }
-    differences = compare(MAIN, scores, chosen, groups=example_groups(splits.test), draws=draws, seed=seed)
+    groups = example_groups(splits.test)
+    others = [system for system in scores if system != MAIN]
+    differences = compare(MAIN, others, scores, chosen, groups=groups, draws=draws, seed=seed)
+    for system in others:
+        if system != TARGET and TARGET in scores:
+            differences += compare(system, [TARGET], scores, chosen, groups=groups, draws=draws, seed=seed)
     record.comparisons = [Comparison(**dataclasses.asdict(one), n=count) for one in differences]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pomona.data import Example, Splits, examples, fingerprint, make_splits, num
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
+from pomona.evaluation.baselines import TargetLora, find_baseline
 from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.seeding import stream
 from pomona.tuning.fit import fit
@@ -65,9 +67,9 @@ def read_examples(data: Data, task: Task, count: int | None, seed: int) -> tuple
 
 def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, ...] | None, tuple[Example, ...] | None]:
     if data.docstrings is not None:
-        rows = docstring_rows(data.docstrings)
+        rows = _docstrings(data.docstrings)
         for package in data.exclude_docstrings:
-            rows = without(rows, docstring_rows(package))
+            rows = without(rows, _docstrings(package))
         return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
 
     def pool(path: Path) -> tuple[Example, ...]:
@@ -77,18 +79,29 @@ def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, 
     return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None
 
 
+@functools.cache
+def _docstrings(package: str) -> list[dict[str, str]]:
+    """Parsing a large package takes seconds, and a recipe names it up to three times. Nothing changes the rows."""
+    return docstring_rows(package)
+
+
 def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     """Look at every given adapter and every source's data before anything is trained; returns warnings.
 
     Raises:
-        InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read.
+        InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read or encoded;
+            a LoRA is to be trained on modules that the model does not have.
     """
     given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
     for adapter in given:
         check_finite(adapter)
     for source in recipe.sources:
         if source.data is not None:
-            read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
+            chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
+            encode(chosen, backbone.tokenizer, source.tuning.max_tokens)
+    trained = [source for source in recipe.sources if source.data is not None]
+    if trained or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines):
+        new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
     return check_compatible(given, backbone.shapes(), backbone.name) if given else []
 
 

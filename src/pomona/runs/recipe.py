@@ -27,7 +27,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def _decode(registry: Registry[Any]) -> BeforeValidator:
@@ -41,7 +41,7 @@ def _decode(registry: Registry[Any]) -> BeforeValidator:
         parameters = dict(value)
         name = parameters.pop("name", None)
         if not isinstance(name, str):
-            raise InputError(f"a {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
+            raise InputError(f"the {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
         known = registry.parameters(name)
         for key in parameters:
             if key not in known:
@@ -262,7 +262,7 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
         raise InputError(f"the recipe cannot be read: {reason}", file=path, mend="Give a YAML file in UTF-8") from error
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that no calendar has
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
         raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, mend="Mend the recipe's syntax") from error
@@ -292,6 +292,8 @@ def _override(content: dict[str, Any], override: str) -> None:
     for part in path:
         if isinstance(place, list):
             place = place[_position(place, part, override)]
+            if not isinstance(place, dict | list):
+                raise InputError(f"{part!r} counts to a value, which has no keys", field="--set", value=override)
             continue
         if not isinstance(place.get(part), dict | list):
             named = {"name": place[part]} if isinstance(place.get(part), str) else {}
@@ -299,7 +301,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         place = place[part]
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError("the value is not YAML", field="--set", value=override) from error
     if isinstance(place, list):
         place[_position(place, last, override)] = parsed

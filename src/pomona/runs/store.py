@@ -44,7 +44,7 @@ class Trained:
 
 
 class RunStore:
-    """One run folder. Nothing else in the program knows its file names.
+    """One run folder. Nothing else in the program knows its file names. Nothing is written before `begin`.
 
     Args:
         folder: the run's.
@@ -57,6 +57,7 @@ class RunStore:
 
     def __init__(self, folder: Path, recipe: str, *, resume: bool) -> None:
         self.folder = folder
+        self._recipe = recipe
         known = folder / RECIPE
         if resume:
             if not known.is_file():
@@ -67,11 +68,21 @@ class RunStore:
                     file=known,
                     mend="Resume with the same recipe and overrides, or give another --output",
                 )
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
             raise InputError("already exists", file=folder, mend="Give another --output, or --resume to go on with it")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._write(RECIPE, recipe)
+
+    def begin(self) -> None:
+        """Make the folder, with its recipe, where it does not stand yet.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        if (self.folder / RECIPE).exists():
+            return
+        try:
+            self._write(RECIPE, self._recipe)
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror or error}", file=self.folder) from error
 
     # The record -----------------------------------------------------------------------------------------------------------
 
@@ -139,9 +150,12 @@ class RunStore:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Answers(tuple(values["texts"]), tuple(values["losses"]), values["seconds"])
 
-    def finish(self, adapter: Adapter) -> None:
-        """Write the exported adapter and drop the checkpoints."""
+    def write_adapter(self, adapter: Adapter) -> None:
+        """Write the exported adapter."""
         write_adapter(adapter, self.folder / ADAPTER, force=True)
+
+    def drop_checkpoints(self) -> None:
+        """Drop what only a resumed run needs. The record must say `done` before: half of the checkpoints is none."""
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
     def _write(self, name: str, text: str) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.adapters import Adapter, read_adapter, refuse_occupied, write_adapter
 from pomona.backbone.load import load_backbone
-from pomona.errors import InputError
 from pomona.runs.inputs import read_examples, train_plain
 from pomona.runs.recipe import TrainRecipe
 from pomona.tuning.progress import Progress, Silent
@@ -25,8 +24,7 @@ def train_adapter(recipe: TrainRecipe, output: Path | str, *, force: bool = Fals
         InputError: wrong input, found before training begins.
     """
     output = Path(output)
-    if output.exists() and any(output.iterdir()) and not force:
-        raise InputError("already exists", file=output, mend="Give another --output, or --force to replace it")
+    refuse_occupied(output, force=force)
     examples = read_examples(recipe.data, recipe.task, recipe.examples, recipe.seed)
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
     adapter = train_plain(

@@ -1,0 +1,25 @@
+"""Run every benchmark, or those named: `python -m benchmarks step_overhead`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("step_overhead",)
+
+
+def main(chosen: list[str]) -> int:
+    """Print each benchmark's figures; 1 where one misses its bound."""
+    unknown = [name for name in chosen if name not in NAMES]
+    if unknown:
+        print(f"no such benchmark: {', '.join(unknown)}; known: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    met = True
+    for name in chosen or NAMES:
+        print(f"== {name}", flush=True)
+        met &= importlib.import_module(f"benchmarks.{name}").run()
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

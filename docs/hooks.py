@@ -1,0 +1,242 @@
+"""MkDocs hooks: the reference pages that are made from the program itself, so that they cannot fall behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+if typing.TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+    from pomona.registry import Registry
+
+_ENTRY = re.compile(r"(?P<names>\w+(?:, \w+)*): (?P<text>.+)")
+_SECTION = re.compile(r"(Args|Returns|Raises):")
+_WORDS = {
+    str: "text",
+    Path: "path",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    dict: "mapping",
+    type(None): "null",
+}
+_BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to the site."""
+    from mkdocs.structure.files import File
+
+    for name, content in (("commands", commands_page()), ("recipe", recipe_page()), ("registries", registries_page())):
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
+    return files
+
+
+def commands_page() -> str:
+    """Every verb's help, as the command prints it."""
+    import click
+    import typer
+
+    from pomona.cli.main import app
+
+    parts = [
+        "# Commands",
+        "Each verb's help, as `pomona VERB --help` prints it. `--debug`, with any verb, shows the traceback of an error.",
+        "An error is one line on standard error: what is wrong, where, and how to mend it. `--json` prints an object for programs.",
+        "## Exit codes",
+        "| code | means |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
+        "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; go on with `--resume` |",
+    ]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = click.Context(command, info_name=f"pomona {name}", terminal_width=110, max_content_width=110)
+        parts += [f"## pomona {name}", f"```text\n{command.get_help(context)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def registries_page() -> str:
+    """Every registered component with its hyperparameters and defaults."""
+    from pomona.control import controllers
+    from pomona.data.tasks import tasks
+    from pomona.evaluation.baselines import baselines
+    from pomona.importance import importance_metrics
+    from pomona.merging import merge_methods
+    from pomona.metrics import metrics
+
+    parts = [
+        "# Registered components",
+        "What a recipe may name, with every hyperparameter and its default. `pomona list` prints the short form. "
+        "A component is written by its name alone, or as `{name: ..., hyperparameter: value}`.",
+    ]
+    registries: tuple[Registry[Any], ...] = (merge_methods, importance_metrics, controllers, tasks, metrics, baselines)
+    for registry in registries:
+        parts.append(f"## {registry.kind.capitalize()}s")
+        for name in registry:
+            cls = registry[name]
+            parts += [f"### {name}", _prose(cls), *_parameter_table(cls, registry.parameters(name))]
+    return "\n\n".join(parts) + "\n"
+
+
+def recipe_page() -> str:
+    """Every key of a recipe, section by section, with type, bounds, default and meaning."""
+    from pomona.runs.recipe import PruningSettings, Recipe, TrainRecipe
+    from pomona.tuning.settings import Pruning
+
+    told_elsewhere: dict[Any, Any] = {TrainRecipe: Recipe, PruningSettings: Pruning}
+    parts = [
+        "# Recipe keys",
+        "A recipe is a YAML file. An unknown key is an error that names the nearest known one. "
+        "`--set key=value` overrides a value: `--set tuning.epochs=2`, `--set sources.0.weight=0.5`.",
+        "`pomona adapt` reads a `Recipe`, `pomona train-adapter` a `TrainRecipe`. The other headings are sections of these.",
+    ]
+    waiting, seen = [Recipe, TrainRecipe], set()
+    while waiting:
+        cls = waiting.pop(0)
+        if cls in seen:
+            continue
+        seen.add(cls)
+        parts += [f"## {cls.__name__}", _prose(cls)]
+        meanings = _meanings(told_elsewhere.get(cls, cls)) | _meanings(cls)
+        rows = []
+        for key, annotation, bounds, default in _fields(cls):
+            inner = [kind for kind in _flat(annotation) if _is_section(kind)]
+            waiting += inner
+            meaning = meanings.get(key, "").replace("see their classes.", "")
+            shown = " or ".join(f"[{kind.__name__}](#{kind.__name__.lower()})" for kind in inner) or _type(annotation)
+            if inner and get_origin(annotation) is tuple:
+                shown = f"list of {shown}"
+            rows.append(f"| `{key}` | {shown}{bounds} | {default} | {meaning} |")
+        parts.append("\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _fields(cls: Any) -> Iterator[tuple[str, Any, str, str]]:
+    """(key, annotation, bounds, default) of a pydantic model's or a dataclass's fields."""
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            yield field.name, hints[field.name], "", _default(field.default)
+        return
+    for key, field in cls.model_fields.items():
+        bounds = [
+            f"{sign} {value}" for name, sign in _BOUNDS for one in field.metadata if (value := getattr(one, name, None)) is not None
+        ]
+        bounds += ["at least one" for one in field.metadata if getattr(one, "min_length", None)]
+        default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+        yield key, field.annotation, "".join(f", {bound}" for bound in bounds), default
+
+
+def _default(value: object) -> str:
+    if value is dataclasses.MISSING:
+        return "required"
+    if _is_component(type(value)):
+        return f"`{_component_name(type(value))}`"
+    if _is_section(type(value)):
+        given = {
+            key: getattr(value, key) for key, _, _, default in _fields(type(value)) if _default(getattr(value, key)) != default
+        }
+        return "`" + ", ".join(f"{key}: {json.dumps(one)}" for key, one in given.items()) + "`" if given else "its own defaults"
+    return f"`{json.dumps(value)}`"
+
+
+def _is_component(kind: Any) -> bool:
+    return any(kind in one for one in _component_classes())
+
+
+def _component_classes() -> Iterator[dict[Any, str]]:
+    from pomona.control import controllers
+    from pomona.data.tasks import tasks
+    from pomona.importance import importance_metrics
+
+    registries: tuple[Registry[Any], ...] = (tasks, controllers, importance_metrics)
+    for registry in registries:
+        yield {registry[name]: name for name in registry}
+
+
+def _component_name(kind: Any) -> str:
+    return next(one[kind] for one in _component_classes() if kind in one)
+
+
+def _is_section(kind: Any) -> bool:
+    is_record = isinstance(kind, type) and (hasattr(kind, "model_fields") or dataclasses.is_dataclass(kind))
+    return is_record and not getattr(kind, "__abstractmethods__", None) and not _is_component(kind)
+
+
+def _flat(annotation: Any) -> list[Any]:
+    """The classes inside `X | None` and `tuple[X, ...]`."""
+    inner = [part for one in get_args(annotation) for part in _flat(one)]
+    return inner or [annotation]
+
+
+def _type(annotation: Any) -> str:
+    """An annotation in words."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{one}`" for one in get_args(annotation))
+    if origin is Annotated:
+        return _type(get_args(annotation)[0])
+    if origin is tuple:
+        return f"list of {_type(get_args(annotation)[0])}s"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_type, get_args(annotation)))
+    kind = origin or annotation
+    if kind in _WORDS:
+        return _WORDS[kind]
+    from pomona.control import Controller
+    from pomona.data.tasks import Task
+    from pomona.importance import ImportanceMetric
+
+    words = {
+        Task: ("task", "tasks"),
+        Controller: ("controller", "controllers"),
+        ImportanceMetric: ("importance metric", "importance-metrics"),
+    }
+    word, anchor = words[kind]
+    return f"[{word}](registries.md#{anchor})"
+
+
+def _parameter_table(cls: Any, parameters: dict[str, object]) -> list[str]:
+    if not parameters:
+        return ["No hyperparameters."]
+    meanings = _meanings(cls)
+    rows = [f"| `{key}` | {_default(default)} | {meanings.get(key, '')} |" for key, default in parameters.items()]
+    return ["\n".join(["| hyperparameter | default | meaning |", "| --- | --- | --- |", *rows])]
+
+
+def _prose(cls: Any) -> str:
+    """The docstring up to its first section, a paragraph a line."""
+    text = _SECTION.split(cls.__doc__ or "", maxsplit=1)[0]
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip())
+
+
+def _meanings(cls: Any) -> dict[str, str]:
+    """Argument -> meaning, from the `Args:` of the class and of what it inherits from."""
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        _, _, section = (one.__dict__.get("__doc__") or "").partition("Args:\n")
+        names: list[str] = []
+        indentation = len(section) - len(section.lstrip())
+        for line in section.splitlines():
+            depth = len(line) - len(line.lstrip())
+            if line.strip() and depth < indentation:
+                break
+            entry = _ENTRY.fullmatch(line.strip()) if depth == indentation else None
+            if entry:
+                names = entry["names"].split(", ")
+                found.update(dict.fromkeys(names, _cell(entry["text"])))
+            elif line.strip():
+                found.update({name: f"{found[name]} {_cell(line)}" for name in names})
+    return found
+
+
+def _cell(text: str) -> str:
+    """Text for a table's cell, with `null` where a recipe says it and Python says None."""
+    return re.sub(r"\bNone\b", "null", " ".join(text.split())).replace("|", "\\|")

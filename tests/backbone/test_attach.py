@@ -1,0 +1,327 @@
+"""The trainable merge against PEFT with all adapters active, and what `attached` and `folded` promise to put back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples, tiny_model
+from torch import Tensor, nn
+
+from pomona.adapters import Adapter, Factors, write_adapter
+from pomona.backbone.attach import AdaptedLinear, attached, new_adapter
+from pomona.backbone.batches import Batch, collate
+from pomona.backbone.generate import generate
+from pomona.backbone.load import Backbone
+from pomona.backbone.loss import token_losses
+from pomona.errors import InputError
+
+# peft 0.21 still asks transformers 5.23 for a name that it deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+CPU = torch.device("cpu")
+
+
+def architecture(backbone: Backbone) -> str:
+    return backbone.name.removeprefix("tiny-")
+
+
+def two_adapters(backbone: Backbone) -> list[Adapter]:
+    """Different ranks and scalings; the second lacks the last module."""
+    targets = TARGETS[architecture(backbone)]
+    first = tiny_adapter(backbone, seed=1, rank=3, scaling=0.7, targets=targets)
+    last = first.modules[-1]
+    return [first, tiny_adapter(backbone, seed=2, rank=5, scaling=1.3, targets=targets, leave_out=[last])]
+
+
+def batch_of(backbone: Backbone, count: int = 5) -> Batch:
+    return collate(tiny_examples(count, seed=3), int(backbone.tokenizer.pad_token_id), CPU)  # pyright: ignore[reportArgumentType]
+
+
+def logits(model: nn.Module, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=batch.tokens).logits[batch.content]
+
+
+def in_peft(name: str, adapters: list[Adapter]) -> peft.PeftModel:
+    """A fresh copy of the model with the adapters laid into PEFT by hand, all of them active."""
+    model: peft.PeftModel | None = None
+    for place, adapter in enumerate(adapters):
+        first = adapter[adapter.modules[0]]
+        config = peft.LoraConfig(
+            r=first.rank,
+            lora_alpha=first.scaling * first.rank,  # pyright: ignore[reportArgumentType]
+            lora_dropout=0.0,
+            target_modules=list(adapter.modules),
+            fan_in_fan_out=name == "gpt2",
+        )
+        if model is None:
+            model = peft.PeftModel(tiny_model(name), config, adapter_name="0")
+        else:
+            model.add_adapter(str(place), config)
+        for path in adapter:
+            layer = model.base_model.model.get_submodule(path)
+            layer.lora_A[str(place)].weight.data.copy_(adapter[path].A)  # pyright: ignore
+            layer.lora_B[str(place)].weight.data.copy_(adapter[path].B)  # pyright: ignore
+    assert model is not None
+    model.base_model.set_adapter([str(place) for place in range(len(adapters))])
+    return model.eval()
+
+
+def mean_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean loss of the completion tokens, from all logits, one example at a time."""
+    total = torch.zeros(())
+    for tokens, completion, content in zip(batch.tokens, batch.completion, batch.content, strict=True):
+        length = int(content.sum())
+        all_logits = model(input_ids=tokens[None, :length]).logits[0]
+        wanted = completion[1:length]
+        total = total + F.cross_entropy(all_logits[:-1][wanted], tokens[1:length][wanted], reduction="sum")
+    return total / batch.completion.sum()
+
+
+def test_loss_and_gradients_are_those_of_peft_with_both_adapters_active(backbone: Backbone) -> None:
+    adapters = two_adapters(backbone)
+    batch = batch_of(backbone)
+    reference = in_peft(architecture(backbone), adapters)
+    expected = mean_loss(reference, batch)
+    expected.backward()
+    with attached(backbone, adapters) as attachment:
+        attachment.train(True)
+        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        loss.backward()
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+        assert len(adapters[1]) == len(adapters[0]) - 1
+        assert tuple(attachment.layers) == adapters[0].modules
+        for path, layer in attachment.layers.items():
+            row = 0
+            for place, adapter in enumerate(adapters):
+                if path not in adapter:
+                    continue
+                rank = adapter[path].rank
+                theirs = reference.base_model.model.get_submodule(path)
+                grad_A = theirs.lora_A[str(place)].weight.grad  # pyright: ignore
+                grad_B = theirs.lora_B[str(place)].weight.grad  # pyright: ignore
+                assert layer.A.grad is not None
+                assert layer.B.grad is not None
+                assert grad_A.abs().max() > 1e-3  # pyright: ignore
+                torch.testing.assert_close(layer.A.grad[row : row + rank], grad_A, atol=1e-5, rtol=0)  # pyright: ignore
+                torch.testing.assert_close(layer.B.grad[:, row : row + rank], grad_B, atol=1e-5, rtol=0)  # pyright: ignore
+                row += rank
+            assert row == layer.A.shape[0]
+
+
+def test_merge_weights_multiply_the_scalings(llama: Backbone) -> None:
+    adapters = two_adapters(llama)
+    batch = batch_of(llama)
+    path = adapters[0].modules[0]
+    with attached(llama, adapters, weights=[0.5, -2.0]) as attachment:
+        expected = 0.5 * adapters[0].delta(path) - 2.0 * adapters[1].delta(path)
+        torch.testing.assert_close(attachment.export().delta(path), expected, atol=1e-6, rtol=0)
+        weighted = logits(llama.model, batch)
+    scaled = [
+        Adapter({path: Factors(adapter[path].A, adapter[path].B, adapter[path].scaling * weight) for path in adapter})
+        for adapter, weight in zip(adapters, [0.5, -2.0], strict=True)
+    ]
+    with attached(llama, scaled):
+        torch.testing.assert_close(weighted, logits(llama.model, batch), atol=1e-5, rtol=0)
+
+
+def test_dropout_works_while_training_only_and_on_the_adapters_only(llama: Backbone) -> None:
+    batch = batch_of(llama)
+    untrained = new_adapter(llama, ["q_proj"], 2, 4.0, torch.Generator().manual_seed(0))
+    plain = logits(llama.model, batch)
+    with attached(llama, two_adapters(llama), dropout=0.5) as attachment:
+        still = logits(llama.model, batch)
+        attachment.train(True)
+        torch.manual_seed(0)
+        assert not torch.allclose(logits(llama.model, batch), still, atol=1e-3)
+        assert not any(module.training for module in llama.model.modules() if not isinstance(module, AdaptedLinear))
+        attachment.train(False)
+        assert torch.equal(logits(llama.model, batch), still)
+    with attached(llama, [untrained], dropout=0.5) as attachment:
+        attachment.train(True)
+        assert torch.equal(logits(llama.model, batch), plain)  # B is zero: whatever is dropped, the frozen path is whole
+
+
+def test_the_exported_adapter_means_the_same_to_peft_alone(backbone: Backbone, tmp_path: Path) -> None:
+    batch = batch_of(backbone)
+    prompts = ["Return the sum", "Raise", "a b c d e f g h i j k l m n o p"]
+    with attached(backbone, two_adapters(backbone)) as attachment:
+        ours = logits(backbone.model, batch)
+        with attachment.folded():
+            texts = generate(backbone, prompts, max_new_tokens=8, batch_size=3, stop_at_line_end=False)
+        write_adapter(attachment.export(), tmp_path / "adapter")
+    alone = peft.PeftModel.from_pretrained(tiny_model(architecture(backbone)), tmp_path / "adapter").eval()
+    plain = logits(backbone.model, batch)
+    assert (plain - ours).abs().max() > 0.1
+    torch.testing.assert_close(logits(alone, batch), ours, atol=1e-5, rtol=0)
+    for prompt, text in zip(prompts, texts, strict=True):
+        tokens = torch.tensor([backbone.tokenizer(prompt)["input_ids"]])
+        with torch.no_grad():
+            output = alone.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False)
+        assert backbone.tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True) == text  # pyright: ignore
+
+
+def test_folded_gives_the_same_logits_and_leaves_the_base_bit_for_bit(backbone: Backbone) -> None:
+    batch = batch_of(backbone)
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    with attached(backbone, two_adapters(backbone)) as attachment:
+        unfolded = logits(backbone.model, batch)
+        with attachment.folded():
+            folded = logits(backbone.model, batch)
+            assert not all(torch.equal(layer.base.weight, before[f"{path}.weight"]) for path, layer in attachment.layers.items())  # pyright: ignore
+        torch.testing.assert_close(folded, unfolded, atol=1e-5, rtol=0)
+        assert torch.equal(logits(backbone.model, batch), unfolded)
+    after = backbone.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_folded_restores_the_base_when_the_block_raises(backbone: Backbone) -> None:
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    with attached(backbone, two_adapters(backbone)) as attachment:
+        unfolded = logits(backbone.model, batch_of(backbone))
+
+        def interrupted() -> None:
+            with attachment.folded():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert torch.equal(logits(backbone.model, batch_of(backbone)), unfolded)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
+
+
+def test_folding_twice_is_refused_and_does_no_harm(llama: Backbone) -> None:
+    """The inner block would add the update a second time without a word."""
+    with attached(llama, two_adapters(llama)) as attachment:
+        unfolded = logits(llama.model, batch_of(llama))
+
+        def again() -> None:
+            with attachment.folded():
+                pass
+
+        with attachment.folded():
+            with pytest.raises(ValueError, match="folded already"):
+                again()
+            torch.testing.assert_close(logits(llama.model, batch_of(llama)), unfolded, atol=1e-5, rtol=0)
+        assert torch.equal(logits(llama.model, batch_of(llama)), unfolded)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_leaving_attached_restores_the_very_modules(backbone: Backbone, failing: bool) -> None:
+    modules = dict(backbone.model.named_modules())
+
+    def visit() -> None:
+        with attached(backbone, two_adapters(backbone)) as attachment:
+            for path, layer in attachment.layers.items():
+                assert backbone.model.get_submodule(path) is layer
+                assert layer.base is modules[path]
+            if failing:
+                raise RuntimeError("within the block")
+
+    if failing:
+        with pytest.raises(RuntimeError, match="within the block"):
+            visit()
+    else:
+        visit()
+    after = dict(backbone.model.named_modules())
+    assert list(after) == list(modules)
+    assert all(after[path] is module for path, module in modules.items())
+    assert not any(module.training for module in after.values())
+
+
+def test_the_given_adapters_are_not_changed_by_training(llama: Backbone) -> None:
+    adapters = two_adapters(llama)
+    before = [adapter.fingerprint() for adapter in adapters]
+    with attached(llama, adapters[:1]) as attachment, torch.no_grad():
+        for parameter in attachment.parameters().values():
+            parameter.add_(1.0)
+    assert [adapter.fingerprint() for adapter in adapters] == before
+
+
+def test_the_observer_sees_undropped_inputs_and_scaled_hidden_values_in_training_only(llama: Backbone) -> None:
+    batch = batch_of(llama)
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def observer(module: str, inputs: Tensor, hidden: Tensor) -> None:
+        seen[module] = (inputs.detach().clone(), hidden.detach().clone())
+
+    with attached(llama, two_adapters(llama)) as attachment:
+        attachment.observe(observer)
+        logits(llama.model, batch)
+        assert seen == {}
+        attachment.train(True)
+        logits(llama.model, batch)
+        assert list(seen) == list(attachment.layers)
+        for path, layer in attachment.layers.items():
+            inputs, hidden = seen[path]
+            torch.testing.assert_close(hidden, (inputs @ layer.A.detach().T) * layer.scale_R, atol=1e-6, rtol=1e-5)
+        seen.clear()
+        attachment.observe(None)
+        logits(llama.model, batch)
+        assert seen == {}
+
+
+def test_export_folds_the_scaling_into_b_and_effective_into_a(llama: Backbone) -> None:
+    adapter = tiny_adapter(llama, rank=3, scaling=0.7)
+    path = adapter.modules[0]
+    A, B = adapter[path].A, adapter[path].B
+    B[0, 1] = 0.0
+    with attached(llama, [adapter], weights=[2.0]) as attachment:
+        exported, effective = attachment.export()[path], attachment.layers[path].effective()
+    assert exported.scaling == 1.0
+    assert torch.equal(exported.A, A)
+    assert torch.equal(exported.B, B * 1.4)
+    assert torch.equal(effective.A, A * 1.4)
+    assert torch.equal(effective.B, B)
+    assert int((exported.B == 0).sum()) == 1
+
+
+def test_an_unknown_module_is_an_input_error_that_leaves_the_model_alone(llama: Backbone) -> None:
+    adapter = Adapter({"model.layers.0.self_attn.q_prj": Factors(torch.ones(2, 32), torch.ones(32, 2))})
+    with pytest.raises(InputError, match=r"q_prj: the model has no such linear module.*q_proj"), attached(llama, [adapter]):
+        pass
+    assert not any(isinstance(module, AdaptedLinear) for module in llama.model.modules())
+
+
+def test_a_misfitting_adapter_is_an_input_error(llama: Backbone) -> None:
+    narrow = Adapter({"model.layers.0.self_attn.q_proj": Factors(torch.ones(2, 16), torch.ones(32, 2))})
+    with pytest.raises(InputError, match="32 x 16"), attached(llama, [narrow]):
+        pass
+
+
+def test_conv1d_is_read_as_out_by_in() -> None:
+    """GPT-2 keeps c_attn as [32, 96]; an adapter of the transposed shape does not fit."""
+    gpt2 = tiny_backbone("gpt2")
+    path = "transformer.h.0.attn.c_attn"
+    with attached(gpt2, [Adapter({path: Factors(torch.ones(2, 32), torch.ones(96, 2))})]) as attachment:
+        assert attachment.export().provenance["fan_in_fan_out"] is True
+    wrong = Adapter({path: Factors(torch.ones(2, 96), torch.ones(32, 2))})
+    with pytest.raises(InputError, match="96 x 32"), attached(gpt2, [wrong]):
+        pass
+
+
+def test_new_adapter_draws_a_as_kaiming_and_leaves_b_zero(llama: Backbone) -> None:
+    adapter = new_adapter(llama, ["q_proj", "down_proj"], 8, 16.0, torch.Generator().manual_seed(3))
+    assert [path.rpartition(".")[2] for path in adapter] == ["q_proj", "down_proj"] * 2
+    for path in adapter:
+        factors = adapter[path]
+        bound = 1 / math.sqrt(factors.in_features)  # Kaiming with a = sqrt(5): sqrt(6 / (6 I))
+        assert factors.scaling == 2.0
+        assert not factors.B.any()
+        assert factors.B.shape == (llama.shapes()[path][0], 8)
+        assert 0.9 * bound < float(factors.A.abs().max()) <= bound
+        assert abs(float(factors.A.mean())) < 0.1 * bound
+    again = new_adapter(llama, ["q_proj", "down_proj"], 8, 16.0, torch.Generator().manual_seed(3))
+    other = new_adapter(llama, ["q_proj", "down_proj"], 8, 16.0, torch.Generator().manual_seed(4))
+    assert again.fingerprint() == adapter.fingerprint() != other.fingerprint()
+
+
+def test_new_adapter_names_the_nearest_module(llama: Backbone) -> None:
+    with pytest.raises(InputError, match=r"target_modules: .*\(got 'qproj'\)\. Did you mean 'q_proj'\?"):
+        new_adapter(llama, ["qproj"], 2, 2.0, torch.Generator())
