@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 export UV_SYSTEM_CERTS ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test check format bench experiments docs lock clean
+.PHONY: help setup demo test check format bench docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -25,7 +25,8 @@ _WORDS = {
     bool: "true or false",
     int: "whole number",
     float: "number",
-    dict: "mapping",
+    object: "anything",
+    Any: "anything",
     type(None): "null",
 }
 _BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
@@ -35,14 +36,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
     from mkdocs.structure.files import File
 
-    for name, content in (("commands", commands_page()), ("recipe", recipe_page()), ("registries", registries_page())):
+    for name, content in (
+        ("commands", commands_page()),
+        ("recipe", recipe_page()),
+        ("record", record_page()),
+        ("registries", registries_page()),
+    ):
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
 
 
 def commands_page() -> str:
     """Every verb's help, as the command prints it."""
-    import click
     import typer
 
     from pomona.cli.main import app
@@ -56,8 +61,9 @@ def commands_page() -> str:
         "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; go on with `--resume` |",
     ]
     group: Any = typer.main.get_command(app)
+    parent = group.make_context("pomona", [], resilient_parsing=True)
     for name, command in group.commands.items():
-        context = click.Context(command, info_name=f"pomona {name}", terminal_width=110, max_content_width=110)
+        context = command.context_class(command, parent=parent, info_name=name, terminal_width=110, max_content_width=110)
         parts += [f"## pomona {name}", f"```text\n{command.get_help(context)}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -90,32 +96,48 @@ def recipe_page() -> str:
     from pomona.runs.recipe import PruningSettings, Recipe, TrainRecipe
     from pomona.tuning.settings import Pruning
 
-    told_elsewhere: dict[Any, Any] = {TrainRecipe: Recipe, PruningSettings: Pruning}
     parts = [
         "# Recipe keys",
         "A recipe is a YAML file. An unknown key is an error that names the nearest known one. "
         "`--set key=value` overrides a value: `--set tuning.epochs=2`, `--set sources.0.weight=0.5`.",
         "`pomona adapt` reads a `Recipe`, `pomona train-adapter` a `TrainRecipe`. The other headings are sections of these.",
     ]
-    waiting, seen = [Recipe, TrainRecipe], set()
+    return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe], {TrainRecipe: Recipe, PruningSettings: Pruning})]) + "\n"
+
+
+def record_page() -> str:
+    """Every key of `record.json`, section by section."""
+    from pomona.runs.record import RunRecord
+
+    parts = [
+        "# The record",
+        "What `record.json` in a run folder holds. A key without a value yet, or whose value could not be had, keeps its default.",
+    ]
+    return "\n\n".join([*parts, *_sections([RunRecord], {})]) + "\n"
+
+
+def _sections(waiting: list[Any], told_elsewhere: Mapping[Any, Any]) -> Iterator[str]:
+    """Heading, prose and table of each class, and then of those that its keys hold."""
+    seen: set[Any] = set()
     while waiting:
         cls = waiting.pop(0)
         if cls in seen:
             continue
         seen.add(cls)
-        parts += [f"## {cls.__name__}", _prose(cls)]
         meanings = _meanings(told_elsewhere.get(cls, cls)) | _meanings(cls)
         rows = []
         for key, annotation, bounds, default in _fields(cls):
-            inner = [kind for kind in _flat(annotation) if _is_section(kind)]
-            waiting += inner
+            waiting += [kind for kind in _flat(annotation) if _is_section(kind)]
             meaning = meanings.get(key, "").replace("see their classes.", "")
-            shown = " or ".join(f"[{kind.__name__}](#{kind.__name__.lower()})" for kind in inner) or _type(annotation)
-            if inner and get_origin(annotation) is tuple:
-                shown = f"list of {shown}"
-            rows.append(f"| `{key}` | {shown}{bounds} | {default} | {meaning} |")
-        parts.append("\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]))
-    return "\n\n".join(parts) + "\n"
+            rows.append(f"| `{key}` | {_type(annotation)}{bounds} | {default} | {meaning} |")
+        yield f"## {cls.__name__}"
+        yield _prose(cls)
+        yield "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows] if meanings else _bare(rows))
+
+
+def _bare(rows: Iterable[str]) -> list[str]:
+    """The table without its last column, where no key has a meaning beyond its name and the section's prose."""
+    return ["| key | value | default |", "| --- | --- | --- |", *(row.removesuffix("  |") for row in rows)]
 
 
 def _fields(cls: Any) -> Iterator[tuple[str, Any, str, str]]:
@@ -183,13 +205,16 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{one}`" for one in get_args(annotation))
     if origin is Annotated:
         return _type(get_args(annotation)[0])
-    if origin is tuple:
-        return f"list of {_type(get_args(annotation)[0])}s"
+    if origin in (tuple, list):
+        return f"list of {_type(get_args(annotation)[0])}"
+    if origin is dict:
+        return f"{_type(get_args(annotation)[0])} → {_type(get_args(annotation)[1])}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_type, get_args(annotation)))
-    kind = origin or annotation
-    if kind in _WORDS:
-        return _WORDS[kind]
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if _is_section(annotation):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     from pomona.control import Controller
     from pomona.data.tasks import Task
     from pomona.importance import ImportanceMetric
@@ -199,7 +224,7 @@ def _type(annotation: Any) -> str:
         Controller: ("controller", "controllers"),
         ImportanceMetric: ("importance metric", "importance-metrics"),
     }
-    word, anchor = words[kind]
+    word, anchor = words[annotation]
     return f"[{word}](registries.md#{anchor})"
 
 

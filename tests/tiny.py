@@ -67,8 +67,8 @@ def tiny_model(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A frozen model of two layers (Gemma 3: three, one of them with full attention), about 100 KB."""
     import transformers as hf
 
-    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    shape = {
+    tokens: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -79,7 +79,12 @@ def tiny_model(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
     configs: dict[str, Any] = {
         "llama": lambda: hf.LlamaConfig(**shape, **tokens, num_hidden_layers=2),
         "gemma3": lambda: hf.Gemma3TextConfig(
-            **shape, **tokens, num_hidden_layers=3, head_dim=8, sliding_window=8, layer_types=["sliding_attention"] * 2 + ["full_attention"]
+            **shape,
+            **tokens,
+            num_hidden_layers=3,
+            head_dim=8,
+            sliding_window=8,
+            layer_types=["sliding_attention"] * 2 + ["full_attention"],
         ),
         "qwen2": lambda: hf.Qwen2Config(**shape, **tokens, num_hidden_layers=2),
         "gpt2": lambda: hf.GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=512, **tokens),

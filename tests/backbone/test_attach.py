@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -64,12 +65,19 @@ def in_peft(name: str, adapters: list[Adapter]) -> peft.PeftModel:
         else:
             model.add_adapter(str(place), config)
         for path in adapter:
-            layer = model.base_model.model.get_submodule(path)
-            layer.lora_A[str(place)].weight.data.copy_(adapter[path].A)  # pyright: ignore
-            layer.lora_B[str(place)].weight.data.copy_(adapter[path].B)  # pyright: ignore
+            A, B = peft_weights(model, path, place)
+            A.data.copy_(adapter[path].A)
+            B.data.copy_(adapter[path].B)
     assert model is not None
-    model.base_model.set_adapter([str(place) for place in range(len(adapters))])
+    inner: Any = model.base_model
+    inner.set_adapter([str(place) for place in range(len(adapters))])
     return model.eval()
+
+
+def peft_weights(model: Any, path: str, place: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """PEFT's A and B of one adapter on one module."""
+    layer = model.base_model.model.get_submodule(path)
+    return layer.lora_A[str(place)].weight, layer.lora_B[str(place)].weight
 
 
 def mean_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -102,14 +110,13 @@ def test_loss_and_gradients_are_those_of_peft_with_both_adapters_active(backbone
                 if path not in adapter:
                     continue
                 rank = adapter[path].rank
-                theirs = reference.base_model.model.get_submodule(path)
-                grad_A = theirs.lora_A[str(place)].weight.grad  # pyright: ignore
-                grad_B = theirs.lora_B[str(place)].weight.grad  # pyright: ignore
+                grad_A, grad_B = (weight.grad for weight in peft_weights(reference, path, place))
                 assert layer.A.grad is not None
                 assert layer.B.grad is not None
-                assert grad_A.abs().max() > 1e-3  # pyright: ignore
-                torch.testing.assert_close(layer.A.grad[row : row + rank], grad_A, atol=1e-5, rtol=0)  # pyright: ignore
-                torch.testing.assert_close(layer.B.grad[:, row : row + rank], grad_B, atol=1e-5, rtol=0)  # pyright: ignore
+                assert grad_A is not None
+                assert grad_A.abs().max() > 1e-3
+                torch.testing.assert_close(layer.A.grad[row : row + rank], grad_A, atol=1e-5, rtol=0)
+                torch.testing.assert_close(layer.B.grad[:, row : row + rank], grad_B, atol=1e-5, rtol=0)
                 row += rank
             assert row == layer.A.shape[0]
 

@@ -32,12 +32,12 @@ def test_prompt_and_completion_are_tokenised_apart_and_closed_by_the_end_token()
     assert plain("Return the sum of all values") != [*plain("Return th"), *plain("e sum of all values")]
 
 
-def test_truncation_takes_the_beginning_of_the_prompt_only_and_is_counted() -> None:
+def test_truncation_takes_the_beginning_of_the_prompt_but_its_opening_token_and_is_counted() -> None:
     long, short = example("abcdefghijklmnopqrstuvwxyz", "xyz", "long"), example("abc", "xyz", "short")
     room = 10
     encoded, cut = encode([long, short], tiny_tokenizer(), room)
     completion = [*plain("xyz"), EOS]
-    assert encoded[0].tokens == (*plain("abcdefghijklmnopqrstuvwxyz")[-(room - len(completion)) :], *completion)
+    assert encoded[0].tokens == (BOS, *plain("abcdefghijklmnopqrstuvwxyz")[-(room - len(completion) - 1) :], *completion)
     assert encoded[0].completion_start == room - len(completion)
     assert encoded[1].tokens == (BOS, *plain("abc"), *completion)
     assert cut == 1
@@ -106,7 +106,7 @@ def test_training_order_differs_by_generator_and_groups_similar_lengths() -> Non
     orders = [training_order(lengths, 4, torch.Generator().manual_seed(seed)) for seed in range(2)]
     assert orders[0] != orders[1]
     # One pool holds all sixteen: short and long are never padded to each other.
-    assert 4 * POOL_BATCHES == len(lengths)
+    assert len(lengths) == 4 * POOL_BATCHES
     for order in orders:
         assert all(len({lengths[index] for index in batch}) == 1 for batch in order)
 

@@ -1,16 +1,20 @@
-"""Batched greedy decoding against transformers' own, one prompt at a time, and the line-end rule on a model that follows a script."""
+"""Batched greedy decoding against transformers' own, one prompt at a time, and the line-end rule on a scripted model."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from tests.tiny import VOCABULARY, tiny_backbone, tiny_tokenizer
+from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone
+from pomona.errors import InputError
 
 PROMPTS = ["Return the sum of all values", "Raise", "a b c d e f g h i j k l m n o p q r s t", "日本語", "Compute the mean", "x"]
 
@@ -43,6 +47,15 @@ def test_no_prompts_no_answers(llama: Backbone) -> None:
     assert generate(llama, [], max_new_tokens=3, batch_size=4) == []
 
 
+def test_an_empty_prompt_is_refused_where_the_tokenizer_opens_with_nothing(llama: Backbone) -> None:
+    bare: Any = copy.deepcopy(llama.tokenizer)
+    bare.backend_tokenizer.post_processor = processors.Sequence([])
+    assert bare("")["input_ids"] == []
+    with pytest.raises(InputError, match="prompt: an empty prompt"):
+        generate(Backbone(llama.model, bare, "bare"), ["x", ""], max_new_tokens=3, batch_size=4)
+    assert len(generate(llama, ["x", ""], max_new_tokens=3, batch_size=4)) == 2  # `<s>` is enough to go on from
+
+
 def scripted(follows: Mapping[str, str]) -> Backbone:
     """A Llama whose next token depends on the last one alone, as `follows` says; every text in it is one token."""
     tokenizer = tiny_tokenizer()
@@ -62,7 +75,7 @@ def scripted(follows: Mapping[str, str]) -> Backbone:
         bos_token_id=1,
         eos_token_id=2,
     )
-    model = LlamaForCausalLM(config).requires_grad_(False).eval()
+    model: Any = LlamaForCausalLM(config).requires_grad_(False).eval()
     layer = model.model.layers[0]
     layer.self_attn.o_proj.weight.zero_()
     layer.mlp.down_proj.weight.zero_()

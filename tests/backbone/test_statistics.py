@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -30,15 +31,15 @@ def plain_loop(backbone: Backbone, attachment: Attachment, examples: Sequence[En
     """Root mean squares of each module's input and scaled hidden values, one unpadded example after the other, in float64."""
     squares: dict[str, list[Tensor]] = {path: [] for path in attachment.layers}
 
-    def keep(path: str, layer: AdaptedLinear, inputs: Tensor) -> None:
-        x = inputs[0].double()
-        hidden = (x @ layer.A.detach().double().T) * layer.scale_R.double()
-        squares[path].append(torch.cat([x, hidden], dim=1) ** 2)
+    def keeper(path: str, layer: AdaptedLinear) -> Callable[[nn.Module, Any], None]:
+        def keep(module: nn.Module, args: Any) -> None:
+            x = args[0][0].double()
+            hidden = (x @ layer.A.detach().double().T) * layer.scale_R.double()
+            squares[path].append(torch.cat([x, hidden], dim=1) ** 2)
 
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, args, path=path: keep(path, module, args[0]))
-        for path, layer in attachment.layers.items()
-    ]
+        return keep
+
+    hooks = [layer.register_forward_pre_hook(keeper(path, layer)) for path, layer in attachment.layers.items()]
     with torch.no_grad():
         for example in examples:
             backbone.model(input_ids=torch.tensor([example.tokens]))

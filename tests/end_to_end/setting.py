@@ -23,17 +23,15 @@ from tests.tiny import TARGETS, save_tiny_model, tiny_adapter, tiny_backbone
 
 from pomona.adapters import write_adapter
 
-WORDS = (
-    "amber birch cedar dune ember fjord grove heath islet jetty knoll larch marsh north ocean pine quay river slope thorn"
-).split()
-COMMAND = (sys.executable, "-c", "from pomona.cli.main import main; main()")
+WORDS = "amber birch cedar dune ember fjord grove heath islet jetty knoll larch marsh north ocean pine quay river slope thorn"
+COMMAND = (sys.executable, "-m", "pomona.cli.main")
 
 
 def rows(count: int, first: int = 0) -> list[dict[str, str]]:
     """Short documents, no two alike, each with its first two words as the summary."""
-    found = []
+    words, found = WORDS.split(), []
     for number in range(first, first + count):
-        one, two, three = WORDS[number % 20], WORDS[(number * 7 + 3) % 20], WORDS[(number // 2 + 5) % 20]
+        one, two, three = words[number % 20], words[(number * 7 + 3) % 20], words[(number // 2 + 5) % 20]
         found.append({"id": f"row{number}", "document": f"{one} {two} {three} {one} {number}", "summary": f"{one} {two}"})
     return found
 
@@ -121,13 +119,13 @@ def call(folder: Path, *arguments: str) -> Outcome:
     from pomona.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
-    with inside(folder), mock.patch.object(sys, "argv", ["pomona", *arguments]):
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
+    typed = mock.patch.object(sys, "argv", ["pomona", *arguments])
+    with inside(folder), typed, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

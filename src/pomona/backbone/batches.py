@@ -52,7 +52,8 @@ class Batch:
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[tuple[Encoded, ...], int]:
     """Tokenise prompts and completions apart, so that the border between them is exact.
 
-    A prompt that leaves no room for its completion loses tokens at its beginning; the completion is kept whole.
+    A prompt that leaves no room for its completion loses tokens at its beginning, but not the tokenizer's own first token; the
+    completion is kept whole.
 
     Args:
         examples: what to encode.
@@ -82,7 +83,9 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         if not prompt:
             raise InputError(f"example {example.id!r}: its prompt is empty, so nothing predicts its completion's first token")
         cut += len(prompt) > room
-        prompt = prompt[-room:]
+        if len(prompt) > room:
+            head = prompt[:1] if prompt[0] == tokenizer.bos_token_id and room > 1 else []
+            prompt = [*head, *prompt[len(head) - room :]]
         encoded.append(Encoded((*prompt, *completion), len(prompt)))
     return tuple(encoded), cut
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pomona.backbone.batches import evaluation_order
 from pomona.backbone.load import Backbone
+from pomona.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,6 +80,9 @@ def generate(
         batch_size: prompts a batch.
         stop_at_line_end: stop an answer at its first line end.
         on_batch: told how many prompts each finished batch had.
+
+    Raises:
+        InputError: a prompt has no token at all.
     """
     from transformers import GenerationConfig, StoppingCriteriaList
 
@@ -93,6 +97,8 @@ def generate(
         eos_token_id=tokenizer.eos_token_id,
     )
     encoded: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []  # pyright: ignore[reportAssignmentType]
+    if not all(encoded):
+        raise InputError("an empty prompt, which this model has nothing to go on from", field="prompt", value="")
     answers = [""] * len(prompts)
     for indices in evaluation_order([len(tokens) for tokens in encoded], batch_size):
         longest = len(encoded[indices[0]])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from pomona.backbone.embedded import NAME, embedded_model
@@ -62,7 +65,7 @@ class Backbone:
         digest = hashlib.sha256()
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -91,7 +94,8 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; adapters are always trained in float32.
 
     Raises:
-        InputError: no such model, not a causal language model, unknown dtype or device.
+        InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype
+            or device.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -103,23 +107,63 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     folder = _resolve(model)
     local = isinstance(folder, Path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=local)
-        network = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False, local_files_only=local
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"the model cannot be loaded: {reason}",
-            field="model",
-            value=model,
-            mend="Give a folder with config.json, safetensors weights and a tokenizer, a hub id that can be reached, or `embedded`",
-        ) from error
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=local)
+            network, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=local,
+                ignore_mismatched_sizes=True,  # looked at below, where it can be said which
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _unloadable(reason, model) from error
+    # transformers draws what the weights do not hold at random, and goes on.
+    unfit = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    if unfit:
+        raise _unloadable(f"{len(unfit)} tensors are missing or of another shape than its config says, such as {unfit[0]}", model)
     if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise _unloadable("its tokenizer has neither a padding nor an end token", model)
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
     nn.Module.to(network, place)
+    if not _is_causal(network):
+        raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     return Backbone(network, tokenizer, NAME if model == EMBEDDED else model)
+
+
+@torch.no_grad()
+def _is_causal(network: PreTrainedModel) -> bool:
+    """Whether the first position's logits ignore the second token. Right padding without a mask rests on it."""
+    logits_2TV = network(input_ids=torch.tensor([[0, 1], [0, 2]], device=network.device)).logits
+    change = (logits_2TV[0, 0] - logits_2TV[1, 0]).abs().max()
+    return bool(change <= 16 * torch.finfo(logits_2TV.dtype).eps * logits_2TV.abs().max())
+
+
+def _unloadable(reason: str, model: str) -> InputError:
+    return InputError(
+        f"the model cannot be loaded: {reason}",
+        field="model",
+        value=model,
+        mend="Give a folder with config.json, safetensors weights and a tokenizer, a hub id that can be reached, or `embedded`",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of what it loads, which takes many lines and comes before the one that counts."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _resolve(model: str) -> Path | str:

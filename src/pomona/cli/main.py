@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -46,9 +47,12 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             raise SystemExit(INTERRUPTED) from None
         except typer.Exit:  # a verb's own exit code
             raise
+        except BrokenPipeError:  # the reader has seen enough: `pomona list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
         except Exception as error:
             if os.environ.get("POMONA_DEBUG"):
-                raise
+                traceback.print_exc()
             known = isinstance(error, PomonaError)
             text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
             typer.echo(f"error: {text}", err=True)
@@ -79,7 +83,7 @@ def main() -> None:
     if len(arguments) < len(sys.argv) - 1:
         os.environ["POMONA_DEBUG"] = "1"
     try:
-        code = app(args=arguments or ["--help"], standalone_mode=False)
+        code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
     except USAGE_ERROR as error:
         typer.echo(f"error: {_usage_problem(error)}", err=True)
         raise SystemExit(InputError.exit_code) from None

@@ -145,7 +145,7 @@ class Controller(ABC):
             state: as it was when `propose` was called.
             step: optimizer steps taken so far.
             losses_before: [N], with the committed mask.
-            losses: [G][N], a row for each candidate, in the order of `propose`.
+            losses: [G, N], a row for each candidate, in the order of `propose`.
         """
 
     @abstractmethod

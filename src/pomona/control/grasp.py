@@ -13,9 +13,9 @@ from pomona.control.base import Answer, Candidate, Controller, ControllerState, 
 from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search, mask_ratios_before
 from pomona.control.policy import Policy, clamp, grpo_update, reinforce_update
-from pomona.control.randomness import derived_generator
 from pomona.control.sign_flip import gain_p_value
 from pomona.errors import InputError, PomonaError
+from pomona.seeding import stream
 
 Mode = Literal["single_pass", "two_pass"]
 
@@ -29,7 +29,7 @@ _WIDEST = 1 / 2
 class Grasp(Controller):
     """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a curve gives the answer.
 
-    Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702, section 3; METHODS section 4): draw
+    Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
     ratios `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, try the
     mask of each, reward `r_g = mean loss before - mean loss on trial`. The policy climbs `policy.objective`. The best
     candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
@@ -146,7 +146,7 @@ class Grasp(Controller):
         _check_losses(state, step, losses_before, losses, len(prune_ratios))
         index = len(state.rounds)
         candidates = tuple(
-            self._candidate(prune_ratio, losses_before, row, derived_generator(state.seed, "round", index, "test", g))
+            self._candidate(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
             for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
         )
         policy = self._updated(state, [candidate.reward for candidate in candidates])
@@ -179,7 +179,7 @@ class Grasp(Controller):
         curve = fit_curve(
             [(before, *(c.prune_ratio for c in one.candidates)) for before, one in zip(ratios_before, state.rounds, strict=True)],
             [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
-            derived_generator(state.seed, "curve", len(state.rounds)),
+            stream(state.seed, "curve", len(state.rounds)),
         )
         if self.paper and state.rounds:
             history = (candidate for one in state.rounds for candidate in one.candidates)
@@ -193,7 +193,7 @@ class Grasp(Controller):
             prune_ratio,
             low=min(low, prune_ratio),
             high=max(high, prune_ratio),
-            flat=curve.is_flat(derived_generator(state.seed, "flat", len(state.rounds))),
+            flat=curve.is_flat(stream(state.seed, "flat", len(state.rounds))),
             curve=curve.points(prune_ratio),
         )
 
@@ -219,7 +219,7 @@ class Grasp(Controller):
 
     def _samples(self, state: ControllerState) -> tuple[float, ...]:
         """The next round's draws, before they are clamped: antithetic pairs, or independent ones with `paper`."""
-        generator = derived_generator(state.seed, "round", len(state.rounds), "samples")
+        generator = stream(state.seed, "round", len(state.rounds), "samples")
         if self.paper:
             drawn = torch.randn(self.candidates, generator=generator, dtype=torch.float64).tolist()
         else:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from pomona.adapters import Adapter
+from pomona.adapters import Adapter, Factors
 from pomona.backbone.load import Backbone
 from pomona.data import Splits, fingerprint
 from pomona.errors import InputError
@@ -71,10 +71,11 @@ def describe_results(
     _describe_scores(record, workshop.recipe, splits, answers, names)
     _describe_ratio(record, workshop)
     record.fingerprints["adapter"] = adapter.fingerprint()
-    record.modules = [_module(name, adapter, workshop.trained[MAIN].importance) for name in adapter]
+    factors_of = {name: _unpadded(adapter[name], workshop.trained[MAIN].ranks[name]) for name in adapter}
+    record.modules = [_module(name, one, workshop.trained[MAIN].importance) for name, one in factors_of.items()]
     entries = zeros = 0
-    for name in adapter:
-        for matrix in (adapter[name].A, adapter[name].B):
+    for one in factors_of.values():
+        for matrix in (one.A, one.B):
             entries += matrix.numel()
             zeros += int((matrix == 0).sum())
     record.sparsity = zeros / entries
@@ -135,9 +136,13 @@ def round_record(event: Event) -> RoundRecord:
     return RoundRecord(**values, candidates=candidates)  # pyright: ignore[reportArgumentType]
 
 
-def _module(name: str, adapter: Adapter, importance: Mapping[str, float]) -> ModuleRecord:
+def _unpadded(factors: Factors, rank: int) -> Factors:
+    """The factors as they were trained: a written adapter is padded with zeros to one rank, and those were not pruned."""
+    return Factors(factors.A[:rank], factors.B[:, :rank])
+
+
+def _module(name: str, factors: Factors, importance: Mapping[str, float]) -> ModuleRecord:
     layer = _LAYER.search(name)
-    factors = adapter[name]
     return ModuleRecord(
         module=name,
         layer=int(layer.group(1)) if layer else None,

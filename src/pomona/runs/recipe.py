@@ -92,7 +92,13 @@ class Data(_Section):
 
 
 class Lora(_Section):
-    """The shape of a LoRA that is trained from scratch: the target LoRA, and sources that a recipe trains."""
+    """The shape of a LoRA that is trained from scratch: the target LoRA, and sources that a recipe trains.
+
+    Args:
+        rank: R of every module.
+        alpha: the scaling is alpha / rank.
+        target_modules: last parts of the paths of the modules that it adapts.
+    """
 
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=32.0, gt=0)
@@ -105,7 +111,10 @@ class Source(_Section):
     Args:
         name: what the record calls it.
         adapter: a PEFT folder.
-        data, task, examples, tuning: to train one; `examples` None takes all.
+        data: to train one.
+        task: of the source's data; the target's by default.
+        examples: how many to train it on, drawn by seed; None takes all.
+        tuning: how to train it.
         weight: its merge weight.
     """
 

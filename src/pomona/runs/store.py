@@ -30,7 +30,10 @@ RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "h
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained system, as the folder keeps it: `Fitted` without its tensors."""
+    """A trained system, as the folder keeps it: `Fitted` without its tensors.
+
+    `ranks`: each module's rank as it was trained; a written adapter is padded with zeros to one rank.
+    """
 
     epoch: int
     dev_loss: float | None
@@ -41,6 +44,7 @@ class Trained:
     probe_seconds: float
     tokens: int
     importance: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 class RunStore:
@@ -120,7 +124,8 @@ class RunStore:
         """Keep a trained system; its loop's checkpoint is not needed any more."""
         folder = self.folder / "checkpoint" / system
         write_adapter(fitted.adapter, folder / ADAPTER, force=True)
-        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
+        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained) if one.name != "ranks"}
+        values["ranks"] = {module: fitted.adapter[module].rank for module in fitted.adapter}
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
         values["control"] = state_to_dict(fitted.control) if fitted.control else None
         self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))

@@ -74,7 +74,7 @@ def fit(
         progress: shown to a person.
 
     Raises:
-        PomonaError: the loss became NaN or infinite.
+        PomonaError: a loss or the gradient became NaN or infinite.
         InputError: no training examples; a learning controller without micro dev examples; a checkpoint of another run.
     """
     return _Loop(
@@ -106,7 +106,7 @@ class _Loop:
     ) -> None:
         if not data.train:
             raise InputError("there are no training examples", field="train")
-        self.attachment, self.data, self.tuning, self.pruning = attachment, data, tuning, pruning
+        self.attachment, self.data, self.tuning, self.pruning, self.controller = attachment, data, tuning, pruning, controller
         self.seed, self.system, self.checkpoint, self.emit, self.progress = seed, system, checkpoint, emit, progress
         self.backbone = attachment.backbone
         self.parameters = attachment.parameters()
@@ -153,8 +153,9 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self._gradients(epoch, within)
-        if self.tuning.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.tuning.gradient_clip)
+        self._check_finite("training loss", loss)
+        limit = math.inf if self.tuning.gradient_clip is None else self.tuning.gradient_clip
+        self._check_finite("training gradient", float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.course.step += 1
@@ -198,13 +199,15 @@ class _Loop:
             total += float(loss.detach())
             self.course.tokens += int(batch.content.sum())
         self.attachment.train(False)
-        if not math.isfinite(total):
+        return total
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             raise PomonaError(
-                f"the training loss of {self.system} is not finite at step {self.course.step + 1}",
-                value=total,
+                f"the {what} of {self.system} is not finite after {self.course.step} steps",
+                value=value,
                 mend="Lower tuning.learning_rate, or train with dtype float32",
             )
-        return total
 
     def _end_epoch(self) -> None:
         """Keep this epoch's factors if they are the best that could be exported; stop when patience is over."""
@@ -215,6 +218,7 @@ class _Loop:
         if self.data.dev:
             losses = example_losses(self.backbone, self.data.dev, self.tuning.batch_size)
             dev_loss = sum(losses) / len(losses)
+            self._check_finite("dev loss", dev_loss)
         self.course.train_seconds += time.perf_counter() - started
         best = settled and (dev_loss is None or self.course.best_dev_loss is None or dev_loss < self.course.best_dev_loss)
         if best:
@@ -252,7 +256,15 @@ class _Loop:
         self.emit(event)
 
     def _fingerprint(self) -> dict[str, object]:
-        return {"system": self.system, "seed": self.seed, "steps": self.total_steps, "tuning": dataclasses.asdict(self.tuning)}
+        return {
+            "system": self.system,
+            "seed": self.seed,
+            "steps": self.total_steps,
+            "tuning": dataclasses.asdict(self.tuning),
+            "pruning": repr(self.pruning),
+            "controller": repr(self.controller),
+            "factors": {name: list(parameter.shape) for name, parameter in self.parameters.items()},
+        }
 
     def _save(self, checkpoint: Path) -> None:
         tensors: dict[str, Tensor] = {f"factor.{name}": parameter for name, parameter in self.parameters.items()}

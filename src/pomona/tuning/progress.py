@@ -57,12 +57,12 @@ class Display:
 
         self._console = console or Console(stderr=True, highlight=False)
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -95,7 +95,8 @@ class Display:
             self._bars.remove_task(self._task)
             self._task = None
         seconds = time.monotonic() - self._started
-        self._console.print(" ".join(filter(None, (f"{self._stage:<44} {seconds:6.1f} s ", note, self._trace()))), soft_wrap=True)
+        line = " ".join(filter(None, (f"{self._stage:<44} {seconds:6.1f} s ", note, self._trace())))
+        self._console.print(line, soft_wrap=True, markup=False)
 
     def ratio(self, prune_ratio: float) -> None:
         """Add a tick to the ratio's trace."""

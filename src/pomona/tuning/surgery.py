@@ -77,8 +77,7 @@ class Surgeon:
         """Prune and retrain: reset the lowest entries as they are now, pruned ones competing with what they have grown to."""
         for stash in self._stash.values():
             stash.zero_()
-        for mask in self._masks.values():
-            mask.zero_()
+        self._masks = {name: torch.zeros_like(mask) for name, mask in self._masks.items()}
         self._kept_scores = {}
         self._masks = select_masks(self.scores(), prune_ratio)
         self.enforce()

@@ -1,0 +1,81 @@
+"""What the main job is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from tests.adapters.builders import Q0, exact_delta, random_adapter
+
+from pomona.adapters import Adapter
+from pomona.errors import InputError
+from pomona.evaluation.baselines import MergeFinetune, StaticMerge, TargetLora, ZeroShot, baselines, find_baseline
+from pomona.merging import merge, merge_methods
+
+
+@dataclass
+class Bench:
+    """A workshop that notes what it is asked for."""
+
+    sources: list[Adapter] = field(default_factory=lambda: [random_adapter(1), random_adapter(2)])
+    weights: list[float] = field(default_factory=lambda: [1.0, 0.5])
+    seed: int = 7
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    made: Adapter = field(default_factory=lambda: random_adapter(3))
+
+    def train_new(self, system: str) -> Adapter:
+        self.asked.append(("new", system))
+        return self.made
+
+    def train_merge(self, system: str) -> Adapter:
+        self.asked.append(("merge", system))
+        return self.made
+
+
+def test_zero_shot_is_no_adapter() -> None:
+    bench = Bench()
+    assert ZeroShot().make("zero_shot", bench) is None
+    assert bench.asked == []
+
+
+def test_trained_ones_ask_for_training_under_their_name() -> None:
+    bench = Bench()
+    assert TargetLora().make("t", bench) is bench.made
+    assert MergeFinetune().make("m", bench) is bench.made
+    assert bench.asked == [("new", "t"), ("merge", "m")]
+
+
+@pytest.mark.parametrize("method", list(merge_methods))
+def test_a_static_merge_is_the_method_s_with_the_run_s_weights_and_seed(method: str) -> None:
+    bench = Bench()
+    made = find_baseline(method).make(method, bench)
+    assert made is not None
+    assert bench.asked == []
+    expected = merge(bench.sources, method, [1.0, 0.5], rank=4 if method == "svd" else None, seed=7)
+    assert made.fingerprint() == expected.fingerprint()
+
+
+def test_the_concatenation_is_the_exact_sum() -> None:
+    bench = Bench()
+    made = find_baseline("concat").make("concat", bench)
+    assert made is not None
+    assert torch.allclose(made.delta(Q0).double(), exact_delta(bench.sources, bench.weights, Q0), atol=1e-5)
+
+
+def test_svd_keeps_to_the_largest_source_s_rank() -> None:
+    bench = Bench(sources=[random_adapter(1, rank=2), random_adapter(2, rank=5)])
+    made = StaticMerge(method="svd").make("svd", bench)
+    assert made is not None
+    assert {made[module].rank for module in made} == {5}
+
+
+def test_names() -> None:
+    assert find_baseline("zero_shot") == ZeroShot()
+    assert find_baseline("linear") == StaticMerge(method="linear")
+    assert find_baseline("linear").label == "Merge (linear)"
+    with pytest.raises(InputError, match=r"no such baseline \(got 'linaer'\)\. Did you mean 'linear'\?"):
+        find_baseline("linaer")
+    with pytest.raises(InputError, match="no such merge method"):
+        StaticMerge(method="nothing")
+    assert not set(baselines) & set(merge_methods)  # else a merge method could not be named

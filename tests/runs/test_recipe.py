@@ -1,0 +1,345 @@
+"""Recipes: what they say is what is run, and whatever is wrong with one is said in one line that names the file and the key."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pomona.control import Fixed, Grasp
+from pomona.data.tasks import ExtractiveQA, Summarization
+from pomona.errors import InputError
+from pomona.importance import Magnitude, Wanda
+from pomona.runs.demo import demo_recipe
+from pomona.runs.recipe import Recipe, TrainRecipe, parse_recipe, read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAST: dict[str, Any] = {"data": {"train": "rows.jsonl"}, "sources": [{"name": "one", "adapter": "adapters/one"}]}
+FULL: dict[str, Any] = {
+    "name": "full",
+    "seed": 3,
+    "model": "someone/model",
+    "device": "cpu",
+    "dtype": "bfloat16",
+    "task": {"name": "extractive_qa", "language": "de", "max_new_tokens": 9},
+    "data": {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"},
+    "splits": {"train": None, "micro_dev": 4, "dev": None, "test": 7},
+    "sources": [
+        {"name": "given", "adapter": "adapters/one", "weight": -0.5},
+        {
+            "name": "trained",
+            "data": {"docstrings": "stdlib", "exclude_docstrings": ["numpy"]},
+            "task": "summarization",
+            "examples": 20,
+            "tuning": {"epochs": 2},
+        },
+    ],
+    "merge": {"method": "svd", "rank": 6},
+    "lora": {"rank": 2, "alpha": 1.5, "target_modules": ["k_proj"]},
+    "tuning": {"learning_rate": 3e-4, "gradient_clip": None, "patience_epochs": 2},
+    "pruning": {"metric": "magnitude", "interval_steps": 2, "forgetting": 0.5},
+    "controller": {"name": "fixed", "prune_ratio": 0.3},
+    "evaluation": {"baselines": ["svd"], "metrics": ["bleu"], "batch_size": 3, "draws": 150},
+}
+
+
+def parsed(*overrides: str, **changes: Any) -> Recipe:
+    return parse_recipe(copy.deepcopy(LEAST) | changes, Recipe, overrides, "the.yaml")
+
+
+def refused(*overrides: str, kind: type[Recipe] | type[TrainRecipe] = Recipe, **changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(copy.deepcopy(LEAST) | changes, kind, overrides, "the.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+def test_defaults() -> None:
+    recipe = parsed()
+    assert (recipe.model, recipe.seed, recipe.dtype) == ("embedded", 0, "float32")
+    assert recipe.controller == Grasp()
+    assert recipe.task == Summarization()
+    assert recipe.pruning.metric == Wanda()
+    assert recipe.merge.method == "concat"
+
+
+def test_components_are_decoded() -> None:
+    recipe = parse_recipe(copy.deepcopy(FULL), Recipe)
+    assert recipe.task == ExtractiveQA(language="de", max_new_tokens=9)
+    assert recipe.controller == Fixed(0.3)
+    assert recipe.pruning.metric == Magnitude()
+    assert recipe.sources[1].task == Summarization()
+    assert recipe.sources[1].tuning.epochs == 2
+    assert recipe.sources[1].tuning.learning_rate == 2e-4
+    assert (recipe.tuning.learning_rate, recipe.tuning.gradient_clip, recipe.tuning.patience_epochs) == (3e-4, None, 2)
+    assert (recipe.splits.train, recipe.splits.test) == (None, 7)
+    assert recipe.sources[0].weight == -0.5
+
+
+@pytest.mark.parametrize("content", [LEAST, FULL], ids=["least", "full"])
+def test_the_resolved_recipe_reads_as_an_equal_one(content: dict[str, Any], tmp_path: Path) -> None:
+    recipe = parse_recipe(copy.deepcopy(content), Recipe)
+    file = tmp_path / "resolved.yaml"
+    file.write_text(recipe.yaml(), encoding="utf-8")
+    again = read_recipe(file, Recipe)
+    assert again == recipe
+    assert again.yaml() == recipe.yaml()
+    assert again.resolved() == yaml.safe_load(recipe.yaml())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**63),
+    name=st.text(min_size=1, max_size=20),
+    rate=st.floats(1e-12, 1e6),
+    weight=st.floats(allow_nan=False, allow_infinity=False),
+    ratio=st.floats(0, 1),
+    micro_dev=st.integers(1, 999),
+)
+def test_any_values_survive_the_round_trip(seed: int, name: str, rate: float, weight: float, ratio: float, micro_dev: int) -> None:
+    recipe = parsed(
+        seed=seed,
+        name=name,
+        tuning={"learning_rate": rate},
+        sources=[{"name": name, "adapter": "a", "weight": weight}],
+        controller={"name": "fixed", "prune_ratio": ratio},
+        splits={"micro_dev": micro_dev},
+    )
+    assert recipe.sources[0].weight == weight
+    assert recipe.tuning.learning_rate == rate
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda file: file.name)
+def test_the_repository_s_recipes_are_sound(file: Path) -> None:
+    kind = Recipe if "sources" in yaml.safe_load(file.read_text(encoding="utf-8")) else TrainRecipe
+    recipe = read_recipe(file, kind)
+    assert parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))), kind) == recipe
+
+
+def test_the_demo_s_recipe_is_the_one_in_recipes() -> None:
+    assert demo_recipe() == read_recipe(ROOT / "recipes" / "demo.yaml", Recipe)
+    assert demo_recipe(["seed=9"]).seed == 9
+
+
+def test_importing_recipes_leaves_transformers_alone() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, pomona.runs.recipe; print('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+# Overrides --------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_every_level() -> None:
+    recipe = parsed(
+        "seed=4",
+        "tuning.epochs=2",
+        "splits.train=null",
+        "sources.0.weight=0.25",
+        "sources.0.name=renamed",
+        "lora.target_modules=[a, b]",
+        "evaluation.baselines=[]",
+        "task.language=fr",
+        "name=a=b",
+        task="summarization",
+    )
+    assert (recipe.seed, recipe.tuning.epochs, recipe.splits.train) == (4, 2, None)
+    assert (recipe.sources[0].weight, recipe.sources[0].name) == (0.25, "renamed")
+    assert recipe.lora.target_modules == ("a", "b")
+    assert recipe.evaluation.baselines == ()
+    assert recipe.name == "a=b"
+
+
+def test_an_override_names_a_component_and_then_its_parameters() -> None:
+    assert parsed("controller=fixed", "controller.prune_ratio=0.3").controller == Fixed(0.3)
+    assert parsed("controller.name=fixed", "controller.prune_ratio=0.3").controller == Fixed(0.3)
+    assert parsed("task.max_new_tokens=5", task="summarization").task == Summarization(max_new_tokens=5)
+    assert parsed("controller.mode=two_pass", controller="grasp").controller == Grasp(mode="two_pass")
+    replaced = parsed("controller={name: fixed, prune_ratio: 1}", controller={"name": "grasp", "interval_steps": 2})
+    assert replaced.controller == Fixed(1.0)
+
+
+def test_a_list_s_item_is_replaced() -> None:
+    assert parsed("evaluation.baselines.1=linear", evaluation={"baselines": ["svd", "concat"]}).evaluation.baselines == (
+        "svd",
+        "linear",
+    )
+
+
+def test_the_last_of_two_overrides_counts() -> None:
+    assert parsed("seed=1", "seed=2").seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("seed", "--set: an override is key=value (got 'seed')"),
+        ("=1", "an override is key=value"),
+        ("sources.1.weight=1", "'1' counts into a list of 1"),
+        ("sources.one.weight=1", "'one' counts into a list of 1"),
+        ("sources.-1.weight=1", "'-1' counts into a list of 1"),
+        ("tuning.epochs=[1", "the value is not YAML"),
+        ("seed=2000-13-45", "the value is not YAML"),
+        ("lora.target_modules.0.name=1", "'0' counts to a value, which has no keys"),
+        ("name.first=x", "name: input should be a valid string"),
+        ("seed..x=1", "seed"),
+    ],
+)
+def test_overrides_that_do_not_fit(override: str, part: str) -> None:
+    assert part in refused(override, lora={"target_modules": ["q"]})
+
+
+# What is wrong ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("sede", "seed"),
+        ("data.trian", "train"),
+        ("splits.microdev", "micro_dev"),
+        ("sources.0.adaptor", "adapter"),
+        ("sources.0.data.docstring", "docstrings"),
+        ("sources.0.tuning.epoch", "epochs"),
+        ("merge.methods", "method"),
+        ("lora.ranks", "rank"),
+        ("tuning.learning_rat", "learning_rate"),
+        ("pruning.interval_step", "interval_steps"),
+        ("evaluation.baseline", "baselines"),
+    ],
+)
+def test_an_unknown_key_at_any_level_names_the_nearest_known_one(key: str, near: str) -> None:
+    message = refused(f"{key}=1")
+    assert message.startswith(f"the.yaml: {key}: unknown key. Did you mean {near!r}? Known: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"task": "sumarization"}, "no such task (got 'sumarization'). Did you mean 'summarization'?"),
+        ({"controller": "grsp"}, "no such controller (got 'grsp'). Did you mean 'grasp'?"),
+        ({"pruning": {"metric": "wnda"}}, "no such importance metric (got 'wnda'). Did you mean 'wanda'?"),
+        ({"merge": {"method": "svdd"}}, "no such merge method (got 'svdd'). Did you mean 'svd'?"),
+        ({"evaluation": {"metrics": ["rouge_l", "blue"]}}, "no such metric (got 'blue'). Did you mean 'bleu'?"),
+        ({"evaluation": {"baselines": ["zeroshot"]}}, "no such baseline (got 'zeroshot'). Did you mean 'zero_shot'?"),
+        ({"task": {"name": "summarization", "langage": "en"}}, "task 'summarization' has no parameter 'langage'. Did you mean"),
+        ({"controller": {"name": "grasp", "candidate": 3}}, "controller 'grasp' has no parameter 'candidate'. Did you mean"),
+        ({"pruning": {"metric": {"name": "wanda", "x": 1}}}, "importance metric 'wanda' has no parameter 'x'"),
+        ({"merge": {"method": "svd", "parameters": {"rnk": 1}}}, "merge method 'svd' has no parameter 'rnk'"),
+        ({"sources": [{"name": "one", "data": {"train": "x"}, "task": "qa"}]}, "no such task (got 'qa')"),
+    ],
+)  # fmt: skip
+def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -> None:
+    message = refused(**changes)
+    assert message.startswith("the.yaml: ")
+    assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "shown"),
+    [
+        ("seed=many", "seed", "(got 'many')"),
+        ("seed=-1", "seed", "(got -1)"),
+        ("name=[a]", "name", "valid string"),
+        ("splits=3", "splits", "(got 3)"),
+        ("splits.test=few", "splits.test", "(got 'few')"),
+        ("splits.test=0", "test", "(got 0)"),
+        ("splits.micro_dev=null", "splits.micro_dev", "(got None)"),
+        ("data=rows.jsonl", "data", "(got 'rows.jsonl')"),
+        ("sources=[]", "sources", "at least 1 item"),
+        ("sources={}", "sources", "valid tuple"),
+        ("sources.0.weight=.nan", "sources.0.weight", "finite number (got nan)"),
+        ("sources.0.weight=.inf", "sources.0.weight", "finite number (got inf)"),
+        ("sources.0.examples=0", "sources.0.examples", "(got 0)"),
+        ("tuning.epochs=1.5", "tuning.epochs", "(got 1.5)"),
+        ("tuning.epochs=0", "tuning.epochs", "must be at least 1 (got 0)"),
+        ("tuning.learning_rate=0", "tuning.learning_rate", "must be above 0 (got 0.0)"),
+        ("tuning.dropout=1", "tuning.dropout", "must be in [0, 1) (got 1.0)"),
+        ("tuning=null", "tuning", "(got None)"),
+        ("lora.alpha=.inf", "lora.alpha", "finite number"),
+        ("lora.rank=0", "lora.rank", "(got 0)"),
+        ("merge.rank=0", "merge.rank", "(got 0)"),
+        ("pruning.forgetting=1.1", "pruning.forgetting", "(got 1.1)"),
+        ("pruning.interval_steps=0", "pruning.interval_steps", "(got 0)"),
+        ("controller=5", "controller", "(got 5)"),
+        ("controller={interval_steps: 2}", "the controller needs a name", "Known: fixed, grasp"),
+        ("controller=fixed", "controller.prune_ratio", "is missing"),
+        ("controller={name: fixed, prune_ratio: 2}", "prune_ratio", "must be in [0, 1] (got 2.0)"),
+        ("controller={name: fixed, prune_ratio: half}", "controller.prune_ratio", "(got 'half')"),
+        ("controller.mode=thrice", "controller.mode", "(got 'thrice')"),
+        ("task.max_new_tokens=0", "max_new_tokens", "(got 0)"),
+        ("task.language=English", "language", "not a language tag (got 'English')"),
+        ("evaluation.draws=10", "evaluation.draws", "(got 10)"),
+        ("dtype=float8", "unknown dtype 'float8'", "float32, bfloat16, float16"),
+    ],
+)
+def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:
+    message = refused(override, task="summarization", controller="grasp")
+    assert message.startswith(f"the.yaml: {field}")
+    assert shown in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"data": {}}, "data: give either `train` (a file) or `docstrings`"),
+        ({"data": {"train": "x", "docstrings": "os"}}, "data: give either `train` (a file) or `docstrings`"),
+        ({"data": {"docstrings": "os", "test": "x"}}, "data: `docstrings` is one pool"),
+        ({"sources": [{"name": "one"}]}, "sources.0: give either `adapter`"),
+        ({"sources": [{"name": "one", "adapter": "x", "data": {"train": "x"}}]}, "sources.0: give either `adapter`"),
+        ({"sources": [{"name": "one", "adapter": "x"}, {"name": "one", "adapter": "y"}]}, "two sources have one name: one, one"),
+        ({"sources": [{"adapter": "x"}]}, "sources.0.name: is missing"),
+    ],
+)
+def test_contradictions(changes: dict[str, Any], part: str) -> None:
+    assert refused(**changes).startswith(f"the.yaml: {part}")
+
+
+@pytest.mark.parametrize("key", ["data", "sources"])
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(InputError, match=f"^the.yaml: {key}: is missing"):
+        parse_recipe({name: value for name, value in LEAST.items() if name != key}, Recipe, (), "the.yaml")
+
+
+def test_a_recipe_to_train_with_is_not_one_to_adapt_with() -> None:
+    assert refused(kind=TrainRecipe).startswith("the.yaml: sources: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"a: [1", "recipe.yaml:1: not YAML"),
+        (b"name: x\nseed: @\n", "recipe.yaml:2: not YAML"),
+        (b"seed: 2000-13-45\n", "recipe.yaml: not YAML"),
+        (b"[" * 5000, "recipe.yaml: not YAML"),
+        (b"name: !!python/object/apply:os.getcwd []\n", "recipe.yaml:1: not YAML"),
+        (b"\xff\xfe", "recipe.yaml: the recipe cannot be read"),
+        (b"", "recipe.yaml: a recipe is a mapping"),
+        (b"- 1\n", "recipe.yaml: a recipe is a mapping"),
+        (b"data: {train: x}\nsources: [{name: a, adapter: b}]\n1: 2\n", "recipe.yaml: 1: keys should be strings"),
+    ],
+)
+def test_files_that_are_no_recipe(content: bytes, part: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_recipe(file, Recipe)
+    assert str(caught.value).startswith(f"{tmp_path}/{part}")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_recipe(tmp_path / "nowhere.yaml", Recipe)
+    with pytest.raises(InputError, match="Is a directory"):
+        read_recipe(tmp_path, Recipe)

@@ -1,0 +1,205 @@
+"""The run folder: what is finished is whole, what stands there is never overwritten by another run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from tests.adapters.builders import Q0, V0, random_factors
+
+from pomona.adapters import Adapter
+from pomona.control import Answer, Grasp
+from pomona.errors import InputError
+from pomona.evaluation.evaluate import Answers
+from pomona.runs.record import RunRecord
+from pomona.runs.store import RunStore
+from pomona.tuning.settings import Fitted
+
+RECIPE = "name: x\n"
+
+
+def record(**changes: object) -> RunRecord:
+    values: dict[str, object] = {
+        "status": "running", "name": "x", "started": "2026-01-01T00:00:00+00:00", "recipe": {}, "environment": {},
+        "fingerprints": {}, "model": "m", "task": "Summarization", "primary_metric": "rouge_l", "splits": {},
+    }  # fmt: skip
+    return RunRecord.model_validate(values | changes)
+
+
+def begun(folder: Path) -> RunStore:
+    store = RunStore(folder, RECIPE, resume=False)
+    store.begin()
+    return store
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_written_before_begin(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "a" / "run", RECIPE, resume=False)
+    assert store.record() is None
+    assert list(tmp_path.iterdir()) == []
+    store.begin()
+    assert files(tmp_path) == {"a/run/recipe.yaml"}
+    assert (tmp_path / "a" / "run" / "recipe.yaml").read_text() == RECIPE
+
+
+def test_an_empty_folder_may_stand_there(tmp_path: Path) -> None:
+    begun(tmp_path)
+    assert files(tmp_path) == {"recipe.yaml"}
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "notes.txt", "sub/.hidden"])
+def test_anything_else_that_stands_there_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=r"already exists\. Give another --output, or --resume") as caught:
+        RunStore(tmp_path, RECIPE, resume=False)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert files(tmp_path) == {name}
+
+
+def test_a_file_in_the_folder_s_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match="already exists"):
+        RunStore(tmp_path / "run", RECIPE, resume=False)
+
+
+def test_resume_needs_a_run_of_the_same_recipe(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="no run to resume"):
+            RunStore(folder, RECIPE, resume=True)
+    begun(tmp_path)
+    with pytest.raises(InputError, match=r"recipe\.yaml: the recipe differs"):
+        RunStore(tmp_path, "name: y\n", resume=True)
+    assert (tmp_path / "recipe.yaml").read_text() == RECIPE
+    resumed = RunStore(tmp_path, RECIPE, resume=True)
+    resumed.begin()
+    assert files(tmp_path) == {"recipe.yaml"}
+
+
+def test_the_record_comes_back_equal(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    first = record(warnings=["ü"], prune_ratio=0.1 + 0.2)
+    store.write_record(first)
+    assert RunStore(tmp_path, RECIPE, resume=True).record() == first
+    second = record(status="done")
+    store.write_record(second)
+    assert store.record() == second
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    store.write_record(record())
+    for broken in ("write_text", "replace"):
+        with mock.patch.object(Path, broken, side_effect=OSError("no space left")), pytest.raises(OSError, match="no space"):
+            store.write_record(record(status="done"))
+        found = store.record()
+        assert found is not None
+        assert found.status == "running"
+    store.write_record(record(status="done"))
+    assert files(tmp_path) == {"recipe.yaml", "record.json"}  # what the broken write left behind is used up
+
+
+def test_predictions_are_whole_or_absent(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+
+    def rows() -> Iterator[Mapping[str, object]]:
+        yield {"id": "a", "text": "é\n\u2028"}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.write_predictions(rows())
+    assert not (tmp_path / "predictions.jsonl").exists()
+    store.write_predictions([{"id": "a", "text": "é\n\u2028"}, {"id": "b"}])
+    raw = (tmp_path / "predictions.jsonl").read_bytes()
+    assert [json.loads(line) for line in raw.splitlines()] == [{"id": "a", "text": "é\n\u2028"}, {"id": "b"}]
+
+
+def test_history_grows_line_by_line_and_begins_again(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    store.clear_history()
+    store.append_event({"kind": "step", "loss": 0.1})
+    store.append_event({"kind": "epoch", "dev_loss": None})
+    assert (tmp_path / "history.jsonl").read_text() == '{"kind": "step", "loss": 0.1}\n{"kind": "epoch", "dev_loss": null}\n'
+    store.clear_history()
+    assert (tmp_path / "history.jsonl").read_text() == ""
+
+
+def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    controller = Grasp(interval_steps=1)
+    state = controller.start(5, 10)
+    losses = [[2.0 + 0.1 * g + 0.01 * n for n in range(4)] for g in range(3)]
+    state = controller.observe(state, 1, [2.0, 2.1, 2.2, 2.3], losses)
+    generator = torch.Generator().manual_seed(1)
+    adapter = Adapter({Q0: random_factors(generator, 4), V0: random_factors(generator, 2)}, "base")
+    answer = Answer(0.3, 0.1, 0.5, flat=True, curve=((0.1, -0.2, -0.3, 0.1), (0.5, 0.0, 0.0, 0.0)))
+    fitted = Fitted(
+        adapter=adapter,
+        epoch=2,
+        dev_loss=1 / 3,
+        answer=answer,
+        control=state,
+        importance={Q0: 0.25, V0: 1e-12},
+        history=[{"kind": "step", "system": "s", "step": 1, "loss": 0.1}],
+        train_seconds=1.5,
+        probe_seconds=0.5,
+        tokens=77,
+    )
+    checkpoint = store.checkpoint("s")
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"the loop's own")
+    assert store.load_trained("s") is None
+    store.save_trained("s", fitted)
+    assert not checkpoint.exists()
+    found = RunStore(tmp_path, RECIPE, resume=True).load_trained("s")
+    assert found is not None
+    loaded, trained = found
+    for name in ("epoch", "dev_loss", "answer", "control", "importance", "history", "train_seconds", "probe_seconds", "tokens"):
+        assert getattr(trained, name) == getattr(fitted, name), name
+    assert trained.ranks == {Q0: 4, V0: 2}
+    for module in adapter:
+        rank = adapter[module].rank
+        assert torch.equal(loaded[module].A[:rank], adapter[module].A)
+        assert torch.equal(loaded[module].B[:, :rank], adapter[module].B)
+        assert not loaded[module].A[rank:].any()
+
+
+def test_a_system_without_its_last_file_is_not_trained(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    generator = torch.Generator().manual_seed(1)
+    fitted = Fitted(Adapter({Q0: random_factors(generator, 2)}), 1, None, None, None, {}, [], 0.0, 0.0, 1)
+    with mock.patch.object(RunStore, "_write", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        store.save_trained("s", fitted)
+    assert store.load_trained("s") is None
+    store.save_trained("s", fitted)
+    found = store.load_trained("s")
+    assert found is not None
+    assert found[1].answer is None
+    assert found[1].control is None
+
+
+def test_answers_come_back_equal(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    assert store.load_answers("zero_shot") is None
+    answers = Answers(("a", "", "\u2028\nß"), (0.1 + 0.2, 1e-300, 3.0), 0.25)
+    store.save_answers("zero_shot", answers)
+    assert store.load_answers("zero_shot") == answers
+    assert store.load_answers("svd") is None
+
+
+def test_the_end_leaves_the_adapter_and_no_checkpoints(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    adapter = Adapter({Q0: random_factors(torch.Generator().manual_seed(1), 2)}, "base")
+    store.save_answers("svd", Answers(("a",), (1.0,), 0.0))
+    store.write_adapter(adapter)
+    store.write_adapter(adapter)  # a run that was killed just then writes it again
+    store.drop_checkpoints()
+    store.drop_checkpoints()
+    assert files(tmp_path) == {"recipe.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}

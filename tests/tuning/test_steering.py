@@ -1,0 +1,283 @@
+"""Rounds, commits and the answer, driven by a controller that follows a script, on a tiny model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from tests.tiny import tiny_adapter, tiny_examples
+
+import pomona.tuning.steering as steering_module
+from pomona.backbone.attach import Attachment, attached
+from pomona.backbone.batches import Encoded, collate
+from pomona.backbone.load import Backbone
+from pomona.backbone.loss import example_losses, token_losses
+from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Round
+from pomona.errors import InputError
+from pomona.importance import Magnitude
+from pomona.pruning import pruned_count
+from pomona.tuning.settings import Pruning
+from pomona.tuning.steering import Steering
+
+MICRO_DEV = tiny_examples(3, seed=20)
+
+
+@dataclass(frozen=True)
+class Scripted(Controller):
+    """Rounds after steps 2 and 4, candidates 0.1 and 0.9; commits what the script says; answers 0.25 at step 5."""
+
+    commits: tuple[float | None, ...] = (0.5, None)
+    settles: int = 5
+    refreshes: bool = True
+
+    def start(self, seed: int, total_steps: int) -> ControllerState:
+        return ControllerState(seed, total_steps, 0.3, 0.1, 0.3)
+
+    def round_due(self, state: ControllerState, step: int) -> bool:
+        return step in (2, 4)
+
+    def settle_step(self, total_steps: int) -> int:
+        return self.settles
+
+    def propose(self, state: ControllerState) -> tuple[float, ...]:
+        return (0.1, 0.9)
+
+    def observe(
+        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+    ) -> ControllerState:
+        committed = self.commits[len(state.rounds)]
+        candidates = tuple(
+            Candidate(p, tuple(row), sum(losses_before) / len(row) - sum(row) / len(row), 0.5)
+            for p, row in zip(self.propose(state), losses, strict=True)
+        )
+        after = state.prune_ratio if committed is None else committed
+        seen = Round(
+            len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, state.mean, 0.1
+        )
+        return replace(state, prune_ratio=after, rounds=(*state.rounds, seen))
+
+    def choose(self, state: ControllerState) -> Answer:
+        return Answer(0.25, 0.1, 0.4, flat=False)
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    @property
+    def refreshes_importance(self) -> bool:
+        return self.refreshes
+
+
+class Run:
+    """A steering at work on real steps of AdamW."""
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        controller: Controller,
+        pruning: Pruning | None = None,
+        micro_dev: Sequence[Encoded] = MICRO_DEV,
+    ) -> None:
+        self.attachment = attachment
+        self.parameters = attachment.parameters()
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.01, weight_decay=0.0)
+        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, micro_dev, 2, 7, 10)
+
+    def step(self, number: int, *, last_of_epoch: bool = False) -> None:
+        batch = collate(tiny_examples(3, seed=number), 0, torch.device("cpu"))
+        self.steering.norms.begin_step()
+        self.steering.norms.begin_batch(batch.content)
+        self.attachment.train(True)
+        token_losses(self.attachment.backbone, batch).sum().backward()
+        self.attachment.train(False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steering.after_step(number, last_of_epoch=last_of_epoch)
+
+    def zeros(self) -> list[int]:
+        return [int((parameter == 0).sum()) for parameter in self.parameters.values()]
+
+    def counts(self, prune_ratio: float) -> list[int]:
+        return [pruned_count(prune_ratio, parameter.numel()) for parameter in self.parameters.values()]
+
+    def values(self) -> dict[str, torch.Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+
+@contextlib.contextmanager
+def running(
+    backbone: Backbone, controller: Controller, pruning: Pruning | None = None, micro_dev: Sequence[Encoded] = MICRO_DEV
+) -> Iterator[Run]:
+    with attached(backbone, [tiny_adapter(backbone, seed=1)]) as attachment:
+        yield Run(attachment, controller, pruning, micro_dev)
+
+
+def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
+    with running(llama, Scripted()) as run:
+        steering = run.steering
+        for step, ratio in ((1, 0.3), (2, 0.3), (3, 0.5), (4, 0.5), (5, 0.5)):
+            run.step(step)
+            assert run.zeros() == run.counts(ratio)
+            assert steering.prune_ratio == ratio
+            assert steering.answer is None
+            if steering.round_due(step):
+                assert step in (2, 4)
+                seen = steering.round(step)
+                assert seen["index"] == step // 2 - 1
+                assert seen["committed"] is (step == 2)
+                assert (seen["prune_ratio_before"], seen["prune_ratio_after"]) == ((0.3, 0.5) if step == 2 else (0.5, 0.5))
+            steering.settle(step)
+        assert steering.answer == Answer(0.25, 0.1, 0.4, flat=False)
+        assert steering.prune_ratio == 0.25
+        assert run.zeros() == run.counts(0.25)
+        assert not steering.round_due(4)
+        run.step(6)
+        assert run.zeros() == run.counts(0.25)
+
+
+def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(llama, Scripted(commits=(None, None))) as run:
+        run.step(1)
+        run.step(2)
+        before = run.values()
+        probed: list[list[int]] = []
+
+        def spy(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:
+            assert list(examples) == MICRO_DEV
+            probed.append(run.zeros())
+            return example_losses(backbone, examples, batch_size)
+
+        monkeypatch.setattr(steering_module, "example_losses", spy)
+        seen = run.steering.round(2)
+        assert probed == [run.counts(0.3), run.counts(0.1), run.counts(0.9)]
+        assert all(torch.equal(value, before[name]) for name, value in run.values().items())
+        assert seen["mask_change"] is None
+        losses = example_losses(llama, MICRO_DEV, 3)
+        assert seen["loss_before"] == pytest.approx(sum(losses) / 3, abs=1e-5)
+        kept = run.steering.control.rounds[0]
+        assert kept.losses_before == pytest.approx(losses, abs=1e-5)
+        assert seen["candidates"] == [
+            {"prune_ratio": p, "reward": pytest.approx(sum(kept.losses_before) / 3 - sum(one.losses) / 3, abs=1e-6), "p_value": 0.5}
+            for p, one in zip((0.1, 0.9), kept.candidates, strict=True)
+        ]
+        assert abs(kept.candidates[1].reward) > 1e-4
+
+
+def test_a_commit_tells_how_many_entries_changed_sides(llama: Backbone) -> None:
+    with running(llama, Scripted(commits=(0.5, 0.2))) as run:
+        run.step(1)
+        run.step(2)
+        masks = {name: value == 0 for name, value in run.values().items()}
+        seen = run.steering.round(2)
+        after = {name: value == 0 for name, value in run.values().items()}
+        changed = sum(int((masks[name] ^ after[name]).sum()) for name in masks)
+        total = sum(mask.numel() for mask in masks.values())
+        assert seen["mask_change"] == pytest.approx(changed / total)
+        assert changed >= sum(run.counts(0.5)) - sum(run.counts(0.3))
+        assert run.zeros() == run.counts(0.5)
+
+
+def test_importance_is_refreshed_each_round_unless_the_controller_says_no(llama: Backbone) -> None:
+    """Between the rounds the kept entries are moved so that their order turns round: only fresh scores see it."""
+    for refreshes in (True, False):
+        with running(llama, Scripted(commits=(0.3, 0.3), refreshes=refreshes), Pruning(Magnitude())) as run:
+            run.step(1)
+            masks = {name: value == 0 for name, value in run.values().items()}
+            with torch.no_grad():
+                for name, parameter in run.parameters.items():
+                    parameter.copy_(torch.where(masks[name], 0.0, 1e-6 * parameter))  # below every stashed value now
+            run.steering.round(2)
+            overlap = sum(int((masks[name] & (value == 0)).sum()) for name, value in run.values().items())
+            assert overlap == (0 if refreshes else sum(run.counts(0.3)))
+
+
+def test_a_given_ratio_is_in_force_from_the_first_step_without_rounds(llama: Backbone) -> None:
+    with running(llama, Fixed(0.4), micro_dev=()) as run:
+        assert run.steering.answer == Answer(0.4, 0.4, 0.4, flat=False)
+        for step in (1, 2, 3):
+            run.step(step)
+            assert run.zeros() == run.counts(0.4)
+            assert not run.steering.round_due(step)
+
+
+def test_reselection_lets_what_was_pruned_compete_again(llama: Backbone) -> None:
+    """ALM's regime: masks follow the weights, since a reset entry may grow again. It has one step to do so, hence the high rate."""
+    with running(llama, Fixed(0.5), micro_dev=()) as run:
+        run.optimizer.param_groups[0]["lr"] = 0.2
+        run.step(1)
+        first = {name: value == 0 for name, value in run.values().items()}
+        for step in range(2, 7):
+            run.step(step)
+        last = {name: value == 0 for name, value in run.values().items()}
+        assert any(not torch.equal(first[name], last[name]) for name in first)
+
+
+def test_between_selections_nothing_is_zeroed_but_the_end_of_an_epoch_is_exact(llama: Backbone) -> None:
+    with running(llama, Fixed(0.5), Pruning(interval_steps=3), micro_dev=()) as run:
+        expected = {1: 0.0, 2: 0.0, 3: 0.5, 4: None, 5: 0.5, 6: 0.5}
+        for step, ratio in expected.items():
+            run.step(step, last_of_epoch=step == 5)
+            if ratio is None:
+                assert sum(run.zeros()) < sum(run.counts(0.5)) // 10  # regrown
+            else:
+                assert run.zeros() == run.counts(ratio)
+
+
+def test_a_metric_that_needs_no_activations_observes_none(llama: Backbone) -> None:
+    with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
+        assert all(layer.observer is None for layer in run.attachment.layers.values())
+    with running(llama, Fixed(0.5), micro_dev=()) as run:
+        assert all(layer.observer is run.steering.norms for layer in run.attachment.layers.values())
+
+
+def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
+    with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
+        run.step(1)
+        for path, mean in run.steering.importance().items():
+            layer = run.attachment.layers[path]
+            A = (layer.A.detach() * layer.scale_R[:, None]).abs()
+            B = layer.B.detach().abs()
+            kept = torch.cat([A[A > 0], B[B > 0]])
+            assert len(kept) == A.numel() + B.numel() - pruned_count(0.5, A.numel()) - pruned_count(0.5, B.numel())
+            assert mean == pytest.approx(float(kept.mean()), rel=1e-6)
+    with running(llama, Fixed(1.0), micro_dev=()) as run:
+        run.step(1)
+        assert set(run.steering.importance().values()) == {0.0}
+
+
+def test_learning_without_micro_dev_examples_is_an_input_error(llama: Backbone) -> None:
+    with pytest.raises(InputError, match=r"^micro_dev: a controller that learns"), running(llama, Scripted(), micro_dev=()):
+        pass
+
+
+@pytest.mark.parametrize("controller", [Scripted(), Scripted(refreshes=False), Fixed(0.5)])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 6])
+def test_what_a_checkpoint_holds_is_enough_to_go_on(llama: Backbone, controller: Controller, stop: int) -> None:
+    def go(run: Run, first: int, last: int) -> None:
+        for step in range(first, last + 1):
+            run.step(step)
+            if run.steering.round_due(step):
+                run.steering.round(step)
+            run.steering.settle(step)
+
+    with running(llama, controller) as run:
+        go(run, 1, stop)
+        factors, optimizer = run.values(), copy.deepcopy(run.optimizer.state_dict())
+        tensors = {name: value.clone() for name, value in run.steering.tensors().items()}
+        values = run.steering.values()
+        go(run, stop + 1, 8)
+        expected, control, answer = run.values(), run.steering.control, run.steering.answer
+    with running(llama, controller) as run:
+        with torch.no_grad():
+            for name, parameter in run.parameters.items():
+                parameter.copy_(factors[name])
+        run.optimizer.load_state_dict(optimizer)
+        run.steering.load(tensors, values)
+        go(run, stop + 1, 8)
+        assert all(torch.equal(value, expected[name]) for name, value in run.values().items())
+        assert run.steering.control == control
+        assert run.steering.answer == answer

@@ -1,0 +1,238 @@
+"""Masks on live parameters against cases worked by hand: one module with A [2, 3] and B [2, 2], scored by magnitude."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pomona.adapters import Factors
+from pomona.backbone.attach import AdaptedLinear, Attachment
+from pomona.backbone.statistics import StreamedNorms
+from pomona.importance import ImportanceMetric, Magnitude, Wanda
+from pomona.pruning import pruned_count
+from pomona.tuning.surgery import Surgeon, select_masks
+
+A_RI = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, 6.0]])
+B_OR = torch.tensor([[0.1, -0.2], [0.3, 0.4]])
+
+
+class Table:
+    """A module on the operating table, with its optimizer."""
+
+    def __init__(
+        self, A: Tensor = A_RI, B: Tensor = B_OR, scaling: float = 1.0, metric: ImportanceMetric | None = None, steps: int = 1
+    ) -> None:
+        layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
+        self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
+        self.norms = StreamedNorms(self.attachment, 1.0)
+        self.A, self.B = layer.A, layer.B
+        self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
+        self.surgeon = Surgeon(self.attachment, metric or Magnitude(), self.norms, self.optimizer)
+        kept = [layer.A.detach().clone(), layer.B.detach().clone()]
+        for _ in range(steps):  # moments of every entry, as a training step leaves them
+            self.step()
+        with torch.no_grad():
+            layer.A.copy_(kept[0])
+            layer.B.copy_(kept[1])
+
+    def step(self) -> None:
+        for parameter in (self.A, self.B):
+            parameter.grad = torch.ones_like(parameter)
+        self.optimizer.step()
+
+    def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+        state = self.optimizer.state[parameter]
+        return state["exp_avg"], state["exp_avg_sq"]
+
+    def masks(self, A: list[list[int]], B: list[list[int]]) -> dict[str, Tensor]:
+        return {"m.A": torch.tensor(A, dtype=torch.bool), "m.B": torch.tensor(B, dtype=torch.bool)}
+
+
+FIRST = ([[1, 1, 0], [0, 0, 0]], [[1, 0], [0, 0]])
+SECOND = ([[0, 1, 1], [0, 0, 0]], [[0, 1], [0, 0]])
+NONE = ([[0, 0, 0], [0, 0, 0]], [[0, 0], [0, 0]])
+
+
+def test_holding_a_mask_zeroes_exactly_its_entries_and_their_moments() -> None:
+    table = Table()
+    changed = table.surgeon.hold(table.masks(*FIRST))
+    assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
+    assert torch.equal(table.B, torch.tensor([[0.0, -0.2], [0.3, 0.4]]))
+    assert changed == 3 / 10
+    for parameter, mask in zip((table.A, table.B), FIRST, strict=True):
+        for moment in table.moments(parameter):
+            assert torch.equal(moment == 0, torch.tensor(mask, dtype=torch.bool))
+
+
+def test_another_mask_revives_what_it_frees_bit_for_bit() -> None:
+    A, B = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), B_OR / 3
+    table = Table(A, B)
+    table.surgeon.hold(table.masks(*FIRST))
+    changed = table.surgeon.hold(table.masks(*SECOND))
+    # A: entry 0 comes back, entry 1 stays, entry 2 goes; B: entry 0 comes back, entry 1 goes.
+    assert changed == 4 / 10
+    assert torch.equal(table.A, A.masked_fill(torch.tensor(SECOND[0], dtype=torch.bool), 0.0))
+    assert torch.equal(table.B, B.masked_fill(torch.tensor(SECOND[1], dtype=torch.bool), 0.0))
+    # A revived entry starts without momentum; one that was never pruned keeps its own.
+    assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, True], [False, False, False]]
+    assert table.surgeon.hold(table.masks(*NONE)) == 3 / 10
+    assert torch.equal(table.A, A)
+    assert torch.equal(table.B, B)
+
+
+def test_the_stash_outlives_training_steps_that_the_mask_forbids() -> None:
+    table = Table()
+    table.surgeon.hold(table.masks(*FIRST))
+    for _ in range(3):
+        table.step()
+        assert table.A[0, 0].item() != 0.0  # the optimizer has moved it
+        table.surgeon.enforce()
+        assert table.A.flatten()[:2].tolist() == [0.0, 0.0]
+        assert table.moments(table.A)[0].flatten()[:2].tolist() == [0.0, 0.0]
+        assert table.moments(table.A)[1].flatten()[:2].tolist() == [0.0, 0.0]
+    grown = table.A.detach().clone()
+    table.surgeon.hold(table.masks(*NONE))
+    assert table.A[0, :2].tolist() == [1.0, -2.0]
+    assert torch.equal(table.A.flatten()[2:], grown.flatten()[2:])
+
+
+def test_scores_see_pruned_entries_at_their_stashed_value() -> None:
+    table = Table()
+    before = table.surgeon.scores()
+    table.surgeon.hold(table.masks(*FIRST))
+    after = table.surgeon.scores()
+    assert torch.equal(before["m.A"], A_RI.abs())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_scores_are_measured_with_the_scaling_in_a() -> None:
+    """y = B (s A x): the hidden norm that scores B includes s, and so must the A that it is the norm of."""
+    table = Table(scaling=3.0, metric=Wanda())
+    table.norms.begin_step()
+    table.norms.begin_batch(torch.ones(1, 1, dtype=torch.bool))
+    table.norms("m", torch.tensor([[[1.0, 2.0, 0.5]]]), torch.tensor([[[10.0, 20.0]]]))
+    scores = table.surgeon.scores()
+    assert torch.equal(scores["m.A"], 3 * A_RI.abs() * torch.tensor([1.0, 2.0, 0.5]))
+    assert torch.equal(scores["m.B"], B_OR.abs() * torch.tensor([10.0, 20.0]))
+
+
+def test_a_trial_shows_the_other_mask_and_leaves_no_trace() -> None:
+    table = Table()
+    table.surgeon.hold(table.masks(*FIRST))
+    stores = [parameter.data_ptr() for parameter in (table.A, table.B)]
+    before = [parameter.detach().clone() for parameter in (table.A, table.B)]
+    moments = [moment.clone() for parameter in (table.A, table.B) for moment in table.moments(parameter)]
+    state = {name: value.clone() for name, value in table.surgeon.state().items()}
+    with table.surgeon.trial(table.masks(*SECOND)):
+        assert table.A.tolist() == [[1.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
+        assert torch.equal(table.B, torch.tensor([[0.1, 0.0], [0.3, 0.4]]))
+    assert all(torch.equal(parameter, value) for parameter, value in zip((table.A, table.B), before, strict=True))
+    assert [parameter.data_ptr() for parameter in (table.A, table.B)] == stores
+    left = [moment for parameter in (table.A, table.B) for moment in table.moments(parameter)]
+    assert all(torch.equal(moment, value) for moment, value in zip(left, moments, strict=True))
+    assert all(torch.equal(value, state[name]) for name, value in table.surgeon.state().items())
+
+
+def test_a_trial_that_raises_leaves_no_trace() -> None:
+    table = Table()
+    table.surgeon.hold(table.masks(*FIRST))
+    before = [parameter.detach().clone() for parameter in (table.A, table.B)]
+
+    def interrupted() -> None:
+        with table.surgeon.trial(table.masks(*SECOND)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(torch.equal(parameter, value) for parameter, value in zip((table.A, table.B), before, strict=True))
+    assert table.surgeon.hold(table.masks(*NONE)) == 3 / 10
+    assert torch.equal(table.A, A_RI)
+
+
+def test_reselect_prunes_the_lowest_as_they_are_now() -> None:
+    """What was pruned competes with what it has grown to, not with its stash."""
+    table = Table()
+    table.surgeon.hold(table.masks(*FIRST))
+    with torch.no_grad():
+        table.A[0, 0] = 9.0  # has grown above all; its stash was 1
+        table.A[0, 1] = 0.5  # has grown, but is the lowest still; its stash was 2
+    table.surgeon.reselect(1 / 3)
+    assert table.A.tolist() == [[9.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
+    assert torch.equal(table.B, torch.tensor([[0.0, -0.2], [0.3, 0.4]]))
+    assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, True], [False, False, False]]
+    table.surgeon.reselect(0.0)  # nothing waits in a stash
+    assert table.A.tolist() == [[9.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(0, 1),
+    st.integers(1, 5),
+    st.integers(1, 7),
+    st.integers(1, 6),
+    st.integers(0, 1000),
+)
+def test_reselect_and_hold_prune_exactly_the_count_of_every_factor(
+    prune_ratio: float, rank: int, in_features: int, out_features: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few different values, so that ties are common; none is zero.
+    A = torch.randint(1, 4, (rank, in_features), generator=generator).float()
+    B = torch.randint(1, 4, (out_features, rank), generator=generator).float()
+    for holding in (False, True):
+        table = Table(A, B)
+        if holding:
+            table.surgeon.hold(select_masks(table.surgeon.scores(), prune_ratio))
+        else:
+            table.surgeon.reselect(prune_ratio)
+        for parameter, start in ((table.A, A), (table.B, B)):
+            zeros = parameter == 0
+            assert int(zeros.sum()) == pruned_count(prune_ratio, parameter.numel())
+            assert torch.equal(parameter[~zeros], start[~zeros])
+            if zeros.any() and not zeros.all():
+                assert start[zeros].max() <= start[~zeros].min()
+
+
+def test_reselect_leaves_the_masks_that_were_handed_in_alone() -> None:
+    table = Table()
+    masks = table.masks(*FIRST)
+    table.surgeon.hold(masks)
+    table.surgeon.reselect(0.0)
+    assert all(torch.equal(masks[name], value) for name, value in table.masks(*FIRST).items())
+
+
+def test_kept_scores_stay_until_a_reselection() -> None:
+    table = Table()
+    table.surgeon.keep_scores()
+    with torch.no_grad():
+        table.A.copy_(A_RI.flip(1))
+    assert torch.equal(table.surgeon.scores()["m.A"], A_RI.abs())
+    table.surgeon.reselect(1 / 6)
+    assert torch.equal(table.A == 0, A_RI.flip(1) == 1.0)
+    assert torch.equal(table.surgeon.scores()["m.A"], table.A.detach().abs())
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_state_goes_through_a_checkpoint(kept: bool) -> None:
+    table, other = Table(), Table()
+    if kept:
+        table.surgeon.keep_scores()
+    table.surgeon.hold(table.masks(*FIRST))
+    with torch.no_grad():
+        other.A.copy_(table.A)
+        other.B.copy_(table.B)
+        other.A[1, 2] = 7.5
+    other.surgeon.load_state({name: value.clone() for name, value in table.surgeon.state().items()})
+    assert float(other.surgeon.scores()["m.A"][1, 2]) == (6.0 if kept else 7.5)
+    assert other.surgeon.hold(other.masks(*NONE)) == 3 / 10
+    assert other.A.tolist() == [[1.0, -2.0, 3.0], [-4.0, 5.0, 7.5]]
+    assert torch.equal(other.B, B_OR)
+
+
+def test_an_optimizer_that_has_not_stepped_yet() -> None:
+    table = Table(steps=0)
+    table.surgeon.hold(table.masks(*FIRST))
+    assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
