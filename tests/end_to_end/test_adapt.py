@@ -24,10 +24,11 @@ from tests.end_to_end.setting import (
     recipe,
     write_recipe,
 )
+from tests.tiny import tiny_adapter, tiny_backbone
 from torch import Tensor
 
 import pomona
-from pomona.adapters import Adapter, read_adapter
+from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import encode
 from pomona.backbone.generate import generate
@@ -307,6 +308,19 @@ def test_a_static_merge_can_be_what_is_trained(folder: Path, trained: Outcome, m
     for module in written:
         for matrix in (written[module].A, written[module].B):
             assert int((matrix == 0).sum()) >= pruned_count(0.25, matrix.numel())
+
+
+def test_a_baseline_that_cannot_merge_the_sources_is_left_out_with_the_reason(folder: Path, trained: Outcome) -> None:
+    write_adapter(tiny_adapter(tiny_backbone(), seed=5, rank=2), folder / "adapters" / "narrow")
+    sources = [{"name": name, "adapter": f"adapters/{name}"} for name in ("alpha", "narrow")]
+    changes = ["tuning.epochs=1", "evaluation.baselines=[linear, svd]", "controller={name: fixed, prune_ratio: 0.5}"]
+    write_recipe(folder / "uneven.yaml", recipe(sources=sources))
+    with inside(folder):
+        done = pomona.adapt(read_recipe("uneven.yaml", Recipe, changes), "uneven")
+    assert done.status == "done"
+    assert list(done.metrics) == list(done.systems) == ["svd", "pomona"]
+    assert done.systems["svd"].rank == 3
+    assert [warning for warning in done.warnings if warning.startswith("the baseline linear is left out: ")]
 
 
 def test_sources_are_trained_once_and_kept(folder: Path, trained: Outcome) -> None:

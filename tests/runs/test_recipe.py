@@ -176,6 +176,12 @@ def test_a_list_s_item_is_replaced() -> None:
     )
 
 
+def test_an_override_can_change_a_parameter_of_a_default_component() -> None:
+    changed = parsed("task.language=ar", "controller.interval_steps=2")
+    assert changed.task == Summarization(language="ar")
+    assert changed.controller == Grasp(interval_steps=2)
+
+
 def test_the_last_of_two_overrides_counts() -> None:
     assert parsed("seed=1", "seed=2").seed == 2
 

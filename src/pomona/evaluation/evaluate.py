@@ -24,6 +24,9 @@ from pomona.tuning.progress import Progress
 LOSS = "loss"
 """Name of the pseudo metric: mean loss of the references' first, nats per token. The only one where lower is better."""
 
+LOSS_BATCH_SIZE = 8
+"""Examples a batch when losses are measured. Nothing is decoded, so there is nothing to gain from many; on a CPU few are faster."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -68,7 +71,7 @@ def answer(
         adapter: None for zero shot.
         examples: what to answer.
         task: how to stop and how to read an answer.
-        batch_size: examples a batch.
+        batch_size: prompts a batch; decoding gains from many.
         max_tokens: longest example when losses are measured.
         progress: told of each batch.
         label: what the progress display calls the system.
@@ -89,7 +92,7 @@ def answer(
         on_batch=progress.advance,
     )
     encoded, _ = encode(examples, backbone.tokenizer, max_tokens)
-    losses = example_losses(backbone, encoded, batch_size)
+    losses = example_losses(backbone, encoded, LOSS_BATCH_SIZE)
     progress.end(f"loss {sum(losses) / len(losses):.3f}")
     return Answers(tuple(map(task.parse, texts)), tuple(losses), time.perf_counter() - started)
 

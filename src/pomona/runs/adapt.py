@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pomona.adapters import Adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Splits
-from pomona.evaluation.baselines import find_baseline
+from pomona.errors import InputError
+from pomona.evaluation.baselines import Baseline, find_baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
 from pomona.runs.environment import environment
@@ -104,17 +105,33 @@ def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | N
     """Every system as an adapter, the main one first trained and last named; each is described in the record."""
     chosen = {name: find_baseline(name) for name in workshop.recipe.evaluation.baselines}
     # Static merges come first: sources that a method cannot merge are found before anything is trained.
-    static = {name: baseline.make(name, workshop) for name, baseline in chosen.items() if not baseline.trains}
+    static = _static_merges(chosen, workshop, record)
     main = workshop.train_main()
     systems: dict[str, Adapter | None] = {}
     for name, baseline in chosen.items():
-        systems[name] = static[name] if name in static else baseline.make(name, workshop)
-        record.systems[name] = SystemDescription(label=baseline.label, description=baseline.description)
+        if name not in static and not baseline.trains:
+            continue
+        systems[name] = adapter = static[name] if name in static else baseline.make(name, workshop)
+        rank = max(adapter[module].rank for module in adapter) if adapter else None
+        record.systems[name] = SystemDescription(label=baseline.label, description=baseline.description, rank=rank)
     systems[MAIN] = main
     record.systems[MAIN] = SystemDescription(
         label="Pomona", description="merged, fine-tuned, and pruned at the ratio that was learned"
     )
     return systems
+
+
+def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
+    """The baselines that need no training; one that cannot merge these sources is left out, and the record says why."""
+    made = {}
+    for name, baseline in chosen.items():
+        if not baseline.trains:
+            try:
+                made[name] = baseline.make(name, workshop)
+            except InputError as error:
+                warning = f"the baseline {name} is left out: {error}"
+                record.warnings += [] if warning in record.warnings else [warning]
+    return made
 
 
 def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, int]:

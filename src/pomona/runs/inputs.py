@@ -139,7 +139,11 @@ def train_cached(
     folder = cache_folder() / "adapters" / key[:32]
     if not folder.exists():
         adapter = train_plain(backbone, chosen, lora, tuning, seed=seed, label=label, progress=progress)
-        write_adapter(adapter, folder)
+        try:
+            write_adapter(adapter, folder)
+        except InputError:
+            if not folder.exists():  # else another run has trained the same one meanwhile
+                raise
     return folder
 
 

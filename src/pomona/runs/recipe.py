@@ -283,7 +283,7 @@ def parse_recipe(content: object, kind: type[R], overrides: Sequence[str] = (), 
     if not isinstance(content, dict):
         raise InputError("a recipe is a mapping of keys to values", file=file, value=content)
     for override in overrides:
-        _override(content, override)
+        _override(content, override, kind)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -292,7 +292,7 @@ def parse_recipe(content: object, kind: type[R], overrides: Sequence[str] = (), 
         raise InputError(str(error), file=file) from error
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _override(content: dict[str, Any], override: str, kind: type[BaseModel]) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError("an override is key=value", field="--set", value=override, mend="Write for example tuning.epochs=2")
@@ -305,8 +305,8 @@ def _override(content: dict[str, Any], override: str) -> None:
                 raise InputError(f"{part!r} counts to a value, which has no keys", field="--set", value=override)
             continue
         if not isinstance(place.get(part), dict | list):
-            named = {"name": place[part]} if isinstance(place.get(part), str) else {}
-            place[part] = named
+            name = place[part] if isinstance(place.get(part), str) else _default_name(kind, part) if place is content else None
+            place[part] = {} if name is None else {"name": name}
         place = place[part]
     try:
         parsed = yaml.safe_load(value)
@@ -316,6 +316,13 @@ def _override(content: dict[str, Any], override: str) -> None:
         place[_position(place, last, override)] = parsed
     else:
         place[last] = parsed
+
+
+def _default_name(kind: type[BaseModel], key: str) -> str | None:
+    """The name of the component that stands at a key by default: `task.language=fr` changes the default task."""
+    default = kind.model_fields[key].default if key in kind.model_fields else None
+    registries: tuple[Registry[Any], ...] = (tasks, controllers, importance_metrics)
+    return next((name for registry in registries for name in registry if registry[name] is type(default)), None)
 
 
 def _position(place: list[Any], part: str, override: str) -> int:
