@@ -172,8 +172,8 @@ class _Loop:
             self.course.probe_seconds += time.perf_counter() - started
             self._tell("round", **seen)
             self.progress.ratio(steering.prune_ratio)
-        if steering:
-            steering.settle(step)
+        if steering and steering.settle(step):
+            self.progress.ratio(steering.prune_ratio)
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""

@@ -115,11 +115,13 @@ class Steering:
             "mask_change": mask_change,
         }
 
-    def settle(self, step: int) -> None:
-        """At `settle_step` the controller answers, and its ratio is in force from here on."""
-        if self.answer is None and step == self.settle_step:
-            self.answer = self._controller.choose(self.control)
-            self._surgeon.hold(select_masks(self._surgeon.scores(), self.answer.prune_ratio))
+    def settle(self, step: int) -> bool:
+        """At `settle_step` the controller answers, and its ratio is in force from here on; whether that was now."""
+        if self.answer is not None or step != self.settle_step:
+            return False
+        self.answer = self._controller.choose(self.control)
+        self._surgeon.hold(select_masks(self._surgeon.scores(), self.answer.prune_ratio))
+        return True
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""
