@@ -38,7 +38,7 @@ bench: $(READY)  ## ratios against peers measured in the same run (long)
 	$(RUN)/python -m benchmarks
 
 docs: $(READY)  ## build the site into site/
-	$(RUN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 lock: $(UV)  ## resolve the locked requirement files again
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from pomona.merging.merge import merge
     from pomona.runs.adapt import adapt
     from pomona.runs.evaluate import evaluate
-    from pomona.runs.recipe import Recipe, read_recipe
+    from pomona.runs.read_recipe import read_recipe
+    from pomona.runs.recipe import Recipe
     from pomona.runs.record import RunRecord
 
 __all__ = [
@@ -35,7 +36,7 @@ _HOME = {
     "evaluate": "pomona.runs.evaluate",
     "merge": "pomona.merging.merge",
     "read_adapter": "pomona.adapters",
-    "read_recipe": "pomona.runs.recipe",
+    "read_recipe": "pomona.runs.read_recipe",
     "write_adapter": "pomona.adapters",
 }
 

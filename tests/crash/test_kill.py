@@ -29,7 +29,8 @@ from tests.end_to_end.setting import (
 
 from pomona.errors import InputError
 from pomona.runs.adapt import adapt
-from pomona.runs.recipe import Recipe, read_recipe
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
 
 CHANGES: dict[str, Any] = {
     "name": "long",

@@ -20,7 +20,8 @@ from pomona.adapters import Adapter, Factors
 from pomona.cli.main import app
 from pomona.control import controllers
 from pomona.merging import merge, merge_methods
-from pomona.runs.recipe import Recipe, TrainRecipe, parse_recipe
+from pomona.runs.read_recipe import parse_recipe
+from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord
 
 ROOT = Path(__file__).parents[2]

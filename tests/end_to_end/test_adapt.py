@@ -36,7 +36,8 @@ from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example
 from pomona.pruning import pruned_count
 from pomona.runs.inputs import read_splits
-from pomona.runs.recipe import Recipe, read_recipe
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 
 BASELINES = ["zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune"]

@@ -16,7 +16,8 @@ from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
 from pomona.importance import Magnitude, Wanda
 from pomona.runs.demo import demo_recipe
-from pomona.runs.recipe import Recipe, TrainRecipe, parse_recipe, read_recipe
+from pomona.runs.read_recipe import parse_recipe, read_recipe
+from pomona.runs.recipe import Recipe, TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST: dict[str, Any] = {"data": {"train": "rows.jsonl"}, "sources": [{"name": "one", "adapter": "adapters/one"}]}

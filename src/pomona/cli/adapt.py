@@ -19,7 +19,8 @@ def adapt(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as one JSON object.")] = False,
 ) -> None:
     """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report."""
-    from pomona.runs.recipe import Recipe, read_recipe
+    from pomona.runs.read_recipe import read_recipe
+    from pomona.runs.recipe import Recipe
 
     read = read_recipe(recipe, Recipe, overrides or [])
     if dry_run:

@@ -34,7 +34,8 @@ def evaluate(
     dtype = "float32"
     if recipe is not None:
         from pomona.runs.inputs import read_splits
-        from pomona.runs.recipe import Recipe, read_recipe
+        from pomona.runs.read_recipe import read_recipe
+        from pomona.runs.recipe import Recipe
 
         read = read_recipe(recipe, Recipe)
         chosen, rows = read.task, read_splits(read).test

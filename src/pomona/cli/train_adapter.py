@@ -17,7 +17,8 @@ def train_adapter(
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
 ) -> None:
     """Train a plain LoRA on one task: a source or a target adapter."""
-    from pomona.runs.recipe import TrainRecipe, read_recipe
+    from pomona.runs.read_recipe import read_recipe
+    from pomona.runs.recipe import TrainRecipe
     from pomona.runs.train_adapter import train_adapter as train
     from pomona.tuning.progress import Display
 

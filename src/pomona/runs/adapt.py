@@ -64,21 +64,7 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
     if cut:
         warnings.append(f"{cut} prompts were longer than tuning.max_tokens = {recipe.tuning.max_tokens} and lost their beginning")
     store.begin()
-    if record is None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = RunRecord(
-            status="running",
-            name=recipe.name,
-            started=now,
-            recipe=recipe.resolved(),
-            environment=environment(),
-            fingerprints={},
-            model=backbone.name,
-            task=type(recipe.task).__name__,
-            primary_metric=_metric_names(recipe)[0],
-            splits={},
-            warnings=warnings,
-        )
+    record = record or _new_record(recipe, backbone, warnings)
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
@@ -99,6 +85,23 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         record.status = "done"
     store.drop_checkpoints()
     return record
+
+
+def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunRecord:
+    """The record of a run that has only begun."""
+    return RunRecord(
+        status="running",
+        name=recipe.name,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        recipe=recipe.resolved(),
+        environment=environment(),
+        fingerprints={},
+        model=backbone.name,
+        task=type(recipe.task).__name__,
+        primary_metric=_metric_names(recipe)[0],
+        splits={},
+        warnings=warnings,
+    )
 
 
 def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:

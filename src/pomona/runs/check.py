@@ -8,7 +8,8 @@ from pomona.adapters import Finding
 from pomona.backbone.load import load_backbone
 from pomona.errors import InputError
 from pomona.runs.inputs import check_sources, read_splits
-from pomona.runs.recipe import Recipe, read_recipe
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
 
 
 def check_recipe(path: Path | str) -> list[Finding]:

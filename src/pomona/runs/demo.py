@@ -7,7 +7,8 @@ from importlib.resources import files
 
 import yaml
 
-from pomona.runs.recipe import Recipe, parse_recipe
+from pomona.runs.read_recipe import parse_recipe
+from pomona.runs.recipe import Recipe
 
 
 def demo_recipe(overrides: Sequence[str] = ()) -> Recipe:
