@@ -68,7 +68,7 @@ def peft_config(**changes: object) -> dict[str, object]:
         "peft_version": "0.21.0",
         "r": 4,
         "rank_pattern": {},
-        "target_modules": ["q_proj", "v_proj"],
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,
@@ -83,6 +83,18 @@ def peft_tensors(ranks: Mapping[str, int] | None = None, in_features: int = 12, 
         tensors[f"base_model.model.{module}.lora_A.weight"] = torch.randn(rank, in_features, generator=generator)
         tensors[f"base_model.model.{module}.lora_B.weight"] = torch.randn(out_features, rank, generator=generator)
     return tensors
+
+
+def embedding_tensors(
+    module: str = "model.embed_tokens", rank: int = 4, vocabulary: int = 30, hidden: int = 12
+) -> dict[str, Tensor]:
+    """As peft 0.21 writes them: no `.weight`, A for one-hot rows, and a copy of the frozen weight."""
+    generator = torch.Generator().manual_seed(6)
+    return {
+        f"base_model.model.{module}.lora_embedding_A": torch.randn(rank, vocabulary, generator=generator),
+        f"base_model.model.{module}.lora_embedding_B": torch.randn(hidden, rank, generator=generator),
+        f"base_model.model.{module}.base_layer.weight": torch.randn(vocabulary, hidden, generator=generator),
+    }
 
 
 def write_folder(path: Path, tensors: dict[str, Tensor] | None = None, config: dict[str, object] | None = None) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.adapters.builders import Q0, V0, peft_tensors, random_adapter, write_folder
+from tests.adapters.builders import Q0, V0, embedding_tensors, peft_config, peft_tensors, random_adapter, write_folder
 
 from pomona.adapters import Adapter, check_compatible, read_adapter
 from pomona.errors import InputError
@@ -18,7 +18,7 @@ def test_shapes_that_contradict_each_other() -> None:
     other = Adapter(random_adapter(1, in_features=13).factors, provenance={"path": "b"})
     with pytest.raises(InputError) as caught:
         check_compatible([random_adapter(0), other])
-    problem = "adapts a weight of 20 x 13 (out x in), but adapter 1 one of 20 x 12 (out x in)"
+    problem = "adapts a weight of 20 x 13 (out x in), but adapter 1 adapts a weight of 20 x 12 (out x in)"
     assert str(caught.value) == f"b: {Q0}: {problem}. Merge adapters of one base model only."
 
 
@@ -53,3 +53,37 @@ def test_folders_are_checked_without_reading_tensors(tmp_path: Path) -> None:
         matrix.fill_(float("nan"))  # any read would raise
     adapter = read_adapter(write_folder(tmp_path / "a", tensors))
     assert check_compatible([adapter], dict.fromkeys(adapter, (20, 12))) == []
+
+
+def embedding_adapter(path: Path, vocabulary: int = 30) -> Adapter:
+    config = peft_config(target_modules=["embed_tokens"])
+    return read_adapter(write_folder(path, embedding_tensors(vocabulary=vocabulary), config))
+
+
+def test_vocabularies_that_contradict_each_other(tmp_path: Path) -> None:
+    adapters = [embedding_adapter(tmp_path / "a"), embedding_adapter(tmp_path / "b", 32)]
+    with pytest.raises(InputError) as caught:
+        check_compatible(adapters)
+    has = f"adapts an embedding of 32 x 12 (vocabulary x hidden), but {tmp_path / 'a'} adapts an embedding of 30 x 12"
+    assert str(caught.value).startswith(f"{tmp_path / 'b'}: model.embed_tokens: {has} (vocabulary x hidden). Merge")
+
+
+def test_an_embedding_is_not_a_linear_module_of_the_same_numbers() -> None:
+    linear = random_adapter(0, modules=["model.embed_tokens"])
+    embedding = Adapter(linear.factors, embeddings=frozenset(linear))
+    with pytest.raises(InputError, match=r"adapter 2: model\.embed_tokens: adapts an embedding of 12 x 20 .* a weight of 20 x 12"):
+        check_compatible([linear, embedding])
+
+
+def test_an_embedding_cannot_be_attached_to_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.embed_tokens: adapts an embedding, and only factors of linear modules can be"):
+        check_compatible([embedding_adapter(tmp_path / "a")], {"model.embed_tokens": (12, 30)})
+
+
+def test_what_reading_had_to_say_is_passed_on(tmp_path: Path) -> None:
+    adapter = embedding_adapter(tmp_path / "a")
+    (warning,) = check_compatible([adapter])
+    assert warning == f"{tmp_path / 'a'}: {adapter.provenance['warnings'][0]}"  # type: ignore[index]
+    assert "copies of the base model's own weights at model.embed_tokens are left out" in warning
+    merged = Adapter(random_adapter(0).factors, provenance={"warnings": ["of a merge"]})
+    assert check_compatible([merged]) == []

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.adapters.builders import Q0, Q1, V0, peft_config, peft_tensors, random_adapter, write_folder
+from tests.adapters.builders import Q0, Q1, V0, embedding_tensors, peft_config, peft_tensors, random_adapter, write_folder
 
-import pomona.adapters.folder as folder_module
+import pomona.adapters.write as write_module
 from pomona.adapters import Adapter, Factors, check_finite, read_adapter, write_adapter
 from pomona.errors import InputError, PomonaError
+from pomona.merging import merge
 
 
 def test_round_trip_is_bit_identical_in_fp32(tmp_path: Path) -> None:
@@ -79,7 +80,10 @@ def test_patterns_and_rslora(tmp_path: Path) -> None:
     # The first pattern that matches wins, and `q_proj` matches by a suffix of whole path parts only.
     ranks = {Q0: 2, "model.layers.0.self_attn.my_q_proj": 4, Q1: 3}
     config = peft_config(
-        rank_pattern={"layers.1.self_attn.q_proj": 3, "q_proj": 2}, alpha_pattern={r".*\.1\..*": 12}, use_rslora=True
+        target_modules=["q_proj", "my_q_proj"],
+        rank_pattern={"layers.1.self_attn.q_proj": 3, "q_proj": 2},
+        alpha_pattern={r".*\.1\..*": 12},
+        use_rslora=True,
     )
     adapter = read_adapter(write_folder(tmp_path / "a", peft_tensors(ranks), config))
     assert {module: adapter[module].scaling for module in adapter} == pytest.approx(
@@ -95,6 +99,116 @@ def test_plain_scaling_is_alpha_over_r(tmp_path: Path) -> None:
 def test_unknown_and_old_config_fields_are_tolerated(tmp_path: Path) -> None:
     config = peft_config(revision=None, enable_lora=None, merge_weights=False, a_field_of_the_future={"x": 1})
     assert len(read_adapter(write_folder(tmp_path / "a", config=config))) == 4
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], r".*\.self_attn\.[qv]_proj", "all-linear", None])
+def test_a_config_of_peft_0_3(tmp_path: Path, targets: object) -> None:
+    """Its fields, as it wrote them: no patterns, no flags of later years, nulls."""
+    config = {
+        "base_model_name_or_path": "base",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "lora_alpha": 16,
+        "lora_dropout": 0.05,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": 4,
+        "revision": None,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+    }
+    adapter = read_adapter(write_folder(tmp_path / "a", config=config))
+    assert [adapter[module].scaling for module in adapter] == [4.0] * 4
+    assert adapter.provenance["warnings"] == []
+
+
+def test_null_stands_for_every_field_that_may_be_missing(tmp_path: Path) -> None:
+    empty = ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out", "megatron_config", "exclude_modules")
+    config = peft_config(**dict.fromkeys(empty), base_model_name_or_path=None, bias=None, ensure_weight_tying=None)
+    adapter = read_adapter(write_folder(tmp_path / "a", config=config))
+    assert [adapter[module].scaling for module in adapter] == [2.0] * 4
+    assert adapter.base_model is None
+
+
+def test_an_adapter_in_the_only_subfolder_is_read(tmp_path: Path) -> None:
+    inner = write_folder(tmp_path / "outer" / "default")
+    (tmp_path / "outer" / "README.md").write_text("notes")
+    write_folder(tmp_path / "outer" / ".default.1234.partial")
+    adapter = read_adapter(tmp_path / "outer")
+    assert adapter.provenance["path"] == str(inner)
+    assert adapter.fingerprint() == read_adapter(inner).fingerprint()
+
+
+def test_a_folder_that_is_an_adapter_is_read_before_those_in_it(tmp_path: Path) -> None:
+    write_folder(tmp_path / "outer")
+    write_folder(tmp_path / "outer" / "other", peft_tensors({Q0: 4}))
+    assert len(read_adapter(tmp_path / "outer")) == 4
+
+
+def test_several_adapters_in_subfolders_are_named(tmp_path: Path) -> None:
+    for name in ("german", "czech"):
+        write_folder(tmp_path / "outer" / name)
+    with pytest.raises(InputError, match=r"outer: holds 2 adapters: czech, german\. Give one of them: .*outer/german\."):
+        read_adapter(tmp_path / "outer")
+
+
+EMBEDDING = "model.embed_tokens"
+
+
+def test_embedding_factors_and_the_copy_beside_them(tmp_path: Path) -> None:
+    tensors = {**peft_tensors({Q0: 4}), **embedding_tensors(vocabulary=30, hidden=12)}
+    tensors[f"base_model.model.{EMBEDDING}.base_layer.weight"].fill_(math.nan)  # it is never read
+    config = peft_config(target_modules=["q_proj", "embed_tokens"])
+    adapter = read_adapter(write_folder(tmp_path / "a", tensors, config))
+    check_finite(adapter)
+    assert adapter.modules == (EMBEDDING, Q0)
+    assert adapter.embeddings == {EMBEDDING}
+    A, B = (tensors[f"base_model.model.{EMBEDDING}.lora_embedding_{side}"] for side in "AB")
+    torch.testing.assert_close(adapter.delta(EMBEDDING), 2 * B @ A)
+    assert adapter.delta(EMBEDDING).shape == (12, 30)
+    (warning,) = adapter.provenance["warnings"]  # type: ignore[misc]
+    assert warning.startswith(f"the copies of the base model's own weights at {EMBEDDING} are left out; if tokens were added")
+
+    write_adapter(adapter, tmp_path / "b")
+    assert set(load_file(tmp_path / "b" / "adapter_model.safetensors")) == {key for key in tensors if "base_layer" not in key}
+    again = read_adapter(tmp_path / "b")
+    assert again.embeddings == {EMBEDDING}
+    assert again.provenance["warnings"] == []
+    torch.testing.assert_close(again.delta(EMBEDDING), adapter.delta(EMBEDDING))
+
+
+def test_a_head_adapted_with_its_embedding(tmp_path: Path) -> None:
+    """Its copy is [out, in] as any linear weight, and it comes last."""
+    head = {f"base_model.model.lm_head.lora_{side}.weight": torch.ones(shape) for side, shape in (("A", (4, 12)), ("B", (30, 4)))}
+    tensors = {**head, "base_model.model.lm_head.base_layer.weight": torch.zeros(30, 12), **embedding_tensors()}
+    config = peft_config(target_modules=["lm_head", "embed_tokens"])
+    adapter = read_adapter(write_folder(tmp_path / "a", tensors, config))
+    assert adapter.modules == (EMBEDDING, "lm_head")
+    assert adapter.embeddings == {EMBEDDING}
+
+
+def test_weight_tying_without_the_heads_factors_is_a_warning(tmp_path: Path) -> None:
+    config = peft_config(target_modules=["embed_tokens"], ensure_weight_tying=True)
+    adapter = read_adapter(write_folder(tmp_path / "a", embedding_tensors(), config))
+    assert "ensure_weight_tying is on but the file has no factors of the head" in str(adapter.provenance["warnings"])
+
+
+def test_experts_come_by_number(tmp_path: Path) -> None:
+    prefix = "model.layers.1.block_sparse_moe.experts"
+    names = [f"{prefix}.{expert}.{side}" for expert in (0, 2, 10) for side in ("w1", "w2", "w3")]
+    config = peft_config(target_modules=["w1", "w2", "w3"])
+    adapter = read_adapter(write_folder(tmp_path / "a", peft_tensors(dict.fromkeys(reversed(names), 4)), config))
+    assert list(adapter) == names
+    merged = merge([adapter, adapter], method="concat", weights=[1.0, -0.5])
+    write_adapter(merged, tmp_path / "b")
+    again = read_adapter(tmp_path / "b")
+    assert list(again) == names
+    for name in names:
+        torch.testing.assert_close(again.delta(name), 0.5 * adapter.delta(name), rtol=1e-5, atol=1e-5)
 
 
 def test_modules_come_in_the_models_order(tmp_path: Path) -> None:
@@ -158,7 +272,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module, "save_file", full)
+    monkeypatch.setattr(write_module, "write_tensors", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_adapter(random_adapter(0), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -4,25 +4,27 @@ import json
 from pathlib import Path
 
 import typer
-from tests.adapters.builders import peft_config, write_folder
+from tests.adapters.builders import Q0, peft_config, peft_tensors, write_folder
 from typer.testing import CliRunner
 
 from pomona.cli.check import check
+from pomona.errors import InputError
 
 app = typer.Typer()
 app.command()(check)
 RUNNER = CliRunner()
+CONFIG = peft_config(target_modules=["q_proj", "v_proj"])
 
 
 def test_good_adapters(tmp_path: Path) -> None:
-    folders = [str(write_folder(tmp_path / name)) for name in "ab"]
+    folders = [str(write_folder(tmp_path / name, config=CONFIG)) for name in "ab"]
     result = RUNNER.invoke(app, folders)
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [f"ok: {folder}: 4 modules, all values finite, trained on base" for folder in folders]
 
 
 def test_an_error_is_exit_two_and_every_finding_is_told(tmp_path: Path) -> None:
-    good, bad = write_folder(tmp_path / "good"), write_folder(tmp_path / "bad", config=peft_config(use_dora=True))
+    good, bad = write_folder(tmp_path / "good", config=CONFIG), write_folder(tmp_path / "bad", config=peft_config(use_dora=True))
     result = RUNNER.invoke(app, [str(bad), str(good)])
     assert result.exit_code == 2
     lines = result.stdout.splitlines()
@@ -31,3 +33,25 @@ def test_an_error_is_exit_two_and_every_finding_is_told(tmp_path: Path) -> None:
     told = json.loads(RUNNER.invoke(app, [str(bad), str(good), "--json"]).stdout)
     assert told["ok"] is False
     assert [finding["level"] for finding in told["findings"]] == ["error", "ok"]
+
+
+def test_base_and_programs(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", peft_tensors({Q0: 600}), peft_config(r=600, target_modules=["q_proj"]))
+    alone = RUNNER.invoke(app, [str(folder)])
+    assert alone.exit_code == 0
+    assert [line.partition(":")[0] for line in alone.stdout.splitlines()] == ["ok", "warning"]
+    asked = RUNNER.invoke(app, [str(folder), "--base", str(tmp_path / "none"), "--for", "vllm", "--for", "peft"])
+    assert asked.exit_code == 2
+    assert asked.stdout.splitlines() == [
+        f"ok: {folder}: 1 modules, all values finite, trained on base",
+        f"error: {tmp_path / 'none'}: no such folder. Give the base model's folder, with config.json and its safetensors files.",
+        f"error: {folder}: vllm will not load it: it has rank 600, and vLLM takes at most 512. Give --rank 512.",
+        f"ok: {folder}: peft will load it, exported with --for peft",
+    ]
+
+
+def test_a_recipe_alone_has_no_base_or_program_of_its_own(tmp_path: Path) -> None:
+    for option in (("--base", "model"), ("--for", "peft")):
+        result = RUNNER.invoke(app, [str(tmp_path / "recipe.yaml"), *option])
+        assert isinstance(result.exception, InputError)
+        assert str(result.exception).startswith(f"{option[0]}: is about adapters, and only recipes are given.")

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tests.adapters.builders import exact_delta, random_adapter
+from tests.adapters.builders import Q0, Q1, V0, V1, exact_delta, random_adapter
 from typer.testing import CliRunner
 
 from pomona.adapters import read_adapter, write_adapter
 from pomona.cli.merge import merge
 from pomona.errors import InputError
+from pomona.merging import merge as merge_adapters
 
 app = typer.Typer()
 app.command()(merge)
@@ -59,10 +60,57 @@ def test_existing_output_needs_force(folders: list[str], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("weights", "part"), [("1,x", "with commas between"), ("1", "2 adapters need 2 weights"), ("nan,1", "finite")]
+    ("weights", "part"),
+    [
+        ("1,x", r"weights[1]: must be a number (got 'x')"),
+        ("1,{", "--weights: cannot be read"),
+        ("1", "2 adapters need 2 weights"),
+        ("nan,1", "finite"),
+        ("1,[{filter: nowhere, value: 1}]", "no entry's filter matches a module"),
+    ],
 )
 def test_bad_weights(folders: list[str], tmp_path: Path, weights: str, part: str) -> None:
     result = RUNNER.invoke(app, [*folders, "--weights", weights, "--output", str(tmp_path / "c")])
+    assert isinstance(result.exception, InputError)
+    assert part in str(result.exception)
+    assert not (tmp_path / "c").exists()
+
+
+def test_weights_by_depth_and_by_module(folders: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "c"
+    weights = "[0,1],[{filter: q_proj, value: 0.5}, {value: -1}]"
+    result = RUNNER.invoke(app, [*folders, "--method", "concat", "--weights", weights, "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    merged, sources = read_adapter(output), [read_adapter(folder) for folder in folders]
+    expected = {Q0: (0.0, 0.5), V0: (0.0, -1.0), Q1: (1.0, 0.5), V1: (1.0, -1.0)}
+    for module, used in expected.items():
+        torch.testing.assert_close(merged[module].delta(torch.float64), exact_delta(sources, used, module), rtol=1e-6, atol=1e-6)
+
+
+def test_parameters_and_dtype(folders: list[str], tmp_path: Path) -> None:
+    command = [*folders, "--method", "ties", "--set", "density=1e-1", "--set", "on=factors", "--dtype", "bfloat16", "--json"]
+    result = RUNNER.invoke(app, [*command, "--output", str(tmp_path / "c")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["parameters"] == {"density": 0.1, "on": "factors"}
+    merged = read_adapter(tmp_path / "c")
+    assert {merged[module].A.dtype for module in merged} == {torch.bfloat16}
+    exact = merge_adapters([read_adapter(folder) for folder in folders], "ties", density=0.1, on="factors")
+    assert torch.equal(merged[Q0].B, exact[Q0].B.to(torch.bfloat16))
+    assert json.loads((tmp_path / "c" / "pomona.json").read_text())["method"] == "ties"
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--set", "densty=1", "--method", "ties"], "Did you mean 'density'"),
+        (["--set", "density=2", "--method", "ties"], "density: must be in (0, 1] (got 2)"),
+        (["--set", "density=-1e-3", "--method", "ties"], "density: must be in (0, 1] (got -0.001)"),
+        (["--set", "rank=3"], "no parameter 'rank'"),
+        (["--dtype", "int8"], "--dtype"),
+    ],
+)
+def test_bad_parameters(folders: list[str], tmp_path: Path, options: list[str], part: str) -> None:
+    result = RUNNER.invoke(app, [*folders, *options, "--output", str(tmp_path / "c")])
     assert isinstance(result.exception, InputError)
     assert part in str(result.exception)
     assert not (tmp_path / "c").exists()

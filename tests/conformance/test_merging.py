@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from tests.adapters.builders import Q0, Q1, V0, V1, exact_delta, random_adapter
+from tests.adapters.builders import Q0, Q1, V0, V1, random_adapter
 
-from pomona.adapters import Adapter, Factors
+from pomona.adapters import Adapter, Factors, read_adapter, write_adapter
+from pomona.errors import InputError
 from pomona.merging import merge, merge_methods
 
 METHODS = pytest.mark.parametrize("method", list(merge_methods))
+ALONE = pytest.mark.parametrize("method", [name for name in merge_methods if merge_methods[name].identity is not None])
 
 
 def close(merged: Adapter, expected: Adapter, factor: float = 1.0) -> None:
@@ -18,6 +23,13 @@ def close(merged: Adapter, expected: Adapter, factor: float = 1.0) -> None:
         want = factor * expected[module].delta(torch.float64)
         got = merged[module].delta(torch.float64)
         assert (got - want).norm() <= 2e-6 * want.norm(), module
+
+
+def alone(method: str) -> dict[str, Any]:
+    """The parameters under which the method leaves one adapter as it is."""
+    parameters = merge_methods[method].identity
+    assert parameters is not None
+    return dict(parameters)
 
 
 @METHODS
@@ -42,36 +54,81 @@ def test_result_is_fp32_with_scaling_one_and_inputs_stay(method: str, dtype: tor
 @METHODS
 def test_permuting_adapters_with_their_weights_changes_nothing(method: str) -> None:
     adapters = [random_adapter(seed, scaling=0.5 + seed) for seed in (1, 2, 3)]
-    weights = [0.3, 1.0, 0.8]
+    weights = [0.3, 1.0, -0.8]
     close(merge(adapters[::-1], method, weights[::-1]), merge(adapters, method, weights))
+    order = (1, 2, 0)
+    close(merge([adapters[i] for i in order], method, [weights[i] for i in order]), merge(adapters, method, weights))
 
 
-@METHODS
+@ALONE
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (1.0, 0.0, 0.0)])
 def test_weights_one_and_zero_give_the_first_delta(method: str, weights: tuple[float, ...]) -> None:
     adapters = [random_adapter(seed, scaling=0.5 + seed) for seed in range(len(weights))]
-    close(merge(adapters, method, weights), adapters[0])
+    close(merge(adapters, method, weights, **alone(method)), adapters[0])
 
 
 @METHODS
+def test_an_adapter_of_weight_zero_takes_no_part(method: str) -> None:
+    one, two, other = (random_adapter(seed, scaling=0.5 + seed) for seed in range(3))
+    with_it = merge([one, other, two], method, [0.7, 0.0, 1.0])
+    without = merge([one, two], method, [0.7, 1.0])
+    assert with_it.fingerprint() == without.fingerprint()
+
+
+@METHODS
+def test_weights_that_are_all_zero_give_no_update(method: str) -> None:
+    adapters = [random_adapter(seed) for seed in (1, 2)]
+    merged = merge(adapters, method, [0.0, 0.0])
+    assert all(merged.delta(module).count_nonzero() == 0 for module in merged)
+
+
+@ALONE
 def test_one_adapter_is_itself(method: str) -> None:
     adapter = random_adapter(1, scaling=3.0)
-    close(merge([adapter], method), adapter)
+    close(merge([adapter], method, **alone(method)), adapter)
+
+
+@ALONE
+def test_a_weight_of_minus_one_turns_one_adapter_round(method: str) -> None:
+    adapter = random_adapter(1, scaling=3.0)
+    close(merge([adapter], method, [-1.0], **alone(method)), adapter, -1.0)
 
 
 @METHODS
 @pytest.mark.parametrize("factor", [0.25, 3.0])
 def test_scaling_all_weights_scales_the_delta(method: str, factor: float) -> None:
     adapters = [random_adapter(seed) for seed in (1, 2)]
-    close(merge(adapters, method, [factor, 0.5 * factor]), merge(adapters, method, [1.0, 0.5]), factor)
+    close(merge(adapters, method, [factor, -0.5 * factor]), merge(adapters, method, [1.0, -0.5]), factor)
 
 
 @METHODS
-def test_rank_one_and_rank_above_the_sides(method: str) -> None:
+def test_rank_one(method: str) -> None:
     ones = [random_adapter(seed, rank=1) for seed in (1, 2)]
     assert 1 <= max(one.rank for one in merge(ones, method).factors.values()) <= 2
+
+
+@ALONE
+def test_rank_above_the_sides(method: str) -> None:
     wide = [random_adapter(1, rank=9, in_features=3, out_features=5)]
-    close(merge(wide, method), wide[0])
+    close(merge(wide, method, **alone(method)), wide[0])
+
+
+@METHODS
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_a_rank_is_kept_to_or_refused(method: str, rank: int) -> None:
+    merged = merged_or_refusal([random_adapter(seed) for seed in (1, 2)], method, rank)
+    if isinstance(merged, str):
+        assert "rank" in merged
+        assert rank < 8, "the sum of the ranks is enough for every method"
+    else:
+        assert 1 <= max(one.rank for one in merged.factors.values()) <= rank
+
+
+def merged_or_refusal(adapters: list[Adapter], method: str, rank: int) -> Adapter | str:
+    try:
+        return merge(adapters, method, rank=rank)
+    except InputError as error:
+        return str(error)
 
 
 @METHODS
@@ -79,9 +136,17 @@ def test_module_missing_in_one_adapter(method: str) -> None:
     one, two = random_adapter(1, modules=[Q0, V0]), random_adapter(2, modules=[V0, Q1, V1])
     merged = merge([one, two], method, [0.5, 2.0])
     assert merged.modules == (Q0, V0, Q1, V1)
-    for module in (Q0, Q1, V1):
-        expected = exact_delta([one, two], [0.5, 2.0], module)
-        assert (merged[module].delta(torch.float64) - expected).norm() <= 2e-6 * expected.norm()
+    only_one = merge([Adapter({Q0: one[Q0]})], method, [0.5])
+    only_two = merge([Adapter({Q1: two[Q1], V1: two[V1]})], method, [2.0])
+    for module, expected in ((Q0, only_one), (Q1, only_two), (V1, only_two)):
+        assert torch.equal(merged.delta(module), expected.delta(module))
+
+
+@METHODS
+def test_each_module_is_merged_by_itself(method: str) -> None:
+    adapters = [random_adapter(seed) for seed in (1, 2)]
+    alone_merged = merge([Adapter({V1: adapter[V1]}) for adapter in adapters], method)
+    assert torch.equal(merge(adapters, method).delta(V1), alone_merged.delta(V1))
 
 
 @METHODS
@@ -91,9 +156,40 @@ def test_zero_delta_stays_zero(method: str) -> None:
 
 
 @METHODS
+def test_an_untrained_adapter_among_others_does_no_harm(method: str) -> None:
+    fresh = Adapter({module: Factors(torch.ones(4, 12), torch.zeros(20, 4)) for module in (Q0, V0, Q1, V1)})
+    merged = merge([random_adapter(1), fresh], method)
+    assert all(torch.isfinite(merged.delta(module)).all() for module in merged)
+    assert all(merged.delta(module).count_nonzero() > 0 for module in merged)
+
+
+@METHODS
+def test_the_same_adapter_twice(method: str) -> None:
+    one = random_adapter(1)
+    merged = merge([one, one], method)
+    assert all(torch.isfinite(merged.delta(module)).all() for module in merged)
+    assert all(merged.delta(module).count_nonzero() > 0 for module in merged)
+
+
+@METHODS
 def test_same_seed_same_bits(method: str) -> None:
     adapters = [random_adapter(seed) for seed in (1, 2)]
     torch.manual_seed(0)
     first = merge(adapters, method, seed=5).fingerprint()
     torch.manual_seed(1)  # global random state is of no effect
     assert merge(adapters, method, seed=5).fingerprint() == first
+
+
+@METHODS
+def test_the_result_is_written_and_read_back(method: str, tmp_path: Path) -> None:
+    merged = merge([random_adapter(seed) for seed in (1, 2)], method)
+    write_adapter(merged, tmp_path / "merged")
+    again = read_adapter(tmp_path / "merged")
+    assert again.modules == merged.modules
+    assert all(torch.equal(again.delta(module), merged.delta(module)) for module in merged)
+
+
+@METHODS
+def test_an_embedding_stays_one(method: str) -> None:
+    adapters = [Adapter({Q0: random_adapter(seed)[Q0]}, embeddings=frozenset({Q0})) for seed in (1, 2)]
+    assert merge(adapters, method).embeddings == {Q0}

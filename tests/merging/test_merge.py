@@ -59,7 +59,7 @@ def test_wrong_input() -> None:
     with pytest.raises(InputError, match=r"2 adapters need 2 weights \(got \[1\.0\]\)"):
         merge([one, two], weights=[1.0])
     for bad in (math.nan, math.inf):
-        with pytest.raises(InputError, match="weights: must be finite"):
+        with pytest.raises(InputError, match=r"weights\[1\]: must be a finite number"):
             merge([one, two], weights=[1.0, bad])
     with pytest.raises(InputError, match=r"rank: must be at least 1 \(got 0\)"):
         merge([one, two], rank=0)

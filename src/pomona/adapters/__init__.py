@@ -5,8 +5,10 @@ from __future__ import annotations
 from pomona.adapters.check import Finding, check_adapters
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.folder import check_finite, read_adapter, refuse_occupied, write_adapter
 from pomona.adapters.order import model_order
+from pomona.adapters.place import refuse_occupied
+from pomona.adapters.read import check_finite, read_adapter
+from pomona.adapters.write import write_adapter
 
 __all__ = [
     "Adapter",

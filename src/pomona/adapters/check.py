@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pomona.adapters.compatible import check_compatible
+from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
+from pomona.adapters.compatible import check_compatible, own_warnings
+from pomona.adapters.config import CONFIG_FILE, read_config
+from pomona.adapters.export import TARGETS, Base, problems_for, read_base
 from pomona.adapters.factors import Adapter
-from pomona.adapters.folder import check_finite, read_adapter
-from pomona.errors import InputError
+from pomona.adapters.read import check_finite, read_adapter
+from pomona.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,25 @@ class Finding:
     message: str
 
 
-def check_adapters(paths: Sequence[Path | str]) -> list[Finding]:
-    """Read each adapter, all of its values too, and see whether those that can be read can be merged with each other.
+def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, targets: Sequence[str] = ()) -> list[Finding]:
+    """Read each adapter, all of its values too, and see whether those that can be read will merge, fit the base, and load.
 
     Args:
         paths: adapter folders, one or more.
+        base: the base model's folder, whose safetensors headers are compared, or for `llama.cpp` its GGUF file; None: no base.
+        targets: programs that shall load what comes of them, out of `TARGETS`; what stands against one of them is an error.
+            Without any, all of them are looked at, and what stands against one is a warning.
 
     Returns:
-        For each folder an `ok` or an `error`, in order; then what stands between them.
+        For each folder an `ok` or an `error`, in order, with its warnings; then what stands between them; then between each and
+        the base; then between each and the programs.
+
+    Raises:
+        InputError: an unknown target.
     """
+    for target in targets:
+        if target not in TARGETS:
+            raise InputError("unknown program", field="--for", value=target, mend=suggest(target, TARGETS))
     findings: list[Finding] = []
     readable: list[Adapter] = []
     for path in paths:
@@ -47,14 +60,77 @@ def check_adapters(paths: Sequence[Path | str]) -> list[Finding]:
             findings.append(Finding("error", str(path), str(error)))
         else:
             readable.append(adapter)
-            base = f", trained on {adapter.base_model}" if adapter.base_model else ""
-            findings.append(Finding("ok", str(path), f"{len(adapter)} modules, all values finite{base}"))
-    together = ", ".join(str(path) for path in paths)
+            findings.extend(_about(adapter))
     if len(readable) > 1:
-        try:
-            warnings = check_compatible(readable)
-        except InputError as error:
-            findings.append(Finding("error", together, str(error)))
-        else:
-            findings.extend(Finding("warning", together, warning) for warning in warnings)
+        findings.extend(_between(readable, ", ".join(str(path) for path in paths)))
+    known = None
+    if base is not None:
+        folder, known, told = _open_base(Path(base))
+        findings.extend(told)
+        if folder is not None:
+            findings.extend(found for adapter in readable for found in _against(adapter, folder))
+    findings.extend(found for adapter in readable for found in _for_programs(adapter, targets, known))
+    return findings
+
+
+def _about(adapter: Adapter) -> list[Finding]:
+    subject = str(adapter.provenance["path"])
+    base = f", trained on {adapter.base_model}" if adapter.base_model else ""
+    unused = read_config(Path(subject) / CONFIG_FILE).targets.without(adapter.modules)
+    warnings = list(own_warnings(adapter))
+    if unused:
+        warnings.append(f"target_modules names {', '.join(unused)}, for which the file has no factors")
+    return [
+        Finding("ok", subject, f"{len(adapter)} modules, all values finite{base}"),
+        *(Finding("warning", subject, warning) for warning in warnings),
+    ]
+
+
+def _between(adapters: Sequence[Adapter], together: str) -> list[Finding]:
+    try:
+        warnings = check_compatible(adapters)
+    except InputError as error:
+        return [Finding("error", together, str(error))]
+    own = {f"{adapter.provenance['path']}: {warning}" for adapter in adapters for warning in own_warnings(adapter)}
+    return [Finding("warning", together, warning) for warning in warnings if warning not in own]
+
+
+def _open_base(path: Path) -> tuple[BaseFolder | None, Base | None, list[Finding]]:
+    """The folder, if it is one that can be read; what exports must know of it, if it says that; and what is wrong with it."""
+    findings: list[Finding] = []
+    folder = known = None
+    is_gguf = path.suffix == ".gguf" and path.is_file()
+    try:
+        if not is_gguf:
+            folder = read_base_folder(path)
+        known = read_base(path)
+    except InputError as error:
+        # A folder whose config does not say what an export must know can still be compared.
+        findings.append(Finding("error" if folder is None else "warning", str(path), str(error)))
+    if is_gguf and known is not None:
+        told = "a GGUF file has llama.cpp's names: its shapes are compared for llama.cpp only"
+        findings.append(Finding("warning", str(path), told))
+    return folder, known, findings
+
+
+def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
+    subject = f"{adapter.provenance['path']} on {base.folder}"
+    found = misfits(adapter, base)
+    fitting = len(adapter) - sum(misfit.modules for misfit in found)
+    findings = [Finding(misfit.level, subject, misfit.message) for misfit in found]
+    if fitting:
+        findings.insert(0, Finding("ok", subject, f"{fitting} of {len(adapter)} modules have the base's shapes"))
+    return findings
+
+
+def _for_programs(adapter: Adapter, targets: Sequence[str], base: Base | None) -> list[Finding]:
+    subject = str(adapter.provenance["path"])
+    findings: list[Finding] = []
+    for target in targets or TARGETS:
+        problems = problems_for(target, adapter, base)
+        findings.extend(
+            Finding("error" if targets else "warning", subject, f"{target} will not load it: it {one}") for one in problems
+        )
+        if targets and not problems:
+            findings.append(Finding("ok", subject, f"{target} will load it, exported with --for {target}"))
     return findings

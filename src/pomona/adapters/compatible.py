@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from pomona.adapters.factors import Adapter
-from pomona.adapters.folder import FolderFactors
+from pomona.adapters.read import FolderFactors
 from pomona.errors import InputError
+
+_OWN_BASE = "Use the base model that it was trained on"
+
+
+class _Weight(NamedTuple):
+    """What a module's factors act on: an embedding of I = vocabulary and O = hidden size, or a linear weight [O, I]."""
+
+    shape: tuple[int, int]
+    embedding: bool
+
+    def __str__(self) -> str:
+        return show_shape(self.shape, embedding=self.embedding)
 
 
 def check_compatible(
@@ -21,23 +34,25 @@ def check_compatible(
         base_model: the model's name or path, if known.
 
     Returns:
-        Warnings: base model names that contradict each other, adapters that share no module.
+        Warnings: those of the adapters that are in folders, base model names that contradict each other, adapters that share no
+        module.
 
     Raises:
-        InputError: a module that the model does not have, or a shape that differs; names adapter, module, both shapes, the mend.
+        InputError: a module that the model does not have, an embedding where one of them or the model has a linear module, or a
+            shape that differs; names adapter, module, both shapes, the mend.
     """
-    seen: dict[str, tuple[tuple[int, int], str]] = {}
+    seen: dict[str, tuple[_Weight, str]] = {}
     for place, adapter in enumerate(adapters):
         name = adapter_name(adapter, place)
         for module in adapter:
-            shape = shape_of(adapter, module)
+            weight = _Weight(shape_of(adapter, module), module in adapter.embeddings)
             if shapes is not None:
-                _check_model(name, module, shape, shapes, adapter.base_model)
-            first_shape, first_name = seen.setdefault(module, (shape, name))
-            if shape != first_shape:
-                problem = f"adapts a weight of {_show(shape)}, but {first_name} one of {_show(first_shape)}"
+                _check_model(name, module, weight, shapes, adapter.base_model)
+            first, first_name = seen.setdefault(module, (weight, name))
+            if weight != first:
+                problem = f"adapts {weight}, but {first_name} adapts {first}"
                 raise InputError(problem, file=name, field=module, mend="Merge adapters of one base model only")
-    return [*_base_model_warnings(adapters, base_model), *_overlap_warnings(adapters)]
+    return [*_own_warnings(adapters), *_base_model_warnings(adapters, base_model), *_overlap_warnings(adapters)]
 
 
 def adapter_name(adapter: Adapter, place: int) -> str:
@@ -53,29 +68,39 @@ def shape_of(adapter: Adapter, module: str) -> tuple[int, int]:
     return factors.out_features, factors.in_features
 
 
-def _check_model(
-    name: str, module: str, shape: tuple[int, int], shapes: Mapping[str, tuple[int, int]], trained_on: str | None
-) -> None:
+def show_shape(shape: tuple[int, int], *, embedding: bool) -> str:
+    """How messages call a weight of which the factors have this (O, I)."""
+    if embedding:
+        return f"an embedding of {shape[1]} x {shape[0]} (vocabulary x hidden)"
+    return f"a weight of {shape[0]} x {shape[1]} (out x in)"
+
+
+def own_warnings(adapter: Adapter) -> list[str]:
+    """What reading its folder gave to say; none of an adapter that was made in memory, whose provenance has other warnings."""
+    warnings = adapter.provenance.get("warnings") if isinstance(adapter.factors, FolderFactors) else None
+    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+
+
+def nearest(module: str, known: Iterable[str]) -> str:
+    """What to do about a module that a model does not have, with the nearest name only: all of them would be a very long line."""
+    near = difflib.get_close_matches(module, known, n=1)
+    return f"{_OWN_BASE}; its nearest name here is {near[0]}" if near else _OWN_BASE
+
+
+def _check_model(name: str, module: str, weight: _Weight, shapes: Mapping[str, tuple[int, int]], trained_on: str | None) -> None:
+    if weight.embedding:
+        problem = "adapts an embedding, and only factors of linear modules can be attached to the model"
+        raise InputError(problem, file=name, field=module, mend="Take the embedding's factors out, or train it again without them")
     if module not in shapes:
-        raise InputError("the model has no such linear module", file=name, field=module, mend=_nearest(module, shapes))
-    if shapes[module] != shape:
-        problem = f"adapts a weight of {_show(shape)}, but the model's is {_show(shapes[module])}"
+        raise InputError("the model has no such linear module", file=name, field=module, mend=nearest(module, shapes))
+    if shapes[module] != weight.shape:
+        has = show_shape(shapes[module], embedding=False).removeprefix("a weight of ")
         origin = f", {trained_on}" if trained_on else ""
-        raise InputError(problem, file=name, field=module, mend=f"Use the base model that it was trained on{origin}")
+        raise InputError(f"adapts {weight}, but the model's is {has}", file=name, field=module, mend=f"{_OWN_BASE}{origin}")
 
 
-def _nearest(module: str, shapes: Mapping[str, tuple[int, int]]) -> str:
-    """The nearest name only: all modules of a model would be a very long line."""
-    near = difflib.get_close_matches(module, shapes, n=1)
-    return (
-        f"Use the base model that it was trained on; its nearest name here is {near[0]}"
-        if near
-        else "Use the base model that it was trained on"
-    )
-
-
-def _show(shape: tuple[int, int]) -> str:
-    return f"{shape[0]} x {shape[1]} (out x in)"
+def _own_warnings(adapters: Sequence[Adapter]) -> list[str]:
+    return [f"{adapter_name(one, place)}: {warning}" for place, one in enumerate(adapters) for warning in own_warnings(one)]
 
 
 def _base_model_warnings(adapters: Sequence[Adapter], base_model: str | None) -> list[str]:

@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pomona.adapters.targets import ALL_LINEAR, Targets
 from pomona.errors import InputError
 
 T = TypeVar("T")
 
 CONFIG_FILE = "adapter_config.json"
 
-_BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica")
+_AGAIN = "Copy the adapter again from its source"
+
+_LARGEST_RANK = 10**6
+_LARGEST_ALPHA = 3e38  # of fp32, in which the update is added
+_BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga")
 
 # field -> (is the value one that a plain sum of low-rank updates cannot stand for, what it means, what to do)
 _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
@@ -45,7 +50,12 @@ _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
         "the adapter brings token embeddings, which cannot be merged as factors",
         "Train it again without them",
     ),
-    "target_parameters": (bool, "LoRA on bare parameters (fused experts) cannot be read yet", "Train it on linear modules only"),
+    "target_parameters": (
+        bool,
+        "LoRA on bare parameters (fused experts) has one pair of factors for all experts, and whose rows and columns are whose "
+        "depends on the model's code",
+        "Train it without target_parameters, or on a model whose experts are linear modules",
+    ),
     "init_lora_weights": (
         lambda v: isinstance(v, str) and _BASE_CHANGING.fullmatch(v) is not None,
         "this initialisation changes the base model, so the factors are not its update",
@@ -75,6 +85,9 @@ class LoraConfig:
         rank_pattern, alpha_pattern: regular expression -> rank or alpha, in the file's order.
         fan_in_fan_out: the base keeps these weights as [I, O] (GPT-2's Conv1D); the factors are [R, I] and [O, R] all the same.
         base_model: `base_model_name_or_path`.
+        targets: which modules PEFT adapts.
+        ensure_weight_tying: where the base ties its head to the embedding, an embedding's factors are the head's too, and the
+            file has them under both names.
     """
 
     r: int
@@ -84,6 +97,8 @@ class LoraConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     fan_in_fan_out: bool = False
     base_model: str | None = None
+    targets: Targets = field(default_factory=Targets)
+    ensure_weight_tying: bool = False
 
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""
@@ -99,8 +114,8 @@ def read_config(file: Path) -> LoraConfig:
     """Read and check `adapter_config.json`.
 
     Raises:
-        InputError: the file cannot be read, is not a JSON object, is not a LoRA's, lacks `r` or `lora_alpha`, or names a
-            feature that a low-rank update cannot stand for.
+        InputError: the file cannot be read, is not a JSON object, is not a LoRA's, lacks `r` or `lora_alpha`, has a field of the
+            wrong kind, or names a feature that a low-rank update cannot stand for.
     """
     raw = read_json_object(file)
     peft_type = raw.get("peft_type")
@@ -114,11 +129,13 @@ def read_config(file: Path) -> LoraConfig:
     return LoraConfig(
         r=_rank(raw.get("r"), file, "r"),
         lora_alpha=_alpha(raw.get("lora_alpha"), file, "lora_alpha"),
-        use_rslora=bool(raw.get("use_rslora")),
+        use_rslora=_flag(raw, "use_rslora", file),
         rank_pattern={p: _rank(v, file, f"rank_pattern.{p}") for p, v in _patterns(raw, "rank_pattern", file).items()},
         alpha_pattern={p: _alpha(v, file, f"alpha_pattern.{p}") for p, v in _patterns(raw, "alpha_pattern", file).items()},
-        fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
+        fan_in_fan_out=_flag(raw, "fan_in_fan_out", file),
         base_model=_text(raw.get("base_model_name_or_path"), file, "base_model_name_or_path"),
+        targets=_targets(raw, file),
+        ensure_weight_tying=_flag(raw, "ensure_weight_tying", file),
     )
 
 
@@ -155,14 +172,15 @@ def read_json_object(file: Path) -> dict[str, object]:
     """
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
+        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair, written as \ud800, could never be printed
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", file=file, mend="Copy the adapter again from its source") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"is not JSON: {error}", file=file, mend="Copy the adapter again from its source") from error
+        raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
+    except UnicodeError as error:
+        raise InputError("is not UTF-8 text", file=file, mend=_AGAIN) from error
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        raise InputError(f"is not JSON: {error}", file=file, mend=_AGAIN) from error
     if not isinstance(raw, dict):
-        raise InputError("is not a JSON object", file=file, value=raw, mend="Copy the adapter again from its source")
+        raise InputError("is not a JSON object", file=file, value=raw, mend=_AGAIN)
     return raw
 
 
@@ -170,31 +188,76 @@ def _first_match(patterns: Mapping[str, T], module: str, default: T) -> T:
     return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
 
 
+def _targets(raw: Mapping[str, object], file: Path) -> Targets:
+    modules = _modules(raw, "target_modules", file)
+    exclude = _modules(raw, "exclude_modules", file)
+    layers = raw.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers or None
+    if layers is not None and not (isinstance(layers, list) and all(type(layer) is int for layer in layers)):
+        raise InputError("is not a list of layer numbers", file=file, field="layers_to_transform", value=layers)
+    patterns = raw.get("layers_pattern") or []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, list):
+        raise InputError("is not a list of names", file=file, field="layers_pattern", value=patterns)
+    for pattern in patterns:
+        _check_expression(pattern, file, "layers_pattern")
+    return Targets(modules, () if exclude is None else exclude, None if layers is None else frozenset(layers), tuple(patterns))
+
+
+def _modules(raw: Mapping[str, object], name: str, file: Path) -> frozenset[str] | str | None:
+    value = raw.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value.lower() != ALL_LINEAR:
+            _check_expression(value, file, name)
+        return value
+    if not isinstance(value, list) or not all(isinstance(one, str) and one.isprintable() for one in value):
+        raise InputError("is neither a list of module names nor a regular expression", file=file, field=name, value=value)
+    return frozenset(value)
+
+
 def _patterns(raw: Mapping[str, object], name: str, file: Path) -> dict[str, object]:
-    patterns = raw.get(name) or {}
+    patterns = raw.get(name)
+    if patterns is None:
+        return {}
     if not isinstance(patterns, dict):
         raise InputError("is not a map of module pattern to number", file=file, field=name, value=patterns)
     for pattern in patterns:
-        try:
-            re.compile(rf"(.*\.)?({pattern})$")
-        except re.error as error:
-            raise InputError(f"is not a regular expression: {error}", file=file, field=name, value=pattern) from error
+        _check_expression(pattern, file, name, rf"(.*\.)?({pattern})$")
     return patterns
 
 
+def _check_expression(pattern: object, file: Path, name: str, whole: str | None = None) -> None:
+    """Raise where it is not a regular expression, by itself or within the `whole` that PEFT makes of it."""
+    if not isinstance(pattern, str) or not pattern.isprintable():
+        raise InputError("is not a regular expression", file=file, field=name, value=pattern)
+    try:
+        re.compile(pattern if whole is None else whole)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"is not a regular expression: {error}", file=file, field=name, value=pattern) from error
+
+
+def _flag(raw: Mapping[str, object], name: str, file: Path) -> bool:
+    value = raw.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InputError("must be true or false", file=file, field=name, value=value)
+    return bool(value)
+
+
 def _rank(value: object, file: Path, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError("the rank must be a whole number of at least 1", file=file, field=name, value=value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_RANK:
+        raise InputError(f"the rank must be a whole number from 1 to {_LARGEST_RANK}", file=file, field=name, value=value)
     return value
 
 
 def _alpha(value: object, file: Path, name: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST_ALPHA:
         raise InputError("alpha must be a finite number", file=file, field=name, value=value)
     return value
 
 
 def _text(value: object, file: Path, name: str) -> str | None:
-    if value is not None and not isinstance(value, str):
+    if value is not None and (not isinstance(value, str) or not value.isprintable()):
         raise InputError("must be text", file=file, field=name, value=value)
     return value or None

@@ -66,11 +66,14 @@ class Adapter:
         factors: module path (`model.layers.0.self_attn.q_proj`) -> `Factors`.
         base_model: what the adapter's author called the base model, if known.
         provenance: where it came from; values that JSON can hold.
+        embeddings: those of the modules that are embeddings. Their factors act on one-hot rows: I is the vocabulary and O the
+            hidden size, so the delta is the transpose of the embedding weight's update.
     """
 
     factors: Mapping[str, Factors]
     base_model: str | None = None
     provenance: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    embeddings: frozenset[str] = frozenset()
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ class Adapter:
         digest = hashlib.sha256()
         for module in self:
             factors = self[module]
-            digest.update(f"{module}|{factors.scaling!r}".encode())
+            digest.update(f"{module}|{factors.scaling!r}{'|embedding' if module in self.embeddings else ''}".encode())
             for matrix in (factors.A, factors.B):
                 digest.update(f"|{tuple(matrix.shape)}|{matrix.dtype}|".encode())
                 digest.update(matrix.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())

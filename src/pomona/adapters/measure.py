@@ -1,23 +1,68 @@
-"""Figures of one module's factors, without its dense delta.
+"""Figures of one adapter, module by module, without a dense delta.
 
-Axes: R rank, I input features, O output features.
+Axes: R rank, I input features, O output features, K singular values.
 """
 
 from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
 
 
+class Measured:
+    """One module's factors in fp64 with the two R x R matrices that all figures of its delta come from.
+
+    Args:
+        factors: on any device, of any floating dtype; not kept.
+    """
+
+    def __init__(self, factors: Factors) -> None:
+        self.A_RI: Float[Tensor, "R I"] = factors.A.double()
+        self.B_OR: Float[Tensor, "O R"] = factors.B.double()
+        self.scaling = factors.scaling
+        self.gram_A_RR: Float[Tensor, "R R"] = self.A_RI @ self.A_RI.T
+        self.gram_B_RR: Float[Tensor, "R R"] = self.B_OR.T @ self.B_OR
+
+    def delta_norm(self) -> float:
+        """Frobenius norm of the delta: `|s| sqrt(sum((B^T B) * (A A^T)))`."""
+        return abs(self.scaling) * math.sqrt(max(float((self.gram_A_RR * self.gram_B_RR).sum()), 0.0))
+
+    def singular_values(self) -> Float[Tensor, " R"]:
+        """All R singular values of the delta, smallest first.
+
+        With `A A^T = T^T T`, their squares are the eigenvalues of `s^2 T (B^T B) T^T`. Values below about 1e-7 of the largest are
+        rounding; `lowrank.factored_svd` has them exactly, at several times the cost.
+        """
+        # First each row of A and its column of B get one length: then what is small in a Gram matrix is small in the delta too.
+        length_A_R, length_B_R = self.gram_A_RR.diagonal().sqrt(), self.gram_B_RR.diagonal().sqrt()
+        even_R = torch.where(length_A_R > 0, (length_B_R / length_A_R).sqrt(), 1.0)
+        even_R = torch.where(length_B_R > 0, even_R, 1.0)
+        values_R, vectors_RR = torch.linalg.eigh(self.gram_A_RR * even_R * even_R[:, None])
+        T_RR = (vectors_RR * values_R.clamp(min=0.0).sqrt()).T
+        squares_R = torch.linalg.eigvalsh(T_RR @ (self.gram_B_RR / even_R / even_R[:, None]) @ T_RR.T)
+        return abs(self.scaling) * squares_R.clamp(min=0.0).sqrt()
+
+
 def delta_norm(factors: Factors) -> float:
-    """Frobenius norm of the delta: `|s| sqrt(sum((B^T B) * (A A^T)))`, in fp64, from two R x R matrices."""
-    A_RI, B_OR = factors.A.double(), factors.B.double()
-    squared = float(((B_OR.T @ B_OR) * (A_RI @ A_RI.T)).sum())
-    return abs(factors.scaling) * math.sqrt(max(squared, 0.0))
+    """`Measured.delta_norm` of factors of which nothing else is asked."""
+    return Measured(factors).delta_norm()
+
+
+def effective_rank(S_K: Float[Tensor, " K"]) -> float:
+    """`exp(H)` of the entropy H of the normalised singular values `p_k = S_k / sum(S)`, after Roy & Vetterli (2007).
+
+    From 1 (all of the delta in one direction) to K (all singular values equal); 0 for a zero delta.
+
+    Args:
+        S_K: singular values, >= 0, in any order.
+    """
+    p_K = S_K[S_K > 0] / S_K.sum()
+    return math.exp(-float((p_K * p_K.log()).sum())) if len(p_K) else 0.0
 
 
 def sparsity(matrix: Float[Tensor, "N M"]) -> float:
@@ -29,34 +74,50 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
     """An adapter's figures as JSON can hold them; reads one module at a time.
 
     Returns:
-        `base_model`; `modules`, in order, each with `module, out_features, in_features, rank, scaling, delta_norm, sparsity_A,
-        sparsity_B, dtype`; and `total` with `modules, parameters, delta_norm` (of all deltas together) and `sparsity`.
+        `base_model`; `modules`, in order, each with `module, kind` (`linear` or `embedding`), `out_features, in_features, rank,
+        scaling, delta_norm, effective_rank, sparsity_A, sparsity_B, dtype`; and `total` with `modules, parameters, ranks` (each
+        rank once, smallest first), `dtypes, delta_norm` (of all deltas together), `mean_effective_rank` (of the modules whose
+        delta is not zero; None where all are) and `sparsity`.
     """
     modules: list[dict[str, object]] = []
     parameters, zeros, squared = 0, 0, 0.0
+    ranks: set[int] = set()
+    dtypes: dict[str, None] = {}
+    effective: list[float] = []
     for module in adapter:
         factors = adapter[module]
-        norm = delta_norm(factors)
+        measured = Measured(factors)
+        norm, spread = measured.delta_norm(), effective_rank(measured.singular_values())
+        zero_A, zero_B = sparsity(factors.A), sparsity(factors.B)
+        names = dict.fromkeys(str(one.dtype).removeprefix("torch.") for one in (factors.A, factors.B))
         modules.append(
             {
                 "module": module,
+                "kind": "embedding" if module in adapter.embeddings else "linear",
                 "out_features": factors.out_features,
                 "in_features": factors.in_features,
                 "rank": factors.rank,
                 "scaling": factors.scaling,
                 "delta_norm": norm,
-                "sparsity_A": sparsity(factors.A),
-                "sparsity_B": sparsity(factors.B),
-                "dtype": "/".join(dict.fromkeys(str(one.dtype).removeprefix("torch.") for one in (factors.A, factors.B))),
+                "effective_rank": spread,
+                "sparsity_A": zero_A,
+                "sparsity_B": zero_B,
+                "dtype": "/".join(names),
             }
         )
         parameters += factors.A.numel() + factors.B.numel()
-        zeros += sum(one.numel() - int(one.count_nonzero()) for one in (factors.A, factors.B))
+        zeros += round(zero_A * factors.A.numel()) + round(zero_B * factors.B.numel())
         squared += norm * norm
+        ranks.add(factors.rank)
+        dtypes |= names
+        effective += [spread] if norm else []
     total = {
         "modules": len(modules),
         "parameters": parameters,
+        "ranks": sorted(ranks),
+        "dtypes": list(dtypes),
         "delta_norm": math.sqrt(squared),
+        "mean_effective_rank": sum(effective) / len(effective) if effective else None,
         "sparsity": zeros / parameters if parameters else 0.0,
     }
     return {"base_model": adapter.base_model, "modules": modules, "total": total}

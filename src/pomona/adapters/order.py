@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-# Names that stand in this order within a layer of the usual models; any other name comes after them, alphabetically.
-_WITHIN_LAYER = (
+# Names that stand in this order, in the model or within a layer; any other name comes after them, alphabetically.
+_FIRST = (
+    "embed_tokens",
+    "wte",
     "self_attn",
     "attn",
     "c_attn",
@@ -17,12 +19,15 @@ _WITHIN_LAYER = (
     "down_proj",
     "c_fc",
 )
-_PLACE = {name: place for place, name in enumerate(_WITHIN_LAYER)}
+_PLACE = {name: place for place, name in enumerate(_FIRST)} | {"lm_head": len(_FIRST) + 1}
 
 
 def model_order(module: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key: layer numbers as numbers (2 before 10), then q, k, v, o, gate, up, down, then other names alphabetically."""
+    """A sort key: layer and expert numbers as numbers (2 before 10), then names in the model's order.
+
+    The embedding first; q, k, v, o, gate, up, down; other names alphabetically; the head last.
+    """
     return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, _PLACE.get(part, len(_PLACE)), part)
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, _PLACE.get(part, len(_FIRST)), part)
         for part in module.split(".")
     )

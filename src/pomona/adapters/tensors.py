@@ -1,17 +1,27 @@
-"""A safetensors file whose header is checked at once and whose tensors are read one at a time. Never unpickles."""
+"""A safetensors file, checked at once and then read or written one tensor at a time. Never unpickles."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import math
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pomona.errors import InputError
+
+DTYPES: Mapping[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _AGAIN = "Copy the adapter again from its source"
 
@@ -25,7 +35,9 @@ class TensorInfo:
 
 
 class TensorFile:
-    """The tensors of one safetensors file, memory-mapped: the file may be replaced by another while this one is read.
+    """The tensors of one safetensors file, which may be replaced by another while this one is read.
+
+    Tensors are read into memory of their own, not mapped: what is let go no longer counts as this process's memory.
 
     Args:
         file: path of the file.
@@ -37,36 +49,160 @@ class TensorFile:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            self._handle = safe_open(file, framework="pt")
-            self.info: Mapping[str, TensorInfo] = {name: self._info(name) for name in self._handle.keys()}  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
-            raise InputError(f"is not a sound safetensors file: {error}", file=file, mend=_AGAIN) from error
+            descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, descriptor)
+            self._stream = FileIO(descriptor, closefd=False)
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
-        _refuse_repeated_names(file)
+        entries, _, start = read_header(file, self._stream)
+        self.info: Mapping[str, TensorInfo] = {
+            name: TensorInfo(tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()
+        }
+        self._spans = {
+            name: (start + entry["data_offsets"][0], start + entry["data_offsets"][1]) for name, entry in entries.items()
+        }
 
-    def _info(self, name: str) -> TensorInfo:
-        piece = self._handle.get_slice(name)
-        return TensorInfo(tuple(piece.get_shape()), piece.get_dtype())
+    def read(self, *names: str) -> list[Tensor]:
+        """These tensors, in the file's dtypes (each one of `DTYPES`), on the CPU.
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, in the file's dtype, on the CPU.
+        Those of one dtype that lie side by side, as a module's A and B do, are read and looked at in one go.
 
         Raises:
-            InputError: it holds NaN or infinite values.
+            InputError: one holds NaN or infinite values, or the file has been cut since it was opened.
         """
-        tensor = self._handle.get_tensor(name)
-        if not torch.isfinite(tensor).all():
-            raise InputError(
-                "holds NaN or infinite values", file=self.file, field=name, mend="Use an earlier checkpoint of the adapter"
-            )
-        return tensor
+        spans = [self._spans[name] for name in names]
+        dtypes = {self.info[name].dtype for name in names}
+        if len(dtypes) > 1 or any(end != start for (_, end), (start, _) in itertools.pairwise(spans)):
+            return [self.read(name)[0] for name in names]
+        raw = np.empty(spans[-1][1] - spans[0][0], dtype=np.uint8)
+        self._stream.seek(spans[0][0])
+        if self._stream.readinto(raw.data) != raw.nbytes:
+            raise InputError("ends before its last tensor", file=self.file, field=names[0], mend=_AGAIN)
+        values = torch.from_numpy(raw).view(DTYPES[dtypes.pop()])
+        shapes = [self.info[name].shape for name in names]
+        tensors = [part.view(shape) for part, shape in zip(values.split([*map(math.prod, shapes)]), shapes, strict=True)]
+        if not all_finite(values):
+            bad = next(name for name, tensor in zip(names, tensors, strict=True) if not all_finite(tensor))
+            problem = "holds NaN or infinite values"
+            raise InputError(problem, file=self.file, field=bad, mend="Use an earlier checkpoint of the adapter")
+        return tensors
 
 
-def _refuse_repeated_names(file: Path) -> None:
-    """The safetensors library keeps the last of two entries of one name without a word."""
-    with file.open("rb") as stream:
-        header = stream.read(int.from_bytes(stream.read(8), "little"))
+def write_tensors(file: Path, layout: Mapping[str, TensorInfo], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write a safetensors file while its tensors are being made: only one of them need exist at a time.
+
+    Args:
+        file: the file to make.
+        layout: every tensor's shape and dtype, in the order in which they come.
+        tensors: names and tensors, as `layout` has them.
+
+    Raises:
+        ValueError: a tensor that `layout` does not have in its place.
+    """
+
+    def data() -> Iterator[memoryview]:
+        awaited = iter(layout.items())
+        for name, tensor in tensors:
+            if next(awaited, None) != (name, tensor_info(tensor)):
+                raise ValueError(f"{name} {tensor_info(tensor)} is not what the layout has here")
+            yield bytes_of(tensor.cpu())
+        if (left := next(awaited, None)) is not None:
+            raise ValueError(f"{left[0]} is in the layout and was not given")
+
+    sizes = {name: (info.dtype, info.shape, _size(info)) for name, info in layout.items()}
+    write_safetensors(file, sizes, {"format": "pt"}, data())
+
+
+def read_header(file: Path, stream: FileIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
+    """Check a safetensors file and read its header.
+
+    Args:
+        file: its path.
+        stream: the open file, at its beginning.
+
+    Returns:
+        Name -> `dtype`, `shape` and `data_offsets`; the header's `__metadata__`; and the place of the first tensor's bytes.
+
+    Raises:
+        InputError: the file cannot be read, its header is not a sound safetensors header, or it names a tensor twice.
+    """
+    try:
+        with safe_open(file, framework="numpy"):
+            pass  # the library checks lengths, spans and shapes; as "pt" it would want the whole file to fit in memory
+        length = int.from_bytes(stream.read(8), "little")
+        entries = _unique_entries(stream.read(length), file)
+    except SafetensorError as error:
+        raise InputError(f"is not a sound safetensors file: {error}", file=file, mend=_AGAIN) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
+    return entries, entries.pop("__metadata__", {}), 8 + length
+
+
+def write_safetensors(
+    file: Path,
+    layout: Mapping[str, tuple[str, tuple[int, ...], int]],
+    metadata: Mapping[str, str],
+    data: Iterable[bytes | memoryview],
+) -> None:
+    """Write a safetensors file from its tensors' bytes, of which only a piece need exist at a time.
+
+    Args:
+        file: the file to make.
+        layout: name -> (dtype by the format's name, shape, number of bytes).
+        metadata: the header's `__metadata__`.
+        data: the bytes of all tensors, one after the other.
+
+    Raises:
+        ValueError: the bytes are not as many as the layout says.
+    """
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = written = 0
+    for name, (dtype, shape, nbytes) in layout.items():
+        start, end = end, end + nbytes
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight, as the format asks
+    with file.open("wb", buffering=0) as stream:
+        _write_all(stream, len(header).to_bytes(8, "little") + header)
+        for piece in data:
+            _write_all(stream, piece)
+            written += len(piece)
+    if written != end:
+        raise ValueError(f"{file.name}: {written} bytes of tensors where the layout has {end}")
+
+
+def tensor_info(tensor: Tensor) -> TensorInfo:
+    """What a header says of this tensor, whose dtype must be one of `DTYPES`."""
+    return TensorInfo(tuple(tensor.shape), _NAMES[tensor.dtype])
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's bytes row by row: its own memory if it is contiguous. On the CPU."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite.
+
+    The sum of a tensor that holds one is not finite; a sum that is, in one pass and without a mask, proves that none does.
+    """
+    total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+    return math.isfinite(float(total)) or bool(torch.isfinite(tensor).all())
+
+
+def _size(info: TensorInfo) -> int:
+    return torch.Size(info.shape).numel() * DTYPES[info.dtype].itemsize
+
+
+def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
+    """An unbuffered write may take a part only (on Linux never more than 2 GiB)."""
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
+
+
+def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
+    """The header's entries; the safetensors library keeps the last of two entries of one name without a word."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -76,4 +212,4 @@ def _refuse_repeated_names(file: Path) -> None:
             found[name] = value
         return found
 
-    json.loads(header, object_pairs_hook=unique)
+    return json.loads(header, object_pairs_hook=unique)

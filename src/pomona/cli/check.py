@@ -12,17 +12,38 @@ def check(
     paths: Annotated[
         list[Path], typer.Argument(metavar="ADAPTER_OR_RECIPE...", help="Adapter folders, to be merged, and recipes.")
     ],
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="The base model's folder: compare shapes with its files. For llama.cpp also a GGUF file."
+        ),
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for",
+            metavar="PROGRAM",
+            help="peft, vllm or llama.cpp, and again for more: it is an error if it would not load them. Default: warn about each.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check adapters (readable, finite, fit to be merged with each other) and recipes; exit 2 if anything is wrong."""
+    """Check adapters (readable, finite, fit to be merged, for the base, for other programs) and recipes; exit 2 if not.
+
+    Adapters are read whole, and of the base only the headers of its files. A recipe's model is loaded.
+    """
     import dataclasses
     import json
 
     from pomona.adapters.check import Finding, check_adapters
+    from pomona.errors import InputError
 
     recipes = [path for path in paths if path.suffix in {".yaml", ".yml"}]
     folders = [path for path in paths if path not in recipes]
-    findings: list[Finding] = check_adapters(folders)
+    if not folders and (base is not None or targets):
+        option = "--base" if base is not None else "--for"
+        raise InputError("is about adapters, and only recipes are given", field=option, mend="Leave it out, or give adapters too")
+    findings: list[Finding] = check_adapters(folders, base, targets or ()) if folders else []
     for recipe in recipes:
         from pomona.runs.check import check_recipe
 

@@ -1,53 +1,144 @@
-"""`pomona inspect`: what is in an adapter."""
+"""`pomona inspect`: what is in an adapter, and how alike several are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDTH_OF_A_FILE = 160
+
 
 def inspect(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a PEFT LoRA adapter.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters.")],
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object: of one adapter its figures; of several `adapters` and `pairs`."),
+    ] = False,
 ) -> None:
-    """Show an adapter's modules: ranks, scaling, norms, sparsity, dtypes."""
+    """Show an adapter's modules (ranks, scaling, norms, effective rank, sparsity, dtypes), or several adapters side by side.
+
+    Several are compared in pairs: modules that both adapt, cosine of the deltas, overlap of the subspaces they read and write.
+    """
     import json
 
     from pomona.adapters import read_adapter
     from pomona.adapters.measure import describe_adapter
 
-    description = describe_adapter(read_adapter(adapter))
+    opened = [read_adapter(path) for path in adapters]
+    described: list[dict[str, Any]] = [describe_adapter(adapter) for adapter in opened]
+    if len(opened) == 1:
+        if as_json:
+            typer.echo(json.dumps(described[0]))
+        else:
+            _print_one(str(adapters[0]), described[0])
+        return
+    from pomona.adapters.overlap import compare_all
+
+    named = [{"path": str(path), **figures} for path, figures in zip(adapters, described, strict=True)]
+    pairs = compare_all(opened)
     if as_json:
-        typer.echo(json.dumps(description))
+        typer.echo(json.dumps({"adapters": named, "pairs": pairs}))
     else:
-        _print_table(str(adapter), description)
+        _print_several(named, pairs)
 
 
-def _print_table(name: str, description: dict[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    modules, total = description["modules"], description["total"]
-    assert isinstance(modules, list)
-    assert isinstance(total, dict)
-    table = Table(title=f"{name} (base model: {description['base_model'] or 'not named'})", title_justify="left")
-    table.add_column("module", overflow="fold")
-    for heading in ("out x in", "rank", "scaling", "norm of delta", "zeros in A", "zeros in B", "dtype"):
-        table.add_column(heading, justify="right")
-    for one in modules:
+def _print_one(name: str, described: dict[str, Any]) -> None:
+    total = described["total"]
+    table = _table(
+        f"{name} (base model: {described['base_model'] or 'not named'})",
+        ("module",),
+        ("out x in", "rank", "scale", "norm", "eff. rank", "zeros A", "zeros B", "dtype"),
+    )
+    for one in described["modules"]:
         table.add_row(
             one["module"],
             f"{one['out_features']} x {one['in_features']}",
             str(one["rank"]),
             f"{one['scaling']:.4g}",
             f"{one['delta_norm']:.4g}",
+            f"{one['effective_rank']:.2f}",
             f"{one['sparsity_A']:.1%}",
             f"{one['sparsity_B']:.1%}",
-            one["dtype"],
+            _short(one["dtype"]),
         )
-    console = Console()
-    console.print(table)
-    figures = f"norm {total['delta_norm']:.4g}, zeros {total['sparsity']:.1%}"
-    console.print(f"{total['modules']} modules, {total['parameters']:,} parameters, {figures}")
+    _print(table)
+    spread = total["mean_effective_rank"]
+    typer.echo(
+        f"{total['modules']} modules, {total['parameters']:,} parameters, norm {total['delta_norm']:.4g}, "
+        f"mean effective rank {_figure(spread)}, zeros {total['sparsity']:.1%}"
+    )
+
+
+def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
+    table = _table(
+        "Adapters",
+        ("adapter", "base model"),
+        ("modules", "entries", "rank", "norm", "eff. rank", "zeros", "dtype"),
+    )
+    for one in adapters:
+        total = one["total"]
+        lowest, highest = total["ranks"][0], total["ranks"][-1]
+        table.add_row(
+            one["path"],
+            one["base_model"] or "not named",
+            str(total["modules"]),
+            f"{total['parameters'] / 1e6:.2f} M",
+            str(lowest) if lowest == highest else f"{lowest} to {highest}",
+            f"{total['delta_norm']:.4g}",
+            _figure(total["mean_effective_rank"]),
+            f"{total['sparsity']:.1%}",
+            _short("/".join(total["dtypes"])),
+        )
+    _print(table)
+    table = _table(
+        "Pairs",
+        ("adapter", "and"),
+        ("shared modules", "cosine", "cosine there", "input overlap", "output overlap"),
+    )
+    for pair in pairs:
+        total = pair["total"]
+        figures = ("cosine", "shared_cosine", "input_overlap", "output_overlap")
+        table.add_row(pair["first"], pair["second"], str(total["shared_modules"]), *(_figure(total[name], 3) for name in figures))
+    _print(table)
+    for pair in pairs:
+        if pair["total"]["other_shape"]:
+            typer.echo(
+                f"{pair['first']} and {pair['second']}: {pair['total']['other_shape']} modules are of one name and two shapes, "
+                "and were not compared"
+            )
+
+
+def _figure(value: float | None, places: int = 2) -> str:
+    return "none" if value is None else f"{value:.{places}f}"
+
+
+def _short(dtypes: str) -> str:
+    return dtypes.replace("bfloat", "bf").replace("float", "fp")
+
+
+def _table(title: str, names: tuple[str, ...], figures: tuple[str, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in names:
+        table.add_column(heading, overflow="fold")
+    for heading in figures:
+        # Figures are never cut; where the terminal is narrow, names are folded.
+        table.add_column(heading, justify="right", no_wrap=False, min_width=max(map(len, heading.split())))
+    return table
+
+
+def _print(table: Table) -> None:
+    import os
+    import sys
+
+    from rich.console import Console
+
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(markup=False, highlight=False, width=None if fixed else _WIDTH_OF_A_FILE).print(table)

@@ -19,6 +19,7 @@ from pomona.cli.check import check
 from pomona.cli.demo import demo
 from pomona.cli.env import env
 from pomona.cli.evaluate import evaluate
+from pomona.cli.export import export
 from pomona.cli.generate import generate
 from pomona.cli.inspect import inspect
 from pomona.cli.list import list_registered
@@ -71,7 +72,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS: tuple[Any, ...] = (demo, adapt, train_adapter, merge, evaluate, generate, inspect, check, report, env)
+VERBS: tuple[Any, ...] = (demo, adapt, train_adapter, merge, evaluate, generate, inspect, check, export, report, env)
 for _verb in VERBS:
     app.command()(guarded(_verb))
 app.command("list")(guarded(list_registered))

@@ -14,23 +14,42 @@ def merge(
     method: Annotated[str, typer.Option(help="Merge method; `pomona list` names them.")] = "svd",
     weights: Annotated[
         str | None,
-        typer.Option(help="One number for each adapter, with commas between: 1,0.5. Default: 1 each.", metavar="W1,W2,..."),
+        typer.Option(
+            help="A weight for each adapter, with commas between: 1,0.5. A weight may be a list over depth or entries by module: "
+            "1,[0,1] or 1,[{filter: q_proj, value: 0.5}, {value: 1}]. Default: 1 each.",
+            metavar="W1,W2,...",
+        ),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Largest rank of the result. Default: what the method does by itself.")] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method: density=0.3. May be given again."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of methods that draw at random.")] = 0,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16: what to write. Default: float32.", show_default=False)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as one JSON object.")] = False,
 ) -> None:
     """Merge adapters into one, without the base model."""
     import json
 
-    from pomona.adapters import read_adapter, write_adapter
+    from pomona.adapters import read_adapter, refuse_occupied, write_adapter
+    from pomona.cli.values import dtype_of, settings, value_of
+    from pomona.merging import check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
 
-    merged = merge_adapters(
-        [read_adapter(path) for path in adapters], method, None if weights is None else _numbers(weights), rank, seed
-    )
-    write_adapter(merged, output, force=force)
+    written = None if dtype is None else dtype_of(dtype)
+    refuse_occupied(output.resolve(), force=force)
+    given = None if weights is None else value_of(f"[{weights}]", "--weights", "Write --weights 1,0.5")
+    for place, weight in enumerate(given or ()):
+        check_weight(weight, f"weights[{place}]")
+    chosen = settings(parameters or [])
+    merge_methods.create(method, chosen)  # here `rank` and `seed` are no parameters
+    read = [read_adapter(path) for path in adapters]
+    merged = merge_adapters(read, method, given, rank, seed, **chosen)
+    write_adapter(merged, output, force=force, dtype=written)
     warnings = merged.provenance["warnings"]
     assert isinstance(warnings, list)
     ranks = sorted({merged[module].rank for module in merged})
@@ -41,14 +60,3 @@ def merge(
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{len(adapters)} adapters merged by {method}: {len(merged)} modules of rank {ranks[-1]}, in {output}")
-
-
-def _numbers(text: str) -> list[float]:
-    from pomona.errors import InputError
-
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(
-            "must be numbers with commas between", field="--weights", value=text, mend="Write --weights 1,0.5"
-        ) from error

@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from pomona.merging.base import MergeMethod, merge_methods
+from pomona.merging.breadcrumbs import Breadcrumbs
 from pomona.merging.concat import Concat
+from pomona.merging.core_space import CoreSpace
+from pomona.merging.dare_linear import DareLinear
+from pomona.merging.dare_ties import DareTies
+from pomona.merging.della import Della
+from pomona.merging.iso_c import IsoC
+from pomona.merging.knots import Knots
 from pomona.merging.linear import Linear
+from pomona.merging.magnitude_prune import MagnitudePrune
 from pomona.merging.merge import merge
 from pomona.merging.svd import Svd
+from pomona.merging.ties import Ties
+from pomona.merging.tsv import Tsv
+from pomona.merging.weights import Weight, check_weight, module_weights
 
-__all__ = ["Concat", "Linear", "MergeMethod", "Svd", "merge", "merge_methods"]
+__all__ = [
+    "Breadcrumbs",
+    "Concat",
+    "CoreSpace",
+    "DareLinear",
+    "DareTies",
+    "Della",
+    "IsoC",
+    "Knots",
+    "Linear",
+    "MagnitudePrune",
+    "MergeMethod",
+    "Svd",
+    "Ties",
+    "Tsv",
+    "Weight",
+    "check_weight",
+    "merge",
+    "merge_methods",
+    "module_weights",
+]

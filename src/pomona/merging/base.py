@@ -6,7 +6,8 @@ Axes: R rank, I input features, O output features; k counts the adapters that ha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -17,13 +18,19 @@ from pomona.registry import Registry
 class MergeMethod(ABC):
     """A static merge. Subclasses are frozen dataclasses of hyperparameters, one a file, registered in `merge_methods`."""
 
+    identity: ClassVar[Mapping[str, object] | None]
+    """The parameters under which one adapter of weight 1 merges to itself; None: by its definition it never does."""
+
+    makes_dense: ClassVar[bool] = False
+    """Whether one module's dense O x I delta is built, as some definitions demand."""
+
     @abstractmethod
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """Merge one module.
 
         Args:
             factors: one or more, of one O and I, of any floating dtypes, scalings and (unless the method says so) ranks.
-            weights: w_k, finite, one for each of `factors`; they are not normalised.
+            weights: w_k, finite, one for each of `factors`; they are not normalised, and either none or all of them are 0.
             rank: the largest rank that the result may have, >= 1; None: what the method does by itself.
             generator: the module's own random stream; the only source of randomness.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +25,8 @@ class Linear(MergeMethod):
     negative weight's sign goes to A alone, so that a single adapter with weight -1 is negated.
     """
 
+    identity: ClassVar[Mapping[str, object] | None] = {}
+
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """See `MergeMethod.merge`.
 
@@ -35,10 +38,14 @@ class Linear(MergeMethod):
             raise InputError("linear adds factors of one rank only", field="rank", value=ranks, mend="Use method svd or concat")
         if rank is not None and rank < ranks[0]:
             raise InputError(f"linear keeps rank {ranks[0]}", field="rank", value=rank, mend="Use method svd")
-        A_RI = torch.zeros_like(factors[0].A, dtype=torch.float32)
-        B_OR = torch.zeros_like(factors[0].B, dtype=torch.float32)
-        for one, weight in zip(factors, weights, strict=True):
-            share = weight * one.scaling
-            A_RI += math.copysign(math.sqrt(abs(share)), share) * one.A.float()
-            B_OR += math.sqrt(abs(share)) * one.B.float()
+        shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True)]
+        A_RI = _weighted_sum([one.A for one in factors], [math.copysign(math.sqrt(abs(share)), share) for share in shares])
+        B_OR = _weighted_sum([one.B for one in factors], [math.sqrt(abs(share)) for share in shares])
         return Factors(A_RI, B_OR)
+
+
+def _weighted_sum(matrices: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:
+    total = matrices[0].float() * shares[0]
+    for matrix, share in zip(matrices[1:], shares[1:], strict=True):
+        total.add_(matrix, alpha=share)
+    return total

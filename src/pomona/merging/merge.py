@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+import torch
 
 from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
 from pomona.errors import InputError
 from pomona.merging.base import merge_methods
-from pomona.seeding import stream
+from pomona.merging.slabs import Slabs
+from pomona.merging.weights import Weight, module_weights
+from pomona.seeding import derive_seed
 
 
 def merge(
     adapters: Sequence[Adapter],
     method: str = "svd",
-    weights: Sequence[float] | None = None,
+    weights: Sequence[Weight] | None = None,
     rank: int | None = None,
     seed: int = 0,
     **parameters: object,
 ) -> Adapter:
     """Merge adapters into one.
 
-    A module that some adapters do not have is merged from those that have it, with their weights.
+    A module is merged from the adapters that have it and whose weight there is not 0, with their weights. One module's inputs are
+    in memory at a time, beside the result.
 
     Args:
         adapters: one or more.
         method: a name in `merge_methods`.
-        weights: w_k, one for each adapter, finite, not normalised; None: 1 each.
+        weights: w_k, one for each adapter, not normalised: a finite number, a list of them over the depth of the model, or entries
+            of `filter` and `value` (`pomona.merging.weights`); None: 1 each.
         rank: the largest rank that a module may get, >= 1; None: what the method does by itself.
         seed: root of the random streams; each module has its own, whatever the order.
         parameters: the method's hyperparameters.
@@ -46,33 +51,30 @@ def merge(
     chosen = merge_methods.create(method, parameters)
     if rank is not None and rank < 1:
         raise InputError("must be at least 1", field="rank", value=rank)
-    w_K = _check_weights(weights, len(adapters))
+    given = [1.0] * len(adapters) if weights is None else list(weights)
+    if len(given) != len(adapters):
+        raise InputError(f"{len(adapters)} adapters need {len(adapters)} weights", field="weights", value=given)
     warnings = check_compatible(adapters)
+    modules = sorted({module for adapter in adapters for module in adapter}, key=model_order)
+    weights_of = module_weights(given, modules)
     merged: dict[str, Factors] = {}
-    for module in sorted({module for adapter in adapters for module in adapter}, key=model_order):
-        present = [(adapter[module], weight) for adapter, weight in zip(adapters, w_K, strict=True) if module in adapter]
-        merged[module] = chosen.merge(
-            [one for one, _ in present], [weight for _, weight in present], rank, stream(seed, "merge", module)
-        )
+    generator, slabs = torch.Generator(), Slabs()
+    for module in modules:
+        present = [(adapter, weight) for adapter, weight in zip(adapters, weights_of[module], strict=True) if module in adapter]
+        taking_part = [(adapter, weight) for adapter, weight in present if weight != 0] or present
+        factors = [adapter[module] for adapter, _ in taking_part]
+        generator.manual_seed(derive_seed(seed, "merge", module))
+        result = chosen.merge(factors, [weight for _, weight in taking_part], rank, generator)
+        merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
     provenance: dict[str, object] = {
         "method": method,
         "parameters": parameters,
-        "weights": w_K,
+        "weights": given,
         "rank": rank,
         "seed": seed,
         "sources": [adapter_name(adapter, place) for place, adapter in enumerate(adapters)],
         "fan_in_fan_out": any(adapter.provenance.get("fan_in_fan_out", False) for adapter in adapters),
         "warnings": warnings,
     }
-    return Adapter(merged, next((one.base_model for one in adapters if one.base_model), None), provenance)
-
-
-def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    if weights is None:
-        return [1.0] * count
-    if len(weights) != count:
-        raise InputError(f"{count} adapters need {count} weights", field="weights", value=list(weights))
-    for weight in weights:
-        if not math.isfinite(weight):
-            raise InputError("must be finite numbers", field="weights", value=list(weights))
-    return [float(weight) for weight in weights]
+    base_model = next((one.base_model for one in adapters if one.base_model), None)
+    return Adapter(merged, base_model, provenance, frozenset[str]().union(*(adapter.embeddings for adapter in adapters)))

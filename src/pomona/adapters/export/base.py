@@ -1,0 +1,145 @@
+"""What an export must know of the base model: its architecture and its sizes, from `config.json` or a GGUF file's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pomona.adapters.config import read_json_object
+from pomona.errors import InputError
+
+CONFIG = "config.json"
+GGUF_MAGIC = b"GGUF"
+"""The bytes with which a GGUF file begins."""
+HEADS = frozenset({"lm_head", "embed_out"})
+"""Last parts of the paths of output heads."""
+EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings"})
+"""Last parts of the paths of token embeddings."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of models as llama.cpp knows it.
+
+    Args:
+        gguf: llama.cpp's name.
+        tied: whether the output head is the token embedding where a `config.json` does not say.
+        permuted: whether llama.cpp keeps the rows of `q_proj` and `k_proj` in another order than transformers does.
+    """
+
+    gguf: str
+    tied: bool = False
+    permuted: bool = False
+
+
+# Each is held against a real llama.cpp by tests/adapters/export/test_llama_cpp_real.py.
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "LlamaForCausalLM": Architecture("llama", permuted=True),
+    "MistralForCausalLM": Architecture("llama", permuted=True),
+    "SmolLM3ForCausalLM": Architecture("smollm3", tied=True, permuted=True),
+    "GraniteForCausalLM": Architecture("granite", permuted=True),
+    "Qwen2ForCausalLM": Architecture("qwen2"),
+    "Qwen3ForCausalLM": Architecture("qwen3"),
+    "GemmaForCausalLM": Architecture("gemma", tied=True),
+    "Gemma2ForCausalLM": Architecture("gemma2", tied=True),
+    "Gemma3ForCausalLM": Architecture("gemma3", tied=True),
+    "Phi3ForCausalLM": Architecture("phi3"),
+    "GPT2LMHeadModel": Architecture("gpt2", tied=True),
+}
+"""transformers' name of a model class -> what llama.cpp calls it, for those that can be converted truly."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's sizes.
+
+    Args:
+        path: the model folder or GGUF file.
+        name: the class name that `config.json` gives (`LlamaForCausalLM`), or the architecture that a GGUF file gives (`llama`).
+        architecture: what llama.cpp calls it; None where it is not one of `ARCHITECTURES`.
+        layers: number of blocks.
+        heads, key_heads: attention heads of the queries and of the keys.
+        head_size: features a head.
+        tied: whether the output head is the token embedding.
+        shapes: of a GGUF file, tensor -> (O, I); None for a folder.
+    """
+
+    path: Path
+    name: str
+    architecture: Architecture | None
+    layers: int
+    heads: int
+    key_heads: int
+    head_size: int
+    tied: bool
+    shapes: Mapping[str, tuple[int, int]] | None = None
+
+
+def read_base(path: Path) -> Base:
+    """Read a model folder's `config.json`, or a GGUF file's metadata; no weights.
+
+    Raises:
+        InputError: neither, or it does not say what must be known.
+    """
+    if path.is_file():
+        return _from_gguf(path)
+    file = path / CONFIG
+    if not file.is_file():
+        raise InputError("is neither a model folder nor a GGUF file", file=path, mend=f"Give a folder that holds {CONFIG}")
+    config = read_json_object(file)
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise InputError("does not name the model's class", file=file, field="architectures", value=names)
+    known = ARCHITECTURES.get(names[0])
+    heads = _whole(config, file, "num_attention_heads", "n_head")
+    width = _whole(config, file, "hidden_size", "n_embd")
+    tied = config.get("tie_word_embeddings")
+    return Base(
+        path=path,
+        name=names[0],
+        architecture=known,
+        layers=_whole(config, file, "num_hidden_layers", "n_layer"),
+        heads=heads,
+        key_heads=heads if config.get("num_key_value_heads") is None else _whole(config, file, "num_key_value_heads"),
+        head_size=width // heads if config.get("head_dim") is None else _whole(config, file, "head_dim"),
+        tied=tied if isinstance(tied, bool) else known is not None and known.tied,
+    )
+
+
+def _whole(config: Mapping[str, object], file: Path, *names: str) -> int:
+    """The first of the fields that is there."""
+    value = next((config[name] for name in names if name in config), None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError("must be a whole number of at least 1", file=file, field=names[0], value=value)
+    return value
+
+
+def _from_gguf(path: Path) -> Base:
+    with path.open("rb") as stream:
+        if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise InputError("is no GGUF file", file=path, mend=f"Give a GGUF file, or a folder that holds {CONFIG}")
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        kept = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+        shapes = {tensor.name: (int(tensor.shape[1]), int(tensor.shape[0])) for tensor in reader.tensors if len(tensor.shape) == 2}
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise InputError(f"is not a sound GGUF file: {error}", file=path, mend="Copy it again from its source") from error
+    name = kept.get("general.architecture")
+    if not isinstance(name, str) or kept.get("general.type", "model") != "model":
+        raise InputError("is not a model", file=path, field="general.type", value=kept.get("general.type"))
+    heads = _whole(kept, path, f"{name}.attention.head_count")
+    width = _whole(kept, path, f"{name}.embedding_length")
+    return Base(
+        path=path,
+        name=name,
+        architecture=next((known for known in ARCHITECTURES.values() if known.gguf == name), None),
+        layers=_whole(kept, path, f"{name}.block_count"),
+        heads=heads,
+        key_heads=_whole({"": heads, **kept}, path, f"{name}.attention.head_count_kv", ""),
+        head_size=_whole({"": width // heads, **kept}, path, f"{name}.attention.key_length", ""),
+        tied="output.weight" not in shapes,
+        shapes=shapes,
+    )

@@ -1,0 +1,153 @@
+"""A model's weights in safetensors files, read by blocks of rows and written again without a whole tensor in memory.
+
+Axes: N rows, M columns of a stored matrix.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from pomona.adapters.config import read_json_object
+from pomona.adapters.tensors import DTYPES, read_header
+from pomona.errors import InputError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BLOCK_ENTRIES = 2**20
+"""Entries of a matrix that are worked on at a time: 8 MB in fp64."""
+_COPY_BYTES = 2**24
+_AGAIN = "Copy the model again from its source"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: its file, the format's name of its dtype, its shape, and its bytes' place."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+    def row_blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """A matrix in blocks of its rows, in the file's dtype, each with the number of its first row.
+
+        Raises:
+            InputError: the file has been cut.
+        """
+        rows, columns = self.shape
+        dtype = DTYPES[self.dtype]
+        step = max(1, BLOCK_ENTRIES // columns)
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            for first in range(0, rows, step):
+                data = bytearray(_read(stream, min(step, rows - first) * columns * dtype.itemsize, self.file))
+                yield first, torch.frombuffer(data, dtype=dtype).view(-1, columns)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The tensor's bytes as they are, whatever its dtype."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            for done in range(0, self.nbytes, _COPY_BYTES):
+                yield _read(stream, min(_COPY_BYTES, self.nbytes - done), self.file)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a model folder.
+
+    Args:
+        folder: the model folder.
+        tensors: name -> where it lies, in the files' order.
+        metadata: file name -> the header's `__metadata__`.
+        sharded: whether an index names the files.
+    """
+
+    folder: Path
+    tensors: Mapping[str, Stored]
+    metadata: Mapping[str, Mapping[str, str]]
+    sharded: bool
+
+    def name_of(self, module: str) -> str | None:
+        """The tensor that is a module's weight.
+
+        `<module>.weight`; or, where the files write more or less in front of it than the model does (GPT-2 on the hub lacks
+        `transformer.`), the only tensor that ends like it.
+
+        Returns:
+            Its name; None where there is none.
+
+        Raises:
+            InputError: several tensors could be it.
+        """
+        wanted = f"{module}.weight"
+        if wanted in self.tensors:
+            return wanted
+        found = [name for name in self.tensors if f".{name}".endswith(f".{wanted}") or wanted.endswith(f".{name}")]
+        if len(found) > 1:
+            problem = f"several tensors could be this module's weight: {', '.join(sorted(found)[:3])}"
+            raise InputError(problem, file=self.folder, field=module, mend="Use the base model that it was trained on")
+        return found[0] if found else None
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read the headers of a model folder's safetensors files: `model.safetensors`, or those that its index names.
+
+    Raises:
+        InputError: there are none, one is missing or not sound, or the index and the files contradict each other.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file():
+        tensors, metadata = _read_header(single)
+        return Checkpoint(folder, tensors, {SINGLE: metadata}, sharded=False)
+    if not index.is_file():
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".gguf", ".pth"})
+        problem = f"has no {SINGLE}" + (f", only {others[0]}" if others else "")
+        raise InputError(problem, file=folder, mend="Save the model with transformers' save_pretrained, which writes safetensors")
+    named = read_json_object(index).get("weight_map")
+    if not isinstance(named, dict) or not all(_is_plain_name(file) for file in named.values()):
+        raise InputError("does not say which tensor is in which file", file=index, field="weight_map", mend=_AGAIN)
+    tensors: dict[str, Stored] = {}
+    metadata = {}
+    for file in sorted(set(named.values())):
+        found, metadata[file] = _read_header(folder / file)
+        if twice := found.keys() & tensors.keys():
+            raise InputError("is in two files", file=folder / file, field=min(twice), mend=_AGAIN)
+        tensors.update(found)
+    for name, file in named.items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise InputError(f"is not in {file}, where the index says it is", file=index, field=name, mend=_AGAIN)
+    return Checkpoint(folder, tensors, metadata, sharded=True)
+
+
+def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    try:
+        with FileIO(file) as stream:
+            entries, metadata, start = read_header(file, stream)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=file, mend=_AGAIN) from error
+    tensors = {}
+    # By place, not by name: so the bytes are read and written straight on.
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        tensors[name] = Stored(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+    return tensors, metadata
+
+
+def _read(stream: BinaryIO, count: int, file: Path) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise InputError("ends before its last tensor", file=file, mend=_AGAIN)
+    return data
+
+
+def _is_plain_name(name: object) -> bool:
+    """A file's name without a folder: an index never leads out of its own."""
+    return isinstance(name, str) and name == os.path.basename(name) and name.endswith(".safetensors")  # noqa: PTH119 (not a path)

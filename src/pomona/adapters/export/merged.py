@@ -1,0 +1,186 @@
+"""The base model with the update added to its weights: a model folder that needs no adapter.
+
+Axes: N rows, M columns of a weight as it is stored; R rank, I input features, O output features.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pomona.adapters.config import CONFIG_FILE, read_json_object
+from pomona.adapters.export.base import CONFIG
+from pomona.adapters.export.checkpoint import INDEX, Stored, read_checkpoint
+from pomona.adapters.export.place import refuse_output
+from pomona.adapters.export.plan import Planned, plan_merge, untied_config
+from pomona.adapters.export.result import Export, refuse
+from pomona.adapters.factors import Adapter
+from pomona.adapters.place import appearing
+from pomona.adapters.read import check_finite
+from pomona.adapters.tensors import bytes_of, write_safetensors
+from pomona.errors import InputError, PomonaError
+
+LARGE_ROUNDING = 0.05
+"""From this share of the update on, what rounding to the base's dtype loses is worth a warning."""
+
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf"})
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What writing in the base's dtype loses of the update.
+
+    Args:
+        error: `||round(W + delta) - (W + delta)||_F / ||delta||_F` over all modules together; 0 where the update is zero.
+        worst_module: the module that loses the largest share of its update.
+        worst_error: its share.
+    """
+
+    error: float
+    worst_module: str
+    worst_error: float
+
+
+@dataclass(frozen=True)
+class _Update:
+    """A module's update of a stored matrix: `left_NR @ right_RM`, in fp64."""
+
+    module: str
+    left_NR: Float[Tensor, "N R"]
+    right_RM: Float[Tensor, "R M"]
+
+
+def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = False) -> Export:
+    """Write `W + delta` for every adapted module, and everything else of the base model as it is.
+
+    Each sum is made in fp64, by blocks of rows, and rounded once to the base tensor's dtype: at any time a block and one
+    module's factors are in memory. Where the adapter touches an output head or a token embedding that are tied, they become
+    two tensors and `tie_word_embeddings` becomes false, so that an update of one does not change the other.
+
+    Args:
+        adapter: what to add.
+        output: the model folder to make; it appears whole or not at all.
+        base: the base model's folder: `config.json` and safetensors, in one file or in shards with an index. Its other files
+            are copied, but not weights in other formats.
+        force: replace a model folder that stands at `output`.
+
+    Returns:
+        `details` holds `base`, `untied` and `rounding` (the fields of `Rounding`).
+
+    Raises:
+        InputError: the base is no such folder or is quantised; a module has no weight there, or one of another shape;
+            something stands at `output`; the disk refuses.
+        PomonaError: a sum is too large for the base's dtype.
+    """
+    target = output.resolve()
+    if base.resolve() in {target, *target.parents} or target in base.resolve().parents:
+        raise InputError("is the base model's own folder, or one around or within it", file=output, mend="Choose another folder")
+    refuse_output("merged", target, force=force)
+    refuse(adapter, "merged", ())
+    config = _config(base)
+    checkpoint = read_checkpoint(base)
+    files, untied = plan_merge(adapter, checkpoint, config)
+    check_finite(adapter)
+    sums: dict[str, tuple[float, float]] = {}
+    with appearing(target) as partial:
+        _copy_others(base, partial)
+        for file, plan in files.items():
+            layout = {name: (one.source.dtype, one.source.shape, one.source.nbytes) for name, one in plan.items()}
+            write_safetensors(partial / file, layout, checkpoint.metadata[file], _bytes(adapter, plan, sums))
+        if checkpoint.sharded:
+            _write_json(partial / INDEX, _index(base / INDEX, files))
+        if untied:
+            _write_json(partial / CONFIG, untied_config(config))
+    rounding = _rounding(sums)
+    details = {"base": str(base), "untied": untied, "rounding": asdict(rounding)}
+    use = f"Load it with AutoModelForCausalLM.from_pretrained({str(output)!r})"
+    rank = max(adapter[module].rank for module in adapter)
+    return Export(output, len(adapter), rank, use, details, _warnings(rounding))
+
+
+def _config(base: Path) -> dict[str, object]:
+    file = base / CONFIG
+    if base.suffix == ".gguf" or base.is_file():
+        mend = "Give the model's folder with safetensors weights, or export the adapter with --for llama.cpp"
+        raise InputError("is one file and not a model folder", file=base, mend=mend)
+    if not file.is_file():
+        raise InputError(f"has no {CONFIG}", file=base, mend="Give a model folder in transformers' format")
+    config = read_json_object(file)
+    if config.get("quantization_config"):
+        mend = "Give the model that it was quantised from, and quantise the result"
+        raise InputError("is quantised, and an update cannot be added to it", file=file, field="quantization_config", mend=mend)
+    return config
+
+
+def _bytes(adapter: Adapter, plan: Mapping[str, Planned], sums: dict[str, tuple[float, float]]) -> Iterator[bytes | memoryview]:
+    """The bytes of a file's tensors, one after the other; `sums` gets each module's squared rounding error and delta."""
+    for one in plan.values():
+        if one.module is None:
+            yield from one.source.pieces()
+        else:
+            yield from _merged(one.source, _update(adapter, one.module, transposed=one.transposed), sums)
+
+
+def _update(adapter: Adapter, module: str, *, transposed: bool) -> _Update:
+    factors = adapter[module]
+    A_RI, B_OR = factors.A.detach().cpu().double(), factors.B.detach().cpu().double() * factors.scaling
+    return _Update(module, A_RI.T, B_OR.T) if transposed else _Update(module, B_OR, A_RI)
+
+
+def _merged(source: Stored, update: _Update, sums: dict[str, tuple[float, float]]) -> Iterator[bytes | memoryview]:
+    lost = whole = 0.0
+    for first, W_NM in source.row_blocks():
+        delta_NM = update.left_NR[first : first + len(W_NM)] @ update.right_RM
+        whole += float(delta_NM.square().sum())
+        exact_NM = delta_NM.add_(W_NM)
+        rounded_NM = exact_NM.to(W_NM.dtype)
+        lost += float((rounded_NM.double() - exact_NM).square().sum())
+        if not math.isfinite(lost):
+            raise PomonaError(f"the sum does not fit the base's {source.dtype}, nothing was written", field=update.module)
+        yield bytes_of(rounded_NM)
+    sums[update.module] = (lost, whole)
+
+
+def _rounding(sums: Mapping[str, tuple[float, float]]) -> Rounding:
+    shares = {module: math.sqrt(lost / whole) if whole else 0.0 for module, (lost, whole) in sums.items()}
+    worst = max(shares, key=lambda module: shares[module])
+    lost, whole = (sum(column) for column in zip(*sums.values(), strict=True))
+    return Rounding(math.sqrt(lost / whole) if whole else 0.0, worst, shares[worst])
+
+
+def _warnings(rounding: Rounding) -> tuple[str, ...]:
+    if rounding.worst_error <= LARGE_ROUNDING:
+        return ()
+    return (
+        f"rounding to the base's dtype loses {rounding.error:.1%} of the update, and {rounding.worst_error:.1%} at "
+        f"{rounding.worst_module}; merge into an fp32 copy of the base, or serve the adapter beside it",
+    )
+
+
+def _copy_others(base: Path, folder: Path) -> None:
+    """Everything but weights, indices of weights, an adapter's files and hidden ones; follows the hub cache's links."""
+    for path in sorted(base.rglob("*")):
+        inside = path.relative_to(base)
+        weight = path.suffix in _WEIGHTS or path.name.endswith(".index.json") or path.name == CONFIG_FILE
+        if path.is_file() and not weight and not any(part.startswith(".") for part in inside.parts):
+            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / inside)
+
+
+def _index(file: Path, files: Mapping[str, Mapping[str, Planned]]) -> dict[str, object]:
+    index = read_json_object(file)
+    metadata = index.get("metadata")
+    size = sum(one.source.nbytes for plan in files.values() for one in plan.values())
+    named = {name: home for home, plan in files.items() for name in plan}
+    return {**index, "metadata": {**(metadata if isinstance(metadata, dict) else {}), "total_size": size}, "weight_map": named}
+
+
+def _write_json(file: Path, content: Mapping[str, object]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

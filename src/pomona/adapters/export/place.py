@@ -1,0 +1,55 @@
+"""Where an export goes: whole or not at all, and never over something else by accident."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pomona.adapters.config import CONFIG_FILE
+from pomona.adapters.export.base import CONFIG, GGUF_MAGIC
+from pomona.adapters.place import refuse_occupied
+from pomona.errors import InputError
+
+
+def refuse_output(target: str, output: Path, *, force: bool) -> None:
+    """What an export asks before it writes, and whoever works long before it.
+
+    Args:
+        target: the kind of export: `llama.cpp` writes a file, the others a folder.
+        output: what to write.
+        force: replace an output of the same kind that stands there.
+
+    Raises:
+        InputError: something stands there and `force` is not given, or it is something else.
+    """
+    if target != "llama.cpp":
+        marker, kind = (CONFIG, "exported model") if target == "merged" else (CONFIG_FILE, "adapter")
+        refuse_occupied(output, force=force, marker=marker, kind=kind)
+    elif output.is_dir():
+        raise InputError("is a folder", file=output, mend="Name the GGUF file to write")
+    elif output.exists():
+        if not force:
+            raise InputError("already exists", file=output, mend="Choose another file, or give --force (force=True) to replace it")
+        with output.open("rb") as stream:
+            if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+                raise InputError("is no GGUF file and will not be replaced", file=output, mend="Choose another file")
+
+
+@contextmanager
+def appearing_file(target: Path) -> Iterator[Path]:
+    """A hidden file beside `target` to write, which takes its place when the block ends well, and else goes.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=target) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""What an export tells the one who asked for it: what was written, or why nothing was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pomona.adapters.factors import Adapter
+from pomona.errors import InputError
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Args:
+        output: the folder or file.
+        modules: how many modules the update has.
+        rank: the largest rank among them, as written.
+        use: how the other program loads it, in one sentence.
+        details: figures of this kind of export; values that JSON can hold.
+        warnings: what may turn out not as meant, a sentence each without its full stop.
+    """
+
+    output: Path
+    modules: int
+    rank: int
+    use: str
+    details: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def refuse(adapter: Adapter, target: str, problems: Sequence[str]) -> None:
+    """Raise the first of the problems with exporting an adapter for a program, if there is any, or that it has no modules.
+
+    Raises:
+        InputError: names the adapter's folder and the target.
+    """
+    path = adapter.provenance.get("path")
+    file = None if path is None else str(path)
+    if len(adapter) == 0:
+        raise InputError("the adapter has no modules", file=file, mend="Give at least one adapted module")
+    if problems:
+        raise InputError(problems[0], file=file, field=f"--for {target}")

@@ -1,0 +1,83 @@
+"""One door to every kind of export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from pomona.adapters.export.base import read_base
+from pomona.adapters.export.llama_cpp import export_llama_cpp
+from pomona.adapters.export.merged import export_merged
+from pomona.adapters.export.peft import export_peft
+from pomona.adapters.export.result import Export
+from pomona.adapters.export.vllm import export_vllm
+from pomona.adapters.factors import Adapter
+from pomona.errors import InputError, suggest
+
+_Exporter = Callable[[Adapter, Path, Path | None, torch.dtype | None, bool], Export]
+
+
+def _peft(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
+    return export_peft(adapter, output, dtype=dtype, force=force)
+
+
+def _vllm(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
+    return export_vllm(adapter, output, read_base(base) if base else None, dtype=dtype, force=force)
+
+
+def _llama_cpp(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
+    return export_llama_cpp(adapter, output, read_base(_needed(base, adapter)), dtype=dtype, force=force)
+
+
+def _merged(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
+    if dtype is not None:
+        mend = "Leave it out: every tensor keeps the dtype that it has in the base"
+        raise InputError("is not for --for merged", field="--dtype", value=str(dtype).removeprefix("torch."), mend=mend)
+    return export_merged(adapter, output, _needed(base, adapter), force=force)
+
+
+EXPORTS: Mapping[str, _Exporter] = {"peft": _peft, "vllm": _vllm, "llama.cpp": _llama_cpp, "merged": _merged}
+
+NEEDS_BASE = frozenset({"llama.cpp", "merged"})
+
+
+def check_target(target: str) -> None:
+    """Raise an `InputError` that lists what there is, where no export has this name."""
+    if target not in EXPORTS:
+        raise InputError("unknown target", field="--for", value=target, mend=suggest(target, EXPORTS))
+
+
+def export_adapter(
+    adapter: Adapter,
+    target: str,
+    output: Path | str,
+    *,
+    base: Path | str | None = None,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+) -> Export:
+    """Write an adapter for another program.
+
+    Args:
+        adapter: what to write; `compress` gives it a lower rank.
+        target: `peft`, `vllm`, `llama.cpp` or `merged`.
+        output: the folder to make, or for `llama.cpp` the file; it appears whole or not at all.
+        base: the base model's folder, or for `llama.cpp` also its GGUF file; `merged` and `llama.cpp` need it.
+        dtype: fp32, fp16 or bf16 of what is written; not for `merged`.
+        force: replace an output of the same kind that stands there.
+
+    Raises:
+        InputError: an unknown target, a missing base, or what the export of this kind refuses.
+    """
+    check_target(target)
+    return EXPORTS[target](adapter, Path(output), None if base is None else Path(base), dtype, force)
+
+
+def _needed(base: Path | None, adapter: Adapter) -> Path:
+    if base is None:
+        named = f", and {adapter.base_model!r} is no model folder here" if adapter.base_model else ""
+        mend = "Give the model's folder, or for llama.cpp its GGUF file"
+        raise InputError(f"this export needs the base model{named}", field="--base", mend=mend)
+    return base

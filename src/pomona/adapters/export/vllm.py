@@ -1,0 +1,95 @@
+"""For vLLM: PEFT's folder, under vLLM's rules.
+
+The rules are those of vLLM's `config/lora.py` (`MaxLoRARanks`), `lora/peft_helper.py` and `lora/lora_model.py`: the server is
+started with a rank from a fixed set, every key must end in `lora_A.weight`, `lora_B.weight`, `lora_embedding_A` or
+`lora_embedding_B`, and the last part of each module's path must be one that the model's class takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pomona.adapters.export.base import EMBEDDINGS, HEADS, Base
+from pomona.adapters.export.result import Export, refuse
+from pomona.adapters.factors import Adapter
+from pomona.adapters.write import write_adapter
+
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that `--max-lora-rank` takes."""
+
+# Classes whose `embedding_modules` name the token embedding and the output head; for the others vLLM refuses both.
+_EMBEDDING_LORA = frozenset(
+    {
+        "GraniteForCausalLM",
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "MixtralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3ForCausalLM",
+        "Qwen3MoeForCausalLM",
+    }
+)
+# Classes that vLLM's table of supported models lists without LoRA.
+_NO_LORA = frozenset(
+    {
+        "BloomForCausalLM",
+        "FalconForCausalLM",
+        "GPT2LMHeadModel",
+        "GPTJForCausalLM",
+        "GPTNeoXForCausalLM",
+        "MPTForCausalLM",
+        "OlmoeForCausalLM",
+        "StableLmForCausalLM",
+    }
+)
+_MERGED = "Export it with --for merged and serve that model"
+
+
+def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
+    """Why vLLM would not load it, a sentence each; what the base decides is judged only where `base` is given."""
+    found = []
+    rank = max((adapter[module].rank for module in adapter), default=0)
+    if rank > MAX_LORA_RANKS[-1]:
+        found.append(f"has rank {rank}, and vLLM takes at most {MAX_LORA_RANKS[-1]}. Give --rank {MAX_LORA_RANKS[-1]}.")
+    if adapter.provenance.get("fan_in_fan_out"):
+        found.append(f"is for GPT-2's Conv1D modules, and vLLM has no LoRA for them. {_MERGED}.")
+    elif base is not None and base.name in _NO_LORA:
+        found.append(f"is for a {base.name}, for which vLLM has no LoRA. {_MERGED}.")
+    ends = _embedding_modules(adapter)
+    if ends and base is not None and base.shapes is None and base.name not in _EMBEDDING_LORA | _NO_LORA:
+        found.append(f"adapts {ends[0]}, and vLLM takes that for some models only, {base.name} not among them. {_MERGED}.")
+    return found
+
+
+def export_vllm(
+    adapter: Adapter, output: Path, base: Base | None = None, *, dtype: torch.dtype | None = None, force: bool = False
+) -> Export:
+    """Write PEFT's folder where vLLM will load it, and say with which rank to start vLLM.
+
+    Args:
+        adapter: what to write.
+        output: the folder to make.
+        base: the base model, where it is known.
+        dtype: fp32, fp16 or bf16 of what is written; None: the factors' own. vLLM rounds to the model's dtype when it loads.
+        force: replace an adapter folder that stands there.
+
+    Raises:
+        InputError: vLLM would not load it, with the reason and the mend; or as `write_adapter`.
+    """
+    refuse(adapter, "vllm", problems(adapter, base))
+    write_adapter(adapter, output, force=force, dtype=dtype)
+    rank = max(adapter[module].rank for module in adapter)
+    allowed = next(value for value in MAX_LORA_RANKS if value >= rank)
+    use = f"Start vLLM with --enable-lora --max-lora-rank {allowed} --lora-modules NAME={output}"
+    doubts = tuple(
+        f"it adapts {module}, which vLLM takes only for models that register it (Llama, Mistral, Granite, newer also Qwen)"
+        for module in _embedding_modules(adapter)
+    )
+    return Export(output, len(adapter), rank, use, {"max_lora_rank": allowed}, doubts)
+
+
+def _embedding_modules(adapter: Adapter) -> list[str]:
+    return [module for module in adapter if module in adapter.embeddings or module.rpartition(".")[2] in HEADS | EMBEDDINGS]

@@ -1,0 +1,148 @@
+"""Exact linear algebra of a product `B A` in factored space: the dense O x I matrix is never built.
+
+Axes: R rank of the factors, K rank that is kept, I input features, O output features, N either of the sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pomona.adapters.factors import Factors
+
+# By how much the error of a truncated product may exceed the optimal one's, as a share of it, for each side's rounding.
+_SLACK_FP32, _SLACK_FP64 = 5e-5, 1e-9
+
+
+class Spectrum(NamedTuple):
+    """A singular value decomposition `U diag(S) V^T`, in fp64, singular values largest first."""
+
+    U_OK: Float[Tensor, "O K"]
+    S_K: Float[Tensor, " K"]
+    V_IK: Float[Tensor, "I K"]
+
+    def balanced(self) -> tuple[Float[Tensor, "K I"], Float[Tensor, "O K"]]:
+        """`(A, B)` with `B A = U diag(S) V^T` and the square roots of the singular values on either side, in fp32."""
+        root_K = self.S_K.sqrt()
+        return (self.V_IK * root_K).T.float().contiguous(), (self.U_OK * root_K).float()
+
+
+def stacked(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    """`A = [w_1 s_1 A_1; ...]` and `B = [B_1 B_2 ...]` in fp64, R = sum_k R_k, so that `B A = sum_k w_k s_k B_k A_k = delta*`."""
+    return concatenated(factors, weights, torch.float64)
+
+
+def concatenated(
+    factors: Sequence[Factors], weights: Sequence[float], dtype: torch.dtype
+) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    """As `stacked`, in a dtype of choice."""
+    first, R = factors[0], sum(one.rank for one in factors)
+    A_RI = torch.empty(R, first.in_features, dtype=dtype, device=first.A.device)
+    B_OR = torch.empty(first.out_features, R, dtype=dtype, device=first.A.device)
+    row = 0
+    for one, weight in zip(factors, weights, strict=True):
+        # In the result's dtype before it is scaled: a product in half precision would be rounded.
+        A_RI[row : row + one.rank].copy_(one.A).mul_(weight * one.scaling)
+        B_OR[:, row : row + one.rank].copy_(one.B)
+        row += one.rank
+    return A_RI, B_OR
+
+
+def orthonormal(X_NR: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "K R"]]:
+    """`X = Q T` with orthonormal columns in Q, K = min(N, R); T is triangular or not.
+
+    Args:
+        X_NR: fp64.
+    """
+    columns, to_Q, T_KR = _basis(X_NR)
+    return (columns if to_Q is None else columns @ to_Q), T_KR
+
+
+def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: int | None = None) -> Spectrum:
+    """The leading singular triples of `B A`: O((O + I) R^2 + R^3) instead of O(O I min(O, I)).
+
+    `B = Q_B T_B` and `A^T = Q_A T_A` with orthonormal columns; the core's decomposition `T_B T_A^T = U diag(S) V^T` gives
+    `Q_B U`, `S` and `Q_A V`.
+
+    Args:
+        A_RI: [R, I], fp64.
+        B_OR: [O, R], fp64.
+        rank: K >= 1, the number of triples to keep; None or above min(O, I, R): all of them.
+    """
+    columns_B, to_Q_B, T_B = _basis(B_OR)
+    columns_A, to_Q_A, T_A = _basis(A_RI.T)
+    U, S, V_T = torch.linalg.svd(T_B @ T_A.T, full_matrices=False)
+    U, V_T = U[:, :rank], V_T[:rank]
+    U_OK = columns_B @ (U if to_Q_B is None else to_Q_B @ U)
+    # The other way round, so that its transpose, A's side of the result, lies in one piece.
+    V_KI = (V_T if to_Q_A is None else V_T @ to_Q_A.T) @ columns_A.T
+    return Spectrum(U_OK, S[:rank], V_KI.T)
+
+
+def best_approximation(factors: Sequence[Factors], weights: Sequence[float], rank: int) -> Factors:
+    """The best approximation of `sum_k w_k s_k B_k A_k` at a rank, as balanced fp32 factors with scaling 1 (Eckart-Young).
+
+    As `factored_svd` of the stacked factors; but where their columns are well conditioned, the products with O or I terms are
+    made in fp32, as the result is rounded anyway, and only R x R matrices in fp64. The error exceeds the optimal one by less
+    than 1e-4 of it: what rounding does to an orthonormal basis is bounded (see `_gram`), and an approximation that is optimal
+    in a norm which is off by a share d is optimal within d.
+
+    Args:
+        factors: one or more.
+        weights: w_k.
+        rank: K >= 1; what is above min(O, I, R) is of no effect.
+    """
+    A_RI = torch.cat([one.A.to(torch.float32) for one in factors], dim=0)
+    B_OR = torch.cat([one.B.to(torch.float32) for one in factors], dim=1)
+    output_side, input_side = _gram(B_OR, _SLACK_FP32), _gram(A_RI.T, _SLACK_FP32)
+    if output_side is None or input_side is None or torch.get_float32_matmul_precision() != "highest":
+        return Factors(*factored_svd(*stacked(factors, weights), rank).balanced())
+    (to_Q_B, T_B), (to_Q_A, T_A) = output_side, input_side
+    shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True) for _ in range(one.rank)]
+    U, S, V_T = torch.linalg.svd(T_B * torch.tensor(shares, dtype=T_B.dtype, device=T_B.device) @ T_A.T, full_matrices=False)
+    root_K = S[:rank].sqrt()
+    to_B_RK, to_A_KR = to_Q_B @ (U[:, :rank] * root_K), (root_K[:, None] * V_T[:rank]) @ to_Q_A.T
+    return Factors(to_A_KR.float() @ A_RI, B_OR @ to_B_RK.float())
+
+
+def _basis(X_NR: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """`(columns, P, T)` with `X = Q T`, where Q is `columns @ P`, or `columns` itself where P is None."""
+    found = _gram(X_NR, _SLACK_FP64)
+    if found is not None:
+        return X_NR, *found
+    Q_NK, T_KR = torch.linalg.qr(X_NR)
+    return Q_NK, None, T_KR
+
+
+def _gram(X_NR: Tensor, slack: float) -> tuple[Tensor, Tensor] | None:
+    """`(P, T)` in fp64 with `X = (X P) T` and `X P` orthonormal but for rounding, from the Gram matrix of X's columns.
+
+    Columns are brought to unit norm and their Gram matrix is factored by Cholesky, `G = L L^T`: `P = L^-T`, `T = L^T`. This is
+    one product with N terms, many times as fast as Householder's reflections. G is off by some multiple of `eps sqrt(N)`, eps
+    of X's dtype (at most a quarter of it on random, positive and heavy-tailed columns), so `X P` is off from orthonormal by
+    `eps sqrt(N) |L^-1|^2 / 4`.
+
+    Returns:
+        None where that is above `slack`, where X has more columns than rows, or where a column is so small that products of
+        its entries vanish.
+    """
+    N, R = X_NR.shape
+    if N < R or R == 0:
+        return None
+    G_RR = (X_NR.T @ X_NR).double()
+    squares_R = G_RR.diagonal()
+    limits = torch.finfo(X_NR.dtype)
+    norms_R = squares_R.sqrt()
+    L_RR, info = torch.linalg.cholesky_ex(G_RR / torch.outer(norms_R, norms_R))
+    inverse_RR = torch.linalg.solve_triangular(L_RR, torch.eye(R, dtype=L_RR.dtype, device=L_RR.device), upper=False)
+    sizes_RR = inverse_RR.abs()
+    # |L^-1|_2^2 <= |L^-1|_1 |L^-1|_inf; NaN, from a column of zeros, fails the comparison.
+    worst = float(sizes_RR.sum(dim=0).max() * sizes_RR.sum(dim=1).max())
+    if int(info) != 0 or float(squares_R.min()) < 1e8 * limits.tiny or not limits.eps * math.sqrt(N) / 4 * worst <= slack:
+        return None
+    return (inverse_RR / norms_R).T, L_RR.T * norms_R

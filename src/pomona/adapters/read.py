@@ -1,0 +1,164 @@
+"""Read a PEFT folder: `adapter_config.json` and `adapter_model.safetensors`, and see that they do not contradict each other.
+
+Axes: R rank, I input features, O output features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
+from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.header import check_header
+from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE, keys_of
+from pomona.adapters.tensors import TensorFile, all_finite
+from pomona.errors import InputError
+
+_AGAIN = "Copy the adapter again from its source"
+
+
+class FolderFactors(Mapping[str, Factors]):
+    """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for, and nothing is kept."""
+
+    def __init__(self, tensors: TensorFile, config: LoraConfig, keys: Mapping[str, tuple[str, str]]) -> None:
+        self._tensors = tensors
+        self._config = config
+        self._keys = keys
+
+    def __getitem__(self, module: str) -> Factors:
+        A_RI, B_OR = self._tensors.read(*self._keys[module])
+        return Factors(A_RI, B_OR, self._config.scaling(module))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._keys
+
+    def shape(self, module: str) -> tuple[int, int]:
+        """(O, I) of a module, without reading its tensors."""
+        a_key, b_key = self._keys[module]
+        return self._tensors.info[b_key].shape[0], self._tensors.info[a_key].shape[1]
+
+
+def read_adapter(path: Path | str) -> Adapter:
+    """Open a PEFT LoRA folder.
+
+    Config and header (keys, shapes, dtypes, ranks, targets) are checked at once; tensors are read, and their values checked, when
+    a module is asked for. Modules come in the model's order (`model_order`), whatever their order in the file.
+
+    A module that PEFT would pass over, because `target_modules` and its companions leave it out, is an error: the factors in the
+    file are then not what works in the model. Where embeddings are adapted, PEFT saves copies of their frozen weights beside the
+    factors (`...embed_tokens.base_layer.weight`). They are the base model's own and are not read. Only if the base was changed
+    before the training (new tokens) do they hold what the base does not have, so a warning names them.
+
+    Args:
+        path: the folder that holds `adapter_config.json` and `adapter_model.safetensors`, or a folder with exactly one such
+            folder in it.
+
+    Returns:
+        An adapter whose provenance holds `path`, `fan_in_fan_out` and `warnings`.
+
+    Raises:
+        InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
+            to do.
+    """
+    try:
+        folder = _folder(Path(path))
+        config_file, tensor_file = _files(folder)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    config = read_config(config_file)
+    tensors = TensorFile(tensor_file)
+    kinds, copies = check_header(tensors, config)
+    keys = {module: keys_of(module, embedding=embedding) for module, embedding in kinds.items()}
+    embeddings = frozenset(module for module, embedding in kinds.items() if embedding)
+    factors = FolderFactors(tensors, config, keys)
+    for module in keys:
+        _check_target(factors, module, config, embeddings, config_file)
+    provenance: dict[str, object] = {
+        "path": str(folder),
+        "fan_in_fan_out": config.fan_in_fan_out,
+        "warnings": [*_copy_warnings(copies), *_tying_warnings(factors, config, embeddings)],
+    }
+    return Adapter(factors, config.base_model, provenance, embeddings)
+
+
+def check_finite(adapter: Adapter) -> None:
+    """Look at every value of an adapter, one module at a time.
+
+    Raises:
+        InputError: a factor holds NaN or infinite values; names the file or the module.
+    """
+    for module in adapter:
+        factors = adapter[module]
+        for side, matrix in (("A", factors.A), ("B", factors.B)):
+            if not all_finite(matrix):
+                raise InputError("holds NaN or infinite values", file=_origin(adapter), field=f"{module} {side}")
+
+
+def _origin(adapter: Adapter) -> str | None:
+    path = adapter.provenance.get("path")
+    return None if path is None else str(path)
+
+
+def _folder(path: Path) -> Path:
+    """The folder itself, or the only one in it that holds a config."""
+    if not path.exists():
+        raise InputError("no such folder", file=path, mend=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
+    if not path.is_dir():
+        raise InputError("is a file", file=path, mend=f"Give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
+    if (path / CONFIG_FILE).is_file():
+        return path
+    inner = sorted(one for one in path.iterdir() if not one.name.startswith(".") and (one / CONFIG_FILE).is_file())
+    if not inner:
+        raise InputError(f"has no {CONFIG_FILE}", file=path, mend="Give the folder of a PEFT adapter")
+    if len(inner) > 1:
+        shown = ", ".join(one.name for one in inner[:5]) + (", ..." if len(inner) > 5 else "")
+        raise InputError(f"holds {len(inner)} adapters: {shown}", file=path, mend=f"Give one of them: {inner[-1]}")
+    return inner[0]
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    config_file, tensor_file = folder / CONFIG_FILE, folder / TENSOR_FILE
+    if not tensor_file.is_file():
+        if (folder / PICKLE_FILE).exists():
+            mend = "Load it with PEFT where you trust it and save it again with save_pretrained(safe_serialization=True)"
+            raise InputError("is a pickle, which can run code and is never opened", file=folder / PICKLE_FILE, mend=mend)
+        raise InputError(f"has no {TENSOR_FILE}", file=folder, mend="Copy the adapter again from its source")
+    return config_file, tensor_file
+
+
+def _check_target(factors: FolderFactors, module: str, config: LoraConfig, embeddings: frozenset[str], file: Path) -> None:
+    field = config.targets.leaves_out(module, embedding=module in embeddings)
+    if field is None or (config.ensure_weight_tying and _is_tied(factors, module, embeddings)):
+        return
+    problem = f"leaves out {module}, whose factors are in {TENSOR_FILE}: PEFT would not use them"
+    raise InputError(problem, file=file, field=field, mend=f"Correct {field}, or take the factors out")
+
+
+def _is_tied(factors: FolderFactors, module: str, embeddings: frozenset[str]) -> bool:
+    """Whether it can be a head whose factors are an embedding's, transposed."""
+    return module not in embeddings and any(factors.shape(one) == factors.shape(module)[::-1] for one in embeddings)
+
+
+def _copy_warnings(copies: list[str]) -> list[str]:
+    if not copies:
+        return []
+    return [
+        f"the copies of the base model's own weights at {', '.join(copies)} are left out; if tokens were added to the "
+        "vocabulary, the base model must have them"
+    ]
+
+
+def _tying_warnings(factors: FolderFactors, config: LoraConfig, embeddings: frozenset[str]) -> list[str]:
+    if not config.ensure_weight_tying or not embeddings or any(_is_tied(factors, module, embeddings) for module in factors):
+        return []
+    return [
+        "ensure_weight_tying is on but the file has no factors of the head: if the base model ties it to the embedding, PEFT "
+        "updates the head too, and a merge does not"
+    ]

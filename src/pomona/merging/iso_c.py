@@ -1,0 +1,41 @@
+"""Merge with every direction at the same strength (Iso-C), in factored space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pomona.adapters.factors import Factors
+from pomona.adapters.lowrank import Spectrum, factored_svd, stacked
+from pomona.merging.base import MergeMethod, merge_methods
+from pomona.merging.subspace import FP32_ROUNDING, count_nonzero
+
+
+@merge_methods.register("iso_c")
+@dataclass(frozen=True)
+class IsoC(MergeMethod):
+    """Replace the singular values of the weighted sum of the deltas by their mean (isotropic merging in the common subspace).
+
+    `delta* = U diag(S) V^T`; the result is `mean(S) U V^T`. One adapter alone does not merge to itself.
+
+    Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959, Algorithm 1, equations 7 and 8. Deviation: theirs is the mean over
+    all min(O, I) values of a full-rank matrix. A merge of LoRA adapters has at most R = sum_k R_k non-zero ones, and the zeros
+    would only divide the result by min(O, I) / R, while their arbitrary vectors would be raised to the mean; here the mean is over
+    the non-zero values, and only their directions are kept. A value is zero if it is below fp32's rounding (1.2e-7) of the
+    largest: the factors are given in fp32 at best, and what is smaller is their rounding, which must not be raised to full
+    strength.
+
+    Without `rank` all non-zero directions are kept, R at most. With it the leading ones are, and the mean is over them, as the
+    paper has it where it keeps a part of the directions (Iso-CTS): the svd merge of that rank, made isotropic.
+    """
+
+    identity: ClassVar[Mapping[str, object] | None] = None
+
+    def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
+        """See `MergeMethod.merge`."""
+        U_OK, S_K, V_IK = factored_svd(*stacked(factors, weights), rank)
+        keep = max(1, count_nonzero(S_K, FP32_ROUNDING))
+        return Factors(*Spectrum(U_OK[:, :keep], S_K[:keep].mean().expand(keep), V_IK[:, :keep]).balanced())

@@ -1,0 +1,35 @@
+"""An order of adapters that comes from what they hold, so that the order in which they are given is of no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pomona.adapters.factors import Factors
+
+
+def content_order(factors: Sequence[Factors], weights: Sequence[float]) -> list[int]:
+    """The places of `factors`, sorted by a key of their content, then by scaling and weight.
+
+    Rounding and random masks depend on the order in which adapters are taken; sorted first, any permutation of the same
+    adapters gives the same bits. The key is `u^T X v` in fp64 for both factors with fixed vectors u and v without pattern:
+    the same for the same values in any dtype, and different for different ones, except by a chance that does not happen.
+    """
+    keys = [(_probe(one.A), _probe(one.B), one.scaling, weight) for one, weight in zip(factors, weights, strict=True)]
+    return sorted(range(len(factors)), key=keys.__getitem__)
+
+
+def streams(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """`count` CPU generators with seeds drawn from `generator`."""
+    seeds = torch.randint(2**63 - 1, (count,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _probe(X: Float[Tensor, "N I"]) -> float:
+    N, I = X.shape  # noqa: E741
+    u = torch.arange(1, N + 1, dtype=torch.float64, device=X.device).sqrt_().cos_()
+    v = torch.arange(1, I + 1, dtype=torch.float64, device=X.device).sqrt_().sin_()
+    return float(u @ (X.double() @ v))
