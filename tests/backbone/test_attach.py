@@ -137,6 +137,31 @@ def test_merge_weights_multiply_the_scalings(llama: Backbone) -> None:
         torch.testing.assert_close(weighted, logits(llama.model, batch), atol=1e-5, rtol=0)
 
 
+def test_merge_weights_may_differ_by_depth_and_by_module(llama: Backbone) -> None:
+    adapters = two_adapters(llama)
+    by_module = [{"filter": "v_proj", "value": -1.0}, {"value": [0.25, 0.75]}]
+    with attached(llama, adapters, weights=[[2.0, 3.0], by_module]) as attachment:
+        for path, layer in attachment.layers.items():
+            upper = ".layers.1." in path
+            second = -1.0 if path.endswith("v_proj") else 0.75 if upper else 0.25
+            weights = [3.0 if upper else 2.0, second]
+            expected = torch.zeros_like(adapters[0].delta(path), dtype=torch.float64)
+            for weight, adapter in zip(weights, adapters, strict=True):
+                if path in adapter:
+                    expected += weight * adapter.delta(path).double()
+            assert torch.allclose(layer.export().delta(torch.float64), expected, atol=1e-6)
+
+
+def test_a_module_that_no_filter_matches_is_an_input_error_that_leaves_the_model_alone(llama: Backbone) -> None:
+    before = dict(llama.model.named_modules())
+    with (
+        pytest.raises(InputError, match=r"weights\[0\]: no entry's filter matches a module \(got 'model\.layers\.0"),
+        attached(llama, two_adapters(llama), weights=[[{"filter": "k_proj", "value": 1.0}], 1.0]),
+    ):
+        pass
+    assert dict(llama.model.named_modules()) == before
+
+
 def test_dropout_works_while_training_only_and_on_the_adapters_only(llama: Backbone) -> None:
     batch = batch_of(llama)
     untrained = new_adapter(llama, ["q_proj"], 2, 4.0, torch.Generator().manual_seed(0))

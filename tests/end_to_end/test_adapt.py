@@ -40,17 +40,18 @@ from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 
-BASELINES = ["zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune"]
+BASELINES = ["zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune", "lorahub"]
 SYSTEMS = [*BASELINES, "pomona"]
 METRICS = {"rouge_l", "rouge_1", "rouge_2", "bleu", "chrf", "loss"}
-# gamma is the adapter that a process trains; beta adapts a module that gamma does not.
-SOURCES = [{"name": "gamma", "adapter": "adapters/gamma"}, {"name": "beta", "adapter": "adapters/beta", "weight": 0.5}]
+# gamma is the adapter that a process trains; beta adapts a module that gamma does not, and weighs more towards the top.
+WEIGHT = [{"filter": "q_proj", "value": [0.25, 0.75]}, {"value": 0.5}]
+SOURCES = [{"name": "gamma", "adapter": "adapters/gamma"}, {"name": "beta", "adapter": "adapters/beta", "weight": WEIGHT}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_setting(tmp_path_factory.mktemp("adapt"))
-    write_recipe(folder / "run.yaml", recipe(name="run", sources=SOURCES))
+    write_recipe(folder / "run.yaml", recipe(name="run", sources=SOURCES, evaluation={"draws": 200, "baselines": BASELINES}))
     return folder
 
 
@@ -152,7 +153,10 @@ def test_the_record_is_complete(record: RunRecord, folder: Path) -> None:
         origin = str(given["adapter"])
         assert (source.name, source.origin, source.weight) == (given["name"], origin, given.get("weight", 1.0))
         assert source.fingerprint == read_adapter(folder / origin).fingerprint()
-    assert set(record.tokens) == {"pomona", "target_lora", "merge_finetune"}
+    assert set(record.tokens) == {"pomona", "target_lora", "merge_finetune", "lorahub"}
+    assert record.tokens["lorahub"] * 3 == record.tokens["target_lora"] * 40  # three epochs, forty losses
+    assert (record.systems["lorahub"].train_seconds or 0) > 0
+    assert record.metrics["lorahub"]["loss"].value < record.metrics["zero_shot"]["loss"].value
     assert record.timing.total_seconds > record.timing.train_seconds > 0
 
 

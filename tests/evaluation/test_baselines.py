@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -31,6 +32,9 @@ class Bench:
     def train_merge(self, system: str) -> Adapter:
         self.asked.append(("merge", system))
         return self.made
+
+    def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
+        raise AssertionError("a search was asked for")
 
 
 def test_zero_shot_is_no_adapter() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pomona.control import Fixed, Grasp
@@ -96,6 +96,7 @@ def test_the_resolved_recipe_reads_as_an_equal_one(content: dict[str, Any], tmp_
 
 
 @settings(max_examples=40, deadline=None)
+@example(seed=0, name="\x85", rate=1.0, weight=0.0, ratio=0.0, micro_dev=1)
 @given(
     seed=st.integers(0, 2**63),
     name=st.text(min_size=1, max_size=20),
@@ -115,6 +116,21 @@ def test_any_values_survive_the_round_trip(seed: int, name: str, rate: float, we
     )
     assert recipe.sources[0].weight == weight
     assert recipe.tuning.learning_rate == rate
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("2", 2.0),
+        ("1e-3", 0.001),
+        ("[0, 1e-1, -1]", [0.0, 0.1, -1.0]),
+        ("[{filter: '1', value: [0, 1]}, {value: 2}]", [{"filter": "1", "value": [0.0, 1.0]}, {"value": 2.0}]),
+    ],
+)
+def test_a_merge_weight_is_a_number_or_a_list_over_depth_or_entries_by_module(given: str, kept: object) -> None:
+    recipe = parse_recipe(copy.deepcopy(LEAST), Recipe, [f"sources.0.weight={given}"])
+    assert recipe.sources[0].weight == kept
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
 
 
@@ -267,6 +283,13 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("sources={}", "sources", "valid tuple"),
         ("sources.0.weight=.nan", "sources.0.weight", "finite number (got nan)"),
         ("sources.0.weight=.inf", "sources.0.weight", "finite number (got inf)"),
+        ("sources.0.weight=much", "sources.0.weight", "must be a number (got 'much')"),
+        ("sources.0.weight=true", "sources.0.weight", "must be a number (got True)"),
+        ("sources.0.weight=null", "sources.0.weight", "must be a number (got None)"),
+        ("sources.0.weight=[1, much]", "sources.0.weight[1]", "must be a number (got 'much')"),
+        ("sources.0.weight=[]", "sources.0.weight", "is an empty list"),
+        ("sources.0.weight=[{filter: q_proj}]", "sources.0.weight[0]", "has no value"),
+        ("sources.0.weight=[{filtre: q_proj, value: 1}]", "sources.0.weight[0]", "Did you mean 'filter'?"),
         ("sources.0.examples=0", "sources.0.examples", "(got 0)"),
         ("tuning.epochs=1.5", "tuning.epochs", "(got 1.5)"),
         ("tuning.epochs=0", "tuning.epochs", "must be at least 1 (got 0)"),

@@ -23,6 +23,7 @@ from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
 from pomona.errors import InputError, suggest
+from pomona.merging.weights import Weight, module_weights
 
 
 class Observer(Protocol):
@@ -136,28 +137,29 @@ class Attachment:
 
 @contextmanager
 def attached(
-    backbone: Backbone, adapters: Sequence[Adapter], weights: Sequence[float] | None = None, dropout: float = 0.0
+    backbone: Backbone, adapters: Sequence[Adapter], weights: Sequence[Weight] | None = None, dropout: float = 0.0
 ) -> Iterator[Attachment]:
     """Attach adapters for the length of a block; leaving puts the model back as it was.
 
     Args:
         backbone: the frozen model.
         adapters: one or more; a module that only some of them adapt gets those.
-        weights: one merge weight an adapter; 1 each by default.
+        weights: one merge weight an adapter, for all modules, over the depth or by module as `pomona.merging.weights` has it; 1
+            each by default.
         dropout: while training, share of A's input entries that is dropped, in [0, 1).
 
     Raises:
-        InputError: the adapters do not fit each other or the model.
+        InputError: the adapters do not fit each other or the model; weights that do not say what a module gets.
     """
     chosen = [1.0] * len(adapters) if weights is None else list(weights)
     linear = backbone.linear_modules()
     check_compatible(adapters, {path: linear_shape(module) for path, module in linear.items()})
+    adapted = [path for path in linear if any(path in adapter for adapter in adapters)]
     layers: dict[str, AdaptedLinear] = {}
-    for path, module in linear.items():
-        present = [(adapter[path], weight) for adapter, weight in zip(adapters, chosen, strict=True) if path in adapter]
-        if present:
-            factors, scales = zip(*present, strict=True)
-            layers[path] = AdaptedLinear(path, module, factors, scales, dropout)
+    for path, w_K in module_weights(chosen, adapted).items():
+        present = [(adapter[path], weight) for adapter, weight in zip(adapters, w_K, strict=True) if path in adapter]
+        factors, scales = zip(*present, strict=True)
+        layers[path] = AdaptedLinear(path, linear[path], factors, scales, dropout)
     try:
         for path, layer in layers.items():
             backbone.model.set_submodule(path, layer)

@@ -29,13 +29,14 @@ def run_and_report(recipe: Recipe, output: Path | None, *, resume: bool, as_json
     for sentence in three_sentences(record):
         typer.echo(sentence)
     typer.echo("")
+    width = max(22, *(len(description.label) + 2 for description in record.systems.values()))
     for system, description in record.systems.items():
         shown = [
             f"{name} {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
             for name in (record.primary_metric, "loss")
             if (found := record.metrics.get(system, {}).get(name))
         ]
-        typer.echo(f"  {description.label:<22}" + "   ".join(shown))
+        typer.echo(f"  {description.label:<{width}}" + "   ".join(shown))
     typer.echo("")
     for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", page)):
         typer.echo(f"{what:<8} {path}")

@@ -1,1 +1,8 @@
 """What a system is worth: answers on the test set, scores with intervals, baselines, paired comparisons."""
+
+from __future__ import annotations
+
+from pomona.evaluation.baselines import Baseline, Workshop, baselines, find_baseline
+from pomona.evaluation.lorahub import LoraHub
+
+__all__ = ["Baseline", "LoraHub", "Workshop", "baselines", "find_baseline"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pomona.adapters.factors import Adapter
 from pomona.errors import InputError, suggest
 from pomona.merging import merge, merge_methods
+from pomona.merging.weights import Weight
 from pomona.registry import Registry
 
 
@@ -22,8 +23,8 @@ class Workshop(Protocol):
         ...
 
     @property
-    def weights(self) -> Sequence[float]:
-        """Their merge weights."""
+    def weights(self) -> Sequence[Weight]:
+        """Their merge weights, as the recipe gives them."""
         ...
 
     @property
@@ -39,12 +40,22 @@ class Workshop(Protocol):
         """The trainable merge of the main job, fine-tuned in the same way, without pruning."""
         ...
 
+    def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
+        """What `find` makes of the training examples without a gradient.
+
+        Args:
+            system: its name in the run.
+            evaluations: how many losses `find` asks for.
+            find: gets `loss`, which gives an adapter's mean loss on the training examples, nats per completion token.
+        """
+        ...
+
 
 class Baseline(ABC):
     """A system to compare with. Subclasses are frozen dataclasses, registered in `baselines`."""
 
     trains: ClassVar[bool]
-    """Whether making it takes a training run."""
+    """Whether making it takes the training examples; if so it is made after the main job, once, and kept in the run folder."""
 
     @property
     @abstractmethod
@@ -166,6 +177,7 @@ def find_baseline(name: str) -> Baseline:
 
     Raises:
         InputError: neither.
+        MissingPackageError: it needs an optional package that is not installed.
     """
     if name in baselines:
         return baselines.create(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from pomona.report.tables import Cell, Column, Table
@@ -14,7 +15,7 @@ def sources_table(record: RunRecord) -> Table:
     rows = [
         (
             Cell(found.name, found.origin),
-            Cell(f"{found.weight:g}"),
+            Cell(f"{found.weight:g}" if isinstance(found.weight, float) else json.dumps(found.weight)),
             Cell(str(found.rank)),
             Cell(str(found.modules)),
             Cell(found.fingerprint[:12]),

@@ -20,7 +20,8 @@ from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
 from pomona.evaluation.baselines import TargetLora, find_baseline
-from pomona.runs.recipe import Data, Lora, Recipe, Source
+from pomona.merging.weights import module_weights
+from pomona.runs.recipe import Data, Lora, Recipe, Source, WeightField
 from pomona.seeding import stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
@@ -36,7 +37,7 @@ class SourceAdapter:
     name: str
     origin: str
     adapter: Adapter
-    weight: float
+    weight: WeightField
 
 
 def read_splits(recipe: Recipe) -> Splits:
@@ -90,7 +91,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
 
     Raises:
         InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read or encoded;
-            a LoRA is to be trained on modules that the model does not have.
+            a LoRA is to be trained on modules that the model does not have; a module that a merge weight's filters leave out.
     """
     given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
     for adapter in given:
@@ -99,9 +100,12 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
             encode(chosen, backbone.tokenizer, source.tuning.max_tokens)
+    modules = {module: None for adapter in given for module in adapter}
     trained = [source for source in recipe.sources if source.data is not None]
     if trained or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines):
-        new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
+        fresh = new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
+        modules |= dict.fromkeys(fresh.modules if trained else ())
+    module_weights([source.weight for source in recipe.sources], list(modules))
     return check_compatible(given, backbone.shapes(), backbone.name) if given else []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 
 from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.control import Controller, Grasp, controllers
@@ -19,6 +19,7 @@ from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.importance import ImportanceMetric, Wanda, importance_metrics
 from pomona.merging import merge_methods
+from pomona.merging.weights import check_weight
 from pomona.metrics import metrics
 from pomona.registry import Registry
 from pomona.tuning.settings import Pruning, Tuning
@@ -62,6 +63,21 @@ def _encode(registry: Registry[Any]) -> PlainSerializer:
 TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
 ControllerField = Annotated[Controller, _decode(controllers), _encode(controllers)]
 MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
+
+
+def _numbers(value: object) -> object:
+    """Numbers as floats wherever they stand; YAML 1.1 takes `1e-3` for text. `check_weight` says what else is wrong."""
+    if isinstance(value, list | tuple):
+        return [_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: one if key == "filter" else _numbers(one) for key, one in value.items()}
+    try:
+        return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
+    except (ValueError, OverflowError):
+        return value
+
+
+WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
 
 
 class Data(_Section):
@@ -113,7 +129,8 @@ class Source(_Section):
         task: of the source's data; the target's by default.
         examples: how many to train it on, drawn by seed; None takes all.
         tuning: how to train it.
-        weight: its merge weight.
+        weight: its merge weight: a number, a list of numbers over the depth of the model, or a list of `{filter, value}` entries,
+            whose first with `filter` in a module's path counts and which may end with a `{value}` for the rest.
     """
 
     name: str
@@ -122,7 +139,7 @@ class Source(_Section):
     task: TaskField | None = None
     examples: int | None = Field(default=None, ge=1)
     tuning: Tuning = Tuning(epochs=1, learning_rate=5e-4)
-    weight: float = 1.0
+    weight: WeightField = 1.0
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -224,6 +241,8 @@ class Recipe(_Section):
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources have one name: {', '.join(names)}")
+        for place, source in enumerate(self.sources):
+            check_weight(source.weight, f"sources.{place}.weight")
         return self
 
     def resolved(self) -> dict[str, object]:
@@ -232,7 +251,10 @@ class Recipe(_Section):
 
     def yaml(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        content = self.resolved()
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        # PyYAML writes some characters, as the next-line one, in a way that it does not read again; escaped it does.
+        return text if yaml.safe_load(text) == content else yaml.safe_dump(content, sort_keys=False)
 
 
 class TrainRecipe(_Section):

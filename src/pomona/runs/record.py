@@ -10,7 +10,7 @@ Unknown is not zero: a value that could not be had is null, and `warnings` says 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -110,14 +110,14 @@ class ModuleRecord(_Part):
 
 
 class SourceRecord(_Part):
-    """A source adapter: where it came from, and its fingerprint."""
+    """A source adapter: where it came from, its fingerprint, and its merge weight as the recipe gives it."""
 
     name: str
     origin: str
     fingerprint: str
     rank: int
     modules: int
-    weight: float
+    weight: float | list[float] | list[dict[str, Any]]
 
 
 class SplitRecord(_Part):

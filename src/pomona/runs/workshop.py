@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pomona.adapters import Adapter
 from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.load import Backbone
+from pomona.backbone.loss import example_losses
 from pomona.control import Controller, Fixed
+from pomona.errors import PomonaError
 from pomona.merging import merge
+from pomona.merging.weights import Weight
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
-from pomona.tuning.settings import FitData, Pruning
+from pomona.tuning.settings import FitData, Fitted, Pruning
 
 MAIN = "pomona"
 SEARCH = "pomona_search"
@@ -46,8 +51,8 @@ class Workshop:
         return [source.adapter for source in self.prepared]
 
     @property
-    def weights(self) -> list[float]:
-        """Their merge weights."""
+    def weights(self) -> list[Weight]:
+        """Their merge weights, as the recipe gives them."""
         return [source.weight for source in self.prepared]
 
     @property
@@ -76,23 +81,74 @@ class Workshop:
         start = new_adapter(self.backbone, lora.target_modules, lora.rank, lora.alpha, stream(self.seed, "lora"))
         return self._train(system, [start], [1.0])
 
+    def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
+        """An adapter that `find` finds by asking for losses on the training examples, at most `evaluations` of them.
+
+        The loss is the mean over all completion tokens, nats, without gradient and dropout. Killed before its end, a search
+        begins again.
+
+        Raises:
+            PomonaError: a loss is NaN or infinite.
+        """
+        kept = self.store.load_trained(system)
+        if kept is None:
+            started, losses = time.perf_counter(), []
+
+            def loss(adapter: Adapter) -> float:
+                losses.append(self._training_loss(system, adapter))
+                self.progress.advance(1, f"loss {losses[-1]:.3f}")
+                return losses[-1]
+
+            self.progress.begin(f"searching {system}", evaluations)
+            adapter = find(loss)
+            self.progress.end(f"{len(losses)} losses, the lowest {min(losses):.3f}")
+            self.store.save_trained(
+                system,
+                Fitted(
+                    adapter=adapter,
+                    epoch=0,
+                    dev_loss=None,
+                    answer=None,
+                    control=None,
+                    importance={},
+                    history=[],
+                    train_seconds=time.perf_counter() - started,
+                    probe_seconds=0.0,
+                    tokens=len(losses) * sum(map(len, self.data.train)),
+                ),
+            )
+            kept = self.store.load_trained(system)
+            assert kept is not None
+        adapter, self.trained[system] = kept
+        return adapter
+
     @property
     def learned(self) -> Trained:
         """The pass that learned the ratio."""
         return self.trained.get(SEARCH, self.trained[MAIN])
 
-    def _merged(self) -> tuple[list[Adapter], list[float]]:
+    def _merged(self) -> tuple[list[Adapter], list[Weight]]:
         """What is trained: every source's own columns, or one pair that a static method made of them."""
         how = self.recipe.merge
         if how.method == "concat":
             return self.sources, self.weights
         return [merge(self.sources, how.method, self.weights, how.rank, self.seed, **how.parameters)], [1.0]
 
+    def _training_loss(self, system: str, adapter: Adapter) -> float:
+        examples = self.data.train
+        with attached(self.backbone, [adapter]):
+            means = example_losses(self.backbone, examples, self.recipe.tuning.batch_size)
+        counts = [len(example) - example.completion_start for example in examples]
+        loss = sum(mean * count for mean, count in zip(means, counts, strict=True)) / sum(counts)
+        if not math.isfinite(loss):
+            raise PomonaError(f"the training loss of {system} is not finite", value=loss, mend="Load the model in dtype float32")
+        return loss
+
     def _train(
         self,
         system: str,
         adapters: Sequence[Adapter],
-        weights: Sequence[float],
+        weights: Sequence[Weight],
         pruning: Pruning | None = None,
         controller: Controller | None = None,
     ) -> Adapter:

@@ -1,0 +1,40 @@
+"""What is found out about the sources before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tiny import tiny_adapter, tiny_backbone
+
+from pomona.adapters import write_adapter
+from pomona.errors import InputError
+from pomona.runs.inputs import check_sources
+from pomona.runs.read_recipe import parse_recipe
+from pomona.runs.recipe import Recipe
+
+
+def check(folder: Path, weight: object, **changes: Any) -> list[str]:
+    """Check a source on the query and value projections, and a second one that `changes` describe."""
+    backbone = tiny_backbone()
+    write_adapter(tiny_adapter(backbone, seed=1), folder / "one")
+    (folder / "two.jsonl").write_text('{"document": "amber birch", "summary": "amber"}\n')
+    sources = [{"name": "one", "adapter": str(folder / "one"), "weight": weight}, {"name": "two", **changes}]
+    content = {"data": {"train": "x.jsonl"}, "sources": sources if changes else sources[:1], "lora": {"target_modules": ["k_proj"]}}
+    return check_sources(parse_recipe(content, Recipe), backbone)
+
+
+def test_weights_that_say_what_every_module_gets_are_sound(tmp_path: Path) -> None:
+    assert check(tmp_path, [{"filter": "q_proj", "value": [0.0, 1.0]}, {"filter": "v_proj", "value": 2.0}]) == []
+
+
+def test_a_module_of_an_adapter_that_no_filter_matches_is_found_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no entry's filter matches a module \(got 'model\.layers\.0\.self_attn\.v_proj'\)"):
+        check(tmp_path, [{"filter": "q_proj", "value": 1.0}])
+
+
+def test_the_modules_of_a_source_that_is_yet_to_be_trained_count_too(tmp_path: Path) -> None:
+    data = {"data": {"train": str(tmp_path / "two.jsonl")}}
+    with pytest.raises(InputError, match=r"no entry's filter matches a module \(got 'model\.layers\.0\.self_attn\.k_proj'\)"):
+        check(tmp_path, [{"filter": "q_proj", "value": 1.0}, {"filter": "v_proj", "value": 2.0}], **data)
