@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from pomona.adapters.export import llama_cpp, vllm
@@ -9,9 +10,19 @@ from pomona.adapters.export.base import Base
 from pomona.adapters.factors import Adapter
 
 
+# A module of one expert. Mixtral's names are the only ones that PEFT 0.21 translates to transformers 5, where experts are fused.
+_EXPERT = re.compile(r".*\.experts\.\d+\.(?!w[123]$)[^.]+")
+
+
 def _peft(adapter: Adapter, base: Base | None) -> list[str]:
-    """PEFT loads whatever Pomona can read."""
-    return []
+    """PEFT loads whatever Pomona can read, but for experts that the model's code has fused."""
+    expert = next((module for module in adapter if _EXPERT.fullmatch(module)), None)
+    if expert is None:
+        return []
+    return [
+        f"adapts single experts ({expert}), which transformers 5 fuses, and PEFT translates Mixtral's only. "
+        "Load it with transformers 4, or add it to the model with --for merged."
+    ]
 
 
 _PROBLEMS: Mapping[str, Callable[[Adapter, Base | None], list[str]]] = {
