@@ -9,7 +9,6 @@ from pomona.adapters.export import llama_cpp, vllm
 from pomona.adapters.export.base import Base
 from pomona.adapters.factors import Adapter
 
-
 # A module of one expert. Mixtral's names are the only ones that PEFT 0.21 translates to transformers 5, where experts are fused.
 _EXPERT = re.compile(r".*\.experts\.\d+\.(?!w[123]$)[^.]+")
 
