@@ -193,3 +193,17 @@ def test_the_result_is_written_and_read_back(method: str, tmp_path: Path) -> Non
 def test_an_embedding_stays_one(method: str) -> None:
     adapters = [Adapter({Q0: random_adapter(seed)[Q0]}, embeddings=frozenset({Q0})) for seed in (1, 2)]
     assert merge(adapters, method).embeddings == {Q0}
+
+
+@METHODS
+def test_a_module_without_rank(method: str) -> None:
+    """A module that was pruned away by ranks has factors [0, I] and [O, 0]: an update of zero."""
+    empty = Adapter({Q0: Factors(torch.zeros(0, 12), torch.zeros(20, 0))})
+    assert merge([empty], method)[Q0].delta().count_nonzero() == 0
+    one = Adapter({Q0: random_adapter(1)[Q0]})
+    together = merged_or_refusal([one, empty], method, 8)
+    if isinstance(together, str):
+        assert "rank" in together
+    else:
+        assert torch.isfinite(together.delta(Q0)).all()
+        assert together.delta(Q0).count_nonzero() > 0

@@ -29,8 +29,8 @@ class MergeMethod(ABC):
         """Merge one module.
 
         Args:
-            factors: one or more, of one O and I, of any floating dtypes, scalings and (unless the method says so) ranks.
-            weights: w_k, finite, one for each of `factors`; they are not normalised, and either none or all of them are 0.
+            factors: one or more, of one O and I, of any floating dtypes, scalings and (unless the method says so) ranks >= 1.
+            weights: w_k, finite and not 0, one for each of `factors`; they are not normalised.
             rank: the largest rank that the result may have, >= 1; None: what the method does by itself.
             generator: the module's own random stream; the only source of randomness.
 

@@ -26,8 +26,8 @@ def merge(
 ) -> Adapter:
     """Merge adapters into one.
 
-    A module is merged from the adapters that have it and whose weight there is not 0, with their weights. One module's inputs are
-    in memory at a time, beside the result.
+    A module is merged from the adapters that have it with some rank, and whose weight there is not 0; if there are none, its
+    update is zero. One module's inputs are in memory at a time, beside the result.
 
     Args:
         adapters: one or more.
@@ -60,11 +60,16 @@ def merge(
     merged: dict[str, Factors] = {}
     generator, slabs = torch.Generator(), Slabs()
     for module in modules:
-        present = [(adapter, weight) for adapter, weight in zip(adapters, weights_of[module], strict=True) if module in adapter]
-        taking_part = [(adapter, weight) for adapter, weight in present if weight != 0] or present
-        factors = [adapter[module] for adapter, _ in taking_part]
+        present = [
+            (adapter[module], weight) for adapter, weight in zip(adapters, weights_of[module], strict=True) if module in adapter
+        ]
+        taking_part = [(one, weight) for one, weight in present if weight != 0 and one.rank > 0]
         generator.manual_seed(derive_seed(seed, "merge", module))
-        result = chosen.merge(factors, [weight for _, weight in taking_part], rank, generator)
+        if taking_part:
+            factors, w_K = zip(*taking_part, strict=True)
+            result = chosen.merge(factors, w_K, rank, generator)
+        else:
+            result = _no_update(present[0][0])
         merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
     provenance: dict[str, object] = {
         "method": method,
@@ -78,3 +83,12 @@ def merge(
     }
     base_model = next((one.base_model for one in adapters if one.base_model), None)
     return Adapter(merged, base_model, provenance, frozenset[str]().union(*(adapter.embeddings for adapter in adapters)))
+
+
+def _no_update(like: Factors) -> Factors:
+    """Zeros of rank 1, for a weight of the same shape."""
+    A_RI, B_OR = (
+        side.new_zeros(shape, dtype=torch.float32)
+        for side, shape in ((like.A, (1, like.in_features)), (like.B, (like.out_features, 1)))
+    )
+    return Factors(A_RI, B_OR)
