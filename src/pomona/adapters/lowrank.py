@@ -59,8 +59,12 @@ def orthonormal(X_NR: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N K"], Float
     Args:
         X_NR: fp64.
     """
-    columns, to_Q, T_KR = _basis(X_NR)
-    return (columns if to_Q is None else columns @ to_Q), T_KR
+    found = _gram([X_NR], _SLACK_FP64)
+    if found is None:
+        Q_NK, T_KR = torch.linalg.qr(X_NR)
+        return Q_NK, T_KR
+    (to_Q_RR,), (T_RR,) = found
+    return X_NR @ to_Q_RR, T_RR
 
 
 def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: int | None = None) -> Spectrum:
@@ -74,14 +78,17 @@ def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: i
         B_OR: [O, R], fp64.
         rank: K >= 1, the number of triples to keep; None or above min(O, I, R): all of them.
     """
-    columns_B, to_Q_B, T_B = _basis(B_OR)
-    columns_A, to_Q_A, T_A = _basis(A_RI.T)
+    columns_B, columns_A = B_OR, A_RI.T
+    found = _gram([columns_B, columns_A], _SLACK_FP64)
+    if found is None:
+        (columns_B, T_B), (columns_A, T_A) = torch.linalg.qr(columns_B), torch.linalg.qr(columns_A)
+        to_Q_B, to_Q_A = (torch.eye(len(T), dtype=T.dtype, device=T.device) for T in (T_B, T_A))
+    else:
+        (to_Q_B, to_Q_A), (T_B, T_A) = found
     U, S, V_T = torch.linalg.svd(T_B @ T_A.T, full_matrices=False)
-    U, V_T = U[:, :rank], V_T[:rank]
-    U_OK = columns_B @ (U if to_Q_B is None else to_Q_B @ U)
-    # The other way round, so that its transpose, A's side of the result, lies in one piece.
-    V_KI = (V_T if to_Q_A is None else V_T @ to_Q_A.T) @ columns_A.T
-    return Spectrum(U_OK, S[:rank], V_KI.T)
+    # V's side is multiplied the other way round, so that its transpose, A's side of the result, lies in one piece.
+    V_KI = (V_T[:rank] @ to_Q_A.T) @ columns_A.T
+    return Spectrum(columns_B @ (to_Q_B @ U[:, :rank]), S[:rank], V_KI.T)
 
 
 def best_approximation(factors: Sequence[Factors], weights: Sequence[float], rank: int) -> Factors:
@@ -99,10 +106,10 @@ def best_approximation(factors: Sequence[Factors], weights: Sequence[float], ran
     """
     A_RI = torch.cat([one.A.to(torch.float32) for one in factors], dim=0)
     B_OR = torch.cat([one.B.to(torch.float32) for one in factors], dim=1)
-    output_side, input_side = _gram(B_OR, _SLACK_FP32), _gram(A_RI.T, _SLACK_FP32)
-    if output_side is None or input_side is None or torch.get_float32_matmul_precision() != "highest":
+    found = _gram([B_OR, A_RI.T], _SLACK_FP32) if torch.get_float32_matmul_precision() == "highest" else None
+    if found is None:
         return Factors(*factored_svd(*stacked(factors, weights), rank).balanced())
-    (to_Q_B, T_B), (to_Q_A, T_A) = output_side, input_side
+    (to_Q_B, to_Q_A), (T_B, T_A) = found
     shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True) for _ in range(one.rank)]
     U, S, V_T = torch.linalg.svd(T_B * torch.tensor(shares, dtype=T_B.dtype, device=T_B.device) @ T_A.T, full_matrices=False)
     root_K = S[:rank].sqrt()
@@ -110,17 +117,8 @@ def best_approximation(factors: Sequence[Factors], weights: Sequence[float], ran
     return Factors(to_A_KR.float() @ A_RI, B_OR @ to_B_RK.float())
 
 
-def _basis(X_NR: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """`(columns, P, T)` with `X = Q T`, where Q is `columns @ P`, or `columns` itself where P is None."""
-    found = _gram(X_NR, _SLACK_FP64)
-    if found is not None:
-        return X_NR, *found
-    Q_NK, T_KR = torch.linalg.qr(X_NR)
-    return Q_NK, None, T_KR
-
-
-def _gram(X_NR: Tensor, slack: float) -> tuple[Tensor, Tensor] | None:
-    """`(P, T)` in fp64 with `X = (X P) T` and `X P` orthonormal but for rounding, from the Gram matrix of X's columns.
+def _gram(sides: Sequence[Float[Tensor, "_ R"]], slack: float) -> tuple[Float[Tensor, "S R R"], Float[Tensor, "S R R"]] | None:
+    """`(P, T)` in fp64 with `X = (X P) T` and `X P` orthonormal but for rounding, for each X [N, R] of the sides.
 
     Columns are brought to unit norm and their Gram matrix is factored by Cholesky, `G = L L^T`: `P = L^-T`, `T = L^T`. This is
     one product with N terms, many times as fast as Householder's reflections. G is off by some multiple of `eps sqrt(N)`, eps
@@ -128,21 +126,23 @@ def _gram(X_NR: Tensor, slack: float) -> tuple[Tensor, Tensor] | None:
     `eps sqrt(N) |L^-1|^2 / 4`.
 
     Returns:
-        None where that is above `slack`, where X has more columns than rows, or where a column is so small that products of
-        its entries vanish.
+        None where that is above `slack` for one of the sides, where one has more columns than rows, or where a column is so small
+        that products of its entries vanish.
     """
-    N, R = X_NR.shape
-    if N < R or R == 0:
+    R = sides[0].shape[1]
+    if R == 0 or any(len(X_NR) < R for X_NR in sides):
         return None
-    G_RR = (X_NR.T @ X_NR).double()
-    squares_R = G_RR.diagonal()
-    limits = torch.finfo(X_NR.dtype)
-    norms_R = squares_R.sqrt()
-    L_RR, info = torch.linalg.cholesky_ex(G_RR / torch.outer(norms_R, norms_R))
-    inverse_RR = torch.linalg.solve_triangular(L_RR, torch.eye(R, dtype=L_RR.dtype, device=L_RR.device), upper=False)
-    sizes_RR = inverse_RR.abs()
+    limits = torch.finfo(sides[0].dtype)
+    G_SRR = torch.stack([X_NR.T @ X_NR for X_NR in sides]).double()
+    squares_SR = G_SRR.diagonal(dim1=1, dim2=2)
+    norms_SR = squares_SR.sqrt()
+    L_SRR, info_S = torch.linalg.cholesky_ex(G_SRR / (norms_SR[:, :, None] * norms_SR[:, None, :]))
+    identity_SRR = torch.eye(R, dtype=L_SRR.dtype, device=L_SRR.device).expand_as(L_SRR)
+    inverse_SRR = torch.linalg.solve_triangular(L_SRR, identity_SRR, upper=False)
+    sizes_SRR = inverse_SRR.abs()
     # |L^-1|_2^2 <= |L^-1|_1 |L^-1|_inf; NaN, from a column of zeros, fails the comparison.
-    worst = float(sizes_RR.sum(dim=0).max() * sizes_RR.sum(dim=1).max())
-    if int(info) != 0 or float(squares_R.min()) < 1e8 * limits.tiny or not limits.eps * math.sqrt(N) / 4 * worst <= slack:
+    worst_S = (sizes_SRR.sum(dim=1).amax(dim=1) * sizes_SRR.sum(dim=2).amax(dim=1)).tolist()
+    rounding = all(limits.eps * math.sqrt(len(X)) / 4 * worst <= slack for X, worst in zip(sides, worst_S, strict=True))
+    if not rounding or bool(info_S.any()) or float(squares_SR.min()) < 1e8 * limits.tiny:
         return None
-    return (inverse_RR / norms_R).T, L_RR.T * norms_R
+    return (inverse_SRR / norms_SR[:, None, :]).mT, L_SRR.mT * norms_SR[:, None, :]
