@@ -8,7 +8,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.merging.peft_pair import NAMES, peft_pair
 
 from pomona.adapters import read_adapter
 from pomona.merging import merge
@@ -16,27 +16,12 @@ from pomona.merging import merge
 # peft 0.21 still asks transformers 5.23 for a name that it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-NAMES = ("one", "two")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[peft.PeftModel, Path]:
     """A PEFT model with two adapters of one rank and different scalings, and the folder where it saved them."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
-    )
-    model: peft.PeftModel | None = None
-    for name, alpha in zip(NAMES, (8, 3), strict=True):
-        lora = peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        if model is None:
-            model = peft.PeftModel(LlamaForCausalLM(config), lora, adapter_name=name)
-        else:
-            model.add_adapter(name, lora)
-    assert model is not None
     folder = tmp_path_factory.mktemp("peft")
-    model.save_pretrained(str(folder))
-    return model, folder
+    return peft_pair(folder, 1), folder
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.2), (0.5, -1.5)])

@@ -9,8 +9,8 @@ import peft
 import pytest
 import torch
 from peft.utils import merge_utils
+from tests.merging.peft_pair import NAMES, peft_pair
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from pomona.adapters import Adapter, read_adapter
 from pomona.merging import dare_linear, dare_ties, merge
@@ -18,28 +18,15 @@ from pomona.merging import dare_linear, dare_ties, merge
 # peft 0.21 still asks transformers 5.23 for a name that it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-NAMES = ("one", "two")
 RANDOM: dict[str, ModuleType] = {"dare_linear": dare_linear, "dare_ties": dare_ties}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[peft.PeftModel, list[Adapter]]:
     """A PEFT model with two adapters of one rank and different scalings, and what Pomona reads of them."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
-    )
-    model: peft.PeftModel | None = None
-    for name, alpha in zip(NAMES, (8, 3), strict=True):
-        lora = peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        if model is None:
-            model = peft.PeftModel(LlamaForCausalLM(config), lora, adapter_name=name)
-        else:
-            model.add_adapter(name, lora)
-    assert model is not None
     folder = tmp_path_factory.mktemp("peft")
-    model.save_pretrained(str(folder))
-    return model, [read_adapter(folder / name) for name in NAMES]
+    lora = peft_pair(folder, 2)
+    return lora, [read_adapter(folder / name) for name in NAMES]
 
 
 def by_peft(lora: peft.PeftModel, combination: str, weights: tuple[float, float], **options: Any) -> dict[str, Tensor]:

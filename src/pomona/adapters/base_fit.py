@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from pomona.adapters.compatible import nearest, shape_of, show_shape
 from pomona.adapters.config import read_json_object
-from pomona.adapters.export.base import CONFIG, EMBEDDINGS
+from pomona.adapters.export.base import CONFIG, EMBEDDINGS, last_part, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored, read_checkpoint
 from pomona.adapters.factors import Adapter
 from pomona.adapters.targets import HEAD
@@ -19,7 +19,6 @@ from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
 # Model types whose linear modules are transformers' Conv1D, which keeps its weight as [I, O].
-_CONV1D = frozenset({"gpt2", "openai-gpt"})
 # What quantisers put in the place of `<module>.weight`.
 _PACKED = ("qweight", "weight_packed")
 
@@ -96,7 +95,7 @@ def _doubt(adapter: Adapter, module: str, base: BaseFolder) -> _Doubt | None:
     if stored is None:
         return _missing(module, base)
     shape, embedding = shape_of(adapter, module), module in adapter.embeddings
-    if stored.shape in _layouts(adapter, module, shape, base):
+    if stored.shape == (shape[::-1] if stored_transposed(adapter, module, base.config.get("model_type")) else shape):
         return None
     if stored.dtype not in DTYPES:
         return _quantised(module, stored.dtype)
@@ -108,21 +107,11 @@ def _doubt(adapter: Adapter, module: str, base: BaseFolder) -> _Doubt | None:
     return _Doubt("error", "shape", message)
 
 
-def _layouts(adapter: Adapter, module: str, shape: tuple[int, int], base: BaseFolder) -> set[tuple[int, ...]]:
-    """The shapes in which a weight of this (O, I) may be stored."""
-    turned = shape[::-1]
-    if module in adapter.embeddings:
-        return {turned}
-    if module.rpartition(".")[2] != HEAD and (adapter.provenance.get("fan_in_fan_out") or base.config.get("model_type") in _CONV1D):
-        return {turned}
-    return {shape}
-
-
 def _tied_embedding(module: str, base: BaseFolder) -> Stored | None:
     """For a head that is not in the files: the embedding, [vocabulary, hidden] as the head's own weight would be."""
-    if module.rpartition(".")[2] != HEAD:
+    if last_part(module) != HEAD:
         return None
-    found = [stored for name, stored in base.checkpoint.tensors.items() if _last(name.removesuffix(".weight")) in EMBEDDINGS]
+    found = [stored for name, stored in base.checkpoint.tensors.items() if last_part(name.removesuffix(".weight")) in EMBEDDINGS]
     return found[0] if len(found) == 1 else None
 
 
@@ -147,7 +136,3 @@ def _from_layer(module: str) -> str | None:
     parts = module.split(".")
     first = next((place for place, part in enumerate(parts) if part.isdecimal()), 0)
     return ".".join(parts[first - 1 :]) if first else None
-
-
-def _last(path: str) -> str:
-    return path.rpartition(".")[2]

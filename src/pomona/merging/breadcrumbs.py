@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pomona.errors import InputError
 from pomona.merging.base import merge_methods
-from pomona.merging.combine import weighted_sum
 from pomona.merging.elementwise import ElementwiseMerge
 from pomona.merging.largest import Largest
 from pomona.merging.parameters import check_share
@@ -56,7 +55,3 @@ class Breadcrumbs(ElementwiseMerge):
         upper = Largest(blocks, outliers + int(self.density * entries))
         top = Largest(blocks, outliers)
         return lambda block: (upper(block) & ~top(block)).to(block.dtype).mul_(block)
-
-    def combine(self, parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]) -> Float[Tensor, "N I"]:
-        """The weighted sum."""
-        return weighted_sum(parts, weights)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pomona.adapters.factors import Factors
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod
+from pomona.merging.combine import weighted_sum
 from pomona.merging.dense import DeltaBlocks, row_blocks
 from pomona.merging.order import content_order, streams
 from pomona.merging.truncate import truncate
@@ -51,9 +52,12 @@ class ElementwiseMerge(MergeMethod):
             generator: this adapter's own random stream, on the CPU.
         """
 
-    @abstractmethod
     def combine(self, parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]) -> Float[Tensor, "N I"]:
-        """The sparse updates of all adapters as one. `weights` scale the parts, but do not vote in an election."""
+        """The sparse updates of all adapters as one: their weighted sum, unless a method holds an election.
+
+        `weights` scale the parts, but do not vote.
+        """
+        return weighted_sum(parts, weights)
 
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """See `MergeMethod.merge`.

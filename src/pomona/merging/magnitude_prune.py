@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.merging.base import merge_methods
-from pomona.merging.combine import weighted_sum
 from pomona.merging.elementwise import Domain, ElementwiseMerge
 from pomona.merging.largest import keep_largest
 from pomona.merging.parameters import check_choice, check_share
@@ -46,7 +45,3 @@ class MagnitudePrune(ElementwiseMerge):
     ) -> Callable[[Tensor], Tensor]:
         """Keeps the largest entries."""
         return keep_largest(blocks, int(self.density * entries))
-
-    def combine(self, parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]) -> Float[Tensor, "N I"]:
-        """The weighted sum."""
-        return weighted_sum(parts, weights)

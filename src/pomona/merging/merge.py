@@ -10,7 +10,7 @@ from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
 from pomona.errors import InputError
-from pomona.merging.base import merge_methods
+from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.slabs import Slabs
 from pomona.merging.weights import Weight, module_weights
 from pomona.seeding import derive_seed
@@ -60,16 +60,8 @@ def merge(
     merged: dict[str, Factors] = {}
     generator, slabs = torch.Generator(), Slabs()
     for module in modules:
-        present = [
-            (adapter[module], weight) for adapter, weight in zip(adapters, weights_of[module], strict=True) if module in adapter
-        ]
-        taking_part = [(one, weight) for one, weight in present if weight != 0 and one.rank > 0]
         generator.manual_seed(derive_seed(seed, "merge", module))
-        if taking_part:
-            factors, w_K = zip(*taking_part, strict=True)
-            result = chosen.merge(factors, w_K, rank, generator)
-        else:
-            result = _no_update(present[0][0])
+        result = _merge_module(module, adapters, weights_of[module], chosen, rank, generator)
         merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
     provenance: dict[str, object] = {
         "method": method,
@@ -83,6 +75,22 @@ def merge(
     }
     base_model = next((one.base_model for one in adapters if one.base_model), None)
     return Adapter(merged, base_model, provenance, frozenset[str]().union(*(adapter.embeddings for adapter in adapters)))
+
+
+def _merge_module(
+    module: str,
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    method: MergeMethod,
+    rank: int | None,
+    generator: torch.Generator,
+) -> Factors:
+    present = [(adapter[module], weight) for adapter, weight in zip(adapters, weights, strict=True) if module in adapter]
+    taking_part = [(one, weight) for one, weight in present if weight != 0 and one.rank > 0]
+    if not taking_part:
+        return _no_update(present[0][0])
+    factors, w_K = zip(*taking_part, strict=True)
+    return method.merge(factors, w_K, rank, generator)
 
 
 def _no_update(like: Factors) -> Factors:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters.config import read_json_object
+from pomona.adapters.factors import Adapter
 from pomona.errors import InputError
 
 CONFIG = "config.json"
@@ -16,6 +17,27 @@ HEADS = frozenset({"lm_head", "embed_out"})
 """Last parts of the paths of output heads."""
 EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings"})
 """Last parts of the paths of token embeddings."""
+
+
+_CONV1D = frozenset({"gpt2", "openai-gpt"})
+
+
+def last_part(path: str) -> str:
+    """The last part of a dotted path."""
+    return path.rpartition(".")[2]
+
+
+def stored_transposed(adapter: Adapter, module: str, model_type: object) -> bool:
+    """Whether a base stores the module's weight as [I, O]: an embedding's, and a Conv1D's. An output head is never a Conv1D.
+
+    Args:
+        adapter: what adapts it.
+        module: its path.
+        model_type: what the base's `config.json` says.
+    """
+    if module in adapter.embeddings:
+        return True
+    return last_part(module) not in HEADS and (bool(adapter.provenance.get("fan_in_fan_out")) or model_type in _CONV1D)
 
 
 @dataclass(frozen=True)

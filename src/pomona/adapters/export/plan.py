@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pomona.adapters.compatible import shape_of
-from pomona.adapters.export.base import ARCHITECTURES, EMBEDDINGS, HEADS
+from pomona.adapters.export.base import ARCHITECTURES, EMBEDDINGS, HEADS, last_part, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
 from pomona.adapters.factors import Adapter
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
-_CONV1D = frozenset({"gpt2", "openai-gpt"})
 _OTHER_BASE = "Give the base model that it was trained on as --base"
 
 
@@ -51,9 +50,9 @@ def plan_merge(
         InputError: a module has no weight there, several, one of another shape, or one that is quantised.
     """
     planned = {name: Planned(stored) for name, stored in checkpoint.tensors.items()}
-    untied = _is_tied(checkpoint, config) and any(_last(module) in HEADS | EMBEDDINGS for module in adapter)
+    untied = _is_tied(checkpoint, config) and any(last_part(module) in HEADS | EMBEDDINGS for module in adapter)
     if untied:
-        head = next((module for module in adapter if _last(module) in HEADS), "lm_head")
+        head = next((module for module in adapter if last_part(module) in HEADS), "lm_head")
         name = checkpoint.name_of(head) or f"{head}.weight"
         # Even where the files hold a head of their own: a tied model never looks at it.
         planned[name] = Planned(_embedding(checkpoint))
@@ -61,7 +60,7 @@ def plan_merge(
         name = f"{module}.weight" if f"{module}.weight" in planned else checkpoint.name_of(module)
         if name is None:
             raise InputError("the base model has no such weight", file=checkpoint.folder, field=module, mend=_OTHER_BASE)
-        planned[name] = Planned(planned[name].source, module, _is_transposed(adapter, module, config))
+        planned[name] = Planned(planned[name].source, module, stored_transposed(adapter, module, config.get("model_type")))
         _check_fit(adapter, module, planned[name])
     files: dict[str, dict[str, Planned]] = {}
     for name, one in planned.items():
@@ -78,23 +77,15 @@ def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
     known = ARCHITECTURES.get(str(names[0])) if isinstance(names, list) and names else None
     if known is not None:
         return known.tied
-    return not any(_last(name.removesuffix(".weight")) in HEADS for name in checkpoint.tensors)
+    return not any(last_part(name.removesuffix(".weight")) in HEADS for name in checkpoint.tensors)
 
 
 def _embedding(checkpoint: Checkpoint) -> Stored:
-    found = [name for name in checkpoint.tensors if _last(name.removesuffix(".weight")) in EMBEDDINGS]
+    found = [name for name in checkpoint.tensors if last_part(name.removesuffix(".weight")) in EMBEDDINGS]
     if len(found) != 1:
         problem = f"has {len(found)} token embeddings, so it cannot be seen what its output head is tied to"
         raise InputError(problem, file=checkpoint.folder, mend=_OTHER_BASE)
     return checkpoint.tensors[found[0]]
-
-
-def _is_transposed(adapter: Adapter, module: str, config: Mapping[str, object]) -> bool:
-    """Whether the weight is stored as [I, O]: an embedding's, and a Conv1D's. An output head is never a Conv1D."""
-    if module in adapter.embeddings:
-        return True
-    conv1d = bool(adapter.provenance.get("fan_in_fan_out")) or config.get("model_type") in _CONV1D
-    return conv1d and _last(module) not in HEADS
 
 
 def _check_fit(adapter: Adapter, module: str, planned: Planned) -> None:
@@ -118,7 +109,3 @@ def untied_config(config: Mapping[str, object]) -> dict[str, object]:
     if isinstance(inner, dict) and "tie_word_embeddings" in inner:
         changed["text_config"] = {**inner, "tie_word_embeddings": False}
     return changed
-
-
-def _last(path: str) -> str:
-    return path.rpartition(".")[2]
