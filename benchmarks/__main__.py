@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("step_overhead", "merge_exact", "merge_speed", "merge_io", "demo_merges")
+NAMES = ("step_overhead", "merge_exact", "merge_speed", "merge_io", "demo_merges", "leaks", "scoring", "coverage", "generation")
 
 
 def main(chosen: list[str]) -> int:

@@ -6,7 +6,7 @@ Nothing is fetched. The models are of real architectures, so what holds for them
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 
 from pomona.adapters import Adapter, Factors
 from pomona.backbone.batches import Encoded
+from pomona.backbone.generate import Generated
 from pomona.backbone.load import Backbone
 
 if TYPE_CHECKING:
@@ -36,9 +37,28 @@ _TEXT = (
 )
 
 
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|turn|>{{ message.role }}\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+"""Turns as most models write them. `tiny_chat_tokenizer` marks their ends as special without a name for them, as Gemma's does."""
+
+
 @functools.cache
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
     """A byte-level BPE trained on three lines: encodes any text and gives it back. Opens a text with `<s>`."""
+    return _tokenizer(["<pad>", "<s>", "</s>"])
+
+
+@functools.cache
+def tiny_chat_tokenizer(template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerBase:
+    """As `tiny_tokenizer`, with a chat template."""
+    tokenizer = _tokenizer(["<pad>", "<s>", "</s>", "<|turn|>", "<|end|>"])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _tokenizer(special: list[str]) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -47,7 +67,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<pad>", "<s>", "</s>"],
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -61,6 +81,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )
+
+
+def texts_of(answers: Sequence[Generated | None]) -> list[str]:
+    """The texts of answers, all of which there must be."""
+    assert all(answer is not None for answer in answers)
+    return [answer.text for answer in answers if answer is not None]
 
 
 def tiny_model(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
@@ -110,14 +136,51 @@ def tiny_backbone(architecture: str = "llama", seed: int = 0) -> Backbone:
     return Backbone(tiny_model(architecture, seed), tiny_tokenizer(), f"tiny-{architecture}")
 
 
-def save_tiny_model(folder: Path, seed: int = 0) -> Path:
+def save_tiny_model(folder: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
     """Write a tiny Llama and its tokenizer as a model folder; returns the folder."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     tiny_model("llama", seed).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    (tokenizer or tiny_tokenizer()).save_pretrained(folder)
     return folder
+
+
+def scripted_backbone(
+    follows: Mapping[str, str | Mapping[str, float]], tokenizer: PreTrainedTokenizerBase | None = None
+) -> Backbone:
+    """A Llama whose next token depends on the last one alone.
+
+    Args:
+        follows: text -> the text that follows it, or following texts with their logits (those of all others are 0); each is one
+            token, and a text that is not here is followed by any token.
+        tokenizer: `tiny_tokenizer()` by default.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tokenizer or tiny_tokenizer()
+    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": VOCABULARY, "intermediate_size": 4}
+    config = LlamaConfig(
+        **shape, num_hidden_layers=1, num_attention_heads=2, rms_norm_eps=0.0, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
+    model: Any = LlamaForCausalLM(config).requires_grad_(False).eval()
+    layer = model.model.layers[0]
+    layer.self_attn.o_proj.weight.zero_()
+    layer.mlp.down_proj.weight.zero_()
+    model.model.embed_tokens.weight.copy_(torch.eye(VOCABULARY))
+    model.lm_head.weight.zero_()
+    for text, following in follows.items():
+        for next_text, logit in ({following: 20.0} if isinstance(following, str) else following).items():
+            # The last norm makes a one-hot vector as long as the root of its size.
+            model.lm_head.weight[token_of(next_text, tokenizer), token_of(text, tokenizer)] = logit / VOCABULARY**0.5
+    return Backbone(model, tokenizer, "scripted")
+
+
+def token_of(text: str, tokenizer: PreTrainedTokenizerBase | None = None) -> int:
+    """The one token of a text."""
+    ids: Any = (tokenizer or tiny_tokenizer())(text, add_special_tokens=False)["input_ids"]
+    assert len(ids) == 1, f"{text!r} is not one token"
+    return ids[0]
 
 
 def tiny_adapter(

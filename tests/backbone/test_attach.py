@@ -10,7 +10,7 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples, tiny_model
+from tests.tiny import TARGETS, texts_of, tiny_adapter, tiny_backbone, tiny_examples, tiny_model
 from torch import Tensor, nn
 
 from pomona.adapters import Adapter, Factors, write_adapter
@@ -185,7 +185,7 @@ def test_the_exported_adapter_means_the_same_to_peft_alone(backbone: Backbone, t
     with attached(backbone, two_adapters(backbone)) as attachment:
         ours = logits(backbone.model, batch)
         with attachment.folded():
-            texts = generate(backbone, prompts, max_new_tokens=8, batch_size=3, stop_at_line_end=False)
+            texts = texts_of(generate(backbone, prompts, max_new_tokens=8, batch_size=3, stop_at_line_end=False))
         write_adapter(attachment.export(), tmp_path / "adapter")
     alone = peft.PeftModel.from_pretrained(tiny_model(architecture(backbone)), tmp_path / "adapter").eval()
     plain = logits(backbone.model, batch)

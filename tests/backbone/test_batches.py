@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_chat_tokenizer, tiny_tokenizer
 
 from pomona.backbone.batches import POOL_BATCHES, Encoded, collate, encode, evaluation_order, training_order
-from pomona.data import Example
+from pomona.data import Example, Turn
 from pomona.errors import InputError
 
 BOS, EOS, PAD = 1, 2, 0
@@ -27,7 +29,7 @@ def test_prompt_and_completion_are_tokenised_apart_and_closed_by_the_end_token()
     prompt = [BOS, *plain("Return th")]
     assert encoded.tokens == (*prompt, *plain("e sum of all values"), EOS)
     assert encoded.completion_start == len(prompt)
-    assert cut == 0
+    assert cut == (0, 0)
     # Tokenised in one piece, a token would lie across the border: the test's text is one where that matters.
     assert plain("Return the sum of all values") != [*plain("Return th"), *plain("e sum of all values")]
 
@@ -40,13 +42,34 @@ def test_truncation_takes_the_beginning_of_the_prompt_but_its_opening_token_and_
     assert encoded[0].tokens == (BOS, *plain("abcdefghijklmnopqrstuvwxyz")[-(room - len(completion) - 1) :], *completion)
     assert encoded[0].completion_start == room - len(completion)
     assert encoded[1].tokens == (BOS, *plain("abc"), *completion)
-    assert cut == 1
+    assert cut == (1, 1 + len(plain(long.prompt)) - (room - len(completion)))
+
+
+def test_the_body_of_a_prompt_makes_room_and_the_completion_stays_whole() -> None:
+    """Every letter is a token here."""
+    frame, target = "\n\nSummary:", " qq"
+    given = dataclasses.replace(example("qxz" * 10 + frame, target), body=(0, 30))
+    completion = [*plain(target), EOS]
+    (encoded,), cut = encode([given], tiny_tokenizer(), 1 + 12 + len(plain(frame)) + len(completion))
+    assert encoded.tokens == (BOS, *plain("qxz" * 4 + frame), *completion)
+    assert encoded.completion_start == len(encoded) - len(completion)
+    assert cut == (1, 18)
+
+
+def test_a_conversation_is_encoded_up_to_the_end_of_the_answer_s_turn() -> None:
+    tokenizer, end = tiny_chat_tokenizer(), 4
+    given = Example("one", "Hi", "Ho", ("Ho",), "Hi", history=(Turn("system", "Brief."),))
+    (encoded,), cut = encode([given], tokenizer, 100)
+    prompt = "<s><|turn|>system\nBrief.<|end|>\n<|turn|>user\nHi<|end|>\n<|turn|>assistant\n"
+    assert tokenizer.decode(list(encoded.tokens[: encoded.completion_start])) == prompt
+    assert tokenizer.decode(list(encoded.tokens[encoded.completion_start :])) == "Ho<|end|>"
+    assert (encoded.tokens[-1], cut) == (end, (0, 0))
 
 
 def test_a_prompt_that_fits_exactly_is_not_cut() -> None:
     whole, _ = encode([example("abcdef", "xyz")], tiny_tokenizer(), 100)
     encoded, cut = encode([example("abcdef", "xyz")], tiny_tokenizer(), len(whole[0]))
-    assert (encoded, cut) == (whole, 0)
+    assert (encoded, cut) == (whole, (0, 0))
 
 
 def test_a_completion_without_room_for_a_prompt_is_an_input_error() -> None:
@@ -55,7 +78,7 @@ def test_a_completion_without_room_for_a_prompt_is_an_input_error() -> None:
         encode([example("abc", "xyz")], tiny_tokenizer(), completion)
     encoded, cut = encode([example("abc", "xyz")], tiny_tokenizer(), completion + 1)
     assert encoded[0].tokens == (*plain("c"), *plain("xyz"), EOS)
-    assert cut == 1
+    assert cut == (1, 3)
 
 
 def test_an_empty_prompt_without_an_opening_token_still_leaves_something_to_predict_from() -> None:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pomona.cli.values import dtype_of, settings, value_of
+from pomona.backbone.decoding import Decoding
+from pomona.cli.values import columns_of, decoding_of, dtype_of, metrics_of, refuse_given, settings, value_of
 from pomona.errors import InputError
 
 
@@ -42,6 +43,50 @@ def test_settings() -> None:
             settings([bad])
     with pytest.raises(InputError, match="density is set twice"):
         settings(["density=1", "density=2"])
+
+
+def test_columns() -> None:
+    assert columns_of([]) == {}
+    assert columns_of(["document=abstract", "answers=gold.text", "group=a=b"]) == {
+        "document": "abstract", "answers": "gold.text", "group": "a=b",
+    }  # fmt: skip
+    for bad in ("document", "=abstract", "document=", ""):
+        with pytest.raises(InputError, match=r"--column: is not FIELD=COLUMN .* Write for example --column document=abstract\."):
+            columns_of([bad])
+    with pytest.raises(InputError, match="--column: document is mapped twice"):
+        columns_of(["document=a", "document=b"])
+
+
+def test_metrics() -> None:
+    assert metrics_of(None) is metrics_of([]) is None
+    assert metrics_of(["bleu", "{name: bert_score, layer: 3}"]) == ["bleu", {"name": "bert_score", "layer": 3}]
+    with pytest.raises(InputError, match="--metric: cannot be read"):
+        metrics_of(["{name: bleu"])
+
+
+def test_decoding() -> None:
+    assert decoding_of(None) is decoding_of([]) is None
+    assert decoding_of(["num_beams=4", "length_penalty=2"]) == Decoding(num_beams=4, length_penalty=2)
+    assert decoding_of(["temperature=7e-1", "seed=3"]) == Decoding(temperature=0.7, seed=3)
+    for given, message in (
+        (["num_beam=4"], r"--decode: no such setting \(got 'num_beam'\)\. Did you mean 'num_beams'\?"),
+        (["num_beams"], r"--decode: is not NAME=VALUE .* Write for example --decode num_beams=4"),
+        (["num_beams=2", "num_beams=3"], "--decode: num_beams is set twice"),
+        (["num_beams=four"], r"num_beams: a whole number of at least 1 is expected \(got 'four'\)"),
+        (["num_beams=2.0"], "num_beams: a whole number of at least 1 is expected"),
+        (["temperature="], r"temperature: a number at least 0 is expected \(got None\)"),
+        (["temperature=.nan"], "temperature: a number at least 0 is expected"),
+        (["num_beams=2", "temperature=1"], "a beam search draws nothing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decoding_of(given)
+
+
+def test_options_without_an_effect() -> None:
+    refuse_given({"--one": None, "--two": []}, "nothing is to be done")
+    for value in ("x", ["x"], 0, ""):
+        with pytest.raises(InputError, match=r"--two: has no effect: nothing is to be done\. Leave it out\."):
+            refuse_given({"--one": None, "--two": value}, "nothing is to be done")
 
 
 def test_dtypes() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end.setting import call, comparable, lines, make_setting, recipe, rows, write_recipe, write_rows
+from tests.end_to_end.setting import call, comparable, lines, make_setting, recipe, write_recipe
 
 from pomona.adapters import read_adapter
 from pomona.control import controllers
@@ -109,25 +109,17 @@ def test_evaluate_a_recipe_gives_the_numbers_of_its_run(folder: Path, run: Path)
     """The same test split, batches, draws and seed: the record's numbers, digit for digit."""
     record = json.loads((run / "record.json").read_text())
     found = told(folder, "evaluate", "quick.yaml", "--adapter", "runs/quick/adapter")
-    assert found == {"zero_shot": record["metrics"]["zero_shot"], "runs/quick/adapter": record["metrics"]["pomona"]}
-    shown = call(folder, "evaluate", "quick.yaml").out.splitlines()
-    assert shown[0] == "zero_shot"
-    loss = record["metrics"]["zero_shot"]["loss"]
-    assert shown[-1].split() == ["loss", f"{loss['value']:.3f}", f"[{loss['low']:.3f},", f"{loss['high']:.3f}]", "n", "=", "6"]
+    assert found["metrics"] == {"zero_shot": record["metrics"]["zero_shot"], "runs/quick/adapter": record["metrics"]["pomona"]}
+    assert (found["signatures"], found["model"], found["task"]) == (record["signatures"], record["model"], record["task"])
+    assert found["data"] == record["splits"]["test"]["fingerprint"]
+    assert found["answers"]["runs/quick/adapter"] == record["systems"]["pomona"]["answers"]
 
 
-def test_evaluate_data_of_one_s_own(folder: Path) -> None:
-    found = told(folder, "evaluate", "--data", "source.jsonl", "--model", "model", "-a", "adapters/alpha", "-a", "adapters/beta")
-    assert list(found) == ["zero_shot", "adapters/alpha", "adapters/beta"]
-    assert all(one["n"] == 12 for scores in found.values() for one in scores.values())
-    losses = {system: scores["loss"]["value"] for system, scores in found.items()}
-    assert len(set(losses.values())) == 3
-    questions = [{"context": f"{row['document']}.", "question": "who?", "answers": [row["summary"]]} for row in rows(5)]
-    write_rows(folder / "questions.jsonl", questions)
-    found = told(
-        folder, "evaluate", "--data", "questions.jsonl", "--model", "model", "--task", "extractive_qa", "--batch-size", "2"
-    )
-    assert set(found["zero_shot"]) == {"token_f1", "exact_match", "loss"}
+def test_a_run_s_predictions_are_scored_again(folder: Path, run: Path) -> None:
+    record = json.loads((run / "record.json").read_text())
+    found = told(folder, "evaluate", "quick.yaml", "--predictions", "runs/quick/predictions.jsonl")
+    for system, scores in record["metrics"].items():
+        assert found["metrics"][system] == {name: one for name, one in scores.items() if name != "loss"}
 
 
 def test_generate_says_what_the_run_predicted(folder: Path, run: Path) -> None:

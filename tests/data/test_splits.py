@@ -3,12 +3,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.data import Example, Splits, SplitSizes, check_leaks, fingerprint, make_splits
+from pomona.data import Example, Splits, SplitSizes, check_leaks, fingerprint, make_splits, read_rows
 from pomona.data.content import normalised
 from pomona.errors import InputError
 
@@ -131,6 +132,118 @@ def test_leaks_are_found_by_content_in_every_pair(kept: str, other: str, message
 def test_a_shared_group_is_a_leak_too() -> None:
     splits = Splits((example(1, group="g"),), (example(2),), (example(3),), (example(4, group="g"),))
     with pytest.raises(InputError, match="train and test share a document"):
+        check_leaks(splits)
+
+
+PROSE = "Pears ripen late in the year, long after the plums have gone and the first frost has come to the orchard"
+
+
+def near_example(number: int, name: str = "e") -> Example:
+    """Three quarters of the text are the same for all; no two are equal."""
+    return example(number, f"{PROSE} {name} {number} {' '.join(chr(0x4E00 + 50 * number + k) for k in range(12))}", name=name)
+
+
+def test_a_near_duplicate_of_what_another_split_drew_is_left_out() -> None:
+    pool = [example(n) for n in range(40)]
+    pool[:2] = [replace(pool[0], document=f"{PROSE} at first"), replace(pool[1], document=f"at last {PROSE}")]
+    parted = 0
+    for seed in range(20):
+        splits, plain = (make_splits(pool, sizes=SIZES, seed=seed, near_duplicates=near) for near in (True, False))
+        check_leaks(splits)
+        homes, plain_homes = (
+            {name for name, part in one.named() for drawn in part if PROSE in drawn.document} for one in (splits, plain)
+        )
+        assert len(homes) <= 1
+        parted += len(plain_homes) > 1
+        assert splits == plain or len(plain_homes) > 1
+    assert 0 < parted < 20
+
+
+def test_too_few_are_left_where_all_are_near_duplicates() -> None:
+    pool = [near_example(n) for n in range(30)]
+    with pytest.raises(
+        InputError,
+        match=r"dev needs 5, 0 of 30 in the train pool are left after 6 for test and 24 near-duplicates of them \(got 5\)",
+    ):
+        make_splits(pool, sizes=SIZES, seed=0)
+    splits = make_splits(pool, sizes=SIZES, seed=0, near_duplicates=False)
+    assert [len(part) for _, part in splits.named()] == [8, 4, 5, 6]
+
+
+def test_a_near_duplicate_in_two_given_pools_is_refused_with_both_ids_and_the_share() -> None:
+    train, dev, test = ([example(n, name=name) for n in range(12)] for name in ("train", "dev", "test"))
+    test[3] = replace(test[3], document=f"{PROSE} at last")
+    train = [replace(one, document=f"{PROSE} {chr(0x4E00 + n) * 40}") if n == 5 else one for n, one in enumerate(train)]
+    sizes = SplitSizes(train=8, micro_dev=4, dev=None, test=None)
+    runs, common = len(f"{PROSE} at last") - 23, len(PROSE) + 1 - 23
+    with pytest.raises(
+        InputError,
+        match=rf"^(train|micro_dev) and test hold nearly the same document: {common / runs:.0%} of the shorter one of 'train5' in "
+        r"(train|micro_dev) and 'test3' in test stands in both\. Remove one, .* or set data\.near_duplicates to allow\.$",
+    ):
+        make_splits(train, dev, test, sizes=sizes, seed=0)
+    splits = make_splits(train, dev, test, sizes=sizes, seed=0, near_duplicates=False)
+    with pytest.raises(InputError, match="test hold nearly the same document"):
+        check_leaks(splits)
+    check_leaks(splits, near_duplicates=False)
+
+
+def test_micro_dev_comes_from_dev_where_near_duplicates_leave_too_few_in_train() -> None:
+    """13 rows would do for 8 and 4; as 9 of them are near to one another, both splits cannot be drawn from them."""
+    train = [*(near_example(n, "train") for n in range(9)), *(example(n, name="train") for n in range(20, 24))]
+    dev, test = ([example(n, name=name) for n in range(12)] for name in ("dev", "test"))
+    sizes = SplitSizes(train=8, micro_dev=4, dev=5, test=None)
+    splits = make_splits(train, dev, test, sizes=sizes, seed=0)
+    assert {one.id[:3] for one in splits.micro_dev} == {"dev"}
+    assert [len(part) for _, part in splits.named()] == [8, 4, 5, 12]
+    check_leaks(splits)
+    assert {one.id[:3] for one in make_splits(train, dev, test, sizes=sizes, seed=0, near_duplicates=False).micro_dev} == {"tra"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    keys=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=6, max_size=20),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_is_drawn_passes_the_leak_check_and_what_passes_is_drawn(keys: list[tuple[int, int]], seed: int) -> None:
+    halves = [PROSE[n * 20 : n * 20 + 40] for n in range(4)]
+    pool = [example(n, f"{halves[half]} {n}" if near else f"own {n}") for n, (half, near) in enumerate(keys)]
+    sizes = SplitSizes(train=2, micro_dev=1, dev=1, test=2)
+    plain = make_splits(pool, sizes=sizes, seed=seed, near_duplicates=False)
+    try:
+        splits = make_splits(pool, sizes=sizes, seed=seed)
+    except InputError as error:
+        assert "too few examples" in str(error)  # noqa: PT017  (where most are near to one another)
+        with pytest.raises(InputError, match="nearly the same"):
+            check_leaks(plain)
+        return
+    check_leaks(splits)
+    if splits != plain:
+        with pytest.raises(InputError, match="nearly the same"):
+            check_leaks(plain)
+
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data sets are not here")
+@pytest.mark.parametrize(
+    "name",
+    ["scitldr/en", "scitldr_title/en", "csl_title/zh", "xquad/ar", "xquad/zh", "jsquad/ja", "tydiqa_goldp/ar", "e2e_nlg/en"],
+)
+def test_real_sets_that_were_made_apart_pass_and_structured_inputs_do_not(name: str) -> None:
+    pools: list[tuple[Example, ...]] = []
+    for split in ("train", "dev", "test"):
+        rows = [row.fields for row in read_rows(DATA / name / f"{split}.jsonl")]
+        documents = [next(str(row[key]) for key in ("document", "context", "input") if key in row) for row in rows]
+        pools.append(tuple(example(number, document, name=split) for number, document in enumerate(documents)))
+    train, dev, test = pools
+    splits = Splits(train, (example(0, "a text of its own"),), dev, test)
+    check_leaks(splits, near_duplicates=False)
+    if name == "e2e_nlg/en":
+        with pytest.raises(InputError, match="hold nearly the same document"):
+            check_leaks(splits)
+    else:
         check_leaks(splits)
 
 

@@ -159,7 +159,19 @@ def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None
 
 def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleType) -> None:
     page = hooks.recipe_page()
-    sections = {"Recipe", "TrainRecipe", "Data", "SplitSizes", "Source", "Merge", "Lora", "Tuning", "PruningSettings", "Evaluation"}
+    sections = {
+        "Recipe",
+        "TrainRecipe",
+        "Data",
+        "SplitSizes",
+        "Source",
+        "Merge",
+        "Lora",
+        "Tuning",
+        "PruningSettings",
+        "Evaluation",
+        "Decoding",
+    }
     assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == sections
     for key in Recipe.model_fields:
         assert f"| `{key}` |" in page

@@ -24,7 +24,7 @@ from tests.end_to_end.setting import (
     recipe,
     write_recipe,
 )
-from tests.tiny import tiny_adapter, tiny_backbone
+from tests.tiny import texts_of, tiny_adapter, tiny_backbone
 from torch import Tensor
 
 import pomona
@@ -245,7 +245,7 @@ def test_peft_alone_gives_the_logits_and_text_of_pomona(
         answer = next((line.strip() for line in text.splitlines() if line.strip()), "")
         assert said[example.id] == answer
     with attached(backbone, [adapter]) as attachment, attachment.folded():
-        folded = generate(backbone, [example.prompt for example in test_split], max_new_tokens=6, batch_size=2)
+        folded = texts_of(generate(backbone, [example.prompt for example in test_split], max_new_tokens=6, batch_size=2))
     assert [next((line.strip() for line in text.splitlines() if line.strip()), "") for text in folded] == list(said.values())
 
 

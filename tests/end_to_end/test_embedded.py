@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny import texts_of
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.backbone.attach import attached, new_adapter
@@ -84,7 +85,7 @@ def test_peft_alone_gives_the_same_logits_and_the_same_greedy_text(
         with torch.no_grad():
             ours = backbone.model(**batch).logits
         with attachment.folded():
-            texts = generate(backbone, prompts, max_new_tokens=12, batch_size=4, stop_at_line_end=False)
+            texts = texts_of(generate(backbone, prompts, max_new_tokens=12, batch_size=4, stop_at_line_end=False))
 
     theirs = PeftModel.from_pretrained(load_backbone().model, str(tmp_path / "adapter"))
     with torch.no_grad():

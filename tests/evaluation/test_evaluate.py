@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.tiny import tiny_adapter, tiny_backbone
+from scipy import stats
+from tests.tiny import scripted_backbone, tiny_adapter, tiny_backbone
 
+from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
 from pomona.data import Example
 from pomona.data.tasks import Summarization
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import LOSS, Answers, MeanLoss, answer, example_groups, make_metrics, score
+from pomona.metrics import ExactMatch, Rouge1
 from pomona.tuning.progress import Silent
 
 TASK = Summarization(max_new_tokens=6)
@@ -112,6 +116,45 @@ def test_progress_counts_every_example_once(backbone: Backbone) -> None:
     assert told == [("evaluating Zero shot", 3), 2, 1]
 
 
+def test_what_was_cut_and_what_did_not_end_is_counted(backbone: Backbone) -> None:
+    assert (ask(backbone).cut_prompts, ask(backbone).unended) == (0, 3)
+    longest = max(len(backbone.tokenizer(one.prompt)["input_ids"]) for one in EXAMPLES)  # pyright: ignore[reportArgumentType]
+    assert ask(backbone, max_tokens=longest + 6).cut_prompts == 0
+    assert ask(backbone, max_tokens=longest + 5).cut_prompts == 1
+    scripted = scripted_backbone({":": "k", "k": "\n", "l": "l"})
+    mixed = (Example("a", "x:", " k", ("k",), "x"), Example("b", "xl", " k", ("k",), "x"))
+    found = answer(scripted, None, mixed, TASK, batch_size=2, max_tokens=99, progress=Silent(), label="x")
+    assert (found.texts, found.unended) == (("k", "llllll"), 1)
+
+
+def test_decoding_reaches_the_model(backbone: Backbone) -> None:
+    greedy, beams, drawn = (ask(backbone, decoding=one) for one in (Decoding(), Decoding(num_beams=4), Decoding(temperature=3.0)))
+    assert ask(backbone).texts == greedy.texts
+    assert len({greedy.texts, beams.texts, drawn.texts}) == 3
+    # How an answer is decoded does not change what the model thinks of the target.
+    assert greedy.losses == beams.losses == drawn.losses
+
+
+def test_the_task_s_stop_texts_end_answers() -> None:
+    scripted = scripted_backbone({":": "k", "k": "l", "l": "m", "m": "k"})
+    task = Summarization(max_new_tokens=6, stop=("mk",))
+    (one,) = EXAMPLES[2:]
+    found = answer(scripted, None, [one], task, batch_size=1, max_tokens=99, progress=Silent(), label="x")
+    assert (found.texts, found.unended) == (("kl",), 0)
+
+
+def test_what_cannot_be_encoded_is_found_before_anything_is_generated(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone.model, "forward", lambda **_: pytest.fail("the model was asked"))
+    long = (*EXAMPLES, example("y", "row " * 40))
+    arguments: dict[str, Any] = {"batch_size": 2, "progress": Silent(), "label": "x"}
+    with pytest.raises(InputError, match=r"max_tokens: example 'y': its completion has \d+ tokens"):
+        answer(backbone, None, long, TASK, max_tokens=60, **arguments)
+    with pytest.raises(InputError, match=r"max_tokens: an answer of 6 tokens leaves no room for a prompt \(got 6\)"):
+        answer(backbone, None, EXAMPLES, TASK, max_tokens=6, **arguments)
+    with pytest.raises(InputError, match="the model has no chat template"):
+        answer(backbone, None, [dataclasses.replace(EXAMPLES[0], history=())], TASK, max_tokens=60, **arguments)
+
+
 # Scores -----------------------------------------------------------------------------------------------------------------
 
 
@@ -144,21 +187,34 @@ def test_an_interval_of_equal_examples_is_a_point() -> None:
 def test_the_seed_fixes_the_interval() -> None:
     examples = tuple(example(str(number)) for number in range(20))
     losses = tuple(float(number) for number in range(20))
-    first, again = (scores(("",) * 20, losses, examples, ()) for _ in range(2))
+    first, again = (scores(("",) * 20, losses, examples, (), draws=2000) for _ in range(2))
     assert (first[LOSS].low, first[LOSS].high) == (again[LOSS].low, again[LOSS].high)
-    # The percentile interval of a mean of 20 equal steps: about 1.96 standard errors to each side.
-    error = float(np.std(losses)) / math.sqrt(20)
-    assert first[LOSS].high - first[LOSS].low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    # Of a mean of 20 equal steps: the 97.5 % quantile of Student's t, times the standard error with 19 in the denominator.
+    error = float(np.std(losses, ddof=1)) / math.sqrt(20)
+    assert first[LOSS].high - first[LOSS].low == pytest.approx(2 * stats.t.ppf(0.975, 19) * error, rel=0.1)
+
+
+def width(documents: int, questions: int, *, together: bool) -> float:
+    """Of the interval of the mean loss, where all questions on a document have one loss, 0, 1, 2 or 3."""
+    count = documents * questions
+    examples = tuple(example(str(place), group=f"g{place // questions}" if together else None) for place in range(count))
+    losses = tuple(float(place // questions % 4) for place in range(count))
+    found = scores(("",) * count, losses, examples, (), draws=2000)[LOSS]
+    assert found.value == 1.5
+    return found.high - found.low
 
 
 def test_examples_of_one_document_are_drawn_together() -> None:
-    losses = tuple(float(number // 5) for number in range(20))  # four documents of five questions each
-    alone = tuple(example(str(number)) for number in range(20))
-    together = tuple(example(str(number), group=f"g{number // 5}") for number in range(20))
-    narrow, wide = (scores(("",) * 20, losses, examples, (), draws=2000)[LOSS] for examples in (alone, together))
-    assert narrow.value == wide.value == 1.5
-    # Five questions that agree are worth one: the standard error grows by the square root of 5.
-    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(math.sqrt(5), rel=0.2)
+    # Five questions that agree are worth one, so the standard error grows by the root of 5; and Student's t is that of 40 - 1
+    # degrees of freedom, not of 200 - 1, as is the denominator of the deviation.
+    expected = math.sqrt(5) * stats.t.ppf(0.975, 39) * math.sqrt(40 / 39) / (stats.t.ppf(0.975, 199) * math.sqrt(200 / 199))
+    assert width(40, 5, together=True) / width(40, 5, together=False) == pytest.approx(expected, rel=0.1)
+
+
+def test_four_documents_say_little() -> None:
+    """A draw has one document four times in 1 of 256, more often than the interval leaves out: it spans all there is."""
+    assert stats.norm.cdf(-math.sqrt(4 / 3) * stats.t.ppf(0.975, 3)) < 1 / 256
+    assert width(4, 5, together=True) == 3.0
 
 
 def test_groups() -> None:
@@ -180,6 +236,34 @@ def test_metrics_speak_the_task_s_language() -> None:
     )
     with pytest.raises(InputError, match="no such metric"):
         make_metrics(("rouge_9",), "en")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "part"),
+    [
+        (["rouge_1", "rouge_1"], "metrics: the metric is there twice (got 'rouge_1')"),
+        (["rouge_1", {"name": "rouge_1"}], "metrics: the metric is there twice"),
+        ([{"language": "en"}], "metrics: a metric needs a name (got {'language': 'en'})"),
+        ([5.0], "metrics: a metric needs a name (got 5.0)"),
+        ([None], "metrics: a metric needs a name (got None)"),
+        ([["rouge_1"]], "metrics: a metric needs a name"),
+        ([{"name": 3}], "metrics: a metric needs a name"),
+        ([{"name": "rouge_1", "langage": "en"}], "metric 'rouge_1' has no parameter 'langage'. Did you mean 'language'?"),
+        ([{"name": "rouge_1", 1: 2}], "metric 'rouge_1' has no parameter 1"),
+        ([{"name": "rouge_1", "language": 5}], "language: metric 'rouge_1': input should be a valid string (got 5)"),
+        ([{"name": "exact_match", "arabic_article": "never"}], "arabic_article"),
+    ],
+    ids=str,
+)
+def test_metrics_that_cannot_be_made(chosen: Any, part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_metrics(chosen, "en")
+    assert part in str(caught.value)
+
+
+def test_a_metric_s_own_parameters_go_before_the_task_s_language() -> None:
+    found = make_metrics(["rouge_1", {"name": "exact_match", "language": "ar", "arabic_article": "anywhere"}], "zh")
+    assert found == {"rouge_1": Rouge1(language="zh"), "exact_match": ExactMatch(language="ar", arabic_article="anywhere")}
 
 
 def test_an_answer_is_missing() -> None:

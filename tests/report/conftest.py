@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pomona.runs.record import (
+    AnswersRecord,
     CandidateRecord,
     Comparison,
     CurvePoint,
+    CutRecord,
     Estimate,
     ModuleRecord,
     RatioAnswer,
@@ -35,6 +37,22 @@ SYSTEMS = {
     "pomona": ("Pomona", "the merge, fine-tuned and pruned at the learned ratio", 27.1, 131.5),
 }
 METRICS = {"rouge_l": 1.0, "rouge_1": 1.12, "rouge_2": 0.42, "bleu": 0.31, "chrf": 1.25}
+ANSWERS = {  # empty, without an end, words, length ratio, repetition; the first is as an untuned model's, none else is alarming
+    "zero_shot": (0.0, 0.94, 41.3, 4.62, 0.412),
+    "target_lora": (0.0, 0.01, 9.1, 1.02, 0.004),
+    "concat": (0.01, 0.12, 12.4, 1.39, 0.031),
+    "linear": (0.0, 0.14, 12.9, 1.44, 0.037),
+    "svd": (0.02, 0.11, 12.2, 1.37, 0.03),
+    "merge_finetune": (0.0, 0.0, 9.0, 1.01, 0.003),
+    "pomona": (0.0, 0.01, 8.8, 0.98, 0.002),
+}
+SIGNATURES = {
+    "rouge_l": "rouge-score|v:0.1.2|type:rougeL|tok:a-z0-9|stem:no|refs:best",
+    "rouge_1": "rouge-score|v:0.1.2|type:rouge1|tok:a-z0-9|stem:no|refs:best",
+    "rouge_2": "rouge-score|v:0.1.2|type:rouge2|tok:a-z0-9|stem:no|refs:best",
+    "bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1",
+    "chrf": "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.5.1",
+}
 DOCUMENT = (
     "Each sample of the batch is cut into windows of the given length, with an overlap that keeps words at the borders whole. "
     "Windows that are shorter than the minimum are dropped, unless nothing else is left of the sample. The result keeps the order "
@@ -45,6 +63,12 @@ ARABIC = (
     "في الربيع المقبل ويستمر ثلاث سنوات. وتشمل الخطة تدريب ألفي ممرضة وتجهيز مئة عيادة متنقلة تصل إلى القرى البعيدة مرة كل "
     "أسبوع، على أن تمول الدولة نصف التكاليف."
 )
+
+
+def _apart(system: str, baseline: str, factor: float) -> bool:
+    """Whether the interval of the two systems' difference excludes 0."""
+    difference = (SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor
+    return not difference - 2.1 <= 0 <= difference + 2.0
 
 
 def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
@@ -67,8 +91,9 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
             difference=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor,
             low=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor - 2.1,
             high=(SYSTEMS[system][2] - SYSTEMS[baseline][2]) * factor + 2.0,
-            p_value=0.0004 if baseline == "zero_shot" else 0.21,
+            p_value=0.0004 if _apart(system, baseline, factor) else 0.21,
             n=100,
+            p_holm=0.0044 if _apart(system, baseline, factor) else 1.0,
         )
         for system, baseline in [
             *(("pomona", name) for name in SYSTEMS if name != "pomona"),
@@ -136,6 +161,12 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
             name: SplitRecord(examples=examples, fingerprint=f"{examples:04x}" * 16)
             for name, examples in (("train", 50), ("micro_dev", 16), ("dev", 50), ("test", 100))
         },
+        cut={
+            "train": CutRecord(documents=6, characters=2_904, prompts=0, tokens=0),
+            "micro_dev": CutRecord(documents=0, characters=0, prompts=0, tokens=0),
+            "dev": CutRecord(documents=4, characters=1_377, prompts=1, tokens=18),
+            "test": CutRecord(documents=11, characters=5_016, prompts=0, tokens=0),
+        },
         sources=[
             SourceRecord(
                 name="stdlib", origin="trained in this run", fingerprint="0a1b" * 16, rank=8, modules=2 * layers, weight=0.5
@@ -150,10 +181,21 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
                 prune_ratio=0.3187 if system == "pomona" else None,
                 sparsity=0.3184 if system == "pomona" else None,
                 train_seconds=seconds,
+                answers=AnswersRecord(
+                    **dict(
+                        zip(
+                            ("empty_share", "unended_share", "mean_words", "length_ratio", "repetition"),
+                            ANSWERS[system],
+                            strict=True,
+                        )
+                    ),
+                    cut_prompts=0,
+                ),
             )
             for system, (label, description, _, seconds) in SYSTEMS.items()
         },
         metrics=metrics,
+        signatures=dict(SIGNATURES),
         comparisons=comparisons,
         prune_ratio=0.3187,
         sparsity=0.3184,
@@ -210,9 +252,25 @@ def make_folder(folder: Path, record: RunRecord, *, steps: int = 104, examples: 
     return folder
 
 
+def make_older(record: RunRecord) -> RunRecord:
+    """The record as it was written before answers were described, p-values corrected and cuts and signatures recorded."""
+    content = record.model_dump(mode="json")
+    del content["cut"], content["signatures"]
+    for system in content["systems"].values():
+        del system["answers"]
+    for comparison in content["comparisons"]:
+        del comparison["p_holm"]
+    return RunRecord.model_validate(content)
+
+
 @pytest.fixture
 def record() -> RunRecord:
     return make_record()
+
+
+@pytest.fixture
+def older(record: RunRecord) -> RunRecord:
+    return make_older(record)
 
 
 @pytest.fixture

@@ -68,15 +68,19 @@ def page_of(folder: Path) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
+def answers_of(page: Page) -> list[list[str]]:
+    return next(table for table in page.tables if "Empty|" in table[0])
+
+
 def test_systems_table(record: RunRecord, save: Save):
     head, *rows = page_of(save(record)).table("System")
     assert [cell.strip("|") for cell in head] == [
-        *("System", "ROUGE-L", "against Target LoRA", "p", "ROUGE-1", "ROUGE-2", "BLEU", "chrF", "test loss ↓"),
+        *("System", "ROUGE-L", "against Target LoRA", "p (Holm)", "ROUGE-1", "ROUGE-2", "BLEU", "chrF", "test loss ↓"),
         *("Rank", "Prune ratio", "Sparsity", "Training"),
     ]
     assert [row[0].strip("|") for row in rows] == [described.label for described in record.systems.values()]
     assert rows[6][1] == "27.1|24.0 to 30.3"
-    assert rows[6][2:4] == ["+1.9|−0.2 to 3.9", "0.210|"]
+    assert rows[6][2:4] == ["+1.9|−0.2 to 3.9", "1.000|raw 0.210"]
     assert [cell.strip("|") for cell in rows[6][9:12]] == ["16", "32%", "31.8%"]
     assert [cell.strip("|") for cell in rows[0][9:]] == ["–"] * 4
     assert all(len(row) == len(head) for row in rows)
@@ -84,16 +88,100 @@ def test_systems_table(record: RunRecord, save: Save):
 
 def test_pomona_stands_out_and_only_it(record: RunRecord, save: Save):
     rows = [attributes for tag, attributes in page_of(save(record)).elements if tag == "tr" and attributes.get("class") == "strong"]
-    assert len(rows) == 1
+    assert len(rows) == 2  # of the table of results, and of what the answers look like
 
 
 def test_unscored_and_missing_metrics_are_shown_as_such(record: RunRecord, save: Save):
     systems = {**record.systems, "svd": record.systems["svd"].model_copy(update={"unscored": 3})}
     metrics = {name: scores for name, scores in record.metrics.items() if name != "svd"}
-    head, *rows = page_of(save(record.model_copy(update={"systems": systems, "metrics": metrics}))).table("System")
+    page = page_of(save(record.model_copy(update={"systems": systems, "metrics": metrics})))
+    head, *rows = page.table("System")
+    assert "Unscored|" not in head
+    assert rows[4][1] == "–|"
+    head, *rows = answers_of(page)
     assert head[-1] == "Unscored|"
     assert [row[-1] for row in rows] == ["0|", "0|", "0|", "0|", "3|", "0|", "0|"]
-    assert rows[4][1] == "–|"
+
+
+def test_a_score_of_fewer_examples_than_the_test_has_says_so(record: RunRecord, save: Save):
+    metrics = {**record.metrics, "svd": {name: found.model_copy(update={"n": 97}) for name, found in record.metrics["svd"].items()}}
+    _, *rows = page_of(save(record.model_copy(update={"metrics": metrics}))).table("System")
+    assert rows[4][1] == "23.8|20.7 to 27.0,\nn = 97"
+    assert rows[5][1] == "26.8|23.7 to 30.0"
+
+
+def test_corrected_p_values_say_over_how_many(record: RunRecord, save: Save):
+    text = page_of(save(record)).text
+    assert "p after Holm's correction over the 11 comparisons on this metric, the raw p in small figures." in text
+    assert "p after Holm's correction over the 11 comparisons on each metric" in text
+    assert "Uncorrected" not in text
+    fewer = [one for one in record.comparisons if one.metric != "bleu" or one.system == "pomona"]
+    text = page_of(save(record.model_copy(update={"comparisons": fewer}))).text
+    assert "p after Holm's correction over the 11 comparisons on this metric" in text
+    assert "p after Holm's correction over all comparisons on each metric" in text
+
+
+def test_a_difference_that_the_correction_does_not_bear_out(record: RunRecord, save: Save):
+    comparisons = [
+        one.model_copy(update={"p_value": 0.02, "p_holm": 0.0501})
+        if (one.system, one.baseline, one.metric) == ("pomona", "zero_shot", "rouge_l")
+        else one
+        for one in record.comparisons
+    ]
+    page = page_of(save(record.model_copy(update={"comparisons": comparisons})))
+    assert [cell.strip("|") for cell in page.table("Systems")[1]][3:] == ["0.050|raw 0.020", "100", "better,\xa0uncorrected"]
+    assert "Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so it may be chance." in page.text
+    assert "16.3 to 20.4, better, uncorrected" in page.text
+
+
+def test_an_interval_without_spread_is_unknown(record: RunRecord, save: Save):
+    flat = record.metrics["zero_shot"]["bleu"].model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0})
+    metrics = {**record.metrics, "zero_shot": {**record.metrics["zero_shot"], "bleu": flat}}
+    page = page_of(save(record.model_copy(update={"metrics": metrics})))
+    assert page.table("System")[1][6] == "0.0|unknown"
+    assert "An interval is unknown where the test examples show no spread." in page.text
+
+
+def test_the_answers_and_what_is_alarming_about_them(record: RunRecord, save: Save):
+    page = page_of(save(record))
+    head, *rows = answers_of(page)
+    assert [cell.strip("|") for cell in head] == ["System", "Empty", "Without an end", "Repetition", "Words", "Length"]
+    assert [cell.strip("|") for cell in rows[0]] == ["Zero shot", "0.0%", "94.0%", "41.2%", "41.3", "4.62×"]
+    alarming = [attributes for tag, attributes in page.elements if tag == "td" and "alarm" in (attributes.get("class") or "")]
+    assert len(alarming) == 3
+    assert "had not come to an end: Zero shot (94.0%)." in page.text
+    assert "ask for a look" not in page.text
+    assert not [attributes for _, attributes in page.elements if attributes.get("class") == "box failed"]
+
+
+def test_an_alarm_about_the_result_itself_is_at_the_top(record: RunRecord, save: Save):
+    own = record.systems["pomona"]
+    assert own.answers is not None
+    systems = {
+        **record.systems,
+        "pomona": own.model_copy(update={"answers": own.answers.model_copy(update={"unended_share": 0.4})}),
+    }
+    page = page_of(save(record.model_copy(update={"systems": systems})))
+    top = page.text[: page.text.index("Results")]
+    assert "Pomona's answers ask for a look before its scores do: 40.0% without an end. What the answers look like" in top
+    assert ("a", {"href": "#answers"}) in page.elements
+    assert [attributes for _, attributes in page.elements if attributes.get("class") == "box failed"]
+
+
+def test_signatures_are_at_the_foot(record: RunRecord, save: Save):
+    page = page_of(save(record))
+    assert page.tables[-1][0] == ["Metric|", "Signature|"]
+    assert page.tables[-1][1][1] == "rouge-score|v:0.1.2|type:rougeL|tok:a-z0-9|stem:no|refs:best|"
+
+
+def test_an_older_record_has_a_page(older: RunRecord, save: Save):
+    folder = save(older)
+    page = page_of(folder)
+    head, *rows = page.table("System")
+    assert head[3] == "p|"
+    assert rows[6][1:4] == ["27.1|24.0 to 30.3", "+1.9|−0.2 to 3.9", "0.210|"]
+    for absent in ("Holm", "corrected", "What the answers look like", "Signatures", "Documents cut"):
+        assert absent not in page.text
 
 
 def test_comparisons_rounds_and_inputs(record: RunRecord, save: Save):
@@ -105,7 +193,7 @@ def test_comparisons_rounds_and_inputs(record: RunRecord, save: Save):
         "Pomona against Zero shot",
         "+18.4",
         "16.3 to 20.4",
-        "<\xa00.001",
+        "0.004|raw <\xa00.001",
         "100",
         "better",
     ]
@@ -144,12 +232,20 @@ def test_an_empty_answer_is_said(record: RunRecord, save: Save):
     assert "Zero shot no text unheard of x" in text
 
 
+def test_an_answer_that_could_not_be_scored_is_said(record: RunRecord, save: Save):
+    folder = save(record, examples=1)
+    line = {"id": "a", "document": "d", "references": ["r"], "predictions": {"zero_shot": None, "pomona": "x"}}
+    (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    assert "Zero shot not scored Pomona x" in page_of(folder).text
+
+
 def test_everything_that_people_wrote_is_escaped(record: RunRecord, save: Save):
     evil = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'`&amp;<!--"
     systems = {**record.systems, "svd": record.systems["svd"].model_copy(update={"label": evil, "description": evil})}
     modules = [found.model_copy(update={"projection": evil, "module": evil}) for found in record.modules]
     changed = {"name": evil, "model": evil, "task": evil, "warnings": [evil], "error": evil, "started": evil, "systems": systems}
     changed |= {"modules": modules, "recipe": {evil: evil}, "environment": {evil: evil}, "fingerprints": {evil: evil}}
+    changed |= {"signatures": {evil: evil}}
     changed |= {"sources": [record.sources[0].model_copy(update={"name": evil, "origin": evil})]}
     folder = save(record.model_copy(update=changed), examples=1)
     line = {"id": evil, "document": evil * 9, "references": [evil], "predictions": {"svd": evil, evil: evil}}
@@ -234,3 +330,15 @@ def test_a_page_that_cannot_be_written_is_one_line(record: RunRecord, save: Save
     with pytest.raises(InputError, match=r"report\.html: cannot be written: Is a directory"):
         write_report(folder)
     assert not [path for path in folder.iterdir() if path.name.startswith(".report")]
+
+
+def test_a_long_prompt_is_shown_with_what_is_asked_at_its_end(record: RunRecord, save: Save):
+    folder = save(record, examples=1)
+    prompt = "Trees bear fruit. " * 60 + "\n\nQuestion: What bears fruit?\nAnswer:"
+    line = {"id": "a", "document": "d", "prompt": prompt, "references": ["Trees"], "predictions": {"pomona": "x"}}
+    (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    text = page_of(folder).text
+    opening = text[text.index("Trees bear fruit.") : text.index("whole text")]
+    assert "What bears fruit?" in opening
+    assert len(opening) < 400
+    assert text.count("Question: What bears fruit?") == 2  # in the opening, and in the whole

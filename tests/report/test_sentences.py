@@ -7,7 +7,9 @@ from pomona.report.wording import MINUS
 from pomona.runs.record import Comparison, RatioAnswer, RunRecord
 
 
-def with_comparison(record: RunRecord, baseline: str, difference: float, low: float, high: float) -> RunRecord:
+def with_comparison(
+    record: RunRecord, baseline: str, difference: float, low: float, high: float, p_holm: float | None = None
+) -> RunRecord:
     """The record with Pomona's primary difference to `baseline` replaced."""
     kept = [found for found in record.comparisons if (found.system, found.baseline) != ("pomona", baseline)]
     made = Comparison(
@@ -19,6 +21,7 @@ def with_comparison(record: RunRecord, baseline: str, difference: float, low: fl
         high=high,
         p_value=0.01,
         n=100,
+        p_holm=p_holm,
     )
     return record.model_copy(update={"comparisons": [*kept, made]})
 
@@ -35,8 +38,8 @@ def test_a_finished_run_in_full(record: RunRecord):
     )
     assert second == (
         "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples): 18.4 points better than Zero shot (interval of the paired "
-        f"difference 16.3 to 20.4, excludes 0) and not told apart from Target LoRA (paired difference +1.9, interval {MINUS}0.2 to "
-        "3.9, includes 0)."
+        "difference 16.3 to 20.4, excludes 0, corrected p = 0.004) and not told apart from Target LoRA (paired difference +1.9, "
+        f"interval {MINUS}0.2 to 3.9, includes 0)."
     )
     assert third == (
         "The prune ratio learned in the run is 32% (95% interval 21 to 46%); beside the same merge fine-tuned without it, pruning "
@@ -80,6 +83,56 @@ def test_advice_on_pruning_follows_the_unpruned_merge(
     assert text.count("take the") == 1
 
 
+@pytest.mark.parametrize(
+    ("p_holm", "says"),
+    [
+        (None, "excludes 0)."),
+        (0.0009, "excludes 0, corrected p <\xa00.001)."),
+        (0.05, "excludes 0, corrected p = 0.050)."),
+        (0.11, "excludes 0, corrected p = 0.110: it may be chance among 11 comparisons)."),
+    ],
+)
+def test_a_gain_that_the_correction_does_not_bear_out_may_be_chance(record: RunRecord, p_holm: float | None, says: str):
+    text = how_good(with_comparison(record, "target_lora", 1.9, 0.2, 3.9, p_holm))
+    assert text.endswith(f"1.9 points better than Target LoRA (interval of the paired difference 0.2 to 3.9, {says}")
+
+
+@pytest.mark.parametrize(
+    ("interval", "says", "advice"),
+    [
+        ((1.5, 0.4, 2.6), "pruning seems to have helped ROUGE-L", "take the unpruned merge, unless zeros are wanted"),
+        ((-1.5, -2.6, -0.4), "pruning seems to have hurt ROUGE-L", "take the unpruned merge."),
+        ((0.5, -0.4, 1.4), "neither helped nor hurt ROUGE-L measurably", "take the unpruned merge, unless zeros are wanted"),
+    ],
+)
+def test_pruning_is_not_advised_on_what_may_be_chance(
+    record: RunRecord, interval: tuple[float, float, float], says: str, advice: str
+):
+    text = whether_pruning_helped(with_comparison(record, "merge_finetune", *interval, p_holm=0.3))
+    assert says in text
+    assert advice in text
+    assert ("it may be chance among 11 comparisons" in text) == (interval[0] != 0.5)
+    assert "take the pruned adapter" in whether_pruning_helped(with_comparison(record, "merge_finetune", 1.5, 0.4, 2.6, 0.02))
+
+
+def test_an_interval_without_spread_decides_nothing(record: RunRecord):
+    text = how_good(with_comparison(record, "target_lora", 4.0, 4.0, 4.0, 0.01))
+    assert text.endswith("not told apart from Target LoRA (paired difference +4.0, interval unknown).")
+
+
+def test_a_score_of_fewer_examples_says_so(record: RunRecord):
+    metrics = {**record.metrics, "pomona": {"rouge_l": record.metrics["pomona"]["rouge_l"].model_copy(update={"n": 97})}}
+    assert "(95% interval 24.0 to 30.3, 97 of 100 examples)" in how_good(record.model_copy(update={"metrics": metrics}))
+
+
+def test_an_older_record_s_sentences_speak_of_no_correction(older: RunRecord):
+    assert three_sentences(older)[1] == (
+        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples): 18.4 points better than Zero shot (interval of the paired "
+        f"difference 16.3 to 20.4, excludes 0) and not told apart from Target LoRA (paired difference +1.9, interval {MINUS}0.2 to "
+        "3.9, includes 0)."
+    )
+
+
 def test_a_loss_is_better_when_lower(record: RunRecord):
     metrics = {system: {"loss": found["loss"]} for system, found in record.metrics.items()}
     lossy = record.model_copy(update={"primary_metric": "loss", "metrics": metrics, "comparisons": []})
@@ -97,7 +150,9 @@ def test_a_flat_curve_is_said(record: RunRecord):
 
 
 def test_missing_baselines_are_said(record: RunRecord):
-    assert how_good(without(record, "target_lora")).endswith("excludes 0); it was not compared with target LoRA.")
+    assert how_good(without(record, "target_lora")).endswith(
+        "excludes 0, corrected p = 0.004); it was not compared with target LoRA."
+    )
     neither = how_good(without(without(record, "target_lora"), "zero_shot"))
     assert neither == (
         "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples); it was not compared with zero shot or target LoRA."

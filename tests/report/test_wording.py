@@ -2,7 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from pomona.report.wording import MINUS, NBSP, duration, listed, moment, p_value, percent_span, score, signed, span, verdict
+from pomona.report.wording import (
+    MINUS,
+    NBSP,
+    duration,
+    listed,
+    may_be_chance,
+    moment,
+    p_equals,
+    p_value,
+    percent_span,
+    score,
+    signed,
+    span,
+    verdict,
+)
 from pomona.runs.record import Comparison
 
 
@@ -20,6 +34,7 @@ def compared(low: float, high: float, metric: str = "rouge_l") -> Comparison:
         ("rouge_l", -0.5, 0.5, "not told apart"),
         ("rouge_l", 0.0, 2.0, "not told apart"),
         ("rouge_l", -2.0, 0.0, "not told apart"),
+        ("rouge_l", 2.0, 2.0, "not told apart"),
         ("loss", 0.01, 0.2, "worse"),
         ("loss", -0.2, -0.01, "better"),
     ],
@@ -37,12 +52,28 @@ def test_numbers():
     assert percent_span(0.21, 0.464) == "21 to 46%"
     assert p_value(0.0004) == f"<{NBSP}0.001"
     assert p_value(0.0312) == "0.031"
+    assert [p_equals(0.0312), p_equals(0.0004)] == ["p = 0.031", f"p <{NBSP}0.001"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_holm", "expected"),
+    [
+        (0.5, 2.0, 0.0501, True),
+        (-2.0, -0.5, 0.3, True),
+        (0.5, 2.0, 0.05, False),
+        (0.5, 2.0, None, False),
+        (-0.5, 2.0, 0.3, False),
+    ],
+)
+def test_only_a_claim_can_be_chance(low: float, high: float, p_holm: float | None, expected: bool):
+    assert may_be_chance(compared(low, high).model_copy(update={"p_holm": p_holm})) is expected
 
 
 def test_a_bound_that_is_not_zero_never_shows_as_zero():
     assert span("rouge_l", 0.03, 2.0) == "0.03 to 2.00"
     assert span("rouge_l", -0.004, 2.0) == f"{MINUS}0.004 to 2.000"
     assert span("rouge_l", 0.0, 2.0) == "0.0 to 2.0"
+    assert span("rouge_l", 3.0, 3.0) == "unknown"
 
 
 @pytest.mark.parametrize(

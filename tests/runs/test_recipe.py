@@ -11,10 +11,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pomona.backbone.decoding import Decoding
 from pomona.control import Fixed, Grasp
 from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
 from pomona.importance import Magnitude, Wanda
+from pomona.metrics import Bleu, ExactMatch, TokenF1
 from pomona.runs.demo import demo_recipe
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
@@ -27,15 +29,21 @@ FULL: dict[str, Any] = {
     "model": "someone/model",
     "device": "cpu",
     "dtype": "bfloat16",
-    "task": {"name": "extractive_qa", "language": "de", "max_new_tokens": 9},
-    "data": {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"},
+    "task": {"name": "extractive_qa", "language": "de", "max_new_tokens": 9, "stop": ["Question:", "\n\n"]},
+    "data": {
+        "train": "train.csv",
+        "dev": "dev.parquet",
+        "test": "hub:owner/name@test",
+        "columns": {"context": "passage", "answers": "gold.text", "group": "article"},
+        "near_duplicates": "allow",
+    },
     "splits": {"train": None, "micro_dev": 4, "dev": None, "test": 7},
     "sources": [
         {"name": "given", "adapter": "adapters/one", "weight": -0.5},
         {
             "name": "trained",
             "data": {"docstrings": "stdlib", "exclude_docstrings": ["numpy"]},
-            "task": "summarization",
+            "task": {"name": "summarization", "form": "chat", "system": "Be brief.", "template": "{document}"},
             "examples": 20,
             "tuning": {"epochs": 2},
         },
@@ -45,7 +53,13 @@ FULL: dict[str, Any] = {
     "tuning": {"learning_rate": 3e-4, "gradient_clip": None, "patience_epochs": 2},
     "pruning": {"metric": "magnitude", "interval_steps": 2, "forgetting": 0.5},
     "controller": {"name": "fixed", "prune_ratio": 0.3},
-    "evaluation": {"baselines": ["svd"], "metrics": ["bleu"], "batch_size": 3, "draws": 150},
+    "evaluation": {
+        "baselines": ["svd"],
+        "metrics": ["bleu", {"name": "exact_match", "language": "ar", "arabic_article": "anywhere"}],
+        "batch_size": 3,
+        "draws": 150,
+        "decoding": {"temperature": 0.7, "top_p": 1, "seed": 4},
+    },
 }
 
 
@@ -73,10 +87,10 @@ def test_defaults() -> None:
 
 def test_components_are_decoded() -> None:
     recipe = parse_recipe(copy.deepcopy(FULL), Recipe)
-    assert recipe.task == ExtractiveQA(language="de", max_new_tokens=9)
+    assert recipe.task == ExtractiveQA(language="de", max_new_tokens=9, stop=("Question:", "\n\n"))
     assert recipe.controller == Fixed(0.3)
     assert recipe.pruning.metric == Magnitude()
-    assert recipe.sources[1].task == Summarization()
+    assert recipe.sources[1].task == Summarization(form="chat", system="Be brief.", template="{document}")
     assert recipe.sources[1].tuning.epochs == 2
     assert recipe.sources[1].tuning.learning_rate == 2e-4
     assert (recipe.tuning.learning_rate, recipe.tuning.gradient_clip, recipe.tuning.patience_epochs) == (3e-4, None, 2)
@@ -152,6 +166,47 @@ def test_importing_recipes_leaves_transformers_alone() -> None:
 
     code = "import sys, pomona.runs.recipe; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+# Data, metrics and decoding ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_recipe_says_of_data_metrics_and_decoding() -> None:
+    recipe = parse_recipe(copy.deepcopy(FULL), Recipe)
+    assert recipe.data.columns == {"context": "passage", "answers": "gold.text", "group": "article"}
+    assert recipe.data.near_duplicates == "allow"
+    assert recipe.evaluation.decoding == Decoding(temperature=0.7, top_p=1.0, seed=4)
+    # The task's language is the metric's, but where it has its own.
+    assert recipe.metrics == {"bleu": Bleu(language="de"), "exact_match": ExactMatch(language="ar", arabic_article="anywhere")}
+
+
+def test_the_task_s_metrics_and_greedy_decoding_are_the_default() -> None:
+    recipe = parsed(task={"name": "extractive_qa", "language": "zh"})
+    assert recipe.metrics == {"token_f1": TokenF1(language="zh"), "exact_match": ExactMatch(language="zh")}
+    assert recipe.evaluation.decoding == Decoding()
+    assert (recipe.data.columns, recipe.data.near_duplicates) == ({}, "apart")
+
+
+def test_decoding_and_columns_can_be_overridden() -> None:
+    changed = parsed(
+        "evaluation.decoding.num_beams=4",
+        "evaluation.decoding.length_penalty=2",
+        "evaluation.metrics=[chrf, {name: bleu}]",
+        "data.columns.document=abstract",
+        "data.near_duplicates=allow",
+    )
+    assert changed.evaluation.decoding == Decoding(num_beams=4, length_penalty=2.0)
+    assert list(changed.metrics) == ["chrf", "bleu"]
+    assert changed.data.columns == {"document": "abstract"}
+    assert changed.data.near_duplicates == "allow"
+
+
+def test_an_answer_must_leave_room_for_a_prompt() -> None:
+    assert parsed("tuning.max_tokens=33", task="extractive_qa").task.max_new_tokens == 32
+    message = refused("tuning.max_tokens=32", task="extractive_qa")
+    assert message.startswith(
+        "the.yaml: tuning.max_tokens = 32 leaves no room for a prompt before an answer of task.max_new_tokens = 32"
+    )
 
 
 # Overrides --------------------------------------------------------------------------------------------------------------
@@ -239,6 +294,8 @@ def test_overrides_that_do_not_fit(override: str, part: str) -> None:
         ("tuning.learning_rat", "learning_rate"),
         ("pruning.interval_step", "interval_steps"),
         ("evaluation.baseline", "baselines"),
+        ("evaluation.decoding.num_beam", "num_beams"),
+        ("data.column", "columns"),
     ],
 )
 def test_an_unknown_key_at_any_level_names_the_nearest_known_one(key: str, near: str) -> None:
@@ -254,6 +311,9 @@ def test_an_unknown_key_at_any_level_names_the_nearest_known_one(key: str, near:
         ({"pruning": {"metric": "wnda"}}, "no such importance metric (got 'wnda'). Did you mean 'wanda'?"),
         ({"merge": {"method": "svdd"}}, "no such merge method (got 'svdd'). Did you mean 'svd'?"),
         ({"evaluation": {"metrics": ["rouge_l", "blue"]}}, "no such metric (got 'blue'). Did you mean 'bleu'?"),
+        ({"evaluation": {"metrics": [{"name": "bleu", "langage": "en"}]}}, "metric 'bleu' has no parameter 'langage'"),
+        ({"evaluation": {"metrics": [{"language": "en"}]}}, "metrics: a metric needs a name"),
+        ({"evaluation": {"metrics": ["bleu", {"name": "bleu"}]}}, "metrics: the metric is there twice (got 'bleu')"),
         ({"evaluation": {"baselines": ["zeroshot"]}}, "no such baseline (got 'zeroshot'). Did you mean 'zero_shot'?"),
         ({"task": {"name": "summarization", "langage": "en"}}, "task 'summarization' has no parameter 'langage'. Did you mean"),
         ({"controller": {"name": "grasp", "candidate": 3}}, "controller 'grasp' has no parameter 'candidate'. Did you mean"),
@@ -310,6 +370,21 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("task.max_new_tokens=0", "max_new_tokens", "(got 0)"),
         ("task.language=English", "language", "not a language tag (got 'English')"),
         ("evaluation.draws=10", "evaluation.draws", "(got 10)"),
+        ("evaluation.metrics=[]", "evaluation.metrics", "at least 1 item"),
+        ("evaluation.metrics=[5]", "evaluation.metrics.0", "(got 5)"),
+        ("evaluation.decoding=beam", "evaluation.decoding", "(got 'beam')"),
+        ("evaluation.decoding.num_beams=0", "num_beams", "at least 1 is expected (got 0)"),
+        ("evaluation.decoding.num_beams=2.5", "evaluation.decoding.num_beams", "(got 2.5)"),
+        ("evaluation.decoding.temperature=-1", "temperature", "at least 0 is expected (got -1.0)"),
+        ("evaluation.decoding={num_beams: 2, temperature: 1}", "temperature", "a beam search draws nothing"),
+        ("data.near_duplicates=maybe", "data.near_duplicates", "(got 'maybe')"),
+        ("data.columns=[a]", "data.columns", "valid dictionary"),
+        ("data.columns.document=3", "data.columns.document", "(got 3)"),
+        ("task.stop=[1]", "task.stop.0", "(got 1)"),
+        ("task.stop=['']", "stop", "none of them empty"),
+        ("task.form=chatty", "task.form", "'base' or 'chat'"),
+        ("task.system=Hello", "system", "of the chat form only"),
+        ("task.template=no document", "template", "{document}"),
         ("dtype=float8", "unknown dtype 'float8'", "float32, bfloat16, float16"),
     ],
 )
@@ -325,6 +400,7 @@ def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:
         ({"data": {}}, "data: give either `train` (a file) or `docstrings`"),
         ({"data": {"train": "x", "docstrings": "os"}}, "data: give either `train` (a file) or `docstrings`"),
         ({"data": {"docstrings": "os", "test": "x"}}, "data: `docstrings` is one pool"),
+        ({"data": {"docstrings": "os", "columns": {"document": "x"}}}, "data: `docstrings` has no columns to map"),
         ({"sources": [{"name": "one"}]}, "sources.0: give either `adapter`"),
         ({"sources": [{"name": "one", "adapter": "x", "data": {"train": "x"}}]}, "sources.0: give either `adapter`"),
         ({"sources": [{"name": "one", "adapter": "x"}, {"name": "one", "adapter": "y"}]}, "two sources have one name: one, one"),

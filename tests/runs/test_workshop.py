@@ -22,7 +22,7 @@ from pomona.tuning.progress import Silent
 from pomona.tuning.settings import FitData, Tuning
 
 RECIPE = Recipe(
-    data=Data(train=Path("x.jsonl")), sources=(Source(name="a", adapter=Path("a")),), tuning=Tuning(batch_size=3, dropout=0.5)
+    data=Data(train="x.jsonl"), sources=(Source(name="a", adapter=Path("a")),), tuning=Tuning(batch_size=3, dropout=0.5)
 )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pomona.backbone.prompts import completion_tokens, prompt_tokens
 from pomona.data.example import Example
 from pomona.errors import InputError
 
@@ -49,11 +50,19 @@ class Batch:
     content: Bool[Tensor, "B T"]
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[tuple[Encoded, ...], int]:
-    """Tokenise prompts and completions apart, so that the border between them is exact.
+class Truncation(NamedTuple):
+    """How many prompts were too long, and how many tokens they lost together."""
 
-    A prompt that leaves no room for its completion loses tokens at its beginning, but not the tokenizer's own first token; the
-    completion is kept whole.
+    prompts: int
+    tokens: int
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[tuple[Encoded, ...], Truncation]:
+    """Prompt and completion of each example as tokens, tokenised apart.
+
+    A prompt that is too long is cut as `prompt_tokens` says; completions are kept whole.
 
     Args:
         examples: what to encode.
@@ -61,17 +70,14 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         max_tokens: longest example, in tokens.
 
     Returns:
-        The encoded examples, in order, and how many of the prompts were cut.
+        The encoded examples, in order, and what was cut.
 
     Raises:
         InputError: a completion alone does not fit, or a prompt has no token at all.
     """
-    encoded, cut = [], 0
+    encoded, cuts = [], []
     for example in examples:
-        prompt: list[int] = tokenizer(example.prompt)["input_ids"]  # pyright: ignore[reportAssignmentType]
-        completion: list[int] = tokenizer(example.target, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
-        if tokenizer.eos_token_id is not None:
-            completion = [*completion, int(tokenizer.eos_token_id)]  # pyright: ignore[reportArgumentType]
+        completion = completion_tokens(tokenizer, example)
         room = max_tokens - len(completion)
         if room < 1:
             raise InputError(
@@ -80,14 +86,10 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
                 value=max_tokens,
                 mend="Raise max_tokens, or shorten the completion",
             )
-        if not prompt:
-            raise InputError(f"example {example.id!r}: its prompt is empty, so nothing predicts its completion's first token")
-        cut += len(prompt) > room
-        if len(prompt) > room:
-            head = prompt[:1] if prompt[0] == tokenizer.bos_token_id and room > 1 else []
-            prompt = [*head, *prompt[len(head) - room :]]
-        encoded.append(Encoded((*prompt, *completion), len(prompt)))
-    return tuple(encoded), cut
+        prompt = prompt_tokens(tokenizer, example, room)
+        cuts.append(prompt.cut)
+        encoded.append(Encoded((*prompt.tokens, *completion), len(prompt.tokens)))
+    return tuple(encoded), Truncation(sum(cut > 0 for cut in cuts), sum(cuts))
 
 
 def collate(examples: Sequence[Encoded], pad: int, device: torch.device) -> Batch:

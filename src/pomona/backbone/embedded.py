@@ -37,7 +37,7 @@ def embedded_model() -> Path:
     gguf = _gguf_file()
     folder = cache_folder() / "models" / f"smollm2-135m-instruct-{importlib.metadata.version(DISTRIBUTION)}"
     if not folder.exists():
-        _convert(gguf, folder)
+        convert_gguf(gguf, folder)
     return folder
 
 
@@ -52,8 +52,13 @@ def _gguf_file() -> Path:
     return files[0]
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    """GGUF -> safetensors in fp32, beside the cache folder and then renamed: a cache that exists is whole."""
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """GGUF -> safetensors in fp32, written beside `folder` and then renamed: a folder that exists is whole.
+
+    Args:
+        gguf: a model that transformers can read as GGUF.
+        folder: where the converted model and its tokenizer go; what another process has put there meanwhile is left.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,45 +1,232 @@
-"""Greedy answers, in batches of similar length, with the key-value cache and the update folded into the weights."""
+"""Answers, in batches of similar length, with the key-value cache; a row leaves its batch as soon as its answer has ended."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pomona.backbone.answer_end import AnswerEnd
 from pomona.backbone.batches import evaluation_order
+from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
 from pomona.errors import InputError
+from pomona.seeding import stream
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 
-class _LineEnd:
-    """Stops a row at the first line end after its answer has begun; a stopping criterion of transformers' `generate`."""
+@dataclass(frozen=True)
+class Generated:
+    """What was generated for one prompt.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: int, device: torch.device) -> None:
-        blank, ends = (torch.tensor(ids, device=device) for ids in _line_tokens(tokenizer))
-        self._blank, self._ends = blank, ends
-        self._begun = torch.zeros(rows, dtype=torch.bool, device=device)
+    Args:
+        text: without special tokens, cut at the first of the texts that end an answer.
+        tokens: what was generated, the token that ended it too.
+        ended: whether it came to an end of its own; False where it was as long as it may be.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    ended: bool
+
+
+@torch.no_grad()
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str | Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    stop_at_line_end: bool = True,
+    stop: Sequence[str] = (),
+    decoding: Decoding | None = None,
+    on_batch: Callable[[int], None] = lambda finished: None,
+) -> list[Generated | None]:
+    """Complete each prompt, in the prompts' order.
+
+    Attach adapters and fold them before the call; this knows the model only. Where memory does not hold a batch, this and all
+    later batches are halved; a prompt that does not fit by itself gets None.
+
+    Args:
+        backbone: the model, as it stands.
+        prompts: texts to go on from, or their tokens (`prompt_tokens`).
+        max_new_tokens: longest answer, in tokens.
+        batch_size: prompts a batch.
+        stop_at_line_end: end an answer at its first line end.
+        stop: texts that end an answer, besides the model's own end tokens.
+        decoding: greedy by default.
+        on_batch: told how many prompts each finished batch had.
+
+    Raises:
+        InputError: a prompt has no token at all.
+    """
+    encoded = [_tokens(backbone, prompt) for prompt in prompts]
+    if not all(encoded):
+        raise InputError("an empty prompt, which this model has nothing to go on from", field="prompt", value="")
+    decoding = decoding or Decoding()
+    end = AnswerEnd.of(backbone, line=stop_at_line_end, stop=tuple(stop))
+    # Every answer has draws of its own, so that it does not matter which batch it is in.
+    draws_PT = torch.rand((len(encoded), max_new_tokens), generator=stream(decoding.seed, "decoding")) if decoding.samples else None
+    answers: list[Generated | None] = [None] * len(encoded)
+    # transformers' beam search takes padding for something that was said.
+    alone = decoding.num_beams > 1 and decoding.looks_back
+    pending = evaluation_order([len(tokens) for tokens in encoded], 1 if alone else batch_size)
+    while pending:
+        indices = pending.pop(0)
+        try:
+            rows = _batch(
+                backbone,
+                [encoded[index] for index in indices],
+                end,
+                decoding,
+                max_new_tokens,
+                None if draws_PT is None else draws_PT[indices],
+            )
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(indices) > 1:
+                half = len(indices) // 2
+                left = [index for batch in (indices, *pending) for index in batch]
+                pending = [left[first : first + half] for first in range(0, len(left), half)]
+                continue
+            rows = [None]
+        for index, tokens in zip(indices, rows, strict=True):
+            if tokens is not None:
+                answers[index] = Generated(end.text(tokens), tuple(tokens), end(tokens))
+        on_batch(len(indices))
+    return answers
+
+
+def _tokens(backbone: Backbone, prompt: str | Sequence[int]) -> list[int]:
+    if isinstance(prompt, str):
+        return backbone.tokenizer(prompt)["input_ids"]  # pyright: ignore[reportReturnType]
+    return list(prompt)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """An accelerator's error has a class of its own; the CPU's is told by its text, which depends on the system."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "not enough memory" in text
+
+
+def _batch(
+    backbone: Backbone,
+    prompts: Sequence[list[int]],
+    end: AnswerEnd,
+    decoding: Decoding,
+    max_new_tokens: int,
+    draws_BT: Tensor | None,
+) -> Sequence[list[int] | None]:
+    """The generated tokens of one batch."""
+    from transformers import StoppingCriteriaList
+
+    tokenizer = backbone.tokenizer
+    pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
+    longest = max(map(len, prompts))
+    tokens_BT = torch.full((len(prompts), longest), pad)
+    content_BT = torch.zeros_like(tokens_BT)
+    for row, prompt in enumerate(prompts):
+        tokens_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
+        content_BT[row, longest - len(prompt) :] = 1
+    beams = decoding.num_beams > 1
+    ours = decoding if beams else Decoding()  # the loop below sees to all the rest
+    config = ours.config(max_new_tokens=max_new_tokens, pad=pad, ends=sorted(end.tokens), bos=tokenizer.bos_token_id)  # pyright: ignore[reportArgumentType]
+    loop = _Loop(end, decoding.processors(), draws_BT)
+    with _own_settings_aside(backbone.model):
+        output = backbone.model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=tokens_BT.to(backbone.device),
+            attention_mask=content_BT.to(backbone.device),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_BeamEnd(end, longest)] if beams else []),
+            custom_generate=None if beams else loop,
+        )
+    return [end.trimmed(row) for row in output[:, longest:].tolist()] if beams else loop.answers
+
+
+class _Loop:
+    """The decoding of one batch, in place of transformers' own loop, which goes on with every row until the last one has ended."""
+
+    def __init__(self, end: AnswerEnd, processors: LogitsProcessorList, draws_BT: Tensor | None) -> None:
+        self._end = end
+        self._processors = processors
+        self._draws_BT = draws_BT
+        self.answers: list[list[int]] = []
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: object,
+        stopping_criteria: object,
+        generation_config: GenerationConfig,
+        **state: Any,
+    ) -> Tensor:
+        """As `custom_generate` is called; the answers are left in `answers`."""
+        cache, mask_BT = state["past_key_values"], state.get("attention_mask")
+        content_BT = torch.ones_like(input_ids) if mask_BT is None else mask_BT  # None: nothing is padding
+        self.answers = [[] for _ in input_ids]
+        rows = list(range(len(input_ids)))
+        tokens_BT = new_BT = input_ids
+        positions_BT = (content_BT.cumsum(dim=1) - 1).clamp(min=0)
+        for step in range(int(generation_config.max_new_tokens or 0)):
+            logits_B1V = model(
+                input_ids=new_BT,
+                attention_mask=None if mask_BT is None else content_BT,
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            scores_BV = logits_B1V[:, -1].float()
+            if self._processors:
+                scores_BV = self._processed(tokens_BT, content_BT, scores_BV)
+            chosen_B = self._choose(scores_BV, rows, step)
+            for row, token in zip(rows, chosen_B.tolist(), strict=True):
+                self.answers[row].append(token)
+            kept = [place for place, row in enumerate(rows) if not self._end(self.answers[row])]
+            if not kept:
+                break
+            positions_BT = positions_BT[:, -1:] + 1
+            tokens_BT = torch.cat([tokens_BT, chosen_B[:, None]], dim=1)
+            content_BT = torch.cat([content_BT, torch.ones_like(chosen_B)[:, None]], dim=1)
+            if len(kept) < len(rows):
+                rows = [rows[place] for place in kept]
+                kept_B = torch.tensor(kept, device=input_ids.device)
+                cache.reorder_cache(kept_B)
+                positions_BT, tokens_BT, content_BT = positions_BT[kept_B], tokens_BT[kept_B], content_BT[kept_B]
+            new_BT = tokens_BT[:, -1:]
+        return input_ids
+
+    def _processed(self, tokens_BT: Tensor, content_BT: Tensor, scores_BV: Tensor) -> Tensor:
+        """The scores after penalties, temperature and the like, row by row: padding was not said."""
+        rows = zip(tokens_BT, content_BT.bool(), scores_BV, strict=True)
+        return torch.cat([self._processors(tokens_T[content_T][None], scores_V[None]) for tokens_T, content_T, scores_V in rows])  # pyright: ignore[reportArgumentType]
+
+    def _choose(self, scores_BV: Tensor, rows: list[int], step: int) -> Tensor:
+        """The likeliest token, or the one at which the cumulated probability passes the row's draw."""
+        if self._draws_BT is None:
+            return scores_BV.argmax(dim=1)
+        cumulated_BV = scores_BV.double().softmax(dim=1).cumsum(dim=1)
+        draws_B1 = self._draws_BT[rows, step, None].to(scores_BV.device).double() * cumulated_BV[:, -1:]
+        return torch.searchsorted(cumulated_BV, draws_B1, right=True).squeeze(1).clamp(max=scores_BV.shape[1] - 1)
+
+
+class _BeamEnd:
+    """The end of an answer as a stopping criterion of transformers' beam search."""
+
+    def __init__(self, end: AnswerEnd, start: int) -> None:
+        self._end = end
+        self._start = start
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        last = input_ids[:, -1]
-        done = self._begun & torch.isin(last, self._ends)
-        self._begun |= ~torch.isin(last, self._blank)
-        return done
-
-
-@functools.lru_cache(maxsize=4)
-def _line_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Ids of the tokens that are white space alone, and of those that hold a line end."""
-    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
-    blank = [token for token, text in enumerate(texts) if isinstance(text, str) and not text.strip()]
-    ends = [token for token, text in enumerate(texts) if "\n" in text]
-    return blank, ends
+        return torch.tensor([self._end(row) for row in input_ids[:, self._start :].tolist()], device=input_ids.device)
 
 
 @contextmanager
@@ -57,66 +244,3 @@ def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-@torch.no_grad()
-def generate(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    stop_at_line_end: bool = True,
-    on_batch: Callable[[int], None] = lambda finished: None,
-) -> list[str]:
-    """Greedy completions of the prompts, in their order.
-
-    Attach adapters and fold them before the call; this knows the model only.
-
-    Args:
-        backbone: the model, as it stands.
-        prompts: texts to go on from.
-        max_new_tokens: longest answer, in tokens.
-        batch_size: prompts a batch.
-        stop_at_line_end: stop an answer at its first line end.
-        on_batch: told how many prompts each finished batch had.
-
-    Raises:
-        InputError: a prompt has no token at all.
-    """
-    from transformers import GenerationConfig, StoppingCriteriaList
-
-    tokenizer = backbone.tokenizer
-    pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        pad_token_id=pad,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    encoded: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []  # pyright: ignore[reportAssignmentType]
-    if not all(encoded):
-        raise InputError("an empty prompt, which this model has nothing to go on from", field="prompt", value="")
-    answers = [""] * len(prompts)
-    for indices in evaluation_order([len(tokens) for tokens in encoded], batch_size):
-        longest = len(encoded[indices[0]])
-        tokens = torch.full((len(indices), longest), pad, device=backbone.device)
-        content = torch.zeros_like(tokens)
-        for row, index in enumerate(indices):
-            length = len(encoded[index])
-            tokens[row, longest - length :] = torch.tensor(encoded[index], device=backbone.device)
-            content[row, longest - length :] = 1
-        stops = [_LineEnd(tokenizer, len(indices), backbone.device)] if stop_at_line_end else []
-        with _own_settings_aside(backbone.model):
-            output = backbone.model.generate(  # pyright: ignore[reportCallIssue]
-                input_ids=tokens,
-                attention_mask=content,
-                generation_config=config,
-                stopping_criteria=StoppingCriteriaList(stops),
-            )
-        for index, row in zip(indices, output[:, longest:], strict=True):
-            answers[index] = str(tokenizer.decode(row, skip_special_tokens=True))
-        on_batch(len(indices))
-    return answers

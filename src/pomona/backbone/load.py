@@ -44,6 +44,12 @@ class Backbone:
         """Where the model's weights are."""
         return self.model.device
 
+    @property
+    def context_tokens(self) -> int | None:
+        """The longest text that the model was made for, in tokens, where its config says so."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
     def linear_modules(self) -> dict[str, nn.Module]:
         """Path -> module of every linear map (`nn.Linear`, and GPT-2's `Conv1D`) but the output head."""
         from transformers.pytorch_utils import Conv1D

@@ -15,26 +15,64 @@ def generate(
     adapter: Annotated[Path | None, typer.Option("--adapter", "-a", help="A PEFT folder.")] = None,
     model: Annotated[str, typer.Option(help="`embedded`, a folder, or a hub id.")] = "embedded",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
+    chat: Annotated[bool, typer.Option("--chat", help="Each prompt is a user's message, in the model's chat template.")] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: the system's message.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     line: Annotated[bool, typer.Option("--line", help="Stop at the answer's first line end.")] = False,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be repeated.")] = None,
+    decoding: Annotated[
+        list[str] | None, typer.Option("--decode", metavar="KEY=VALUE", help="--decode num_beams=4, --decode temperature=0.7 ...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a prompt.")] = False,
 ) -> None:
-    """Go on greedily from each prompt, with or without an adapter."""
+    """Go on from each prompt, with or without an adapter; greedily where nothing else is asked for."""
     import contextlib
+    import json
     import sys
 
     from pomona.adapters import check_finite, read_adapter
     from pomona.backbone.attach import attached
     from pomona.backbone.generate import generate as run
     from pomona.backbone.load import load_backbone
+    from pomona.backbone.prompts import prompt_tokens
+    from pomona.cli.values import decoding_of
+    from pomona.data import Example, Turn
+    from pomona.errors import InputError
 
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    if system is not None and not chat:
+        raise InputError("only a conversation has a system's message", field="--system", value=system, mend="Give --chat too")
+    if any(not text for text in stop or ()):
+        raise InputError("an empty text ends nothing", field="--stop", value="")
+    chosen = decoding_of(decoding)
+    texts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
     given = read_adapter(adapter) if adapter else None
     if given is not None:
         check_finite(given)
-    backbone = load_backbone(model, device)
+    backbone = load_backbone(model, device, dtype)
+    history = ((Turn("system", system),) if system is not None else ()) if chat else None
+    room = (backbone.context_tokens or sys.maxsize) - max_new_tokens
+    if room < 1:
+        raise InputError("leaves no room for a prompt in the model's context", field="--max-new-tokens", value=max_new_tokens)
+    examples = [Example(f"prompt {number}", text, "", (), "", history=history) for number, text in enumerate(texts, start=1)]
+    encoded = [prompt_tokens(backbone.tokenizer, example, room) for example in examples]
+    if any(prompt.cut for prompt in encoded):
+        typer.echo("a prompt was longer than the model's context and lost its beginning", err=True)
     with contextlib.ExitStack() as stack:
         if given is not None:
             stack.enter_context(stack.enter_context(attached(backbone, [given])).folded())
-        answers = run(backbone, texts, max_new_tokens=max_new_tokens, batch_size=8, stop_at_line_end=line)
-    for answer in answers:
-        typer.echo(answer)
+        answers = run(
+            backbone,
+            [prompt.tokens for prompt in encoded],
+            max_new_tokens=max_new_tokens,
+            batch_size=8,
+            stop_at_line_end=line,
+            stop=stop or (),
+            decoding=chosen,
+        )
+    for text, answer in zip(texts, answers, strict=True):
+        if as_json:
+            found = {"prompt": text, "text": answer and answer.text, "ended": answer and answer.ended}
+            typer.echo(json.dumps(found, ensure_ascii=False))
+        else:
+            typer.echo(answer.text if answer else "")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pomona.errors import InputError, suggest
 
 if TYPE_CHECKING:
     import torch
+
+    from pomona.backbone.decoding import Decoding
 
 _DTYPES = ("bfloat16", "float16", "float32")
 
@@ -39,21 +41,87 @@ def _with_numbers(value: Any) -> Any:
         return value
 
 
-def settings(given: Sequence[str]) -> dict[str, Any]:
+def settings(given: Sequence[str], option: str = "--set", example: str = "density=0.3") -> dict[str, Any]:
     """`["density=0.3"]` as `{"density": 0.3}`.
+
+    Args:
+        given: the option's values.
+        option: its name, for errors.
+        example: of a value, for errors.
 
     Raises:
         InputError: one is not NAME=VALUE, or a name comes twice.
     """
     found: dict[str, Any] = {}
+    mend = f"Write for example {option} {example}"
     for one in given:
         name, equals, text = one.partition("=")
         if not equals or not name:
-            raise InputError("is not NAME=VALUE", field="--set", value=one, mend="Write for example --set density=0.3")
+            raise InputError("is not NAME=VALUE", field=option, value=one, mend=mend)
         if name in found:
-            raise InputError(f"{name} is set twice", field="--set", value=one)
-        found[name] = value_of(text, "--set", "Write for example --set density=0.3")
+            raise InputError(f"{name} is set twice", field=option, value=one)
+        found[name] = value_of(text, option, mend)
     return found
+
+
+def columns_of(given: Sequence[str]) -> dict[str, str]:
+    """`["document=abstract"]` as `{"document": "abstract"}`.
+
+    Raises:
+        InputError: one is not FIELD=COLUMN, or a field comes twice.
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        field, equals, column = one.partition("=")
+        if not equals or not field or not column:
+            raise InputError(
+                "is not FIELD=COLUMN", field="--column", value=one, mend="Write for example --column document=abstract"
+            )
+        if field in found:
+            raise InputError(f"{field} is mapped twice", field="--column", value=one)
+        found[field] = column
+    return found
+
+
+def metrics_of(given: Sequence[str] | None) -> list[Any] | None:
+    """`--metric` as `make_metrics` takes it: names, or `{name: ..., parameter: value}`; None where there are none."""
+    mend = 'Write a name, or "{name: bert_score, model: DIR}"'
+    return [value_of(one, "--metric", mend) for one in given] if given else None
+
+
+def decoding_of(given: Sequence[str] | None) -> Decoding | None:
+    """`--decode` as a `Decoding`; None where there is none.
+
+    Raises:
+        InputError: a setting that is not known, or a value that does not fit.
+    """
+    import dataclasses
+
+    from pomona.backbone.decoding import Decoding
+
+    if not given:
+        return None
+    known = [field.name for field in dataclasses.fields(Decoding)]
+    values = settings(given, "--decode", "num_beams=4")
+    for name in values:
+        if name not in known:
+            raise InputError("no such setting", field="--decode", value=name, mend=suggest(name, known))
+    return Decoding(**values)
+
+
+def refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        options: name -> value; None or an empty list where it is not given.
+        reason: why there would be none.
+
+    Raises:
+        InputError: one is given.
+    """
+    for name, value in options.items():
+        if value is not None and value != []:
+            raise InputError(f"has no effect: {reason}", field=name, mend="Leave it out")
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -1,18 +1,22 @@
 """Data: rows in, examples and splits out; no model."""
 
-from pomona.data.example import Example, Splits
-from pomona.data.formats import Row, examples, number_rows, read_jsonl
-from pomona.data.splits import SplitSizes, check_leaks, fingerprint, make_splits
+from pomona.data.example import Example, Splits, Turn
+from pomona.data.formats import Row, number_rows, read_jsonl, read_rows
+from pomona.data.from_rows import examples
+from pomona.data.leaks import check_leaks
+from pomona.data.splits import SplitSizes, fingerprint, make_splits
 
 __all__ = [
     "Example",
     "Row",
     "SplitSizes",
     "Splits",
+    "Turn",
     "check_leaks",
     "examples",
     "fingerprint",
     "make_splits",
     "number_rows",
     "read_jsonl",
+    "read_rows",
 ]

@@ -7,16 +7,36 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One message of a conversation.
+
+    Args:
+        role: `system`, `user` or `assistant`.
+        content: its text.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
 class Example:
     """A prompt, the completion that is trained on, and every reference that an answer is scored against.
 
+    In the base form (`history` is None) the prompt is the text before the completion, as it stands. In the chat form the
+    conversation is the history and then the prompt as the user's turn; the backbone renders it with the model's own template.
+
     Args:
         id: unique within its data set.
-        prompt: the text before the completion; never scored, never trained on.
+        prompt: never scored, never trained on.
         target: the completion to learn.
         references: one or more right answers, the target among them.
         document: the raw input, for reports and for finding leaks between splits.
         group: examples that share a document share a group; intervals are clustered by it.
+        history: the turns before the prompt, or None where there is no conversation.
+        body: start and end of the part of the prompt that may lose its end where the prompt is too long; None: the prompt loses
+            its beginning.
+        cut_characters: what the task left out of the document, in characters.
     """
 
     id: str
@@ -25,6 +45,9 @@ class Example:
     references: tuple[str, ...]
     document: str
     group: str | None = None
+    history: tuple[Turn, ...] | None = None
+    body: tuple[int, int] | None = None
+    cut_characters: int = 0
 
 
 @dataclass(frozen=True)

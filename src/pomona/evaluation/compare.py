@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pomona.evaluation.evaluate import LOSS, MeanLoss, Score
 from pomona.metrics import Metric, paired_difference
+from pomona.metrics.holm import holm
 from pomona.seeding import stream
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`system` minus `baseline` on one metric, with its 95 % interval and two-sided p-value."""
+    """`system` minus `baseline` on one metric, with its 95 % interval and two-sided p-value.
+
+    Args:
+        system, baseline: names of the two.
+        metric: its name.
+        difference, low, high: in points, or nats for the loss.
+        p_value: of the paired test.
+        n: examples that both have a score on.
+        p_holm: the p-value corrected for all comparisons on this metric that were made together; None before that.
+    """
 
     system: str
     baseline: str
@@ -21,6 +32,8 @@ class Difference:
     low: float
     high: float
     p_value: float
+    n: int
+    p_holm: float | None = None
 
 
 def compare(
@@ -33,7 +46,7 @@ def compare(
     draws: int,
     seed: int,
 ) -> list[Difference]:
-    """The paired differences of `system` to others, on every metric and on the loss.
+    """The paired differences of `system` to others, on every metric and on the loss, over the examples that both have a score on.
 
     Args:
         system: whose differences are wanted.
@@ -47,8 +60,34 @@ def compare(
     differences = []
     for baseline in against:
         for name, metric in (*chosen.items(), (LOSS, MeanLoss())):
-            ours, theirs = scores[system][name].statistics, scores[baseline][name].statistics
-            generator = stream(seed, "compare", baseline)
-            found = paired_difference(ours, theirs, metric, draws=draws, generator=generator, groups=groups)
-            differences.append(Difference(system, baseline, name, *found))
+            if name not in scores[system] or name not in scores[baseline]:
+                continue
+            ours, theirs = scores[system][name], scores[baseline][name]
+            both = ours.scored & theirs.scored
+            if not both.any():
+                continue
+            found = paired_difference(
+                ours.statistics[both],
+                theirs.statistics[both],
+                metric,
+                draws=draws,
+                generator=stream(seed, "compare", baseline),
+                groups=[group for group, counts in zip(groups, both, strict=True) if counts] if groups else None,
+            )
+            differences.append(Difference(system, baseline, name, *found, n=int(both.sum())))
     return differences
+
+
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences with Holm's correction, each metric's comparisons being one family.
+
+    Args:
+        differences: all that are shown together.
+    """
+    families: dict[str, list[int]] = {}
+    for place, one in enumerate(differences):
+        families.setdefault(one.metric, []).append(place)
+    adjusted: dict[int, float] = {}
+    for places in families.values():
+        adjusted |= dict(zip(places, holm([differences[place].p_value for place in places]), strict=True))
+    return [dataclasses.replace(one, p_holm=adjusted[place]) for place, one in enumerate(differences)]

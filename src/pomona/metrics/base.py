@@ -6,6 +6,7 @@ makes a bootstrap draw a matrix product instead of a second scoring.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -24,7 +25,10 @@ class Metric(ABC):
 
         Args:
             prediction: the parsed answer.
-            references: one or more right answers.
+            references: one or more right answers; a blank one is matched by nothing, a blank prediction neither.
+
+        Raises:
+            ValueError: no references.
         """
 
     @abstractmethod
@@ -35,6 +39,35 @@ class Metric(ABC):
             totals: statistics summed over each corpus's examples, [D, S].
             counts: how many examples each corpus has, [D], >= 1.
         """
+
+    def table(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64[np.ndarray, "N S"]:
+        """Statistics of N >= 1 examples, [N, S]. A metric that is faster in batches has its own.
+
+        Args:
+            predictions: [N].
+            references: [N], those of each example.
+        """
+        return np.stack([self.statistics(one, theirs) for one, theirs in zip(predictions, references, strict=True)])
+
+    @property
+    def signature(self) -> str:
+        """What made the score, with which settings: `name|setting:value|...`, in the form of the library that it equals."""
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        return "|".join([type(self).__name__, *(f"{field.name}:{getattr(self, field.name)}" for field in fields)])
+
+    def signature_for(self, references: Sequence[Sequence[str]]) -> str:
+        """The signature of a score on these examples; some libraries record how many references an example had.
+
+        Args:
+            references: those of each example.
+        """
+        return self.signature
+
+
+def references_each(references: Sequence[Sequence[str]]) -> int:
+    """How many references an example has, or -1 where examples differ: what sacrebleu's signatures ask for."""
+    numbers = {len(one) for one in references}
+    return numbers.pop() if len(numbers) == 1 else -1
 
 
 metrics: Registry[Metric] = Registry("metric")

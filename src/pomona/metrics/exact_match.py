@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from pomona.metrics.answers import all_tokens, answer_signature, check_answer_rules
 from pomona.metrics.base import Metric, metrics
-from pomona.metrics.text import answer_tokens, primary_language
 
 
 @metrics.register("exact_match")
@@ -17,22 +17,32 @@ from pomona.metrics.text import answer_tokens, primary_language
 class ExactMatch(Metric):
     """Exact match: the share of predictions that equal one of their references after normalisation.
 
-    Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); normalisation in `text.answer_tokens`.
+    Equal to lm-evaluation-harness's `mlqa` tasks, except for texts of which normalisation leaves nothing ("the", "?", ""): those
+    all match each other there; here each matches itself alone, and an empty one nothing.
+
+    Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); normalisation in `answers.answer_tokens`.
 
     Args:
         language: language tag; says which articles are dropped and whether characters or words are compared.
+        arabic_article: `word` drops the Arabic article at the beginning of words, as lm-evaluation-harness does; `anywhere` drops
+            its letters within words too, as MLQA's published script does.
     """
 
     language: str = "en"
+    arabic_article: str = "word"
 
     def __post_init__(self) -> None:
-        primary_language(self.language)
+        check_answer_rules(self.language, self.arabic_article)
+
+    @property
+    def signature(self) -> str:
+        """The rules and the language that they were applied for."""
+        return answer_signature("exact_match", self.language, self.arabic_article)
 
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:
         """1 for a match, else 0, [1]; an empty prediction matches nothing."""
-        tokens = answer_tokens(prediction, self.language)
-        matches = bool(tokens) and any(tokens == answer_tokens(reference, self.language) for reference in references)
-        return np.array([matches], np.float64)
+        predicted, expected = all_tokens(prediction, references, self.language, self.arabic_article)
+        return np.array([bool(predicted) and predicted in expected], np.float64)
 
     def aggregate(self, totals: Float64[np.ndarray, "D S"], counts: Float64[np.ndarray, " D"]) -> Float64[np.ndarray, " D"]:
         """`100 * totals / counts`."""

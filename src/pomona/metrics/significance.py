@@ -5,14 +5,14 @@ Axes: N examples, C clusters, S statistics, D draws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from pomona.metrics.base import Metric
-from pomona.metrics.bootstrap import check_arguments, chunk_sizes, clustered, corpus_score, resamples
+from pomona.metrics.bootstrap import check_arguments, chunk_sizes, clustered, corpus_score, quantile_levels, resamples
 
 if TYPE_CHECKING:
     import torch
@@ -41,15 +41,19 @@ def paired_difference(
 ) -> Difference:
     """System a's score minus system b's, with a paired bootstrap interval and the p-value of approximate randomisation.
 
-    Interval: both systems are scored on the same draws of clusters; percentiles of the differences. p-value: in each draw every
-    cluster's two outputs change sides with probability 1/2; `p = (1 + draws with |difference| >= the observed one) / (1 + D)`
-    (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989).
+    Interval: both systems are scored on the same draws of clusters; expanded percentiles of the differences, as in
+    `bootstrap.interval` (of a single cluster it is the difference alone, which means that it is not known).
+
+    p-value: in each draw every cluster's two outputs change sides with probability 1/2;
+    `p = (1 + draws with |difference| >= the observed one) / (1 + D)` (Noreen, "Computer-Intensive Methods for Testing Hypotheses",
+    1989). Where all `2 ** C` exchanges are no more than D, p is exact: the share of them with such a difference. It is at most
+    `alpha` in at most the share `alpha` of true nulls; in fewer where few differences are possible (exact match, few examples).
 
     Args:
         statistics_a: of each example of a, [N, S], N >= 1.
         statistics_b: of the same examples, in the same order, of b, [N, S].
         metric: what made both.
-        draws: D of the interval and of the test, each, >= 1.
+        draws: D of the interval, and at most of the test, >= 1.
         level: of the interval, in (0, 1).
         generator: the only source of randomness.
         groups: [N], examples of one group are drawn and exchanged together; None is a group of its own.
@@ -69,12 +73,12 @@ def paired_difference(
             for weights in resamples(len(sizes_C), draws, generator)
         ]
     )
-    low, high = np.quantile(differences_D, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    as_extreme = _count_as_extreme(a_CS, b_CS, float(sizes_C.sum()), metric, abs(observed), draws, generator)
-    return Difference(observed, float(low), float(high), (1.0 + as_extreme) / (1.0 + draws))
+    low, high = np.quantile(differences_D, quantile_levels(sizes_C, level))
+    p_value = _p_value(a_CS, b_CS, float(sizes_C.sum()), metric, abs(observed), draws, generator)
+    return Difference(observed, float(low), float(high), p_value)
 
 
-def _count_as_extreme(
+def _p_value(
     a_CS: Float64[np.ndarray, "C S"],
     b_CS: Float64[np.ndarray, "C S"],
     examples: float,
@@ -82,16 +86,27 @@ def _count_as_extreme(
     observed: float,
     draws: int,
     generator: torch.Generator,
-) -> int:
-    """In how many of the random exchanges the difference is as large as the observed one; equal within rounding counts."""
+) -> float:
+    """Share of the exchanges in which the difference is as large as the observed one; equal within rounding counts."""
+    total_a_S, total_b_S, change_CS = a_CS.sum(axis=0), b_CS.sum(axis=0), b_CS - a_CS
+    exact = 2 ** len(a_CS) <= draws
+    as_extreme = 0
+    for exchanged_DC in _all_exchanges(len(a_CS)) if exact else _random_exchanges(len(a_CS), draws, generator):
+        moved_DS = exchanged_DC @ change_CS
+        sizes_D = np.full(len(exchanged_DC), examples)
+        differences_D = metric.aggregate(total_a_S + moved_DS, sizes_D) - metric.aggregate(total_b_S - moved_DS, sizes_D)
+        as_extreme += int((np.abs(differences_D) >= observed - _TIE).sum())
+    return as_extreme / 2 ** len(a_CS) if exact else (1.0 + as_extreme) / (1.0 + draws)
+
+
+def _all_exchanges(clusters: int) -> Iterator[Float64[np.ndarray, "D C"]]:
+    """Every way to exchange the clusters' outputs, [2 ** C, C], of 0 and 1."""
+    yield (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1).astype(np.float64)
+
+
+def _random_exchanges(clusters: int, draws: int, generator: torch.Generator) -> Iterator[Float64[np.ndarray, "D C"]]:
+    """Random exchanges, [D, C], of 0 and 1, in chunks of draws that fit in memory."""
     import torch
 
-    total_a_S, total_b_S, change_CS = a_CS.sum(axis=0), b_CS.sum(axis=0), b_CS - a_CS
-    count = 0
-    for rows in chunk_sizes(len(a_CS), draws):
-        exchanged_DC = torch.randint(2, (rows, len(a_CS)), generator=generator).numpy().astype(np.float64)
-        moved_DS = exchanged_DC @ change_CS
-        sizes_D = np.full(rows, examples)
-        differences_D = metric.aggregate(total_a_S + moved_DS, sizes_D) - metric.aggregate(total_b_S - moved_DS, sizes_D)
-        count += int((np.abs(differences_D) >= observed - _TIE).sum())
-    return count
+    for rows in chunk_sizes(clusters, draws):
+        yield torch.randint(2, (rows, clusters), generator=generator).numpy().astype(np.float64)

@@ -6,12 +6,13 @@ Languages are tags; only the primary part counts: `zh-hant` is `zh`.
 from __future__ import annotations
 
 import re
-import string
 import unicodedata
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import Concatenate, ParamSpec
 
-from pomona.errors import InputError
+from pomona.errors import InputError, suggest
+from pomona.metrics.segment import check_segmenter, has_segmenter, segment, segmenter_name
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _ENGLISH_WORD = re.compile(r"[a-z0-9]+")
@@ -22,19 +23,36 @@ _UNSPACED = (
     (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x312F), (0x31A0, 0x31FF),
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x1B000, 0x1B16F), (0x20000, 0x323AF),
 )  # fmt: skip
-_UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my"})
 
-# MLQA's articles. Its Arabic rule cuts the letters of the article out wherever they stand, also within a word; kept, so that
-# scores agree with MLQA's.
-_ARTICLES = {
-    "ar": re.compile("ال"),
-    "de": re.compile(r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
-    "en": re.compile(r"\b(a|an|the)\b"),
-    "es": re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"),
-    "vi": re.compile(r"\b(của|là|cái|chiếc|những)\b"),
-}
+UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my"})
+"""Languages, by primary tag, that are written without spaces between words."""
 
-_BLEU_TOKENIZERS = {"zh": "zh", "yue": "zh"} | dict.fromkeys(("ja", "th", "lo", "km", "my"), "char")
+WORD_TOKENIZERS = ("auto", "characters", "words")
+"""What the `tokenizer` of ROUGE may be; `words_by` says what each does."""
+
+_LONGEST_REMEMBERED = 4096
+# unicodedata's canonical ordering takes quadratic time in a run of combining marks.
+_LONGEST_NORMALIZED = 256
+
+
+P = ParamSpec("P")
+
+
+def remembered(
+    cut: Callable[Concatenate[str, P], tuple[str, ...]],
+) -> Callable[Concatenate[str, P], tuple[str, ...]]:
+    """Cut each short text once: several metrics ask for the same tokens. Long texts are not kept.
+
+    Args:
+        cut: (text, settings that can be hashed) -> tokens.
+    """
+    cached = lru_cache(maxsize=1 << 16)(cut)
+
+    @wraps(cut)
+    def cut_once(text: str, *settings: P.args, **named: P.kwargs) -> tuple[str, ...]:
+        return (cached if len(text) <= _LONGEST_REMEMBERED else cut)(text, *settings, **named)
+
+    return cut_once
 
 
 def primary_language(language: str) -> str:
@@ -48,72 +66,107 @@ def primary_language(language: str) -> str:
     return language.partition("-")[0]
 
 
-@lru_cache(maxsize=1 << 15)
+def is_unspaced(char: str) -> bool:
+    """Whether a character is of a script that is written without spaces between words (Han, kana, Thai and its like)."""
+    return any(low <= ord(char) <= high for low, high in _UNSPACED)
+
+
 def words(text: str, language: str) -> tuple[str, ...]:
+    """The tokens that ROUGE counts by default: `words_by(text, language, "auto")`."""
+    return words_by(text, language, "auto")
+
+
+def words_by(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
     """The tokens that ROUGE counts.
 
-    English: runs of a-z and 0-9 after lowering, which is rouge-score's default and what published scores used. Any other
-    language: NFKC, case folded, runs of letters, marks and digits of any script; a character of a script that is written without
-    spaces (Han, kana, Thai and its like) is a token by itself.
+    - `auto`, English: runs of a-z and 0-9 after lowering, which is rouge-score's default and what published scores used.
+    - `auto`, other languages: NFKC, case folded, runs of letters, marks and digits of any script; a character of a script that is
+      written without spaces (Han, kana, Thai and its like) is a token by itself.
+    - `words`: the same for every language, English too, but words of Chinese are cut by jieba and of Japanese by MeCab.
+    - `characters`: the same letters, marks and digits, each a token by itself.
+
+    Arabic keeps its diacritics, tatweel and forms of alef, as in published scores (XL-Sum's multilingual ROUGE folds none of
+    them either); only presentation forms become plain letters, by NFKC.
+
+    Deviation from rouge-score: a text of which these rules leave nothing ("!?", an emoji) keeps its runs between spaces, so that it
+    equals itself; rouge-score gives it 0.
 
     Args:
         text: any string.
         language: language tag.
+        tokenizer: one of `WORD_TOKENIZERS`.
     """
-    if primary_language(language) == "en":
-        return tuple(_ENGLISH_WORD.findall(text.lower()))
-    return tuple(unicodedata.normalize("NFKC", text).casefold().translate(_WORDS).split())
+    return words_without_rest(text, language, tokenizer) or tuple(text.casefold().split())
 
 
-@lru_cache(maxsize=1 << 15)
-def answer_tokens(text: str, language: str) -> tuple[str, ...]:
-    """The tokens that exact match and token F1 compare, by MLQA's rules.
+def words_without_rest(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
+    """As `words_by`, but nothing where the rules leave nothing: for one line of several."""
+    return _cut(text, language, tokenizer)
 
-    Lower case, no punctuation (Unicode P* and ASCII's), no articles, cut at spaces; in languages that are written without
-    spaces, each character of such a script is a token.
 
-    Deviation: a text of which these rules leave nothing ("A", "?") keeps all of its words, so that it equals itself and nothing
-    else. MLQA scores its F1 0 even against itself.
+def check_word_tokenizer(tokenizer: str, language: str) -> None:
+    """Refuse what cannot cut text of this language here.
 
-    Args:
-        text: any string.
-        language: language tag; articles are known for ar, de, en, es and vi.
+    Raises:
+        InputError: not a language tag, no such tokenizer, or none for the language.
+        MissingPackageError: the tokenizer's package is not installed.
     """
     primary = primary_language(language)
-    lowered = text.lower()
-    kept = lowered.translate(_WITHOUT_PUNCTUATION)
-    if primary in _ARTICLES:
-        kept = _ARTICLES[primary].sub(" ", kept)
-    if primary in _UNSPACED_LANGUAGES:
-        kept = kept.translate(_CHARACTERS_APART)
-    return tuple(kept.split()) or tuple(lowered.split())
+    if tokenizer not in WORD_TOKENIZERS:
+        raise InputError("no such tokenizer", field="tokenizer", value=tokenizer, mend=suggest(str(tokenizer), WORD_TOKENIZERS))
+    if tokenizer == "words" and primary in UNSPACED_LANGUAGES:
+        check_segmenter(primary)
 
 
-def bleu_tokenizer(language: str) -> str:
-    """The sacrebleu tokenizer of a language that needs no other package: `zh`, `char` where there are no spaces, else `13a`."""
-    return _BLEU_TOKENIZERS.get(primary_language(language), "13a")
+def word_tokenizer_name(tokenizer: str, language: str) -> str:
+    """What cuts the text, for signatures: `a-z0-9`, `unicode-15.1.0`, `characters-unicode-15.1.0`, `jieba-0.42.1`."""
+    primary = primary_language(language)
+    if tokenizer == "auto" and primary == "en":
+        return "a-z0-9"
+    if tokenizer == "words" and has_segmenter(primary):
+        return segmenter_name(primary)
+    return f"{'characters-' * (tokenizer == 'characters')}unicode-{unicodedata.unidata_version}"
 
 
-def _is_unspaced(char: str) -> bool:
-    return any(low <= ord(char) <= high for low, high in _UNSPACED)
+@remembered
+def _cut(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
+    primary = primary_language(language)
+    if tokenizer == "auto" and primary == "en":
+        return tuple(_ENGLISH_WORD.findall(text.lower()))
+    plain = _normalized(text).casefold()
+    if tokenizer == "characters":
+        return tuple("".join(plain.translate(_LETTERS).split()))
+    if tokenizer == "words" and has_segmenter(primary):
+        return tuple(segment(plain.translate(_LETTERS), primary))
+    return tuple(plain.translate(_WORDS).split())
+
+
+def _normalized(text: str) -> str:
+    if len(text) <= _LONGEST_NORMALIZED:
+        return unicodedata.normalize("NFKC", text)
+    return " ".join(
+        "".join(
+            unicodedata.normalize("NFKC", run[start : start + _LONGEST_NORMALIZED])
+            for start in range(0, len(run), _LONGEST_NORMALIZED)
+        )
+        for run in text.split()
+    )
+
+
+def _letter(char: str) -> str:
+    return char if unicodedata.category(char)[0] in "LMN" else " "
 
 
 def _word_part(char: str) -> str:
-    if unicodedata.category(char)[0] not in "LMN":
-        return " "
-    return f" {char} " if _is_unspaced(char) else char
+    return f" {char} " if is_unspaced(char) and _letter(char) == char else _letter(char)
 
 
-def _without_punctuation(char: str) -> str:
-    return "" if char in string.punctuation or unicodedata.category(char)[0] == "P" else char
+class Table(dict[int, str]):
+    """A table for `str.translate` that works out a character the first time that it meets it.
 
-
-def _apart(char: str) -> str:
-    return f" {char} " if _is_unspaced(char) else char
-
-
-class _Table(dict[int, str]):
-    """A table for `str.translate` that works out a character the first time that it meets it."""
+    Args:
+        rule: a character -> what takes its place.
+    """
 
     def __init__(self, rule: Callable[[str], str]) -> None:
         super().__init__()
@@ -124,6 +177,5 @@ class _Table(dict[int, str]):
         return self[code]
 
 
-_WORDS = _Table(_word_part)
-_WITHOUT_PUNCTUATION = _Table(_without_punctuation)
-_CHARACTERS_APART = _Table(_apart)
+_LETTERS = Table(_letter)
+_WORDS = Table(_word_part)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from pomona.metrics.answers import all_tokens, answer_signature, check_answer_rules
 from pomona.metrics.base import Metric, metrics
-from pomona.metrics.text import answer_tokens, primary_language
 
 
 @metrics.register("token_f1")
@@ -18,21 +18,32 @@ from pomona.metrics.text import answer_tokens, primary_language
 class TokenF1(Metric):
     """Token F1: `2 * shared / (predicted + expected)` tokens against the best reference, averaged.
 
-    Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); tokens in `text.answer_tokens`.
+    Equal to lm-evaluation-harness's `mlqa` tasks, except that a text of which normalisation leaves nothing ("the", "?") has an F1
+    of 1 against itself, not 0.
+
+    Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); tokens in `answers.answer_tokens`.
 
     Args:
         language: language tag; says which articles are dropped and whether characters or words are compared.
+        arabic_article: `word` drops the Arabic article at the beginning of words, as lm-evaluation-harness does; `anywhere` drops
+            its letters within words too, as MLQA's published script does.
     """
 
     language: str = "en"
+    arabic_article: str = "word"
 
     def __post_init__(self) -> None:
-        primary_language(self.language)
+        check_answer_rules(self.language, self.arabic_article)
+
+    @property
+    def signature(self) -> str:
+        """The rules and the language that they were applied for."""
+        return answer_signature("token_f1", self.language, self.arabic_article)
 
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:
         """The F1 of the best reference, [1], in [0, 1]."""
-        predicted = answer_tokens(prediction, self.language)
-        return np.array([max(_f1(predicted, answer_tokens(reference, self.language)) for reference in references)], np.float64)
+        predicted, expected = all_tokens(prediction, references, self.language, self.arabic_article)
+        return np.array([max(_f1(predicted, tokens) for tokens in expected)], np.float64)
 
     def aggregate(self, totals: Float64[np.ndarray, "D S"], counts: Float64[np.ndarray, " D"]) -> Float64[np.ndarray, " D"]:
         """`100 * totals / counts`."""

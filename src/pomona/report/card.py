@@ -5,13 +5,21 @@ from __future__ import annotations
 import html
 import re
 
-from pomona.report.input_tables import sources_table
+from pomona.report.answers_table import own_alarm
+from pomona.report.input_tables import signatures_table, sources_table
 from pomona.report.sentences import three_sentences
 from pomona.report.tables import Table, systems_table
 from pomona.runs.record import RunRecord
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_METRICS = {"rouge_1": "rouge", "rouge_2": "rouge", "rouge_l": "rouge", "token_f1": "f1", "bert_score": "bertscore"}
+_HUB_METRICS = {
+    "rouge_1": "rouge",
+    "rouge_2": "rouge",
+    "rouge_l": "rouge",
+    "rouge_lsum": "rouge",
+    "token_f1": "f1",
+    "bert_score": "bertscore",
+}
 
 
 def model_card(record: RunRecord) -> str:
@@ -39,6 +47,10 @@ def model_card(record: RunRecord) -> str:
     ]
     if record.systems:
         parts += ["## Scores", _markdown_table(systems_table(record)), systems_table(record).note]
+        if (alarm := own_alarm(record)) is not None:
+            parts.append(_markdown(alarm))
+    if record.signatures:
+        parts += ["What computed the scores:", "\n".join(_signature_lines(record))]
     if record.sources:
         parts += ["## Merged from", _markdown_table(sources_table(record))]
     parts += ["## Use", _USE.format(model=record.model.replace("\\", "\\\\").replace('"', '\\"'))]
@@ -52,6 +64,10 @@ from transformers import AutoModelForCausalLM
 
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model}"), "path/to/this/folder")
 ```"""
+
+
+def _signature_lines(record: RunRecord) -> list[str]:
+    return [f"- {_markdown(': '.join(cell.text for cell in row))}" for row in signatures_table(record).rows]
 
 
 def _markdown_table(table: Table) -> str:

@@ -9,23 +9,24 @@ from pomona.report.sentences import POMONA
 from pomona.report.wording import system_label
 
 _SHOWN_CHARACTERS = 240
+_END_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one system wrote; `strong`: it is Pomona's."""
+    """What one system wrote, None where there is nothing to be scored; `strong`: it is Pomona's."""
 
     label: str
-    text: str
+    text: str | None
     strong: bool
 
 
 @dataclass(frozen=True)
 class ShownExample:
-    """A test example; `opening` is the start of the document where that is too long to show at once."""
+    """A test example; `opening` is the start and the end of the prompt where that is too long to show at once."""
 
     id: str
-    document: str
+    prompt: str
     opening: str | None
     references: tuple[str, ...]
     answers: tuple[Answer, ...]
@@ -44,8 +45,8 @@ def shown_examples(run: RunFolder, count: int = 10) -> tuple[ShownExample, ...]:
     return tuple(
         ShownExample(
             id=line.id,
-            document=line.document,
-            opening=_opening(line.document),
+            prompt=line.prompt or line.document,
+            opening=_opening(line.prompt or line.document),
             references=tuple(line.references),
             answers=tuple(
                 Answer(system_label(run.record, system), line.predictions[system], system == POMONA)
@@ -56,8 +57,11 @@ def shown_examples(run: RunFolder, count: int = 10) -> tuple[ShownExample, ...]:
     )
 
 
-def _opening(document: str) -> str | None:
-    if len(document) <= _SHOWN_CHARACTERS * 1.25:
+def _opening(prompt: str) -> str | None:
+    """Start and end: a document comes first, what is asked of it last."""
+    if len(prompt) <= (_SHOWN_CHARACTERS + _END_CHARACTERS) * 1.25:
         return None
-    cut = document[:_SHOWN_CHARACTERS]
-    return cut.rsplit(maxsplit=1)[0] if " " in cut else cut
+    start, end = prompt[:_SHOWN_CHARACTERS], prompt[-_END_CHARACTERS:]
+    start = start.rsplit(maxsplit=1)[0] if " " in start else start
+    end = end.split(maxsplit=1)[-1] if " " in end else end
+    return f"{start} … {end}"

@@ -1,12 +1,12 @@
-"""Tables of what went into a run and what it took: sources, splits, time, tokens, environment."""
+"""Tables of what went into a run and what it took: sources, splits, time, tokens, environment, the metrics' signatures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 
-from pomona.report.tables import Cell, Column, Table
-from pomona.report.wording import MISSING, duration, percent
+from pomona.report.tables import Cell, Column, Row, Table
+from pomona.report.wording import MISSING, duration, metric_label, percent
 from pomona.runs.record import RunRecord
 
 
@@ -33,12 +33,33 @@ def sources_table(record: RunRecord) -> Table:
 
 
 def splits_table(record: RunRecord) -> Table:
-    """The splits of the target data."""
-    rows = [
-        (Cell(name.replace("_", " ")), Cell(f"{split.examples:,}"), Cell(split.fingerprint[:12]))
-        for name, split in record.splits.items()
-    ]
-    return Table((Column("Split", numeric=False), Column("Examples"), Column("Fingerprint", numeric=False)), tuple(rows))
+    """The splits of the target data, and what was cut of their documents and prompts where anything was."""
+    documents = any(found.documents for found in record.cut.values())
+    prompts = any(found.prompts for found in record.cut.values())
+    columns = [Column("Split", numeric=False), Column("Examples")]
+    columns += [Column("Documents cut")] * documents + [Column("Prompts cut")] * prompts
+    rows: list[Row] = []
+    for name, split in record.splits.items():
+        found = record.cut.get(name)
+        cells = [Cell(name.replace("_", " ")), Cell(f"{split.examples:,}")]
+        if documents:
+            cells.append(_cut_cell(found.documents, found.characters, "character") if found else Cell(MISSING))
+        if prompts:
+            cells.append(_cut_cell(found.prompts, found.tokens, "token") if found else Cell(MISSING))
+        rows.append((*cells, Cell(split.fingerprint[:12])))
+    notes = ["Documents are cut by the task's max_document_characters."] * documents
+    notes += ["Prompts are cut where prompt and target together are longer than tuning.max_tokens."] * prompts
+    return Table((*columns, Column("Fingerprint", numeric=False)), tuple(rows), note=" ".join(notes))
+
+
+def _cut_cell(count: int, lost: int, what: str) -> Cell:
+    return Cell(f"{count:,}", f"{lost:,} {what if lost == 1 else what + 's'}" if lost else "")
+
+
+def signatures_table(record: RunRecord) -> Table:
+    """What computed each metric: library, version, settings."""
+    rows = [(Cell(metric_label(metric)), Cell(signature)) for metric, signature in record.signatures.items()]
+    return Table((Column("Metric", numeric=False), Column("Signature", numeric=False)), tuple(rows))
 
 
 def timing_table(record: RunRecord) -> Table:

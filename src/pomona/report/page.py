@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from pomona.errors import InputError
-from pomona.report import input_tables, tables
+from pomona.report import input_tables, pruning_tables, tables
+from pomona.report.answers_table import alarms, answers_table, own_alarm
 from pomona.report.examples import shown_examples
 from pomona.report.figures import all_figures, even_sparsity
 from pomona.report.read import RunFolder, read_run
@@ -64,20 +65,24 @@ def render(run: RunFolder) -> str:
         status=_STATUS[record.status],
         started=moment(record.started),
         notes=run.notes,
+        own_alarm=own_alarm(record),
         sentences=three_sentences(record),
         tiles=tables.headline(record),
         descriptions=tables.descriptions_table(record),
         systems=tables.systems_table(record),
         primary_comparisons=tables.comparisons_table(record, primary=True),
         other_comparisons=tables.comparisons_table(record, primary=False),
-        rounds=tables.rounds_table(record),
-        modules=tables.modules_table(record),
+        answers=answers_table(record),
+        alarms=alarms(record),
+        rounds=pruning_tables.rounds_table(record),
+        modules=pruning_tables.modules_table(record),
         even_sparsity=even_sparsity(record),
         sources=input_tables.sources_table(record),
         splits=input_tables.splits_table(record),
         timing=input_tables.timing_table(record),
         environment=input_tables.facts_table(record.environment, "Environment"),
         fingerprints=input_tables.facts_table(record.fingerprints, "Fingerprint"),
+        signatures=input_tables.signatures_table(record),
         recipe=yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).strip(),
         figures=figures,
         examples=shown_examples(run),

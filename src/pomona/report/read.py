@@ -50,12 +50,13 @@ class RoundLine(RoundRecord):
 
 
 class PredictionLine(BaseModel):
-    """A test example in `predictions.jsonl`, with every system's answer."""
+    """A test example in `predictions.jsonl`, with every system's answer; null where there is none to be scored."""
 
     id: str
     document: str
+    prompt: str | None = None
     references: list[str]
-    predictions: dict[str, str]
+    predictions: dict[str, str | None]
 
 
 HistoryLine = Annotated[StepLine | EpochLine | RoundLine, Field(discriminator="kind")]

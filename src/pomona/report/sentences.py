@@ -1,6 +1,7 @@
 """Three sentences on a run: what was run, how good the result is, and whether pruning helped.
 
-Each is a function of the record alone. A difference is called better or worse only where its 95 % interval excludes 0.
+Each is a function of the record alone. A difference is called better or worse only where its 95 % interval excludes 0; where the
+p-value corrected for all comparisons on the metric is above 0.05 even so, the sentence adds that it may be chance.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from pomona.report.wording import (
     comparison_of,
     counted,
+    family_size,
     listed,
     lower_is_better,
+    may_be_chance,
     metric_label,
+    p_equals,
     percent,
     percent_span,
     score,
@@ -60,7 +64,7 @@ def how_good(record: RunRecord) -> str:
         return "The result has no score on the test set, so how good it is remains unknown."
     start = (
         f"Its {metric_label(metric)} is {score(metric, estimate.value)}"
-        f" (95% interval {span(metric, estimate.low, estimate.high)}, {counted(estimate.n, 'example')}"
+        f" (95% interval {span(metric, estimate.low, estimate.high)}, {_scored(record, estimate.n)}"
         f"{', lower is better' if lower_is_better(metric) else ''})"
     )
     clauses: list[str] = []
@@ -70,7 +74,7 @@ def how_good(record: RunRecord) -> str:
         if comparison is None:
             missing.append(name)
         else:
-            clauses.append(_against(comparison, system_label(record, baseline)))
+            clauses.append(_against(record, comparison, system_label(record, baseline)))
     text = start + (f": {listed(clauses)}" if clauses else "")
     return text + (f"; it was not compared with {' or '.join(missing)}." if missing else ".")
 
@@ -87,7 +91,7 @@ def whether_pruning_helped(record: RunRecord) -> str:
     if comparison is None:
         effect = "the same merge was not evaluated without pruning, so whether pruning helped is unknown"
     else:
-        effect = _pruning_clause(comparison)
+        effect = _pruning_clause(record, comparison)
     return f"{_ratio_clause(record, prune_ratio)}; {effect}."
 
 
@@ -101,18 +105,31 @@ def _examples(record: RunRecord, split: str, name: str) -> str:
     return counted(record.splits[split].examples, f"{name} example")
 
 
-def _against(comparison: Comparison, label: str) -> str:
+def _scored(record: RunRecord, n: int) -> str:
+    test = record.splits.get("test")
+    return f"{n} of {test.examples} examples" if test is not None and n < test.examples else counted(n, "example")
+
+
+def _against(record: RunRecord, comparison: Comparison, label: str) -> str:
     metric = comparison.metric
-    interval = f"{span(metric, comparison.low, comparison.high)}, {_zero(comparison)}"
     found = verdict(comparison)
     if found == "not told apart":
-        return f"not told apart from {label} (paired difference {signed(metric, comparison.difference)}, interval {interval})"
+        difference = signed(metric, comparison.difference)
+        return f"not told apart from {label} (paired difference {difference}, interval {_evidence(record, comparison)})"
     size = signed(metric, abs(comparison.difference)).removeprefix("+")
-    return f"{size} {unit(metric)} {found} than {label} (interval of the paired difference {interval})"
+    return f"{size} {unit(metric)} {found} than {label} (interval of the paired difference {_evidence(record, comparison)})"
 
 
-def _zero(comparison: Comparison) -> str:
-    return "includes 0" if comparison.low <= 0 <= comparison.high else "excludes 0"
+def _evidence(record: RunRecord, comparison: Comparison) -> str:
+    """The interval and where it lies; where it excludes 0, the corrected p too: `1.0 to 7.0, excludes 0, corrected p = 0.012`."""
+    interval = span(comparison.metric, comparison.low, comparison.high)
+    if comparison.low == comparison.high:
+        return interval
+    if comparison.low <= 0 <= comparison.high:
+        return f"{interval}, includes 0"
+    corrected = f", corrected {p_equals(comparison.p_holm)}" if comparison.p_holm is not None else ""
+    among = f": it may be chance among {counted(family_size(record, comparison.metric), 'comparison')}"
+    return f"{interval}, excludes 0{corrected}{among if may_be_chance(comparison) else ''}"
 
 
 def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
@@ -123,20 +140,25 @@ def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
     return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
 
 
-def _pruning_clause(comparison: Comparison) -> str:
+def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
     metric = comparison.metric
     found = verdict(comparison)
-    effect = {"better": "helped", "worse": "hurt", "not told apart": "neither helped nor hurt"}[found]
+    seems = may_be_chance(comparison)
+    effect = {
+        "better": "seems to have helped" if seems else "helped",
+        "worse": "seems to have hurt" if seems else "hurt",
+        "not told apart": "neither helped nor hurt",
+    }[found]
     advice = {
         "better": "take the pruned adapter",
         "worse": "take the unpruned merge",
         "not told apart": "take the unpruned merge, unless zeros are wanted for their own sake",
-    }[found]
+    }["not told apart" if found == "better" and seems else found]
     measurably = " measurably" if found == "not told apart" else ""
     return (
         f"beside the same merge fine-tuned without it, pruning {effect} {metric_label(metric)}{measurably} "
-        f"(paired difference {signed(metric, comparison.difference)} {unit(metric)}, interval "
-        f"{span(metric, comparison.low, comparison.high)}, {_zero(comparison)}): {advice}"
+        f"(paired difference {signed(metric, comparison.difference)} {unit(metric)}, interval {_evidence(record, comparison)}): "
+        f"{advice}"
     )
 
 

@@ -9,31 +9,34 @@ from pomona.report.wording import (
     MISSING,
     NBSP,
     comparison_of,
+    counted,
     duration,
+    family_size,
     lower_is_better,
+    may_be_chance,
     metric_label,
     p_value,
     percent,
     percent_span,
     score,
     signed,
-    signed_number,
     span,
     system_label,
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import Comparison, Estimate, RunRecord
 
 Row = tuple["Cell", ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and in smaller letters what belongs to it (its interval, its description)."""
+    """A value, and in smaller letters what belongs to it (its interval, its description); `alarm`: it asks for attention."""
 
     text: str
     note: str = ""
+    alarm: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
         )
     for baseline in (ZERO_SHOT, TARGET_LORA):
         if (found := comparison_of(record, POMONA, baseline, metric)) is not None:
-            note = f"{span(metric, found.low, found.high)}, {verdict(found)}"
+            note = f"{span(metric, found.low, found.high)}, {_reading(found)}"
             tiles.append(Tile(f"Against {system_label(record, baseline)}", signed(metric, found.difference), note))
     answer = record.answer
     if answer is not None:
@@ -111,31 +114,24 @@ def systems_table(record: RunRecord) -> Table:
     primary = record.primary_metric
     differences = {system: comparison_of(record, system, TARGET_LORA, primary) for system in record.systems}
     compared = any(differences.values())
-    unscored = any(described.unscored for described in record.systems.values())
     columns = [Column("System", numeric=False)]
     for metric in metrics:
         columns.append(Column(metric_label(metric) + (" \N{DOWNWARDS ARROW}" if lower_is_better(metric) else "")))
         if compared and metric == primary:
-            columns += [Column(f"against {system_label(record, TARGET_LORA)}"), Column("p")]
+            columns += [Column(f"against {system_label(record, TARGET_LORA)}"), Column(_p_heading(record))]
     columns += [Column("Rank"), Column("Prune ratio"), Column("Sparsity"), Column("Training")]
-    if unscored:
-        columns.append(Column("Unscored"))
     rows: list[Row] = []
     for system, described in record.systems.items():
         cells = [Cell(described.label)]
         for metric in metrics:
             estimate = record.metrics.get(system, {}).get(metric)
-            cells.append(
-                Cell(score(metric, estimate.value), span(metric, estimate.low, estimate.high)) if estimate is not None else _ABSENT
-            )
+            cells.append(_score_cell(record, metric, estimate) if estimate is not None else _ABSENT)
             if compared and metric == primary:
                 cells += _difference_cells(differences[system])
         cells.append(Cell(str(described.rank)) if described.rank is not None else _ABSENT)
         cells.append(Cell(percent(described.prune_ratio)) if described.prune_ratio is not None else _ABSENT)
         cells.append(Cell(percent(described.sparsity, 1)) if described.sparsity is not None else _ABSENT)
         cells.append(Cell(duration(described.train_seconds)) if described.train_seconds is not None else _ABSENT)
-        if unscored:
-            cells.append(Cell(str(described.unscored)))
         rows.append(tuple(cells))
     names = list(record.systems)
     return Table(
@@ -143,7 +139,9 @@ def systems_table(record: RunRecord) -> Table:
         rows=tuple(rows),
         strong=names.index(POMONA) if POMONA in names else None,
         note="In small figures: 95% bootstrap intervals over the test examples. "
-        "They hold the chance of the test examples, not that of another training seed.",
+        "They hold the chance of the test examples, not that of another training seed."
+        + _unknown_note(record)
+        + (_p_note(record, [primary]) if compared else ""),
     )
 
 
@@ -165,9 +163,9 @@ def comparisons_table(record: RunRecord, *, primary: bool) -> Table:
                 else f"{signed(found.metric, found.difference)} {unit(found.metric)}"
             ),
             Cell(span(found.metric, found.low, found.high)),
-            Cell(p_value(found.p_value)),
+            _p_cell(found),
             Cell(str(found.n)),
-            Cell(verdict(found).replace(" ", NBSP)),
+            Cell(_reading(found).replace(" ", NBSP)),
         )
         for found in record.comparisons
         if (found.metric == record.primary_metric) == primary
@@ -178,58 +176,15 @@ def comparisons_table(record: RunRecord, *, primary: bool) -> Table:
         *(() if primary else (Column("Metric", numeric=False),)),
         Column(difference),
         Column("95% interval"),
-        Column("p"),
+        Column(_p_heading(record)),
         Column("n"),
         Column("Reading", numeric=False),
     )
-    return Table(columns, tuple(rows), note="Differences are paired: both systems answered the same test examples.")
-
-
-def rounds_table(record: RunRecord) -> Table:
-    """What each round of the controller tried, saw and decided."""
-    rows = [
-        (
-            Cell(str(seen.index + 1)),
-            Cell(str(seen.step)),
-            Cell(_plain(seen.loss_before, 4)),
-            Cell(
-                ", ".join(f"{percent(tried.prune_ratio)} ({signed_number(tried.reward, 4)})" for tried in seen.candidates)
-                or MISSING
-            ),
-            Cell("yes" if seen.committed else "no"),
-            Cell(f"{percent(seen.prune_ratio_before)} \N{RIGHTWARDS ARROW} {percent(seen.prune_ratio_after)}"),
-            Cell(f"{percent(seen.mean)} ± {percent(seen.deviation)}"),
-            Cell(percent(seen.mask_change, 1)) if seen.mask_change is not None else _ABSENT,
-        )
-        for seen in record.rounds
-    ]
-    columns = (
-        Column("Round"),
-        Column("Step"),
-        Column("Loss before"),
-        Column("Candidates (reward)", numeric=False),
-        Column("Committed", numeric=False),
-        Column("Ratio in force"),
-        Column("Policy"),
-        Column("Mask changed"),
-    )
-    return Table(columns, tuple(rows), note="Losses and rewards on the micro dev set, in nats per token.")
-
-
-def modules_table(record: RunRecord) -> Table:
-    """Sparsity and importance of every adapted module."""
-    rows = [
-        (
-            Cell(found.module),
-            Cell(percent(found.sparsity_A, 1)),
-            Cell(percent(found.sparsity_B, 1)),
-            Cell(f"{found.importance:.3g}"),
-        )
-        for found in record.modules
-    ]
-    return Table(
-        (Column("Module", numeric=False), Column("Sparsity of A"), Column("Sparsity of B"), Column("Importance")), tuple(rows)
-    )
+    shown = [metric for metric in metric_names(record) if (metric == record.primary_metric) == primary]
+    note = "Differences are paired: both systems answered the same test examples." + _p_note(record, shown)
+    if any(may_be_chance(found) for found in record.comparisons if found.metric in shown):
+        note += " Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so it may be chance."
+    return Table(columns, tuple(rows), note=note)
 
 
 def metric_names(record: RunRecord) -> list[str]:
@@ -243,8 +198,40 @@ def metric_names(record: RunRecord) -> list[str]:
 def _difference_cells(found: Comparison | None) -> list[Cell]:
     if found is None:
         return [_ABSENT, _ABSENT]
-    return [Cell(signed(found.metric, found.difference), span(found.metric, found.low, found.high)), Cell(p_value(found.p_value))]
+    return [Cell(signed(found.metric, found.difference), span(found.metric, found.low, found.high)), _p_cell(found)]
 
 
-def _plain(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}"
+def _score_cell(record: RunRecord, metric: str, estimate: Estimate) -> Cell:
+    """A score with its interval, and of how many examples it is where that is not all of them."""
+    test = record.splits.get("test")
+    of = f",\nn = {estimate.n}" if test is not None and estimate.n < test.examples else ""
+    return Cell(score(metric, estimate.value), span(metric, estimate.low, estimate.high) + of)
+
+
+def _unknown_note(record: RunRecord) -> str:
+    unknown = any(estimate.low == estimate.high for scores in record.metrics.values() for estimate in scores.values())
+    return " An interval is unknown where the test examples show no spread." if unknown else ""
+
+
+def _reading(found: Comparison) -> str:
+    return f"{verdict(found)}, uncorrected" if may_be_chance(found) else verdict(found)
+
+
+def _p_heading(record: RunRecord) -> str:
+    return "p (Holm)" if any(found.p_holm is not None for found in record.comparisons) else "p"
+
+
+def _p_cell(found: Comparison) -> Cell:
+    """The corrected p-value with the raw one below it; the raw one where the record knows no other."""
+    if found.p_holm is None:
+        return Cell(p_value(found.p_value))
+    return Cell(p_value(found.p_holm), f"raw {p_value(found.p_value)}")
+
+
+def _p_note(record: RunRecord, shown: list[str]) -> str:
+    sizes = {size for metric in shown if (size := family_size(record, metric))}
+    if not sizes:
+        return ""
+    over = f"the {counted(sizes.pop(), 'comparison')}" if len(sizes) == 1 else "all comparisons"
+    on = "this" if len(shown) == 1 else "each"
+    return f" p after Holm's correction over {over} on {on} metric, the raw p in small figures."

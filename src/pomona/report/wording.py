@@ -10,10 +10,13 @@ MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
 MISSING = "\N{EN DASH}"
 
+_ALPHA = 0.05
+
 _METRIC_LABELS = {
     "rouge_1": "ROUGE-1",
     "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
+    "rouge_lsum": "ROUGE-Lsum",
     "bleu": "BLEU",
     "chrf": "chrF",
     "bert_score": "BERTScore",
@@ -60,7 +63,12 @@ def signed_number(value: float, digits: int) -> str:
 
 
 def span(metric: str, low: float, high: float) -> str:
-    """An interval: `24.0 to 30.2`. A bound that is not 0 never shows as 0, or the text would contradict what is said of it."""
+    """An interval: `24.0 to 30.2`; `unknown` where the ends are one, since examples that do not vary say nothing of the spread.
+
+    A bound that is not 0 never shows as 0, or the text would contradict what is said of it.
+    """
+    if low == high:
+        return "unknown"
     digits = _digits(metric, low, high)
     return f"{_plain(low, digits)} to {_plain(high, digits)}"
 
@@ -78,6 +86,12 @@ def percent_span(low: float, high: float, digits: int = 0) -> str:
 def p_value(value: float) -> str:
     """`0.012`, or `< 0.001`."""
     return f"<{NBSP}0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_equals(value: float) -> str:
+    """`p = 0.012`, or `p < 0.001`."""
+    text = p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def duration(seconds: float) -> str:
@@ -117,10 +131,20 @@ def comparison_of(record: RunRecord, system: str, baseline: str, metric: str) ->
 
 
 def verdict(comparison: Comparison) -> str:
-    """What the interval allows to say of `system`: `better`, `worse`, or `not told apart` where it holds 0."""
-    if comparison.low <= 0 <= comparison.high:
+    """What the interval allows to say of `system`: `better`, `worse`, or `not told apart` where it holds 0 or is unknown."""
+    if comparison.low <= 0 <= comparison.high or comparison.low == comparison.high:
         return "not told apart"
     return "better" if (comparison.low > 0) != lower_is_better(comparison.metric) else "worse"
+
+
+def may_be_chance(comparison: Comparison) -> bool:
+    """Whether the interval excludes 0 but the corrected p-value does not bear it out at 5 %: one such among many is no surprise."""
+    return verdict(comparison) != "not told apart" and comparison.p_holm is not None and comparison.p_holm > _ALPHA
+
+
+def family_size(record: RunRecord, metric: str) -> int:
+    """Over how many comparisons the p-values of this metric are corrected; 0 in a record that knows no correction."""
+    return sum(found.metric == metric and found.p_holm is not None for found in record.comparisons)
 
 
 def _digits(metric: str, *values: float) -> int:

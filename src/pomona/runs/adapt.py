@@ -18,8 +18,9 @@ from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
 from pomona.runs.environment import environment
 from pomona.runs.inputs import check_sources, prepare_source, read_splits
+from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
-from pomona.runs.record import RunRecord, SystemDescription
+from pomona.runs.record import CutRecord, RunRecord, SystemDescription
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import MAIN, Workshop, loaded
 from pomona.tuning.progress import Progress, Silent
@@ -55,16 +56,18 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         return record
     progress.begin("reading data", 0)
     splits = read_splits(recipe)
+    for metric in recipe.metrics.values():
+        metric.table(["a"], [["a"]])  # an encoder or a segmenter that cannot be had is found now
     progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
     progress.begin("loading the model and checking the sources", 0)
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
     warnings = check_sources(recipe, backbone)
     data, cut = _encode(recipe, splits, backbone)
     progress.end(backbone.name)
-    if cut:
-        warnings.append(f"{cut} prompts were longer than tuning.max_tokens = {recipe.tuning.max_tokens} and lost their beginning")
+    warnings += _cut_warnings(recipe, cut)
     store.begin()
     record = record or _new_record(recipe, backbone, warnings)
+    record.cut = cut
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
@@ -79,7 +82,7 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         adapter = systems[MAIN]
         assert adapter is not None
         adapter = loaded(adapter)
-        describe_results(record, workshop, splits, adapter, answers, _metric_names(recipe))
+        describe_results(record, workshop, splits, adapter, answers)
         store.write_predictions(_predictions(splits, answers))
         store.write_adapter(adapter)
         record.status = "done"
@@ -98,7 +101,7 @@ def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunR
         fingerprints={},
         model=backbone.name,
         task=type(recipe.task).__name__,
-        primary_metric=_metric_names(recipe)[0],
+        primary_metric=next(iter(recipe.metrics)),
         splits={},
         warnings=warnings,
     )
@@ -137,12 +140,29 @@ def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: R
     return made
 
 
-def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, int]:
-    """The three splits that training may see, as tokens, and how many prompts were cut."""
-    parts = [encode(part, backbone.tokenizer, recipe.tuning.max_tokens) for part in (splits.train, splits.micro_dev, splits.dev)]
-    train, micro_dev, dev = (encoded for encoded, _ in parts)
-    encode(splits.test, backbone.tokenizer, recipe.tuning.max_tokens)  # a completion that is too long is found now
-    return FitData(train, micro_dev, dev), sum(cut for _, cut in parts)
+def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, dict[str, CutRecord]]:
+    """The three splits that training may see, as tokens, and what was cut; a test completion that is too long is found now."""
+    encoded, cut = {}, {}
+    for name, part in splits.named():
+        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens)
+        characters = [example.cut_characters for example in part]
+        cut[name] = CutRecord(
+            documents=sum(count > 0 for count in characters),
+            characters=sum(characters),
+            prompts=prompts.prompts,
+            tokens=prompts.tokens,
+        )
+    return FitData(encoded["train"], encoded["micro_dev"], encoded["dev"]), cut
+
+
+def _cut_warnings(recipe: Recipe, cut: Mapping[str, CutRecord]) -> list[str]:
+    """What was cut though nobody asked for it: the task's limit on a document is the recipe's own choice."""
+    return [
+        f"too long for tuning.max_tokens = {recipe.tuning.max_tokens}, and cut: {found.prompts} of the prompts of {name}, by "
+        f"{found.tokens} tokens in all"
+        for name, found in cut.items()
+        if found.prompts
+    ]
 
 
 def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord) -> Answers:
@@ -159,6 +179,7 @@ def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Spl
             max_tokens=recipe.tuning.max_tokens,
             progress=workshop.progress,
             label=record.systems[name].label,
+            decoding=recipe.evaluation.decoding,
         )
         workshop.store.save_answers(name, found)
     return found
@@ -167,11 +188,7 @@ def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Spl
 def _predictions(splits: Splits, answers: dict[str, Answers]) -> Iterator[dict[str, object]]:
     for place, example in enumerate(splits.test):
         texts = {name: given.texts[place] for name, given in answers.items()}
-        yield {"id": example.id, "document": example.document, "references": list(example.references), "predictions": texts}
-
-
-def _metric_names(recipe: Recipe) -> tuple[str, ...]:
-    return recipe.evaluation.metrics or recipe.task.metrics
+        yield prediction_line(example, texts)
 
 
 @contextlib.contextmanager

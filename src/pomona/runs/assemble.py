@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 
 from pomona.adapters import Adapter, Factors
 from pomona.backbone.load import Backbone
-from pomona.data import Splits, fingerprint
+from pomona.data import Example, Splits, fingerprint
 from pomona.errors import InputError
-from pomona.evaluation.compare import compare
-from pomona.evaluation.evaluate import Answers, example_groups, make_metrics, score
+from pomona.evaluation.compare import compare, corrected
+from pomona.evaluation.evaluate import Answers, Score, example_groups, score
+from pomona.metrics import describe_answers
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
+    AnswersRecord,
     CandidateRecord,
     Comparison,
     CurvePoint,
@@ -27,6 +29,7 @@ from pomona.runs.record import (
     RunRecord,
     SourceRecord,
     SplitRecord,
+    SystemDescription,
 )
 from pomona.runs.workshop import MAIN, Workshop
 from pomona.tuning.settings import Event
@@ -65,10 +68,12 @@ def describe_inputs(
 
 
 def describe_results(
-    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter, answers: Mapping[str, Answers], names: Sequence[str]
+    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter, answers: Mapping[str, Answers]
 ) -> None:
     """What came out: scores, comparisons, the ratio, what it cost, the modules, warnings."""
-    _describe_scores(record, workshop.recipe, splits, answers, names)
+    _describe_scores(record, workshop.recipe, splits, answers)
+    for name, given in answers.items():
+        _describe_answers(record.systems[name], given, splits, workshop.recipe.task.language)
     _describe_ratio(record, workshop)
     record.fingerprints["adapter"] = adapter.fingerprint()
     factors_of = {name: _unpadded(adapter[name], workshop.trained[MAIN].ranks[name]) for name in adapter}
@@ -91,24 +96,44 @@ def describe_results(
     record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
 
 
-def _describe_scores(
-    record: RunRecord, recipe: Recipe, splits: Splits, answers: Mapping[str, Answers], names: Sequence[str]
-) -> None:
-    chosen = make_metrics(names, str(getattr(recipe.task, "language", "en")))
+def _describe_scores(record: RunRecord, recipe: Recipe, splits: Splits, answers: Mapping[str, Answers]) -> None:
+    chosen = recipe.metrics
     draws, seed = recipe.evaluation.draws, recipe.seed
     scores = {name: score(given, splits.test, chosen, draws=draws, seed=seed) for name, given in answers.items()}
-    count = len(splits.test)
-    record.metrics = {
-        system: {name: Estimate(value=one.value, low=one.low, high=one.high, n=count) for name, one in found.items()}
-        for system, found in scores.items()
-    }
+    references = [example.references for example in splits.test]
+    record.signatures = {name: metric.signature_for(references) for name, metric in chosen.items()}
+    record.metrics = {system: {name: estimate(one) for name, one in found.items()} for system, found in scores.items()}
     groups = example_groups(splits.test)
     others = [system for system in scores if system != MAIN]
     differences = compare(MAIN, others, scores, chosen, groups=groups, draws=draws, seed=seed)
     for system in others:
         if system != TARGET and TARGET in scores:
             differences += compare(system, [TARGET], scores, chosen, groups=groups, draws=draws, seed=seed)
-    record.comparisons = [Comparison(**dataclasses.asdict(one), n=count) for one in differences]
+    record.comparisons = [Comparison(**dataclasses.asdict(one)) for one in corrected(differences)]
+
+
+def estimate(found: Score) -> Estimate:
+    """A score as the record has it."""
+    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n)
+
+
+def answers_record(given: Answers, examples: Sequence[Example], language: str) -> AnswersRecord:
+    """What a system's answers look like."""
+    found = describe_answers(given.texts, [example.references for example in examples], language)
+    answered = len(given.texts) - found.unscored
+    return AnswersRecord(
+        empty_share=found.empty_share,
+        unended_share=given.unended / answered if answered and given.unended is not None else None,
+        mean_words=found.mean_words,
+        length_ratio=found.length_ratio,
+        repetition=found.repetition,
+        cut_prompts=given.cut_prompts,
+    )
+
+
+def _describe_answers(system: SystemDescription, given: Answers, splits: Splits, language: str) -> None:
+    system.answers = answers_record(given, splits.test, language)
+    system.unscored = sum(text is None for text in given.texts)
 
 
 def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:

@@ -7,7 +7,19 @@ import platform
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("pomona", "torch", "transformers", "safetensors", "tokenizers", "numpy", "sacrebleu", "rouge-score")
+PACKAGES = (
+    "pomona",
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "sacrebleu",
+    "bert-score",
+    "jieba",
+    "fugashi",
+    "nevergrad",
+)
 
 
 def environment() -> dict[str, object]:

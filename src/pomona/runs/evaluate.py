@@ -1,19 +1,27 @@
-"""Score adapters on data, without a run."""
+"""Score adapters, or answers that are already there, on data, without a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pomona.adapters import check_compatible, check_finite, read_adapter
+from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter
+from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
-from pomona.data import Example
+from pomona.data import Example, fingerprint
 from pomona.data.tasks import Task
-from pomona.evaluation.evaluate import answer, make_metrics, score
-from pomona.runs.record import Estimate
+from pomona.errors import InputError
+from pomona.evaluation.compare import compare, corrected
+from pomona.evaluation.evaluate import Answers, answer, example_groups, make_metrics, score
+from pomona.metrics import Metric
+from pomona.runs.assemble import answers_record, estimate
+from pomona.runs.record import Comparison, EvaluationRecord
 from pomona.tuning.progress import Progress, Silent
 
 ZERO_SHOT = "zero_shot"
+MOST_TOKENS = 2048
+"""Longest prompt and answer together where nothing else is said, if the model's context is as long."""
 
 
 def evaluate(
@@ -22,48 +30,133 @@ def evaluate(
     examples: Sequence[Example],
     task: Task,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | Mapping[str, object]] | None = None,
     batch_size: int = 20,
-    max_tokens: int = 512,
+    max_tokens: int | None = None,
     draws: int = 2000,
     seed: int = 0,
+    decoding: Decoding | None = None,
     progress: Progress | None = None,
-) -> dict[str, dict[str, Estimate]]:
-    """The scores of the bare model and of each adapter on it, with 95 % bootstrap intervals.
+) -> EvaluationRecord:
+    """The scores of the bare model and of each adapter on it, with 95 % bootstrap intervals, and each adapter against the model.
 
     Args:
         backbone: the model.
         adapters: PEFT folders; the path is the system's name.
         examples: what to answer, one or more.
         task: how to stop, how to read an answer, and which metrics judge it.
-        metrics: names; the task's own by default.
+        metrics: names, or names with parameters; the task's own by default.
         batch_size: examples a batch.
-        max_tokens: longest example when losses are measured.
+        max_tokens: longest prompt and answer together; by default the model's context, but no more than `MOST_TOKENS`.
         draws: bootstrap draws.
         seed: of the bootstrap.
+        decoding: greedy by default.
         progress: shown to a person.
 
     Raises:
-        InputError: an adapter that cannot be read or does not fit the model; an unknown metric.
+        InputError: an adapter that cannot be read or does not fit the model; an unknown metric; prompts without room.
     """
-    chosen = make_metrics(metrics or task.metrics, str(getattr(task, "language", "en")))
-    systems = {ZERO_SHOT: None} | {str(path): read_adapter(path) for path in adapters}
-    for adapter in systems.values():
-        if adapter is not None:
-            check_finite(adapter)
-            check_compatible([adapter], backbone.shapes(), backbone.name)
-    results = {}
-    for name, adapter in systems.items():
-        answers = answer(
+    chosen = ready_metrics(metrics or task.metrics, task.language)
+    given = read_adapters(adapters)
+    for adapter in given.values():
+        check_compatible([adapter], backbone.shapes(), backbone.name)
+    systems: dict[str, Adapter | None] = {ZERO_SHOT: None, **given}
+    answers = {
+        name: answer(
             backbone,
             adapter,
             examples,
             task,
             batch_size=batch_size,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS),
             progress=progress or Silent(),
             label=name,
+            decoding=decoding,
         )
-        scores = score(answers, examples, chosen, draws=draws, seed=seed)
-        results[name] = {key: Estimate(value=one.value, low=one.low, high=one.high, n=len(examples)) for key, one in scores.items()}
-    return results
+        for name, adapter in systems.items()
+    }
+    return evaluation_record(answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed)
+
+
+def read_adapters(paths: Sequence[Path | str]) -> dict[str, Adapter]:
+    """Path -> adapter.
+
+    Raises:
+        InputError: one that cannot be read or holds NaN; one whose path is the bare model's name.
+    """
+    given = {str(path): read_adapter(path) for path in paths}
+    if ZERO_SHOT in given:
+        raise InputError("is what the bare model is called", field="adapter", value=ZERO_SHOT, mend="Give the folder's whole path")
+    for adapter in given.values():
+        check_finite(adapter)
+    return given
+
+
+def score_predictions(
+    predictions: Mapping[str, Sequence[str | None]],
+    examples: Sequence[Example],
+    task: Task,
+    *,
+    metrics: Sequence[str | Mapping[str, object]] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> EvaluationRecord:
+    """The scores of answers that are already there, and each later system against the first.
+
+    Args:
+        predictions: system -> one answer an example, as it was generated; the task reads the answer in it. None: there is none.
+        examples: what was answered.
+        task: how to read an answer, and which metrics judge it.
+        metrics: names, or names with parameters; the task's own by default.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: an unknown metric.
+    """
+    chosen = ready_metrics(metrics or task.metrics, task.language)
+    unknown = (float("nan"),) * len(examples)
+    answers = {
+        name: Answers(tuple(None if text is None else task.parse(text) for text in texts), unknown, 0.0)
+        for name, texts in predictions.items()
+    }
+    return evaluation_record(answers, examples, task, chosen, model=None, draws=draws, seed=seed)
+
+
+def ready_metrics(chosen: Sequence[str | Mapping[str, object]], language: str) -> dict[str, Metric]:
+    """The metrics, each tried on one pair: an encoder or a segmenter that cannot be had is found before anything is generated."""
+    made = make_metrics(chosen, language)
+    for metric in made.values():
+        metric.table(["a"], [["a"]])
+    return made
+
+
+def evaluation_record(
+    answers: Mapping[str, Answers],
+    examples: Sequence[Example],
+    task: Task,
+    chosen: Mapping[str, Metric],
+    *,
+    model: str | None,
+    draws: int,
+    seed: int,
+) -> EvaluationRecord:
+    """Scores, comparisons with the first system, and what the answers look like."""
+    scores = {name: score(given, examples, chosen, draws=draws, seed=seed) for name, given in answers.items()}
+    first, *others = scores
+    differences = []
+    for other in others:
+        differences += compare(other, [first], scores, chosen, groups=example_groups(examples), draws=draws, seed=seed)
+    return EvaluationRecord(
+        model=model,
+        task=type(task).__name__,
+        examples=len(examples),
+        data=fingerprint(examples),
+        cut_documents=sum(example.cut_characters > 0 for example in examples),
+        metrics={name: {key: estimate(one) for key, one in found.items()} for name, found in scores.items()},
+        comparisons=[Comparison(**dataclasses.asdict(one)) for one in corrected(differences)],
+        answers={name: answers_record(given, examples, task.language) for name, given in answers.items()},
+        unscored={name: sum(text is None for text in given.texts) for name, given in answers.items()},
+        signatures={name: metric.signature_for([one.references for one in examples]) for name, metric in chosen.items()},
+        predictions={name: list(given.texts) for name, given in answers.items()},
+    )

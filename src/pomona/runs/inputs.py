@@ -15,7 +15,7 @@ from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
-from pomona.data import Example, Splits, examples, fingerprint, make_splits, number_rows, read_jsonl
+from pomona.data import Example, Splits, examples, fingerprint, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
@@ -47,7 +47,8 @@ def read_splits(recipe: Recipe) -> Splits:
         InputError: whatever is wrong with the data: file, line, field, value.
     """
     pools = _pools(recipe.data, recipe.task)
-    return make_splits(*pools, sizes=recipe.splits, seed=recipe.seed)
+    apart = recipe.data.near_duplicates == "apart"
+    return make_splits(*pools, sizes=recipe.splits, seed=recipe.seed, near_duplicates=apart)
 
 
 def read_examples(data: Data, task: Task, count: int | None, seed: int) -> tuple[Example, ...]:
@@ -56,7 +57,15 @@ def read_examples(data: Data, task: Task, count: int | None, seed: int) -> tuple
     Raises:
         InputError: whatever is wrong with the data; fewer examples than asked for.
     """
-    pool = _pools(data, task)[0]
+    return draw(_pools(data, task)[0], count, seed)
+
+
+def draw(pool: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
+    """`count` examples of a pool by seed, or all; which ones depends on their content, not on their order.
+
+    Raises:
+        InputError: fewer examples than asked for.
+    """
     if count is None:
         return pool
     if count > len(pool):
@@ -73,8 +82,8 @@ def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, 
             rows = without(rows, _docstrings(package))
         return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
 
-    def pool(path: Path) -> tuple[Example, ...]:
-        return examples(read_jsonl(path), task, path)
+    def pool(source: str) -> tuple[Example, ...]:
+        return examples(read_rows(source, data.columns), task, source)
 
     assert data.train is not None
     return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None

@@ -6,21 +6,23 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 
+from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.control import Controller, Grasp, controllers
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization, Task, tasks
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
+from pomona.evaluation.evaluate import make_metrics
 from pomona.importance import ImportanceMetric, Wanda, importance_metrics
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
-from pomona.metrics import metrics
+from pomona.metrics import Metric
 from pomona.registry import Registry
 from pomona.tuning.settings import Pruning, Tuning
 
@@ -80,19 +82,31 @@ def _numbers(value: object) -> object:
 WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
 
 
+DataSource = Annotated[str, BeforeValidator(lambda source: str(source) if isinstance(source, Path) else source)]
+
+
 class Data(_Section):
-    """Where examples come from: JSON lines, or the docstrings of an installed package. Paths are relative to the working folder.
+    """Where examples come from: files, data sets of the hub, or the docstrings of an installed package.
+
+    Paths are relative to the working folder. Kinds of files: `.jsonl`, `.json` (SQuAD's, too), `.csv`, `.tsv`, `.parquet`; a data
+    set of the hub is `hub:owner/name`, `hub:owner/name:config@split`.
 
     Args:
-        train: a file; the only pool where `dev` and `test` are not given.
-        dev, test: files of their own.
+        train: a source; the only pool where `dev` and `test` are not given.
+        dev, test: sources of their own.
+        columns: the task's field -> the data's column, a dotted path where columns are nested; `group` is the field of a key
+            whose rows stay in one split and by which intervals are clustered.
+        near_duplicates: `apart` keeps documents that are nearly the same out of two splits; `allow` does not look, for inputs
+            that are nearly the same by nature, such as records of a few fields.
         docstrings: an installed package, or `stdlib`, in place of files.
         exclude_docstrings: packages whose docstrings are taken out of it.
     """
 
-    train: Path | None = None
-    dev: Path | None = None
-    test: Path | None = None
+    train: DataSource | None = None
+    dev: DataSource | None = None
+    test: DataSource | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    near_duplicates: Literal["apart", "allow"] = "apart"
     docstrings: str | None = None
     exclude_docstrings: tuple[str, ...] = ()
 
@@ -102,6 +116,8 @@ class Data(_Section):
             raise ValueError("give either `train` (a file) or `docstrings` (an installed package)")
         if self.docstrings is not None and (self.dev or self.test):
             raise ValueError("`docstrings` is one pool: it takes no `dev` or `test` file")
+        if self.docstrings is not None and self.columns:
+            raise ValueError("`docstrings` has no columns to map")
         return self
 
 
@@ -184,22 +200,23 @@ class Evaluation(_Section):
 
     Args:
         baselines: systems to compare with: registered ones, or names of merge methods.
-        metrics: the task's own where None; the first is the one that headlines use.
+        metrics: the task's own where None; each a name, or a name and parameters; the first is the one that headlines use.
         batch_size: examples a batch.
         draws: bootstrap draws.
+        decoding: how answers are decoded; greedily by default.
     """
 
     baselines: tuple[str, ...] = ("zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune")
-    metrics: tuple[str, ...] | None = None
+    metrics: tuple[str | dict[str, Any], ...] | None = Field(default=None, min_length=1)
     batch_size: int = Field(default=20, ge=1)
     draws: int = Field(default=2000, ge=100)
+    decoding: Decoding = Decoding()
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.baselines:
             find_baseline(name)
-        for name in self.metrics or ():
-            _ = metrics[name]
+        make_metrics(self.metrics or (), "en")
         return self
 
 
@@ -243,7 +260,17 @@ class Recipe(_Section):
             raise ValueError(f"two sources have one name: {', '.join(names)}")
         for place, source in enumerate(self.sources):
             check_weight(source.weight, f"sources.{place}.weight")
+        if self.tuning.max_tokens <= self.task.max_new_tokens:
+            raise ValueError(
+                f"tuning.max_tokens = {self.tuning.max_tokens} leaves no room for a prompt before an answer of "
+                f"task.max_new_tokens = {self.task.max_new_tokens}"
+            )
         return self
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that judge the answers, by name; the first is the one that headlines use."""
+        return make_metrics(self.evaluation.metrics or self.task.metrics, self.task.language)
 
     def resolved(self) -> dict[str, object]:
         """Every value, as JSON can hold it; reading it again gives an equal recipe."""

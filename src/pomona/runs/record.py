@@ -4,7 +4,7 @@
     step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
     epoch  {kind, system, step, epoch, dev_loss, best}                                  best: the lowest dev loss so far
     round  {kind, system, ...the fields of Round below}
-`predictions.jsonl`, a line each test example: {id, document, references: [..], predictions: {system: text}}.
+`predictions.jsonl`, a line each test example: {id, document, prompt, references: [..], predictions: {system: text}}.
 Unknown is not zero: a value that could not be had is null, and `warnings` says why.
 """
 
@@ -31,7 +31,10 @@ class Estimate(_Part):
 
 
 class Comparison(_Part):
-    """A paired difference, `system` minus `baseline`, over the same test examples, with its 95 % interval."""
+    """A paired difference, `system` minus `baseline`, over the same test examples, with its 95 % interval.
+
+    `p_holm` is the p-value corrected for all comparisons on this metric that the record holds (Holm, 1979).
+    """
 
     system: str
     baseline: str
@@ -41,10 +44,27 @@ class Comparison(_Part):
     high: float
     p_value: float
     n: int
+    p_holm: float | None = None
+
+
+class AnswersRecord(_Part):
+    """What a system's answers look like, whatever is right; a figure that no answer says anything about is null.
+
+    `empty_share` and `unended_share` (as long as an answer may be, without an end) in [0, 1]; `mean_words`; `length_ratio`: words
+    over the closest reference's; `repetition`: share of an answer's runs of four words that it has had before; `cut_prompts`: how
+    many prompts were too long to be given whole.
+    """
+
+    empty_share: float | None
+    unended_share: float | None
+    mean_words: float | None
+    length_ratio: float | None
+    repetition: float | None
+    cut_prompts: int | None = None
 
 
 class SystemDescription(_Part):
-    """A row of the table: what the system is, and what it cost."""
+    """A row of the table: what the system is, and what it cost. `unscored`: how many test examples it has no answer to."""
 
     label: str
     description: str
@@ -53,6 +73,7 @@ class SystemDescription(_Part):
     sparsity: float | None = None
     train_seconds: float | None = None
     unscored: int = 0
+    answers: AnswersRecord | None = None
 
 
 class CandidateRecord(_Part):
@@ -127,6 +148,15 @@ class SplitRecord(_Part):
     fingerprint: str
 
 
+class CutRecord(_Part):
+    """What was left out of a split's examples: of documents by the task's limit, of prompts because they were too long."""
+
+    documents: int
+    characters: int
+    prompts: int
+    tokens: int
+
+
 class Timing(_Part):
     """Wall-clock seconds, summed over interrupted parts of a resumed run."""
 
@@ -135,6 +165,26 @@ class Timing(_Part):
     probe_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     total_seconds: float = 0.0
+
+
+class EvaluationRecord(_Part):
+    """What `pomona evaluate` found. Every system but the first is compared with the first.
+
+    `data` is the fingerprint of the examples; `cut_documents` how many of them the task's limit shortened; `predictions` holds
+    each system's answers as the task read them, in the order of the examples, null where there is none.
+    """
+
+    model: str | None
+    task: str
+    examples: int
+    data: str
+    cut_documents: int
+    metrics: dict[str, dict[str, Estimate]]
+    comparisons: list[Comparison]
+    answers: dict[str, AnswersRecord]
+    unscored: dict[str, int]
+    signatures: dict[str, str]
+    predictions: dict[str, list[str | None]] = Field(repr=False)
 
 
 class RunRecord(_Part):
@@ -154,9 +204,11 @@ class RunRecord(_Part):
     task: str
     primary_metric: str
     splits: dict[str, SplitRecord]
+    cut: dict[str, CutRecord] = Field(default_factory=dict)
     sources: list[SourceRecord] = Field(default_factory=list)
     systems: dict[str, SystemDescription] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
+    signatures: dict[str, str] = Field(default_factory=dict)
     comparisons: list[Comparison] = Field(default_factory=list)
     prune_ratio: float | None = None
     sparsity: float | None = None

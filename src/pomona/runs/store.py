@@ -153,7 +153,7 @@ class RunStore:
         if not path.exists():
             return None
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Answers(tuple(values["texts"]), tuple(values["losses"]), values["seconds"])
+        return Answers(**values | {"texts": tuple(values["texts"]), "losses": tuple(values["losses"])})
 
     def write_adapter(self, adapter: Adapter) -> None:
         """Write the exported adapter."""

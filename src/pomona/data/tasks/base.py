@@ -11,7 +11,10 @@ from pomona.registry import Registry
 
 
 class Task(ABC):
-    """A preset. Subclasses are frozen dataclasses (language, prompt template, limits), one a file, registered in `tasks`."""
+    """A preset. Subclasses are frozen dataclasses (language, prompt template, limits), one a file, registered in `tasks`.
+
+    Nearly every task is a `PromptedTask`, which makes the example from the fields of a row.
+    """
 
     metrics: ClassVar[tuple[str, ...]]
     """Names of the metrics that judge this task; the first is the one that headlines and comparisons use."""
@@ -19,8 +22,14 @@ class Task(ABC):
     stops_at_line_end: ClassVar[bool] = True
     """Whether an answer is one line: generation may stop at the first line end after it has begun."""
 
+    language: str
+    """Language tag of the answers; metrics cut them into words by its rules."""
+
     max_new_tokens: int
     """How long an answer may get, in tokens; a field of each task, so that a recipe can change it."""
+
+    stop: tuple[str, ...]
+    """Texts that end an answer: generation may stop at the first of them after the answer has begun."""
 
     @abstractmethod
     def example(self, row: Mapping[str, object], id: str) -> Example:

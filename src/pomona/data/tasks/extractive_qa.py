@@ -8,60 +8,56 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pomona.data.content import normalised
-from pomona.data.example import Example
-from pomona.data.tasks.answers import first_line
-from pomona.data.tasks.base import Task, tasks
-from pomona.data.tasks.fields import check_at_least, check_template, id_field, one_line, text_field, text_list_field
-from pomona.metrics.text import primary_language
+from pomona.data.tasks.base import tasks
+from pomona.data.tasks.fields import one_line, require, text_field, text_list
+from pomona.data.tasks.prompted import PromptedTask, Reading
+
+BASE = {
+    "en": "{context}\n\nQuestion: {question}\nAnswer:",
+    "ar": "{context}\n\nالسؤال: {question}\nالجواب:",
+    "zh": "{context}\n\n问题：{question}\n答案：",
+    "ja": "{context}\n\n質問：{question}\n答え：",
+}
+CHAT = {
+    "en": "Read the text and answer the question in words copied from the text. Give the answer only.\n\n"
+    "Text: {context}\n\nQuestion: {question}",
+    "ar": "اقرأ النص ثم أجب عن السؤال بكلمات منقولة من النص كما هي. اكتب الجواب فقط.\n\nالنص: {context}\n\nالسؤال: {question}",
+    "zh": "请阅读文本，并用文本中的原文回答问题，只输出答案。\n\n文本：{context}\n\n问题：{question}",
+    "ja": "文章を読み、文章中の語句をそのまま使って質問に答えてください。答えだけを出力してください。\n\n"
+    "文章：{context}\n\n質問：{question}",
+}
 
 
 @tasks.register("extractive_qa")
 @dataclass(frozen=True)
-class ExtractiveQA(Task):
+class ExtractiveQA(PromptedTask):
     """A short answer to a question, found in a context.
 
-    Rows: `context`, `question`, `answers` (a list; the first is trained on), and optionally `id`. The context is the document:
-    questions on one context share a group, which never crosses splits and by which intervals are clustered.
-
-    The border between prompt and completion is as in `Summarization`: the completion begins with one space.
-
-    Args:
-        language: language tag of the text, for the metrics.
-        template: the prompt, with {context} and {question}.
-        max_new_tokens: longest answer, in tokens, >= 1.
-        max_document_characters: a longer context loses its end, never the question or the frame around it; >= 1.
-
-    Raises:
-        InputError: a value that cannot be used.
+    Rows: `context`, `question`, `answers`, and optionally `id`. The answers are a list of texts, a list of `{"text": ...}`, or
+    SQuAD's `{"text": [...], "answer_start": [...]}`; any of them is right, the first is trained on. The context is the document:
+    questions on one context share a group, which never crosses splits and by which intervals are clustered. The English prompt is
+    the context, a blank line, `Question:` with the question, and on the next line `Answer:`.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "exact_match")
+    placeholders: ClassVar[tuple[str, ...]] = ("context", "question")
+    templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
 
-    language: str = "en"
-    template: str = "{context}\n\nQuestion: {question}\nAnswer:"
     max_new_tokens: int = 32
-    max_document_characters: int = 4000
 
-    def __post_init__(self) -> None:
-        primary_language(self.language)
-        check_template(self.template, ("context", "question"))
-        check_at_least("max_new_tokens", self.max_new_tokens, 1)
-        check_at_least("max_document_characters", self.max_document_characters, 1)
-
-    def example(self, row: Mapping[str, object], id: str) -> Example:
-        """An example from a row with `context`, `question` and `answers`; see the base class."""
+    def read(self, row: Mapping[str, object]) -> Reading:
+        """`context`, `question` and `answers`."""
         context = text_field(row, "context")
         question = one_line(text_field(row, "question"))
-        answers = tuple(dict.fromkeys(map(one_line, text_list_field(row, "answers"))))
-        return Example(
-            id=id_field(row, id),
-            prompt=self.template.format(context=context[: self.max_document_characters].rstrip(), question=question),
-            target=f" {answers[0]}",
-            references=answers,
-            document=context,
-            group=hashlib.sha256(normalised(context).encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        )
+        group = hashlib.sha256(normalised(context).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return Reading(context, _answers(row), {"question": question}, group=group)
 
-    def parse(self, text: str) -> str:
-        """The first line that is not blank."""
-        return first_line(text)
+
+def _answers(row: Mapping[str, object]) -> tuple[str, ...]:
+    """The answers in any of their three spellings."""
+    found = require(row, "answers", "a list of texts")
+    if isinstance(found, Mapping) and "text" in found:
+        return text_list(found["text"], "answers.text")
+    if isinstance(found, list | tuple):
+        found = [one["text"] if isinstance(one, Mapping) and "text" in one else one for one in found]
+    return text_list(found, "answers")

@@ -1,11 +1,18 @@
-"""Reading the fields of a row and the templates of a prompt, with errors that say what was found and what is expected."""
+"""Reading the fields of a row, with errors that say what was found and what is expected."""
 
 from __future__ import annotations
 
-import string
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Mapping
 
 from pomona.errors import InputError
+
+_LONGEST_SHOWN = 40
+_LONGEST_NAMES = 120
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_SHOWN
 
 
 class FieldError(ValueError):
@@ -28,9 +35,7 @@ def text_field(row: Mapping[str, object], field: str) -> str:
     Raises:
         FieldError: it is missing, not a string, or blank.
     """
-    if field not in row:
-        raise FieldError(field, f"is missing: a text is expected; the row has {', '.join(map(str, row)) or 'no fields'}")
-    return _text(row[field], field)
+    return text(require(row, field, "a text"), field)
 
 
 def text_list_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
@@ -39,12 +44,19 @@ def text_list_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
     Raises:
         FieldError: it is missing, not a list, empty, or an entry is not a string or is blank.
     """
-    if field not in row:
-        raise FieldError(field, f"is missing: a list of texts is expected; the row has {', '.join(map(str, row)) or 'no fields'}")
-    value = row[field]
-    if not isinstance(value, list | tuple) or not value:
-        raise FieldError(field, f"is {_shown(value)}: a list of one or more texts is expected")
-    return tuple(dict.fromkeys(_text(entry, f"{field}[{index}]") for index, entry in enumerate(value)))
+    return text_list(require(row, field, "a list of texts"), field)
+
+
+def references_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
+    """The right answers of a row: the text in `field`, the list in `references`, or both; the text in `field` is the first.
+
+    Raises:
+        FieldError: neither is there, or what is there cannot be used.
+    """
+    others = text_list_field(row, "references") if row.get("references") is not None else ()
+    if others and row.get(field) is None:
+        return others
+    return tuple(dict.fromkeys((text_field(row, field), *others)))
 
 
 def id_field(row: Mapping[str, object], default: str) -> str:
@@ -55,51 +67,51 @@ def id_field(row: Mapping[str, object], default: str) -> str:
     """
     value = row.get("id", default)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise FieldError("id", f"is {_shown(value)}: a string or a whole number is expected")
+        raise FieldError("id", f"is {shown(value)}: a string or a whole number is expected")
     return str(value)
+
+
+def require(row: Mapping[str, object], field: str, expected: str) -> object:
+    """What stands in `field`.
+
+    Raises:
+        FieldError: the row has no such field; the message names those that it has.
+    """
+    if field not in row:
+        names = ", ".join(map(str, row)) or "no fields"
+        listed = names if len(names) <= _LONGEST_NAMES else f"{names[: _LONGEST_NAMES - 3]}..."
+        raise FieldError(field, f"is missing: {expected} is expected; the row has {listed}")
+    return row[field]
+
+
+def text(value: object, field: str) -> str:
+    """`value` as a text, stripped; `field` names it in the error.
+
+    Raises:
+        FieldError: it is not a string, or it is blank.
+    """
+    if not isinstance(value, str):
+        raise FieldError(field, f"is {shown(value)}: a text is expected")
+    stripped = value.strip()
+    if not stripped:
+        raise FieldError(field, "is blank: a text is expected")
+    return stripped
+
+
+def text_list(value: object, field: str) -> tuple[str, ...]:
+    """`value` as texts, each stripped and repeated ones once; `field` names it in the error.
+
+    Raises:
+        FieldError: it is not a list, is empty, or an entry is not a string or is blank.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise FieldError(field, f"is {shown(value)}: a list of one or more texts is expected")
+    return tuple(dict.fromkeys(text(entry, f"{field}[{index}]") for index, entry in enumerate(value)))
 
 
 def one_line(text: str) -> str:
     """`text` with every run of whitespace made one space: an answer is one line, which is what a task's `parse` can return."""
     return " ".join(text.split())
-
-
-def check_template(template: str, names: Sequence[str]) -> None:
-    """Refuse a prompt template that could not be filled, or whose border with the completion would not be a token border.
-
-    Args:
-        template: text with one placeholder or more for each name, in the syntax of `str.format` (`{document}`; a literal brace
-            is doubled).
-        names: the placeholders that the task fills.
-
-    Raises:
-        InputError: braces that do not match, a placeholder that is missing or not known, or whitespace at the end.
-    """
-    wanted = " and ".join(f"{{{name}}}" for name in names)
-    try:
-        parts = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise InputError(
-            f"a template with braces that do not match: {error}",
-            field="template",
-            value=template,
-            mend=f"Write {wanted}; double any other brace",
-        ) from error
-    found = {name for name, _, _ in parts if name is not None}
-    if found != set(names) or any(spec or conversion for _, spec, conversion in parts):
-        raise InputError(
-            f"a template needs the placeholder{'s' if len(names) > 1 else ''} {wanted} and no other",
-            field="template",
-            value=template,
-            mend="Double any other brace",
-        )
-    if template != template.rstrip():
-        raise InputError(
-            "a template must not end in whitespace: the completion begins with the space",
-            field="template",
-            value=template,
-            mend="Remove it",
-        )
 
 
 def check_at_least(field: str, value: int, minimum: int) -> None:
@@ -112,18 +124,12 @@ def check_at_least(field: str, value: int, minimum: int) -> None:
         raise InputError(f"a whole number of at least {minimum} is expected", field=field, value=value)
 
 
-def _text(value: object, field: str) -> str:
-    if not isinstance(value, str):
-        raise FieldError(field, f"is {_shown(value)}: a text is expected")
-    if not value.strip():
-        raise FieldError(field, "is blank: a text is expected")
-    return value.strip()
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A bad value, short enough for a message."""
     if value is None:
         return "null"
     if isinstance(value, list | tuple | dict) and not value:
         return "empty"
-    shown = repr(value)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+    # Shortened before it is written out: a value may have megabytes, and lists as deep as the reader of JSON allows.
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

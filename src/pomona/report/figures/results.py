@@ -65,7 +65,7 @@ def differences(record: RunRecord) -> Figure | None:
         figure,
         key="differences",
         title=f"{system_label(record, POMONA)} minus each baseline",
-        caption=f"Paired over the test examples. {side.capitalize()} of 0 is better; grey where the 95% interval includes 0.",
+        caption=f"Paired over the test examples. {side.capitalize()} of 0 is better; grey where they are not told apart.",
         x=f"difference in {metric_label(metric)}, {unit(metric)}",
         y="",
         height=_height(len(found)),

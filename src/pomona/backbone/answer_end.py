@@ -1,0 +1,72 @@
+"""When an answer has ended: at one of the model's end tokens, at a line end, or at a text that the task names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pomona.backbone.prompts import end_of_turn
+from pomona.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pomona.backbone.load import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerEnd:
+    """Looks at the tokens of an answer so far.
+
+    Args:
+        tokenizer: of the model.
+        tokens: ids that end any answer.
+        line: end at the first line end after the white space that an answer may begin with.
+        stop: texts that end an answer, after the white space that it may begin with.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens: frozenset[int]
+    line: bool
+    stop: tuple[str, ...]
+    _texts: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backbone: Backbone, *, line: bool, stop: tuple[str, ...]) -> AnswerEnd:
+        """With the end tokens of the tokenizer, of the model's own generation config, and of its chat template."""
+        published = backbone.model.generation_config.eos_token_id if backbone.model.generation_config else None
+        several = published if isinstance(published, list) else [published]
+        try:
+            turn = end_of_turn(backbone.tokenizer)
+        except InputError:  # a template that cannot render two turns ends no answer here
+            turn = None
+        found = (backbone.tokenizer.eos_token_id, turn, *several)
+        return cls(backbone.tokenizer, frozenset(int(token) for token in found if token is not None), line, stop)  # pyright: ignore[reportArgumentType]
+
+    def __call__(self, answer: Sequence[int]) -> bool:
+        """Whether its last token ended it."""
+        if answer[-1] in self.tokens:
+            return True
+        if self.line and "\n" in self._text(answer[-1]) and "\n" in "".join(map(self._text, answer)).lstrip():
+            return True
+        if self.stop:
+            text = str(self.tokenizer.decode(list(answer))).lstrip()
+            return any(stop in text for stop in self.stop)
+        return False
+
+    def trimmed(self, answer: Sequence[int]) -> list[int]:
+        """The answer up to the token that ended it: what a batch goes on to write after it is cut off."""
+        length = next((place for place in range(1, len(answer) + 1) if self(answer[:place])), len(answer))
+        return list(answer[:length])
+
+    def text(self, answer: Sequence[int]) -> str:
+        """The answer's text without special tokens, cut at the first text that ends an answer."""
+        text = str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
+        begins = len(text) - len(text.lstrip())
+        return text[: min((place for stop in self.stop if (place := text.find(stop, begins)) >= 0), default=len(text))]
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = str(self.tokenizer.decode([token]))
+        return self._texts[token]

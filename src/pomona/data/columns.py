@@ -1,0 +1,69 @@
+"""Columns of any name given to a task's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from pomona.data.formats.rows import Row, place
+from pomona.errors import InputError, suggest
+
+_KEYS = ("id", "group")
+_MOST_NAMES = 30
+_LONGEST_NAME = 40
+
+
+def mapped(rows: Iterable[Row], columns: Mapping[str, str], source: Path | str) -> list[Row]:
+    """The rows with each field of `columns` read from the column that it names.
+
+    A column moves: its old name is gone, so a task does not read it twice. Columns that are not named stay as they are, and so do
+    those that only `id` and `group` name. A path with dots goes into objects (`translation.en`) and into each object of a list
+    (`answers.text` is the list of the answers' texts); a column whose own name holds the dots comes first.
+
+    The field `group` is for every task: examples of one value come from one document, so they stay in one split, and intervals
+    are clustered by it. Where it is null, the task's own group stays.
+
+    Args:
+        rows: from a reader.
+        columns: task field -> column.
+        source: where the rows come from, for errors.
+
+    Raises:
+        InputError: a row without the column, or a group that is neither a string nor a whole number.
+    """
+    return [_mapped(row, columns, place(source, row.line)) for row in rows]
+
+
+def _mapped(row: Row, columns: Mapping[str, str], where: str) -> Row:
+    found = {field: _value(row.fields, column, field, where) for field, column in columns.items()}
+    moved = {column for field, column in columns.items() if field not in _KEYS}
+    fields = {name: value for name, value in row.fields.items() if name not in moved}
+    group = found.pop("group", None)
+    return replace(row, fields=fields | found, group=None if group is None else _group(group, where))
+
+
+def _value(holder: object, path: str, field: str, where: str) -> object:
+    """What `path` leads to; None where an object on the way is null."""
+    if holder is None:
+        return None
+    if isinstance(holder, list):
+        return [_value(one, path, field, where) for one in holder]
+    if not isinstance(holder, Mapping):
+        raise InputError(
+            f"there is no {path!r} in a {type(holder).__name__}", file=where, field=field, mend="Name the whole column"
+        )
+    if path in holder:
+        return holder[path]
+    head, dot, rest = path.partition(".")
+    if not dot or head not in holder:
+        known = [str(name)[:_LONGEST_NAME] for name in islice(holder, _MOST_NAMES)]
+        raise InputError("there is no such column", file=where, field=field, value=path, mend=suggest(head, known))
+    return _value(holder[head], rest, field, where)
+
+
+def _group(value: object, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise InputError("a string or a whole number is expected", file=where, field="group", value=value)
+    return str(value)

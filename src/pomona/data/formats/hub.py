@@ -1,0 +1,74 @@
+"""Data sets of the Hugging Face hub, read through `datasets`."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pomona.data.formats.arrow import INSTALL_DATA, table_rows
+from pomona.data.formats.rows import HUB, Row
+from pomona.errors import InputError, MissingPackageError
+
+_NAME = re.compile(rf"{HUB}(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[^@]+))?(?:@(?P<split>.+))?")
+_LONGEST_REASON = 300
+
+
+def parse_hub(source: str) -> list[Row]:
+    """The rows of a data set on the hub, numbered from 1; see `table_rows`.
+
+    Nothing that the data set's author wrote is run, and a local folder of the same name is not looked at. Without a network, or
+    with HF_HUB_OFFLINE=1, a data set that was read before comes from the cache of `datasets`.
+
+    Args:
+        source: `hub:owner/name`, with `:config` where the data set has several, and with `@split` for another split than train;
+            `datasets` reads slices, too: `hub:owner/name:config@train[:1000]`.
+
+    Raises:
+        InputError: not such a name; no such data set, configuration or split; no network; or what `table_rows` refuses.
+        MissingPackageError: `datasets` is not installed.
+    """
+    match = _NAME.fullmatch(source)
+    if match is None:
+        raise InputError("not a data set of the hub", value=source, mend="Write hub:owner/name, hub:owner/name:config@split")
+    if importlib.util.find_spec("datasets") is None:
+        raise MissingPackageError("data sets of the hub need datasets, which is not installed", file=source, mend=INSTALL_DATA)
+    import datasets
+
+    with _quiet():
+        try:
+            # The address keeps a local folder of that name out. Arrow keeps images and sounds from being decoded.
+            found = datasets.load_dataset(f"hf://datasets/{match['name']}", match["config"], split=match["split"] or "train")
+            table = found.with_format("arrow")[:]
+        except Exception as error:  # what can go wrong on the way has no common class
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise InputError(
+                f"cannot be read from the hub: {reason[:_LONGEST_REASON]}",
+                file=source,
+                mend="Check the name, the configuration (:config) and the split (@split), and whether the hub can be reached "
+                "(HF_HUB_OFFLINE, HF_TOKEN)",
+            ) from error
+    return table_rows(table, source)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no lines about attempts; as before afterwards."""
+    import datasets
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    logger = logging.getLogger("huggingface_hub")
+    level, shown, bars = logger.level, not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
+    logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if shown:
+            datasets.enable_progress_bars()
+        if bars:
+            enable_progress_bars()

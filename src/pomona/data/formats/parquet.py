@@ -1,0 +1,30 @@
+"""Parquet files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from pomona.data.formats.arrow import INSTALL_DATA, table_rows
+from pomona.data.formats.rows import Row, read_bytes
+from pomona.errors import InputError, MissingPackageError
+
+
+def parse_parquet(path: Path) -> list[Row]:
+    """The rows of a Parquet file, numbered from 1; see `table_rows`.
+
+    Raises:
+        InputError: the file cannot be read, is no Parquet file or not a whole one, or holds what `table_rows` refuses.
+        MissingPackageError: pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingPackageError("Parquet files need pyarrow, which is not installed", file=path, mend=INSTALL_DATA)
+    import pyarrow
+    import pyarrow.parquet
+
+    content = read_bytes(path)
+    try:
+        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"not a whole Parquet file: {str(error).rstrip('. ')}", file=path, mend="Write it again") from error
+    return table_rows(table, path)

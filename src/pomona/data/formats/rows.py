@@ -1,0 +1,104 @@
+"""What a reader gives, whatever it reads, and what all readers refuse in the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pomona.errors import InputError
+
+HUB = "hub:"
+_WITHOUT_LINES = (".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parsed object of a data file.
+
+    Args:
+        line: its line in the file, from 1; its number among the rows, from 1, where the source has no lines (see `place`).
+        fields: field name -> value.
+        group: what the user names as the document that it comes from, if anything.
+    """
+
+    line: int
+    fields: Mapping[str, object]
+    group: str | None = None
+
+
+def number_rows(rows: Iterable[Mapping[str, object]]) -> list[Row]:
+    """Rows that come from no file (a corpus), numbered from 1."""
+    return [Row(number, fields) for number, fields in enumerate(rows, start=1)]
+
+
+def place(source: Path | str, line: int) -> str:
+    """Where a row stands, for errors: `file:line`, or `file, row n` for JSON arrays, Parquet and the hub."""
+    return f"{source}:{line}" if _has_lines(source) else f"{source}, row {line}"
+
+
+def _has_lines(source: Path | str) -> bool:
+    return not str(source).startswith(HUB) and Path(source).suffix.lower() not in _WITHOUT_LINES
+
+
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """The file's content, or its first `count` bytes.
+
+    Raises:
+        InputError: it is missing, a folder, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except FileNotFoundError as error:
+        raise InputError("no such file", file=path, mend="Check the path") from error
+    except IsADirectoryError as error:
+        raise InputError("is a folder; a file is expected", file=path, mend="Name the file in it") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=path) from error
+
+
+def read_text(path: Path) -> str:
+    """The file's content as text: UTF-8, without the byte order mark that may stand at its start.
+
+    Raises:
+        InputError: it cannot be read or is not UTF-8; the line and the byte in it are named.
+    """
+    content = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = error.start - content.rfind(b"\n", 0, error.start)
+        raise InputError(
+            f"not UTF-8: byte {content[error.start]:#04x} at {byte}", file=f"{path}:{line}", mend="Save the file as UTF-8"
+        ) from error
+
+
+def refuse_half_pairs(fields: Mapping[str, object], where: str) -> None:
+    """Refuse half of a surrogate pair in any text of a row: an escape can spell one, and no tokenizer and no file can take it."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "holds half of a surrogate pair (\\ud800 to \\udfff)", file=where, mend="Write the whole character"
+        ) from error
+
+
+def refuse_repeated_ids(rows: Iterable[Row], source: Path | str) -> None:
+    """Refuse two rows with one `id`; rows without one are left alone."""
+    line_of_id: dict[str, int] = {}
+    for row in rows:
+        if row.fields.get("id") is None:
+            continue
+        id = str(row.fields["id"])
+        first = line_of_id.setdefault(id, row.line)
+        if first != row.line:
+            raise InputError(
+                f"this id is already {'on line' if _has_lines(source) else 'in row'} {first}",
+                file=place(source, row.line),
+                field="id",
+                value=id,
+                mend="Give each row its own id",
+            )

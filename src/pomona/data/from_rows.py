@@ -1,0 +1,42 @@
+"""Examples from rows: what a task refuses is said with the row's place and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pomona.data.example import Example
+from pomona.data.formats.rows import Row, place
+from pomona.data.tasks.base import Task
+from pomona.data.tasks.fields import FieldError
+from pomona.errors import InputError
+
+
+def examples(rows: Iterable[Row], task: Task, source: Path | str) -> tuple[Example, ...]:
+    """Each row as the task's example.
+
+    A row's own group (the field `group` of `mapped`) takes the place of the task's. A task groups by the document, and splits
+    keep equal documents together whatever their groups, so both hold: neither a group nor a document crosses splits, and
+    intervals are clustered by the given group.
+
+    Args:
+        rows: from `read_rows` or `number_rows`.
+        task: says which fields a row needs.
+        source: the file or corpus, for errors (`source:line`) and for the ids of rows that have none (`name:line`).
+
+    Raises:
+        InputError: a row that the task refuses, with its place and field.
+    """
+    name = Path(source).name
+    made: list[Example] = []
+    for row in rows:
+        where = place(source, row.line)
+        try:
+            example = task.example(row.fields, f"{name}:{row.line}")
+        except FieldError as error:
+            raise InputError(error.problem, file=where, field=error.field, mend="Mend the row or remove it") from error
+        except ValueError as error:
+            raise InputError(str(error), file=where, mend="Mend the row or remove it") from error
+        made.append(example if row.group is None else replace(example, group=f"group:{row.group}"))
+    return tuple(made)
