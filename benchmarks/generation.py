@@ -32,10 +32,9 @@ from pomona.tuning.progress import Silent
 from pomona.tuning.settings import Tuning
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-PROMPTS = 100
-PUBLISHED = 5
+PROMPTS, TIMED, PUBLISHED = 100, 64, 4
 PAIRS = 3
-BATCH, PEER_BATCH = 16, 8
+BATCH, PEER_BATCH = 32, 8
 AGAINST_PEFT, AGAINST_PUBLISHED = 1.5, 6.0
 IDENTICAL, NEAR = 0.99, 1e-3
 
@@ -85,24 +84,24 @@ def _measure(setting: Setting) -> bool:
     prompts = [list(prompt_tokens(backbone.tokenizer, example, 480).tokens) for example in test[:PROMPTS]]
     print(f"{setting.label}: {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens", flush=True)
 
-    def ours() -> list[tuple[int, ...]]:
+    def ours(some: Sequence[list[int]] = prompts[:TIMED]) -> list[tuple[int, ...]]:
         with attached(backbone, [read_adapter(adapter)]) as attachment, attachment.folded():
-            found = generate(backbone, prompts, max_new_tokens=setting.task.max_new_tokens, batch_size=BATCH)
+            found = generate(backbone, some, max_new_tokens=setting.task.max_new_tokens, batch_size=BATCH)
         assert all(one is not None for one in found)
         return [one.tokens for one in found if one is not None]
 
     def theirs() -> list[list[int]]:
-        return _transformers(peer, backbone, prompts, setting.task, PEER_BATCH, cached=True)
+        return _transformers(peer, backbone, prompts[:TIMED], setting.task, PEER_BATCH, cached=True)
 
-    mine = ours()
+    mine = ours(prompts)
     ratios, rates = [], []
     for pair in range(PAIRS):
         order = (theirs, ours) if pair % 2 else (ours, theirs)
         seconds = {one: _seconds(one) for one in order}
         ratios.append(seconds[theirs] / seconds[ours])
-        rates.append((len(prompts) / seconds[ours], len(prompts) / seconds[theirs]))
+        rates.append((TIMED / seconds[ours], TIMED / seconds[theirs]))
         print(f"  {rates[-1][0]:.2f} examples a second, PEFT unmerged {rates[-1][1]:.2f}: {ratios[-1]:.2f} times", flush=True)
-    few = [prompts[place] for place in range(0, len(prompts), len(prompts) // PUBLISHED)][:PUBLISHED]
+    few = prompts[: TIMED : TIMED // PUBLISHED]
     published = len(few) / _seconds(lambda: _transformers(peer, backbone, few, setting.task, 1, cached=False))
     against_peft = statistics.median(ratios)
     against_published = statistics.median(rate for rate, _ in rates) / published

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import tiny_chat_tokenizer, tiny_tokenizer
 
-from pomona.backbone.batches import POOL_BATCHES, Encoded, collate, encode, evaluation_order, training_order
+from pomona.backbone.batches import POOL_BATCHES, Encoded, collate, encode, evaluation_order, similar_order, training_order
 from pomona.data import Example, Turn
 from pomona.errors import InputError
 
@@ -137,3 +137,25 @@ def test_training_order_differs_by_generator_and_groups_similar_lengths() -> Non
 def test_evaluation_order_is_longest_first_and_stable() -> None:
     assert evaluation_order([3, 9, 3, 5, 9], 2) == [[1, 4], [3, 0], [2]]
     assert evaluation_order([], 2) == []
+
+
+def test_answering_batches_end_before_a_much_shorter_prompt() -> None:
+    lengths = [30, 100, 95, 79, 81, 78, 20, 80]
+    # 100 alone is less than a quarter of 8 rows; 79 is under 0.8 of 100; 30 and 20 are under 0.8 of 79, once two rows are there.
+    assert similar_order(lengths, 8) == [[1, 2, 4, 7], [3, 5], [0, 6]]
+    assert similar_order(lengths, 2) == [[1, 2], [4, 7], [3, 5], [0], [6]]
+    assert similar_order(lengths, 1) == [[1], [2], [4], [7], [3], [5], [0], [6]]
+    assert similar_order([], 4) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, 500), max_size=60), batch_size=st.integers(1, 20))
+def test_answering_batches_hold_every_prompt_once_longest_first(lengths: list[int], batch_size: int) -> None:
+    batches = similar_order(lengths, batch_size)
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        kept = batch[-(-batch_size // 4) :]
+        assert all(10 * lengths[index] >= 8 * lengths[batch[0]] for index in kept)

@@ -12,6 +12,7 @@ import torch
 from tests.tiny import TARGETS, scripted_backbone, texts_of, tiny_adapter, tiny_backbone, tiny_chat_tokenizer, token_of
 from tokenizers import processors
 
+import pomona.backbone.generate as generation
 from pomona.backbone.attach import attached
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.generate import Generated, generate
@@ -260,17 +261,20 @@ FULL = {
 
 
 def holding(backbone: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int, longest: int = 10_000, error: Any = None) -> list[int]:
-    """Let the model hold that many rows, of that many tokens; returns the rows of each prompt that it was given, as they come."""
-    forward, given = backbone.model.forward, []
+    """Let the model hold that many rows, of that many tokens; returns the rows of each batch that is begun, as they come."""
+    forward, batch, given = backbone.model.forward, generation._batch, []
+
+    def begun(backbone: Backbone, prompts: Any, *rest: Any) -> Any:
+        given.append(len(prompts))
+        return batch(backbone, prompts, *rest)
 
     def limited(input_ids: torch.Tensor, **state: Any) -> Any:
-        if input_ids.shape[1] > 1:
-            given.append(len(input_ids))
         if len(input_ids) > rows or input_ids.shape[1] > longest:
             raise error or FULL["an accelerator"]
         return forward(input_ids=input_ids, **state)
 
     monkeypatch.setattr(backbone.model, "forward", functools.wraps(forward)(limited))
+    monkeypatch.setattr(generation, "_batch", begun)
     return given
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -85,3 +87,27 @@ def test_example_losses_keep_no_graph(llama: Backbone) -> None:
         losses = example_losses(llama, tiny_examples(2), 2)
         assert all(isinstance(loss, float) for loss in losses)
         assert all(parameter.grad is None for parameter in attachment.parameters().values())
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_loss(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [*tiny_examples(5, seed=1, completion=2), *tiny_examples(1, seed=2, shortest=20, longest=20)]
+    expected = example_losses(llama, examples, 6)
+    longest = max(map(len, examples))
+    forward, given = llama.model.forward, []
+
+    def limited(input_ids: torch.Tensor, **state: object) -> object:
+        given.append(tuple(input_ids.shape))
+        if len(input_ids) > 2 or input_ids.shape[1] == longest:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(input_ids=input_ids, **state)
+
+    monkeypatch.setattr(llama.model, "forward", limited)
+    found = example_losses(llama, examples, 6)
+    lost = [place for place, example in enumerate(examples) if len(example) == longest]
+    assert [place for place, loss in enumerate(found) if math.isnan(loss)] == lost != []
+    assert [loss for loss in found if not math.isnan(loss)] == pytest.approx(
+        [loss for place, loss in enumerate(expected) if place not in lost], abs=1e-5
+    )
+    assert given[0][0] == 6

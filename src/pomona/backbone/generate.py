@@ -1,4 +1,4 @@
-"""Answers, in batches of similar length, with the key-value cache; a row leaves its batch as soon as its answer has ended."""
+"""Answers in batches, with the key-value cache; a row leaves its batch as soon as its answer has ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pomona.backbone.answer_end import AnswerEnd
 from pomona.backbone.batches import evaluation_order
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
+from pomona.backbone.memory import each_batch
+from pomona.backbone.prefill import positions, prefill
 from pomona.errors import InputError
 from pomona.seeding import stream
 
@@ -76,30 +78,14 @@ def generate(
     answers: list[Generated | None] = [None] * len(encoded)
     # transformers' beam search takes padding for something that was said.
     alone = decoding.num_beams > 1 and decoding.looks_back
-    pending = evaluation_order([len(tokens) for tokens in encoded], 1 if alone else batch_size)
-    while pending:
-        indices = pending.pop(0)
-        try:
-            rows = _batch(
-                backbone,
-                [encoded[index] for index in indices],
-                end,
-                decoding,
-                max_new_tokens,
-                None if draws_PT is None else draws_PT[indices],
-            )
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(indices) > 1:
-                half = len(indices) // 2
-                left = [index for batch in (indices, *pending) for index in batch]
-                pending = [left[first : first + half] for first in range(0, len(left), half)]
-                continue
-            rows = [None]
-        for index, tokens in zip(indices, rows, strict=True):
-            if tokens is not None:
-                answers[index] = Generated(end.text(tokens), tuple(tokens), end(tokens))
+
+    def batch(indices: Sequence[int]) -> Sequence[list[int]]:
+        draws_BT = None if draws_PT is None else draws_PT[list(indices)]
+        return _batch(backbone, [encoded[index] for index in indices], end, decoding, max_new_tokens, draws_BT)
+
+    for indices, rows in each_batch(evaluation_order([len(tokens) for tokens in encoded], 1 if alone else batch_size), batch):
+        for index, tokens in zip(indices, rows or (), strict=rows is not None):
+            answers[index] = Generated(end.text(tokens), tuple(tokens), end(tokens))
         on_batch(len(indices))
     return answers
 
@@ -110,12 +96,6 @@ def _tokens(backbone: Backbone, prompt: str | Sequence[int]) -> list[int]:
     return list(prompt)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """An accelerator's error has a class of its own; the CPU's is told by its text, which depends on the system."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "not enough memory" in text
-
-
 def _batch(
     backbone: Backbone,
     prompts: Sequence[list[int]],
@@ -123,7 +103,7 @@ def _batch(
     decoding: Decoding,
     max_new_tokens: int,
     draws_BT: Tensor | None,
-) -> Sequence[list[int] | None]:
+) -> Sequence[list[int]]:
     """The generated tokens of one batch."""
     from transformers import StoppingCriteriaList
 
@@ -169,22 +149,24 @@ class _Loop:
         **state: Any,
     ) -> Tensor:
         """As `custom_generate` is called; the answers are left in `answers`."""
-        cache, mask_BT = state["past_key_values"], state.get("attention_mask")
+        mask_BT = state.get("attention_mask")
         content_BT = torch.ones_like(input_ids) if mask_BT is None else mask_BT  # None: nothing is padding
         self.answers = [[] for _ in input_ids]
         rows = list(range(len(input_ids)))
-        tokens_BT = new_BT = input_ids
-        positions_BT = (content_BT.cumsum(dim=1) - 1).clamp(min=0)
+        tokens_BT = input_ids
+        positions_B1 = positions(content_BT)[:, -1:]
+        logits_BV, cache = prefill(model, input_ids, content_BT, state["past_key_values"])
         for step in range(int(generation_config.max_new_tokens or 0)):
-            logits_B1V = model(
-                input_ids=new_BT,
-                attention_mask=None if mask_BT is None else content_BT,
-                position_ids=positions_BT,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-            scores_BV = logits_B1V[:, -1].float()
+            if step:
+                logits_BV = model(
+                    input_ids=tokens_BT[:, -1:],
+                    attention_mask=None if mask_BT is None else content_BT,
+                    position_ids=positions_B1,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+            scores_BV = logits_BV.float()
             if self._processors:
                 scores_BV = self._processed(tokens_BT, content_BT, scores_BV)
             chosen_B = self._choose(scores_BV, rows, step)
@@ -193,15 +175,14 @@ class _Loop:
             kept = [place for place, row in enumerate(rows) if not self._end(self.answers[row])]
             if not kept:
                 break
-            positions_BT = positions_BT[:, -1:] + 1
+            positions_B1 = positions_B1 + 1
             tokens_BT = torch.cat([tokens_BT, chosen_B[:, None]], dim=1)
             content_BT = torch.cat([content_BT, torch.ones_like(chosen_B)[:, None]], dim=1)
             if len(kept) < len(rows):
                 rows = [rows[place] for place in kept]
                 kept_B = torch.tensor(kept, device=input_ids.device)
                 cache.reorder_cache(kept_B)
-                positions_BT, tokens_BT, content_BT = positions_BT[kept_B], tokens_BT[kept_B], content_BT[kept_B]
-            new_BT = tokens_BT[:, -1:]
+                positions_B1, tokens_BT, content_BT = positions_B1[kept_B], tokens_BT[kept_B], content_BT[kept_B]
         return input_ids
 
     def _processed(self, tokens_BT: Tensor, content_BT: Tensor, scores_BV: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ logits are never used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pomona.backbone.batches import Batch, Encoded, collate, evaluation_order
 from pomona.backbone.load import Backbone
+from pomona.backbone.memory import each_batch
 
 
 def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
@@ -33,12 +35,18 @@ def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
 
 @torch.no_grad()
 def example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:
-    """Mean loss of each example's completion tokens, nats per token, in the order given. No gradient, no dropout."""
+    """Mean loss of each example's completion tokens, nats per token, in the order given. No gradient, no dropout.
+
+    Batches that memory does not hold are halved; the loss of an example that does not fit by itself is NaN.
+    """
     pad = int(backbone.tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
-    losses = [0.0] * len(examples)
-    for indices in evaluation_order([len(example) for example in examples], batch_size):
+    losses = [math.nan] * len(examples)
+
+    def means(indices: Sequence[int]) -> list[float]:
         batch = collate([examples[index] for index in indices], pad, backbone.device)
-        sums = token_losses(backbone, batch).sum(dim=1) / batch.completion.sum(dim=1)
-        for index, loss in zip(indices, sums.tolist(), strict=True):
+        return (token_losses(backbone, batch).sum(dim=1) / batch.completion.sum(dim=1)).tolist()
+
+    for indices, found in each_batch(evaluation_order([len(example) for example in examples], batch_size), means):
+        for index, loss in zip(indices, found or (), strict=found is not None):
             losses[index] = loss
     return losses

@@ -73,7 +73,7 @@ def completion_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> t
     tokens = tokens[len(start) :] if tokens[: len(start)] == start else _ids(tokenizer, written, special=False)
     place = written.find(example.target)
     closing = _ids(tokenizer, written[place + len(example.target) :] if place >= 0 else written, special=False)
-    ends = [place for place, token in enumerate(closing) if token in _special_ids(tokenizer)]
+    ends = [place for place, token in enumerate(closing) if _is_special(tokenizer, token)]
     if not ends:
         return _with_end(tokenizer, tokens)
     return tuple(tokens[: len(tokens) - (len(closing) - 1 - ends[-1])])
@@ -84,7 +84,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if not tokenizer.chat_template:
         return None
     last = completion_tokens(tokenizer, Example("probe", "Hello.", "Hello.", ("Hello.",), "", history=()))[-1:]
-    return last[0] if last and last[0] in _special_ids(tokenizer) else None
+    return last[0] if last and _is_special(tokenizer, last[0]) else None
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
@@ -97,9 +97,9 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> lis
     return tokenizer(text, add_special_tokens=special)["input_ids"]  # pyright: ignore[reportReturnType]
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Also those that a tokenizer only marks as special: it has no name for the end of a turn in Gemma's."""
-    return {*tokenizer.all_special_ids, *(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)}
+def _is_special(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
+    """Also one that the tokenizer marks as special without a name: in Gemma's the end of a turn is one of thousands."""
+    return bool(tokenizer.decode([token])) and not tokenizer.decode([token], skip_special_tokens=True)
 
 
 def _with_end(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[int, ...]:

@@ -145,16 +145,26 @@ def answering_prompts(backbone: Backbone, examples: Sequence[Example], task: Tas
     Raises:
         InputError: there is no room for a prompt, or a prompt cannot be made.
     """
-    check_room(task, max_tokens)
+    check_room(task, max_tokens, backbone)
     return [prompt_tokens(backbone.tokenizer, example, max_tokens - task.max_new_tokens) for example in examples]
 
 
-def check_room(task: Task, max_tokens: int) -> None:
-    """Refuse a limit that leaves no room for a prompt before the longest answer.
+def check_room(task: Task, max_tokens: int, backbone: Backbone | None = None) -> None:
+    """Refuse a limit that leaves no room for a prompt before the longest answer, or that is beyond the model's context.
+
+    Args:
+        task: says how long an answer may get.
+        max_tokens: longest prompt and answer together.
+        backbone: the model, where it is known.
 
     Raises:
-        InputError: there is none.
+        InputError: it does either.
     """
+    context = backbone.context_tokens if backbone else None
+    if context is not None and max_tokens > context:
+        raise InputError(
+            f"the model was made for texts of up to {context} tokens", field="max_tokens", value=max_tokens, mend="Lower max_tokens"
+        )
     if max_tokens <= task.max_new_tokens:
         raise InputError(
             f"an answer of {task.max_new_tokens} tokens leaves no room for a prompt",

@@ -31,7 +31,7 @@ def evaluate(
     task: Task,
     *,
     metrics: Sequence[str | Mapping[str, object]] | None = None,
-    batch_size: int = 20,
+    batch_size: int = 32,
     max_tokens: int | None = None,
     draws: int = 2000,
     seed: int = 0,

@@ -20,6 +20,7 @@ from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
 from pomona.evaluation.baselines import TargetLora, find_baseline
+from pomona.evaluation.evaluate import check_room
 from pomona.merging.weights import module_weights
 from pomona.runs.recipe import Data, Lora, Recipe, Source, WeightField
 from pomona.seeding import stream
@@ -100,8 +101,10 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
 
     Raises:
         InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read or encoded;
-            a LoRA is to be trained on modules that the model does not have; a module that a merge weight's filters leave out.
+            examples longer than the model's context; a LoRA is to be trained on modules that the model does not have; a module
+            that a merge weight's filters leave out.
     """
+    check_room(recipe.task, recipe.tuning.max_tokens, backbone)
     given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
     for adapter in given:
         check_finite(adapter)

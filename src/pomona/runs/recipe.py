@@ -208,7 +208,7 @@ class Evaluation(_Section):
 
     baselines: tuple[str, ...] = ("zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune")
     metrics: tuple[str | dict[str, Any], ...] | None = Field(default=None, min_length=1)
-    batch_size: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     draws: int = Field(default=2000, ge=100)
     decoding: Decoding = Decoding()
 

@@ -1,0 +1,80 @@
+"""Reading the prompts of a batch: in groups of similar length, so that little padding is read, into one cache."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pomona.backbone.batches import similar_order
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ROWS = 8
+"""Prompts a group. Reading is bound by arithmetic, so more rows at once gain nothing; only decoding does."""
+
+
+def positions(content_BT: Tensor) -> Tensor:
+    """Each token's place in its own text, [B, T]; padding on the left has the first's."""
+    return (content_BT.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    """The logits after each prompt, [B, V], and the cache that holds all prompts as if they had been read together.
+
+    Args:
+        model: causal.
+        tokens_BT: prompts, padded on the left.
+        content_BT: 1 where a token is not padding, else 0.
+        cache: an empty one. Caches of other kinds than keys and values that grow are filled in one go.
+    """
+    lengths: list[int] = content_BT.sum(dim=1).tolist()
+    groups = similar_order(lengths, _ROWS) if _can_be_joined(cache) else [list(range(len(lengths)))]
+    logits, parts = [], []
+    for rows in groups:
+        longest = max(lengths[row] for row in rows)
+        content = content_BT[rows, -longest:]
+        part = copy.deepcopy(cache)
+        output = model(
+            input_ids=tokens_BT[rows, -longest:],
+            attention_mask=None if content.all() else content,
+            position_ids=positions(content),
+            past_key_values=part,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits.append(output.logits[:, -1])
+        parts.append(part)
+    joined = _joined(parts)
+    place_of = {row: place for place, row in enumerate(row for rows in groups for row in rows)}
+    order = torch.tensor([place_of[row] for row in range(len(lengths))], device=tokens_BT.device)
+    if len(parts) > 1:
+        joined.reorder_cache(order)
+    return torch.cat(logits)[order], joined
+
+
+def _can_be_joined(cache: Any) -> bool:
+    """Whether all that it keeps of a text are its tokens' keys and values, the last at the end."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and bool(cache.layers) and all(type(layer) in kinds for layer in cache.layers)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """One cache of all rows. What a shorter group lacks at the beginning is zeros, which the mask hides."""
+    first = parts[0]
+    if len(parts) > 1:
+        for layers in zip(*(part.layers for part in parts), strict=True):
+            length = max(layer.keys.shape[-2] for layer in layers)
+            for kind in ("keys", "values"):
+                held = [getattr(layer, kind) for layer in layers]
+                setattr(layers[0], kind, torch.cat([F.pad(one, (0, 0, length - one.shape[-2], 0)) for one in held]))
+            if layers[0].is_sliding:  # counts what has left the window, too
+                layers[0].cumulative_length = max(layer.cumulative_length for layer in layers)
+    return first
