@@ -41,7 +41,7 @@ SMOLLM2 = ("SmolLM2-135M-Instruct", embedded_model)
 GEMMA = ("Gemma 3 270M", gemma_folder)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """A data set, its task, and the model that it is tried with."""
 

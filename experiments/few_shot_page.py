@@ -29,8 +29,8 @@ def page(found: Records, tuning: Tuning, sizes: SplitSizes, lora: tuple[int, flo
         "# Fifty examples, no sources",
         "",
         "Zero shot against a LoRA that is trained on fifty examples of the target: what a merge has to beat. Made by"
-        f" `make experiments` at commit {str(made['git_commit'])[:12]}, with torch {packages['torch']} and transformers"
-        f" {packages['transformers']}.",
+        f" `make experiments`, which keeps the scores of each data set; this page was written at commit"
+        f" {str(made['git_commit'])[:12]}, with torch {packages['torch']} and transformers {packages['transformers']}.",
         "",
         f"LoRA of rank {rank}, alpha {alpha:g}, on {' and '.join(targets)}; {sizes.train} training examples, {tuning.epochs} epochs"
         f" in batches of {tuning.batch_size}, learning rate {tuning.learning_rate:g}, the epoch with the lowest loss on"

@@ -39,7 +39,7 @@ def test_groups_give_what_one_by_one_gives_and_go_on_alike(architecture: str, mo
         logits, cache = prefill(model, tokens, content, DynamicCache(config=model.config))
         assert len(read) > 2
         assert sum(rows * length for rows, length in read) < 1.25 * sum(LENGTHS)
-        new = torch.full((len(LENGTHS), 1), 7)
+        new, after = torch.full((len(LENGTHS), 1), 7), logits
         for _ in range(3):  # goes on past the prompts, so that a window moves
             content = torch.cat([content, torch.ones_like(new)], dim=1)
             after = model(
