@@ -67,7 +67,10 @@ def _can_be_joined(cache: Any) -> bool:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """One cache of all rows. What a shorter group lacks at the beginning is zeros, which the mask hides."""
+    """One cache of all rows, from the caches of groups with the longest first, whose counts hold for all.
+
+    What a shorter group lacks at the beginning is zeros, which the mask hides.
+    """
     first = parts[0]
     if len(parts) > 1:
         for layers in zip(*(part.layers for part in parts), strict=True):
@@ -75,6 +78,4 @@ def _joined(parts: Sequence[Any]) -> Any:
             for kind in ("keys", "values"):
                 held = [getattr(layer, kind) for layer in layers]
                 setattr(layers[0], kind, torch.cat([F.pad(one, (0, 0, length - one.shape[-2], 0)) for one in held]))
-            if layers[0].is_sliding:  # counts what has left the window, too
-                layers[0].cumulative_length = max(layer.cumulative_length for layer in layers)
     return first
