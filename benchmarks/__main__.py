@@ -5,7 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("step_overhead", "merge_exact", "merge_speed", "merge_io", "demo_merges", "leaks", "scoring", "coverage", "generation")
+NAMES = (
+    "step_overhead",
+    "merge_exact",
+    "merge_speed",
+    "merge_io",
+    "demo_merges",
+    "leaks",
+    "scoring",
+    "coverage",
+    "generation",
+    "train_speed",
+    "published_step",
+    "train_memory",
+)
 
 
 def main(chosen: list[str]) -> int:

@@ -27,3 +27,7 @@ def gemma_folder() -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             convert_gguf(assemble(Path(scratch) / "gemma-3-270m.gguf"), folder)
     return folder
+
+
+if __name__ == "__main__":
+    print(gemma_folder())

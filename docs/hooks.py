@@ -93,6 +93,7 @@ def registries_page() -> str:
 
 def recipe_page() -> str:
     """Every key of a recipe, section by section, with type, bounds, default and meaning."""
+    from pomona.runs.experiment_recipe import Experiment
     from pomona.runs.recipe import PruningSettings, Recipe, TrainRecipe
     from pomona.tuning.settings import Pruning
 
@@ -100,20 +101,24 @@ def recipe_page() -> str:
         "# Recipe keys",
         "A recipe is a YAML file. An unknown key is an error that names the nearest known one. "
         "`--set key=value` overrides a value: `--set tuning.epochs=2`, `--set sources.0.weight=0.5`.",
-        "`pomona adapt` reads a `Recipe`, `pomona train-adapter` a `TrainRecipe`. The other headings are sections of these.",
+        "`pomona adapt` reads a `Recipe`, `pomona train-adapter` a `TrainRecipe`, `pomona experiment` an `Experiment`. "
+        "The other headings are sections of these.",
     ]
-    return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe], {TrainRecipe: Recipe, PruningSettings: Pruning})]) + "\n"
+    told_elsewhere = {TrainRecipe: Recipe, PruningSettings: Pruning}
+    return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe], told_elsewhere), *_sections([Experiment], {})]) + "\n"
 
 
 def record_page() -> str:
-    """Every key of `record.json`, section by section."""
+    """Every key of `record.json` and of `experiment.json`, section by section."""
+    from pomona.runs.experiment_record import ExperimentRecord
     from pomona.runs.record import RunRecord
 
     parts = [
         "# The record",
-        "What `record.json` in a run folder holds. A key without a value yet, or whose value could not be had, keeps its default.",
+        "What `record.json` in a run folder holds, and `experiment.json` in an experiment's. "
+        "A key without a value yet, or whose value could not be had, keeps its default.",
     ]
-    return "\n\n".join([*parts, *_sections([RunRecord], {})]) + "\n"
+    return "\n\n".join([*parts, *_sections([RunRecord], {}), *_sections([ExperimentRecord], {})]) + "\n"
 
 
 def _sections(waiting: list[Any], told_elsewhere: Mapping[Any, Any]) -> Iterator[str]:
@@ -210,18 +215,19 @@ def _type(annotation: Any) -> str:
     if origin is dict:
         return f"{_type(get_args(annotation)[0])} → {_type(get_args(annotation)[1])}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_type, get_args(annotation)))
+        return " or ".join(dict.fromkeys(map(_type, get_args(annotation))))
     if annotation in _WORDS:
         return _WORDS[annotation]
     if _is_section(annotation):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    from pomona.control import Controller
+    from pomona.control import Controller, Search
     from pomona.data.tasks import Task
     from pomona.importance import ImportanceMetric
 
     words = {
         Task: ("task", "tasks"),
         Controller: ("controller", "controllers"),
+        Search: ("controller", "controllers"),
         ImportanceMetric: ("importance metric", "importance-metrics"),
     }
     word, anchor = words[annotation]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import peft
 import pytest
@@ -14,12 +15,14 @@ from tests.tiny import TARGETS, texts_of, tiny_adapter, tiny_backbone, tiny_exam
 from torch import Tensor, nn
 
 from pomona.adapters import Adapter, Factors, write_adapter
-from pomona.backbone.attach import AdaptedLinear, attached, new_adapter
+from pomona.backbone.adapted import AdaptedModule
+from pomona.backbone.attach import Attachment, TrainableMerge, attached, new_adapter
 from pomona.backbone.batches import Batch, collate
 from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
 from pomona.errors import InputError
+from pomona.merging import merge
 
 # peft 0.21 still asks transformers 5.23 for a name that it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -171,7 +174,7 @@ def test_dropout_works_while_training_only_and_on_the_adapters_only(llama: Backb
         attachment.train(True)
         torch.manual_seed(0)
         assert not torch.allclose(logits(llama.model, batch), still, atol=1e-3)
-        assert not any(module.training for module in llama.model.modules() if not isinstance(module, AdaptedLinear))
+        assert not any(module.training for module in llama.model.modules() if not isinstance(module, AdaptedModule))
         attachment.train(False)
         assert torch.equal(logits(llama.model, batch), still)
     with attached(llama, [untrained], dropout=0.5) as attachment:
@@ -276,23 +279,24 @@ def test_the_given_adapters_are_not_changed_by_training(llama: Backbone) -> None
     assert [adapter.fingerprint() for adapter in adapters] == before
 
 
-def test_the_observer_sees_undropped_inputs_and_scaled_hidden_values_in_training_only(llama: Backbone) -> None:
+def test_the_observer_sees_every_pass_until_it_is_taken_away(llama: Backbone) -> None:
+    """Undropped inputs and scaled hidden values, in the order of the modules, whether or not the model trains."""
     batch = batch_of(llama)
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observer(module: str, inputs: Tensor, hidden: Tensor) -> None:
         seen[module] = (inputs.detach().clone(), hidden.detach().clone())
 
-    with attached(llama, two_adapters(llama)) as attachment:
+    with attached(llama, two_adapters(llama), weights=[0.5, -2.0]) as attachment:
         attachment.observe(observer)
-        logits(llama.model, batch)
-        assert seen == {}
-        attachment.train(True)
-        logits(llama.model, batch)
-        assert list(seen) == list(attachment.layers)
-        for path, layer in attachment.layers.items():
-            inputs, hidden = seen[path]
-            torch.testing.assert_close(hidden, (inputs @ layer.A.detach().T) * layer.scale_R, atol=1e-6, rtol=1e-5)
+        for mode in (False, True):
+            seen.clear()
+            attachment.train(mode)
+            logits(llama.model, batch)
+            assert list(seen) == list(attachment.layers)
+            for path, layer in attachment.layers.items():
+                inputs, hidden = seen[path]
+                torch.testing.assert_close(hidden, inputs @ layer.effective().A.T, atol=1e-6, rtol=1e-5)
         seen.clear()
         attachment.observe(None)
         logits(llama.model, batch)
@@ -318,7 +322,7 @@ def test_an_unknown_module_is_an_input_error_that_leaves_the_model_alone(llama: 
     adapter = Adapter({"model.layers.0.self_attn.q_prj": Factors(torch.ones(2, 32), torch.ones(32, 2))})
     with pytest.raises(InputError, match=r"q_prj: the model has no such linear module.*q_proj"), attached(llama, [adapter]):
         pass
-    assert not any(isinstance(module, AdaptedLinear) for module in llama.model.modules())
+    assert not any(isinstance(module, AdaptedModule) for module in llama.model.modules())
 
 
 def test_a_misfitting_adapter_is_an_input_error(llama: Backbone) -> None:
@@ -357,3 +361,259 @@ def test_new_adapter_draws_a_as_kaiming_and_leaves_b_zero(llama: Backbone) -> No
 def test_new_adapter_names_the_nearest_module(llama: Backbone) -> None:
     with pytest.raises(InputError, match=r"target_modules: .*\(got 'qproj'\)\. Did you mean 'q_proj'\?"):
         new_adapter(llama, ["qproj"], 2, 2.0, torch.Generator())
+
+
+WEIGHTS = (1.2, -0.6, 0.8)
+MERGES = [
+    TrainableMerge("concat", frozen=frozenset({0})),
+    TrainableMerge("concat", train_weights=True),
+    TrainableMerge("sum"),
+    TrainableMerge("sum", scaling=False),
+    TrainableMerge("sum", frozen=frozenset({0})),
+    TrainableMerge("sum", scaling=False, train_weights=True, frozen=frozenset({2})),
+]
+
+
+def three_adapters(backbone: Backbone) -> list[Adapter]:
+    """Different ranks, scalings and modules: the second lacks the last module, the third has the first kind of module alone."""
+    return [
+        *two_adapters(backbone),
+        tiny_adapter(backbone, seed=4, rank=4, scaling=0.5, targets=TARGETS[architecture(backbone)][:1]),
+    ]
+
+
+class Plain(nn.Module):
+    """A frozen module with a merge of plain float64 tensors, one adapter after the other."""
+
+    def __init__(self, base: nn.Module, pairs: dict[int, Factors], how: TrainableMerge) -> None:
+        super().__init__()
+        self.base, self.how = base, how
+        self.leaves = {
+            place: (pair.A.double().requires_grad_(), pair.B.double().requires_grad_(), leaf(WEIGHTS[place]))
+            for place, pair in pairs.items()
+        }
+        self.scalings = {place: pair.scaling if how.scaling else 1.0 for place, pair in pairs.items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.how.combine == "concat":
+            for place, (A, B, w) in self.leaves.items():
+                y = y + w * self.scalings[place] * ((x @ A.T) @ B.T)
+            return y
+        rank = max(len(A) for A, _, _ in self.leaves.values())
+        A_sum, B_sum = torch.zeros(()), torch.zeros(())
+        for place, (A, B, w) in self.leaves.items():
+            share = w * self.scalings[place]
+            A_sum = A_sum + share.sign() * share.abs().sqrt() * F.pad(A, (0, 0, 0, rank - len(A)))
+            B_sum = B_sum + share.abs().sqrt() * F.pad(B, (0, rank - len(A)))
+        return y + (x @ A_sum.T) @ B_sum.T
+
+
+def leaf(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+
+def in_plain_tensors(backbone: Backbone, adapters: Sequence[Adapter], how: TrainableMerge) -> tuple[nn.Module, dict[str, Plain]]:
+    model = tiny_model(architecture(backbone)).double()
+    plain = {}
+    for path in adapters[0].modules:
+        pairs = {place: adapter[path] for place, adapter in enumerate(adapters) if path in adapter}
+        plain[path] = Plain(model.get_submodule(path), pairs, how)
+        model.set_submodule(path, plain[path])
+    return model, plain
+
+
+@pytest.mark.parametrize("how", MERGES, ids=str)
+def test_loss_and_gradients_of_each_adapter_are_those_of_plain_tensors(backbone: Backbone, how: TrainableMerge) -> None:
+    adapters, batch = three_adapters(backbone), batch_of(backbone)
+    reference, plain = in_plain_tensors(backbone, adapters, how)
+    expected = mean_loss(reference, batch)
+    expected.backward()
+    with attached(backbone, adapters, weights=WEIGHTS, how=how) as attachment:
+        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        loss.backward()
+        torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=0)
+        checked = 0
+        for path, layer in attachment.layers.items():
+            row = 0
+            trained = [place for place in plain[path].leaves if place not in how.frozen]
+            assert layer.A.grad is not None
+            assert layer.B.grad is not None
+            for order, place in enumerate(trained):
+                A, B, w = plain[path].leaves[place]
+                assert A.grad is not None
+                assert B.grad is not None
+                assert w.grad is not None
+                if how.combine == "concat":
+                    grad_A, grad_B = layer.A.grad[row : row + len(A)], layer.B.grad[:, row : row + len(A)]
+                else:
+                    grad_A, grad_B = layer.A.grad[order, : len(A)], layer.B.grad[order, :, : len(A)]
+                    assert not layer.A.grad[order, len(A) :].any()
+                    assert not layer.B.grad[order, :, len(A) :].any()
+                assert A.grad.abs().max() > 1e-3
+                torch.testing.assert_close(grad_A.double(), A.grad, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(grad_B.double(), B.grad, atol=1e-5, rtol=1e-4)
+                if how.train_weights:
+                    assert layer.weights is not None
+                    assert layer.weights.grad is not None
+                    root = 1.0 if how.combine == "concat" else 2 * math.copysign(abs(WEIGHTS[place]) ** 0.5, WEIGHTS[place])
+                    torch.testing.assert_close(layer.weights.grad[order].double(), w.grad * root, atol=1e-5, rtol=1e-4)
+                row += len(A)
+                checked += 1
+        assert checked == sum(len(adapter) for place, adapter in enumerate(adapters) if place not in how.frozen)
+
+
+@pytest.mark.parametrize("how", MERGES, ids=str)
+def test_every_merge_means_the_same_folded_exported_and_to_peft(backbone: Backbone, how: TrainableMerge, tmp_path: Path) -> None:
+    batch = batch_of(backbone)
+    with attached(backbone, three_adapters(backbone), weights=WEIGHTS, how=how) as attachment:
+        stir(backbone, attachment, batch)
+        unfolded = logits(backbone.model, batch)
+        with attachment.folded():
+            folded = logits(backbone.model, batch)
+        assert torch.equal(logits(backbone.model, batch), unfolded)
+        exported = attachment.export()
+    torch.testing.assert_close(folded, unfolded, atol=2e-5, rtol=0)
+    assert exported.modules == three_adapters(backbone)[0].modules
+    write_adapter(exported, tmp_path / "adapter")
+    alone = peft.PeftModel.from_pretrained(tiny_model(architecture(backbone)), tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(alone, batch), unfolded, atol=2e-5, rtol=0)
+    assert (logits(backbone.model, batch) - unfolded).abs().max() > 0.1
+
+
+def stir(backbone: Backbone, attachment: Attachment, batch: Batch) -> None:
+    """Two optimizer steps on all that is trained."""
+    parameters = [*attachment.parameters().values(), *attachment.weight_parameters().values()]
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        token_losses(backbone, batch).mean().backward()
+        optimizer.step()
+    assert all(bool((now - then).abs().max() > 0.005) for now, then in zip(parameters, before, strict=True))
+
+
+def test_a_sum_starts_as_the_static_merge_linear(backbone: Backbone) -> None:
+    targets = TARGETS[architecture(backbone)]
+    adapters = [
+        tiny_adapter(backbone, seed=seed, rank=3, scaling=scaling, targets=targets) for seed, scaling in ((1, 0.7), (2, 1.3))
+    ]
+    static = merge(adapters, "linear", weights=[0.5, -2.0])
+    with attached(backbone, adapters, weights=[0.5, -2.0], how=TrainableMerge("sum")) as attachment:
+        exported = attachment.export()
+    for path in static:
+        torch.testing.assert_close(exported.delta(path), static.delta(path), atol=1e-6, rtol=0)
+        assert exported.delta(path).abs().max() > 0.05
+
+
+def test_without_scaling_a_sum_is_what_the_published_code_trains(llama: Backbone) -> None:
+    """delta = (sum_k B_k) (sum_k A_k)."""
+    adapters = [tiny_adapter(llama, seed=seed, scaling=scaling) for seed, scaling in ((1, 0.7), (2, 1.3))]
+    with attached(llama, adapters, how=TrainableMerge("sum", scaling=False)) as attachment:
+        exported = attachment.export()
+    for path in exported:
+        expected = (adapters[0][path].B + adapters[1][path].B) @ (adapters[0][path].A + adapters[1][path].A)
+        torch.testing.assert_close(exported.delta(path), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("combine", ["concat", "sum"])
+def test_frozen_adapters_are_no_parameters_and_never_change(llama: Backbone, combine: Literal["concat", "sum"]) -> None:
+    """The second adapter has q_proj alone; with it trained and the first frozen, v_proj and down_proj are frozen whole."""
+    batch = batch_of(llama)
+    adapters = [
+        tiny_adapter(llama, seed=1, targets=TARGETS["llama"]),
+        tiny_adapter(llama, seed=2, rank=2, targets=["self_attn.q_proj"]),
+    ]
+    with attached(llama, adapters[:1]) as attachment:
+        expected = logits(llama.model, batch)
+    seen: set[str] = set()
+    with attached(llama, adapters, how=TrainableMerge(combine, frozen=frozenset({0}))) as attachment:
+        queries = [path for path in adapters[0] if path.endswith("q_proj")]
+        assert list(attachment.layers) == queries
+        assert list(attachment.modules) == list(adapters[0])
+        assert list(attachment.parameters()) == [f"{path}.{side}" for path in queries for side in ("A", "B")]
+        trainable = [parameter for parameter in llama.model.parameters() if parameter.requires_grad]
+        assert {id(one) for one in trainable} == {id(one) for one in attachment.parameters().values()}
+        attachment.observe(lambda module, inputs, hidden: seen.add(module))
+        stir(llama, attachment, batch)
+        assert seen == set(queries)
+        with torch.no_grad():
+            for parameter in trainable:
+                parameter.zero_()
+        torch.testing.assert_close(logits(llama.model, batch), expected, atol=1e-5, rtol=0)
+        exported = attachment.export()
+    for path in adapters[0]:
+        torch.testing.assert_close(exported.delta(path), adapters[0].delta(path), atol=1e-6, rtol=0)
+
+
+def test_trained_weights_are_parameters_apart_and_recorded_by_adapter(llama: Backbone) -> None:
+    adapters = three_adapters(llama)
+    only, last = next(path for path in adapters[0] if path not in adapters[2]), adapters[0].modules[-1]
+    how = TrainableMerge(train_weights=True, frozen=frozenset({0}))
+    with attached(llama, adapters, weights=WEIGHTS, how=TrainableMerge()) as attachment:
+        assert attachment.weight_parameters() == {}
+        assert attachment.merge_weights()[only] == [1.2, -0.6, 0.0]
+        assert attachment.merge_weights()[last] == [1.2, 0.0, 0.0]
+    with attached(llama, adapters, weights=WEIGHTS, how=how) as attachment:
+        weights = attachment.weight_parameters()
+        assert list(weights) == [f"{path}.weights" for path in adapters[0] if path != last]
+        assert not any(name.endswith("weights") for name in attachment.parameters())
+        before = attachment.export()
+        with torch.no_grad():
+            for weight in weights.values():
+                weight.mul_(2.0)
+        assert attachment.merge_weights()[only] == pytest.approx([1.2, -1.2, 0.0])
+        assert attachment.merge_weights()[last] == [1.2, 0.0, 0.0]
+        added = attachment.export().delta(only) - before.delta(only)
+        torch.testing.assert_close(added, -0.6 * adapters[1].delta(only), atol=1e-6, rtol=0)
+
+
+def test_a_weight_of_zero_takes_no_part(llama: Backbone) -> None:
+    """Where no adapter is left, the module is as it was."""
+    adapters = two_adapters(llama)
+    lower = {"filter": "layers.0", "value": 0.0}
+    modules = dict(llama.model.named_modules())
+    for combine in ("concat", "sum"):
+        with attached(llama, adapters, [[lower, {"value": 1.0}], 0.0], how=TrainableMerge(combine)) as attachment:
+            assert list(attachment.modules) == [path for path in adapters[0] if ".layers.1." in path]
+            assert all(llama.model.get_submodule(path) is modules[path] for path in adapters[0] if ".layers.0." in path)
+            for path, layer in attachment.layers.items():
+                assert layer.effective().rank == adapters[0][path].rank
+                torch.testing.assert_close(layer.export().delta(), adapters[0].delta(path), atol=1e-6, rtol=0)
+
+
+def test_a_merge_with_nothing_in_it_or_nothing_to_train_is_refused(llama: Backbone) -> None:
+    adapters = two_adapters(llama)
+
+    def enter(weights: list[float], frozen: set[int]) -> None:
+        with attached(llama, adapters, weights, how=TrainableMerge(frozen=frozenset(frozen))):
+            pass
+
+    with pytest.raises(InputError, match=r"weights: no adapter takes part .*\[0\.0, 0\.0\]"):
+        enter([0.0, 0.0], set())
+    with pytest.raises(InputError, match=r"frozen: there is nothing left to train \(got \[0, 1\]\)"):
+        enter([1.0, 1.0], {0, 1})
+    with pytest.raises(InputError, match="nothing left to train"):
+        enter([1.0, 0.0], {0})
+    with pytest.raises(ValueError, match=r"frozen \[2\]: there are 2 adapters"):
+        enter([1.0, 1.0], {2})
+    assert not any(isinstance(module, AdaptedModule) for module in llama.model.modules())
+
+
+def test_a_merge_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"combine: no such trainable merge \(got 'summ'\)\. Did you mean 'sum'\?"):
+        TrainableMerge("summ")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="scaling: only sum can leave the scaling out"):
+        TrainableMerge(scaling=False)
+
+
+@pytest.mark.parametrize("combine", ["concat", "sum"])
+def test_an_update_of_zero_leaves_the_model_bit_for_bit(backbone: Backbone, combine: Literal["concat", "sum"]) -> None:
+    batch = batch_of(backbone)
+    plain = logits(backbone.model, batch)
+    adapters = [
+        Adapter({path: Factors(one[path].A, torch.zeros_like(one[path].B), one[path].scaling) for path in one})
+        for one in three_adapters(backbone)
+    ]
+    with attached(backbone, adapters, how=TrainableMerge(combine, frozen=frozenset({1}))):
+        assert torch.equal(logits(backbone.model, batch), plain)

@@ -95,7 +95,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_
     examples = [*tiny_examples(5, seed=1, completion=2), *tiny_examples(1, seed=2, shortest=20, longest=20)]
     expected = example_losses(llama, examples, 6)
     longest = max(map(len, examples))
-    forward, given = llama.model.forward, []
+    monkeypatch.setitem(vars(llama), "packs", False)
+    forward, given = llama.model.base_model.forward, []
 
     def limited(input_ids: torch.Tensor, **state: object) -> object:
         given.append(tuple(input_ids.shape))
@@ -103,7 +104,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_
             raise torch.OutOfMemoryError("out of memory")
         return forward(input_ids=input_ids, **state)
 
-    monkeypatch.setattr(llama.model, "forward", limited)
+    monkeypatch.setattr(llama.model.base_model, "forward", limited)
     found = example_losses(llama, examples, 6)
     lost = [place for place, example in enumerate(examples) if len(example) == longest]
     assert [place for place, loss in enumerate(found) if math.isnan(loss)] == lost != []

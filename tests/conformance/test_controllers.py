@@ -1,22 +1,33 @@
-"""Every registered controller, driven through the loop that `control/base.py` promises."""
+"""Every registered controller and search, driven through the loops that `control/base.py` and `control/search.py` promise."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from pomona.control import Controller, ControllerState, controllers, state_from_dict, state_to_dict
+from pomona.control import Controller, ControllerState, Search, Trial, controllers, state_from_dict, state_to_dict
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
 PARAMETERS: dict[str, dict[str, object]] = {"fixed": {"prune_ratio": 0.3}, "grasp": {"interval_steps": 2}}
 TOTAL_STEPS = 20
+MOST_RUNS = 100
 
 
-@pytest.fixture(params=list(controllers))
+@pytest.fixture(params=[name for name in controllers if issubclass(controllers[name], Controller)])
 def controller(request: pytest.FixtureRequest) -> Controller:
-    return controllers.create(request.param, PARAMETERS.get(request.param))
+    made = controllers.create(request.param, PARAMETERS.get(request.param))
+    assert isinstance(made, Controller)
+    return made
+
+
+@pytest.fixture(params=[name for name in controllers if issubclass(controllers[name], Search)])
+def search(request: pytest.FixtureRequest) -> Search:
+    made = controllers.create(request.param, PARAMETERS.get(request.param))
+    assert isinstance(made, Search)
+    return made
 
 
 def _losses(seed: int, step: int, prune_ratio: float) -> list[float]:
@@ -95,3 +106,57 @@ def test_warnings_are_sentences(controller: Controller) -> None:
     state = _drive(controller)
     commits = sum(one.mask_prune_ratio is not None for one in state.rounds)
     assert all(warning.endswith(".") for warning in controller.diagnose(state, [0.05] * commits))
+
+
+def _trial(seed: int, prune_ratio: float) -> Trial:
+    return Trial(prune_ratio, tuple(-loss for loss in _losses(seed, 0, prune_ratio)))
+
+
+def _run(search: Search, seed: int = 0, trials: Sequence[Trial] = ()) -> list[Trial]:
+    trials = list(trials)
+    while (prune_ratio := search.next(trials, seed)) is not None:
+        assert 0 <= prune_ratio <= 1
+        trials.append(_trial(seed, prune_ratio))
+        assert len(trials) <= MOST_RUNS
+    return trials
+
+
+def test_everything_registered_is_one_of_the_two() -> None:
+    for name in controllers:
+        assert issubclass(controllers[name], Controller) != issubclass(controllers[name], Search)
+
+
+def test_a_search_ends_and_a_resumed_one_is_the_same(search: Search) -> None:
+    trials = _run(search)
+    assert len(trials) >= 2
+    assert search.next(trials, 0) is None
+    for finished in range(len(trials)):
+        assert _run(search, trials=trials[:finished]) == trials
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_answers_with_its_best_trial(search: Search, seed: int) -> None:
+    trials = _run(search, seed)
+    answer = search.choose(trials, seed)
+    assert answer == search.choose(trials, seed)
+    means = [np.mean(trial.scores) for trial in trials]
+    assert answer.prune_ratio == trials[int(np.argmax(means))].prune_ratio
+    assert 0 <= answer.low <= answer.prune_ratio <= answer.high <= 1
+    for prune_ratio, gain, low, high in answer.curve:
+        assert 0 <= prune_ratio <= 1
+        assert low <= gain <= high
+
+
+def test_a_search_of_equal_trials_answers_with_the_first_and_says_that_it_is_flat(search: Search) -> None:
+    trials = [Trial(trial.prune_ratio, (-2.0, -1.5, -3.25, -0.1, -0.2, -0.3, -0.4)) for trial in _run(search)]
+    answer = search.choose(trials, 0)
+    assert answer.prune_ratio == trials[0].prune_ratio
+    assert answer.flat
+
+
+def test_a_search_refuses_what_it_cannot_compare(search: Search) -> None:
+    trials = _run(search)
+    with pytest.raises(ValueError, match=r"equally many scores, got \[\]"):
+        search.choose([], 0)
+    with pytest.raises(ValueError, match=r"equally many scores, got \[8, 1\]"):
+        search.choose([trials[0], Trial(trials[1].prune_ratio, (0.0,))], 0)

@@ -21,6 +21,8 @@ from pomona.adapters import Adapter, Factors
 from pomona.cli.main import app
 from pomona.control import controllers
 from pomona.merging import merge, merge_methods
+from pomona.runs.experiment_recipe import Experiment
+from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord
@@ -171,6 +173,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
         "PruningSettings",
         "Evaluation",
         "Decoding",
+        "Experiment",
     }
     assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == sections
     for key in Recipe.model_fields:
@@ -179,10 +182,15 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
     assert "| `sources` | list of [Source](#source), at least one | required |" in page
     assert "| `test` | whole number or null | `100` | a number >= 1, or null for all of the test pool. |" in page
     assert "| `learning_rate` | number | `0.0002` | of the first epoch, > 0. |" in page
+    assert "| `controller` | [controller](registries.md#controllers) | `grasp` |" in page
+    of_experiment = page[page.index("## Experiment\n") :]
+    assert [key for key in Experiment.model_fields if f"| `{key}` |" not in of_experiment] == []
 
 
 def test_the_reference_has_every_key_of_a_record(hooks: ModuleType) -> None:
     page = hooks.record_page()
     assert [key for key in RunRecord.model_fields if f"| `{key}` |" not in page] == []
     assert "| `metrics` | text → text → [Estimate](#estimate) | `{}` |" in page
+    of_experiment = page[page.index("## ExperimentRecord\n") :]
+    assert [key for key in ExperimentRecord.model_fields if f"| `{key}` |" not in of_experiment] == []
     assert set(re.findall(r"\(#(\w+)\)", page)) <= {name.lower() for name in re.findall(r"^## (\w+)$", page, re.MULTILINE)}

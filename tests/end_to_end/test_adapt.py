@@ -37,8 +37,10 @@ from pomona.data import Example
 from pomona.pruning import pruned_count
 from pomona.runs.inputs import read_splits
 from pomona.runs.read_recipe import read_recipe
-from pomona.runs.recipe import Recipe
+from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord
+from pomona.runs.train_adapter import train_adapter
+from pomona.seeding import derive_seed
 
 BASELINES = ["zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune", "lorahub"]
 SYSTEMS = [*BASELINES, "pomona"]
@@ -274,7 +276,7 @@ def test_another_seed_is_another_run(folder: Path, run: Path, record: RunRecord)
 
 def test_resume_of_a_done_run_returns_at_once(folder: Path, run: Path, record: RunRecord) -> None:
     before = {name: (run / name).read_bytes() for name in ("record.json", "history.jsonl", "predictions.jsonl")}
-    with mock.patch("pomona.runs.adapt.load_backbone", side_effect=AssertionError("the model was loaded")):
+    with mock.patch("pomona.runs.shared.load_backbone", side_effect=AssertionError("the model was loaded")):
         done = call(folder, "adapt", "run.yaml", "--output", "first", "--resume", "--json")
     assert done.code == 0, done.err
     assert RunRecord.model_validate_json(done.out) == record
@@ -329,7 +331,7 @@ def test_a_baseline_that_cannot_merge_the_sources_is_left_out_with_the_reason(fo
 
 
 def test_sources_are_trained_once_and_kept(folder: Path, trained: Outcome) -> None:
-    """A source given as data is the adapter that `train-adapter` makes of the same data, and the second run finds it."""
+    """A source given as data is what `train-adapter` makes of it with the source's own stream, and the second run finds it."""
     tuning = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
     sources = [{"name": "gamma", "data": {"train": "source.jsonl"}, "tuning": tuning}]
     write_recipe(folder / "trains.yaml", recipe(sources=sources, task="summarization"))
@@ -339,7 +341,9 @@ def test_sources_are_trained_once_and_kept(folder: Path, trained: Outcome) -> No
         first = pomona.adapt(read, "trains-1")
         with mock.patch("pomona.runs.inputs.train_plain", side_effect=AssertionError("trained again")):
             second = pomona.adapt(read, "trains-2")
+        own_stream = f"seed={derive_seed(0, 'source', 'gamma')}"
+        alone = train_adapter(read_recipe("source.yaml", TrainRecipe, [own_stream]), "alone")
     assert first.sources == second.sources
     assert first.sources[0].origin == "trained on 12 examples: source.jsonl"
-    assert first.sources[0].fingerprint == read_adapter(folder / "adapters" / "gamma").fingerprint()
+    assert first.sources[0].fingerprint == alone.fingerprint()
     shutil.rmtree(folder / "trains-2")

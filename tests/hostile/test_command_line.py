@@ -204,11 +204,11 @@ def test_refused_in_one_line_before_anything_is_done(name: str, folder: Path) ->
 
 
 def test_sources_that_the_chosen_method_cannot_merge_are_found_before_training(folder: Path) -> None:
-    """`linear` needs one rank. The sources fit the model, so the run has begun when that is found, but nothing is trained."""
+    """Factor by factor, ranks must be equal. The sources fit the model, so the run has begun by then, but nothing is trained."""
     changed_alpha(higher_rank)(folder)
     with mock.patch("pomona.tuning.fit._Loop.run", side_effect=AssertionError("trained")):
-        outcome = call(folder, *ADAPT, "--set", "merge.method=linear")
-    assert_refused(outcome, ("linear adds factors of one rank only",))
+        outcome = call(folder, *ADAPT, "--set", "merge={method: ties, parameters: {'on': factors}}")
+    assert_refused(outcome, ("on=factors merges factors of one rank only",))
     assert json.loads((folder / "run" / "record.json").read_text())["status"] == "failed"
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,20 +20,38 @@ def _bool(*values: bool) -> Tensor:
     return torch.tensor(values)
 
 
+class Held(NamedTuple):
+    """Weights with a mask in force, their stash, another mask, and what pruned entries are reset to."""
+
+    W: Tensor
+    mask: Tensor
+    stash: Tensor
+    other: Tensor
+    reset: Tensor | None
+
+
 @st.composite
-def held(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights with a mask in force, their stash, and another mask."""
-    n = draw(st.integers(1, 20))
-    values = torch.tensor(draw(st.lists(ENTRY, min_size=n, max_size=n)))
-    mask = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    other = torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    none = torch.zeros(n, dtype=torch.bool)
-    W, stash, _, _ = commit(values, none, torch.zeros(n), mask)
-    return W, mask, stash, other
+def held(draw: st.DrawFn) -> Held:
+    """Flat weights, or a stack of several under one mask."""
+    n = draw(st.integers(1, 12))
+    shape = draw(st.sampled_from([(n,), (1, n), (3, n)]))
+
+    def entries() -> Tensor:
+        size = math.prod(shape)
+        return torch.tensor(draw(st.lists(ENTRY, min_size=size, max_size=size))).reshape(shape)
+
+    mask, other = (torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n))) for _ in range(2))
+    reset = entries() if draw(st.booleans()) else None
+    W, stash, _, _ = commit(entries(), torch.zeros(n, dtype=torch.bool), torch.zeros(shape), mask, reset)
+    return Held(W, mask, stash, other, reset)
 
 
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.view(torch.int32)
+
+
+def _bits_of(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.bool else _bits(tensor)
 
 
 def test_commit_by_hand() -> None:
@@ -47,6 +68,19 @@ def test_commit_by_hand() -> None:
     assert trial_values(W, mask, stash, new_mask).tolist() == after.W.tolist()
 
 
+def test_reset_to_given_values_by_hand() -> None:
+    start = torch.tensor([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]])
+    W = torch.tensor([[1.0, 8.0, 3.0], [-1.0, 5.0, -3.0]])
+    mask, stash = _bool(F, T, F), torch.tensor([[0.0, 2.0, 0.0], [0.0, -2.0, 0.0]])
+    after = commit(W, mask, stash, _bool(T, F, F), start)
+    assert after.W.tolist() == [[9.0, 2.0, 3.0], [6.0, -2.0, -3.0]]
+    assert after.stash.tolist() == [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
+    assert after.newly_pruned.tolist() == [T, F, F]
+    assert after.revived.tolist() == [F, T, F]
+    assert trial_values(W, mask, stash, _bool(T, F, F), start).tolist() == after.W.tolist()
+    assert restored(W, mask, stash).tolist() == [[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]
+
+
 def test_a_pruned_weight_that_an_optimizer_moved_does_not_leak() -> None:
     W, mask, stash = torch.tensor([1.0, 9.0]), _bool(F, T), torch.tensor([0.0, 2.0])
     assert restored(W, mask, stash).tolist() == [1.0, 2.0]
@@ -55,10 +89,10 @@ def test_a_pruned_weight_that_an_optimizer_moved_does_not_leak() -> None:
 
 @given(held())
 @settings(deadline=None, max_examples=100)
-def test_commit_there_and_back_restores_everything(case: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    W, mask, stash, other = case
-    there = commit(W, mask, stash, other)
-    back = commit(there.W, other, there.stash, mask)
+def test_commit_there_and_back_restores_everything(case: Held) -> None:
+    W, mask, stash, other, reset = case
+    there = commit(W, mask, stash, other, reset)
+    back = commit(there.W, other, there.stash, mask, reset)
     assert torch.equal(_bits(back.W), _bits(W))
     assert torch.equal(_bits(back.stash), _bits(stash))
     assert torch.equal(back.newly_pruned, there.revived)
@@ -68,18 +102,21 @@ def test_commit_there_and_back_restores_everything(case: tuple[Tensor, Tensor, T
 
 @given(held())
 @settings(deadline=None, max_examples=100)
-def test_trial_is_what_commit_would_give_and_changes_no_input(case: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    copies = [tensor.clone() for tensor in case]
-    W, mask, stash, other = case
-    trial = trial_values(W, mask, stash, other)
-    after = commit(W, mask, stash, other)
-    assert torch.equal(trial, after.W)
-    assert bool((after.W[other] == 0).all())
-    assert bool((after.stash[~other] == 0).all())
+def test_trial_is_what_commit_would_give_and_changes_no_input(case: Held) -> None:
+    given_tensors = [tensor for tensor in case if tensor is not None]
+    copies = [tensor.clone() for tensor in given_tensors]
+    W, mask, stash, other, reset = case
+    trial = trial_values(W, mask, stash, other, reset)
+    after = commit(W, mask, stash, other, reset)
+    assert torch.equal(_bits(trial), _bits(after.W))
+    wanted = torch.zeros_like(W) if reset is None else reset
+    assert torch.equal(_bits(after.W[..., other]), _bits(wanted[..., other]))
+    assert bool((after.stash[..., ~other] == 0).all())
+    assert after.newly_pruned.shape == mask.shape
     trial.fill_(5.0)
     for tensor in after:
         tensor.fill_(1)
-    assert all(torch.equal(tensor, copy) for tensor, copy in zip(case, copies, strict=True))
+    assert all(torch.equal(_bits_of(tensor), _bits_of(copy)) for tensor, copy in zip(given_tensors, copies, strict=True))
 
 
 def test_the_number_of_exact_zeros_is_the_ratio_s_count() -> None:

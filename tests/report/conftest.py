@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
     AnswersRecord,
     CandidateRecord,
@@ -218,18 +221,55 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
     )
 
 
+@functools.cache
+def _grid_recipe() -> str:
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes/adaptive-lora-merge.yaml", Recipe)
+    return json.dumps(recipe.resolved())
+
+
+def make_grid_record(
+    *, granularity: str = "rank", select_by: str = "loss", reset: str = "zero", low: float = 0.2, high: float = 0.5
+) -> RunRecord:
+    """A run whose ratio is the best of eight whole runs, 30 %: no rounds, and a point of the curve for each run."""
+    record = make_record(layers=4)
+    recipe = json.loads(_grid_recipe())
+    recipe["select_by"] = select_by
+    recipe["pruning"] |= {"granularity": granularity, "reset": reset}
+    points = [
+        CurvePoint(prune_ratio=p, reward=-0.4 * (p - 0.3) ** 2, low=-0.7 * (p - 0.3) ** 2, high=-0.1 * (p - 0.3) ** 2)
+        for p in recipe["controller"]["prune_ratios"]
+    ]
+    changes = {
+        "recipe": recipe,
+        "rounds": [],
+        "prune_ratio": 0.3,
+        "sparsity": 0.25,
+        "answer": RatioAnswer(controller="grid", prune_ratio=0.3, low=low, high=high, flat=False, curve=points),
+        "modules": [one.model_copy(update={"sparsity_A": 0.25, "sparsity_B": 0.25}) for one in record.modules],
+        "tokens": {"target_lora": 90_112, "merge_finetune": 90_112, "pomona": 90_112}
+        | {f"pomona_{point.prune_ratio:g}": 90_112 for point in points if point.prune_ratio != 0.3},
+    }
+    return record.model_copy(update=changes)
+
+
 def make_folder(folder: Path, record: RunRecord, *, steps: int = 104, examples: int = 100) -> Path:
     """Write the run folder that belongs to `record`."""
     draw = random.Random(3)
     folder.mkdir(parents=True, exist_ok=True)
     history: list[dict[str, object]] = []
-    for system, floor in (("target_lora", 3.22), ("merge_finetune", 3.02), ("pomona", 3.06)):
+    trained = [("target_lora", 3.22), ("merge_finetune", 3.02), ("pomona", 3.06)]
+    if record.answer is not None and record.answer.controller == "grid":
+        trained = [(f"pomona_{p.prune_ratio:g}", 3.06 - p.reward) for p in record.answer.curve] + trained[:2]
+    judged = record.recipe.get("select_by", "loss") != "loss"
+    for system, floor in trained:
         for step in range(1, steps + 1):
             loss = floor + 0.9 * math.exp(-step / 25) + draw.gauss(0, 0.12)
             history.append({"kind": "step", "system": system, "step": step, "epoch": step // 26, "loss": loss, "prune_ratio": 0.3})
             if step % 26 == 0:
                 dev = floor + 0.25 + 0.3 * math.exp(-step / 30)
-                history.append({"kind": "epoch", "system": system, "step": step, "epoch": step // 26, "dev_loss": dev, "best": dev})
+                scores = {"dev_score": 40 - 5 * dev} if judged else {}
+                line = {"system": system, "step": step, "epoch": step // 26, "dev_loss": dev, "best": step < 100}
+                history.append({"kind": "epoch", **line, **scores})
     history += [{"kind": "round", "system": "pomona", **seen.model_dump()} for seen in record.rounds]
     predictions = [
         {
@@ -238,6 +278,7 @@ def make_folder(folder: Path, record: RunRecord, *, steps: int = 104, examples: 
             "references": ["خطة جديدة لتوسيع الرعاية الصحية في الريف."]
             if index % 3 == 1
             else ["Cut each sample into overlapping windows."],
+            "losses": dict.fromkeys(SYSTEMS, 3.1),
             "predictions": {
                 system: "توسيع مراكز الرعاية الأولية." if index % 3 == 1 else f"Cut the samples into windows ({label})."
                 for system, (label, *_) in SYSTEMS.items()
@@ -266,6 +307,11 @@ def make_older(record: RunRecord) -> RunRecord:
 @pytest.fixture
 def record() -> RunRecord:
     return make_record()
+
+
+@pytest.fixture
+def grid() -> Callable[..., RunRecord]:
+    return make_grid_record
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pomona.report.figures.training import running_mean
 from pomona.report.read import RunFolder, read_run
 from pomona.runs.record import RunRecord
 
-Save = Callable[..., Path]
+Save = Callable[..., Any]
 
 
 def spec_of(run: RunFolder, key: str) -> dict[str, Any]:
@@ -128,3 +128,95 @@ def test_importance_is_logarithmic_and_blank_where_nothing_was_kept(record: RunR
 def test_labels_cannot_carry_markup():
     assert plotly_text("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
     assert plotly_text("merge and fine-tune, unpruned", 12) == "merge and<br>fine-tune,<br>unpruned"
+
+
+def test_whole_runs_have_dots_and_no_fit(grid: Save, save: Save):
+    record: RunRecord = grid()
+    sections = all_figures(read_run(save(record)))
+    assert [figure.key for figure in sections["ratio"]] == ["score-by-ratio"]
+    (figure,) = sections["ratio"]
+    spec: dict[str, Any] = figure.spec
+    dots, best = spec["data"]
+    answer = record.answer
+    assert answer is not None
+    assert dots["x"] == [point.prune_ratio for point in answer.curve]
+    assert dots["y"] == [point.reward for point in answer.curve]
+    lows = [y - below for y, below in zip(dots["y"], dots["error_y"]["arrayminus"], strict=True)]
+    assert lows == pytest.approx([point.low for point in answer.curve])
+    assert [best["x"], best["y"], best["name"]] == [[0.3], [0.0], "the best, 30%"]
+    assert [spec["layout"]["shapes"][0][side] for side in ("x0", "x1")] == [0.2, 0.5]
+    assert spec["layout"]["yaxis"]["title"]["text"] == "difference to the best, nats per token"
+    assert "minus the dev loss" in figure.caption
+    assert "round" not in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "flat", "says"),
+    [
+        (0.3, 0.3, False, "Every ratio but the best is worse beyond the noise"),
+        (0.1, 0.8, True, "The curve is flat: the dev set does not tell these ratios apart."),
+        (0.2, 0.5, False, "The band goes from the lowest to the highest ratio that is not told apart from the best"),
+    ],
+)
+def test_what_the_dev_set_tells_of_whole_runs(grid: Save, low: float, high: float, flat: bool, says: str):
+    record: RunRecord = grid(select_by="rouge_l", low=low, high=high)
+    assert record.answer is not None
+    record = record.model_copy(update={"answer": record.answer.model_copy(update={"flat": flat})})
+    (figure,) = all_figures(RunFolder(Path(), record))["ratio"]
+    assert says in figure.caption
+    assert "ROUGE-L on the dev set" in figure.caption
+    layout: Any = figure.spec["layout"]
+    assert layout["yaxis"]["title"]["text"] == "difference to the best, points of ROUGE-L"
+    bands = [shape for shape in layout["shapes"] if shape["type"] == "rect"]
+    assert len(bands) == (low < high)
+
+
+def test_of_whole_runs_the_best_is_pomona_and_the_rest_one_entry(grid: Save, save: Save):
+    data = spec_of(read_run(save(grid())), "training-loss")["data"]
+    assert [line["name"] for line in data] == ["Pomona at other prune ratios"] * 7 + ["Pomona", "Target LoRA", "Merge + fine-tune"]
+    assert [line.get("showlegend", True) for line in data] == [True] + [False] * 6 + [True] * 3
+    assert [line["hovertemplate"].rpartition("<extra>")[2] for line in data[:3]] == [
+        *("Pomona at 10%</extra>", "Pomona at 20%</extra>", "Pomona at 40%</extra>"),
+    ]
+    assert data[7]["line"]["color"] not in {line["line"]["color"] for line in data[:7]}
+    unfinished = grid().model_copy(update={"status": "running", "answer": None})
+    run = read_run(save(grid()))
+    data = spec_of(RunFolder(run.path, unfinished, run.steps, run.epochs), "training-loss")["data"]
+    assert [line["name"] for line in data].count("Pomona at other prune ratios") == 8
+
+
+def test_the_large_dot_is_the_epoch_that_was_kept(record: RunRecord, save: Save):
+    line = named(spec_of(read_run(save(record)), "dev-loss"), "Pomona")
+    assert line["y"] == sorted(line["y"], reverse=True)  # the last epoch has the lowest loss, the third was kept
+    assert line["marker"]["size"] == [6, 6, 12, 6]
+
+
+def test_a_metric_that_judged_epochs_has_a_figure(grid: Save, save: Save):
+    run = read_run(save(grid(select_by="rouge_l")))
+    assert [figure.key for figure in all_figures(run)["training"]] == ["training-loss", "dev-score", "dev-loss"]
+    score, loss = (named(spec_of(run, key), "Pomona") for key in ("dev-score", "dev-loss"))
+    assert score["y"] == pytest.approx([40 - 5 * one for one in loss["y"]])
+    assert next(figure.title for figure in all_figures(run)["training"][1:]) == "ROUGE-L on the dev set"
+
+
+@pytest.mark.parametrize(
+    ("granularity", "end"),
+    [
+        ("parameter", "each factor of the 8 modules is 25% zeros."),
+        ("rank", "zeros. That is before components that are all zero were left out of the adapter."),
+        ("module", "zeros. That is before modules that are all zero were left out of the adapter."),
+    ],
+)
+def test_zeros_that_the_adapter_leaves_out_are_said(grid: Save, granularity: str, end: str):
+    record: RunRecord = grid(granularity=granularity)
+    assert str(even_sparsity(record)).endswith(end)
+    uneven = record.model_copy(update={"modules": [record.modules[0].model_copy(update={"sparsity_A": 1.0}), *record.modules[1:]]})
+    caption = all_figures(RunFolder(Path(), uneven))["layers"][0].caption
+    assert ("left out of the adapter" in caption) == (granularity != "parameter")
+
+
+def test_entries_that_went_back_to_their_start_have_no_map_of_zeros(grid: Save):
+    record: RunRecord = grid(reset="initial")
+    uneven = record.model_copy(update={"modules": [record.modules[0].model_copy(update={"sparsity_A": 1.0}), *record.modules[1:]]})
+    assert "so they are not zero" in str(even_sparsity(uneven))
+    assert [figure.key for figure in all_figures(RunFolder(Path(), uneven))["layers"]] == ["importance-by-layer"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from pomona.report.input_tables import signatures_table, sources_table, splits_table
+from pomona.report.input_tables import choices_table, signatures_table, sources_table, splits_table, timing_table
 from pomona.runs.record import CutRecord, RunRecord
 
 
@@ -60,3 +62,54 @@ def test_signatures_by_the_metrics_own_names(record: RunRecord, older: RunRecord
     assert [row[0] for row in rows] == ["ROUGE-L", "ROUGE-1", "ROUGE-2", "BLEU", "chrF"]
     assert rows[4][1] == "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.5.1"
     assert signatures_table(older).rows == ()
+
+
+def choices(record: RunRecord) -> list[tuple[str, str]]:
+    return [(row[0].text, row[1].text) for row in choices_table(record).rows]
+
+
+def test_how_it_was_merged_and_pruned(grid: Callable[..., RunRecord]) -> None:
+    assert choices(grid()) == [
+        ("Merged by", "linear, sums of the adapters' own factors"),
+        ("Importance", "wanda"),
+        ("Pruned as a whole", "rank-one components"),
+        ("Prune ratio", "grid, 8 runs at given ratios"),
+        ("Epochs and runs judged by", "dev loss"),
+    ]
+
+
+def test_choices_that_are_other_than_usual(grid: Callable[..., RunRecord]) -> None:
+    record = grid(granularity="parameter", select_by="rouge_l", reset="initial")
+    content = record.model_dump()
+    content["recipe"]["merge"] |= {"target": True, "frozen": ["stdlib"], "weights_learning_rate": 0.01, "paper": True}
+    content["recipe"]["pruning"] |= {"scope": "layer", "activations": "full_pass", "schedule": "cubic"}
+    found = dict(choices(RunRecord.model_validate(content)))
+    assert found == {
+        "Merged by": "linear, sums of the adapters' own factors, with the target LoRA among them, stdlib not trained, "
+        "merge weights trained, scaling left out, as published",
+        "Importance": "wanda",
+        "Pruned as a whole": "single entries",
+        "Compete within": "a layer",
+        "Norms from": "a pass over the training set before each selection",
+        "Pruned entries become": "what they were at the start",
+        "Ratio comes into force": "by a cubic ramp",
+        "Prune ratio": "grid, 8 runs at given ratios",
+        "Epochs and runs judged by": "mean ROUGE-L on the dev set",
+    }
+    content["recipe"]["pruning"]["paper"] = True
+    assert ("Norms from", "one norm a layer, as the published code takes it") in choices(RunRecord.model_validate(content))
+
+
+def test_what_was_not_pruned_has_no_choices_of_pruning(grid: Callable[..., RunRecord]) -> None:
+    content = grid().model_dump()
+    content["answer"] = {"controller": "fixed", "prune_ratio": 0.0, "low": 0.0, "high": 0.0, "flat": False}
+    content["recipe"]["controller"] = {"name": "fixed", "prune_ratio": 0.0}
+    assert [name for name, _ in choices(RunRecord.model_validate(content))] == ["Merged by", "Prune ratio", "Epochs judged by"]
+    assert [name for name, _ in choices(RunRecord.model_validate(content | {"recipe": {}}))] == []
+
+
+def test_tokens_of_the_runs_that_were_not_the_best_stand_together(grid: Callable[..., RunRecord]) -> None:
+    rows = {row[0].text: row[1].text for row in timing_table(grid()).rows}
+    assert rows["Tokens, Pomona"] == rows["Tokens, Target LoRA"] == "90,112"
+    assert rows["Tokens, Pomona at 7 other ratios"] == "630,784"
+    assert sum(name.startswith("Tokens") for name in rows) == 4

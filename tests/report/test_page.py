@@ -342,3 +342,30 @@ def test_a_long_prompt_is_shown_with_what_is_asked_at_its_end(record: RunRecord,
     assert "What bears fruit?" in opening
     assert len(opening) < 400
     assert text.count("Question: What bears fruit?") == 2  # in the opening, and in the whole
+
+
+def test_the_page_of_whole_runs(grid: Callable[..., RunRecord], save: Save):
+    page = page_of(save(grid()))
+    assert "Prune ratio 30% best of 8 tried, 20 to 50%" in page.text
+    assert "Sparsity 25.0% exact zeros, before they were left out" in page.text
+    assert "Fitted to all rounds" not in page.text
+    assert "The rounds in numbers" not in page.text
+    assert ["Pruned as a whole|", "rank-one components|"] in page.table("How")
+    head, *rows = page.table("Module")
+    assert head[-1] == "Importance|"
+    assert len(rows) == 8
+
+
+def test_tiles_of_other_answers(grid: Callable[..., RunRecord], save: Save):
+    assert "Prune ratio 30% best of 8 tried Sparsity" in page_of(save(grid(low=0.3, high=0.3))).text
+    assert "Sparsity 25.0% exact zeros; what was pruned is back at its start" in page_of(save(grid(reset="initial"))).text
+
+
+def test_merge_weights_that_were_trained_have_a_column(record: RunRecord, save: Save):
+    modules = [found.model_copy(update={"merge_weights": [1.0625, -0.25]}) for found in record.modules[:-1]] + record.modules[-1:]
+    page = page_of(save(record.model_copy(update={"modules": modules})))
+    head, *rows = page.table("Module")
+    assert head[-1] == "Merge weights|"
+    assert rows[0][-1] == "1.062, −0.250|"
+    assert rows[-1][-1] == "–|"
+    assert "they stand in the order of the merged adapters" in page.text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
@@ -196,4 +198,61 @@ def test_missing_sources_and_splits(record: RunRecord):
     assert what_was_run(bare) == (
         "Pomona merged no source adapters on HuggingFaceTB/SmolLM2-135M-Instruct for the task summarization, fine-tuned the merge "
         "on an unknown number of training examples, and tested the result on an unknown number of test examples held out from it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "flat", "start"),
+    [
+        (
+            0.2,
+            0.5,
+            False,
+            "Of the 8 prune ratios that were tried, 30% is the best by dev loss (95% interval 20 to 50%); beside the",
+        ),
+        (0.1, 0.8, True, "30% is the best by dev loss (95% interval 10 to 80%), but the curve is flat: the dev set cannot tell"),
+        (0.3, 0.3, False, "30% is the best by dev loss, and every other one is worse beyond the noise of the dev examples; beside"),
+    ],
+)
+def test_the_best_of_whole_runs_is_not_called_learned(
+    grid: Callable[..., RunRecord], low: float, high: float, flat: bool, start: str
+):
+    record = grid(low=low, high=high)
+    assert record.answer is not None
+    text = whether_pruning_helped(record.model_copy(update={"answer": record.answer.model_copy(update={"flat": flat})}))
+    assert start in text
+    assert "learned" not in text
+    assert "given" not in text
+    assert "micro" not in text
+
+
+def test_whole_runs_that_a_metric_judged(grid: Callable[..., RunRecord]):
+    assert "30% is the best by ROUGE-L on the dev set (95%" in whether_pruning_helped(grid(select_by="rouge_l"))
+
+
+@pytest.mark.parametrize(
+    ("granularity", "reset", "end"),
+    [
+        ("parameter", "zero", "take the unpruned merge, unless zeros are wanted for their own sake."),
+        ("rank", "zero", "take the unpruned merge, unless a smaller adapter is wanted for its own sake."),
+        ("module", "zero", "take the unpruned merge, unless a smaller adapter is wanted for its own sake."),
+        ("rank", "initial", "take the unpruned merge."),
+    ],
+)
+def test_what_pruning_is_good_for_besides(grid: Callable[..., RunRecord], granularity: str, reset: str, end: str):
+    assert whether_pruning_helped(grid(granularity=granularity, reset=reset)).endswith(f"includes 0): {end}")
+
+
+def test_a_target_lora_among_the_merged_ones_is_said(record: RunRecord):
+    merged = record.model_copy(update={"recipe": {"merge": {"method": "linear", "target": True}}})
+    assert what_was_run(merged).startswith("Pomona merged 2 adapters (stdlib and torch) and the target LoRA on Hugging")
+
+
+def test_whole_runs_may_find_that_nothing_should_be_pruned(grid: Callable[..., RunRecord]):
+    record = grid()
+    assert record.answer is not None
+    none = record.answer.model_copy(update={"prune_ratio": 0.0, "low": 0.0, "high": 0.3})
+    assert whether_pruning_helped(record.model_copy(update={"answer": none})) == (
+        "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); so nothing is pruned: the "
+        "result is the merge, fine-tuned and unpruned."
     )

@@ -15,9 +15,11 @@ from pomona.report.wording import (
     score,
     signed,
     span,
+    system_label,
+    trial_ratio,
     verdict,
 )
-from pomona.runs.record import Comparison
+from pomona.runs.record import Comparison, RunRecord
 
 
 def compared(low: float, high: float, metric: str = "rouge_l") -> Comparison:
@@ -88,3 +90,17 @@ def test_words():
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert moment("2026-11-21T22:10:04+00:00") == "2026-11-21 22:10"
     assert moment("yesterday") == "yesterday"
+
+
+@pytest.mark.parametrize(
+    ("system", "ratio"),
+    [("pomona_0.3", 0.3), ("pomona_1e-05", 1e-5), ("pomona_0", 0.0), ("pomona", None), ("pomona_search", None), ("lora_0.3", None)],
+)
+def test_a_run_at_one_ratio_of_several(system: str, ratio: float | None):
+    assert trial_ratio(system) == ratio
+
+
+def test_labels_of_systems(record: RunRecord):
+    assert [system_label(record, name) for name in ("pomona", "pomona_0.125", "pomona_search", "of_mine")] == [
+        *("Pomona", "Pomona at 12.5%", "pomona search", "of mine"),
+    ]

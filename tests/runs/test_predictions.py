@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from pomona.data import Example
 from pomona.errors import InputError
-from pomona.runs.predictions import check_output, read_predictions, write_predictions
+from pomona.runs.predictions import check_output, prediction_line, read_predictions, write_predictions
 
 EXAMPLES = [Example(id, "p", " t", ("t", "u"), f"document {id}") for id in ("a", "b", "7")]
 
@@ -70,6 +72,22 @@ def test_what_was_written_reads_as_it_was(tmp_path: Path) -> None:
         "predictions": {"zero_shot": "x", "runs/pomona": "日本語 سلام \U0001f98a"},
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_line_has_the_losses_that_are_known_and_the_group() -> None:
+    line = prediction_line(EXAMPLES[0], {"one": "x", "two": None}, {"one": 1.25, "two": math.nan})
+    assert json.loads(json.dumps(line, allow_nan=False)) == {
+        "id": "a", "document": "document a", "prompt": "p", "references": ["t", "u"],
+        "predictions": {"one": "x", "two": None}, "losses": {"one": 1.25, "two": None},
+    }  # fmt: skip
+    grouped = dataclasses.replace(EXAMPLES[0], group="article")
+    assert prediction_line(grouped, {"one": "x"})["group"] == "article"
+    assert "losses" not in prediction_line(grouped, {"one": "x"})
+
+
+def test_a_line_with_losses_reads_as_answers(tmp_path: Path) -> None:
+    row = prediction_line(EXAMPLES[1], {"one": "x"}, {"one": 0.5})
+    assert read_predictions(written(tmp_path / "run.jsonl", row), EXAMPLES) == {"one": [None, "x", None]}
 
 
 ONE = {"id": "a", "prediction": "x"}

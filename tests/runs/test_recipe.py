@@ -12,14 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pomona.backbone.decoding import Decoding
-from pomona.control import Fixed, Grasp
+from pomona.control import Fixed, Grasp, Grid
 from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
-from pomona.importance import Magnitude, Wanda
+from pomona.importance import DeltaSensitivity, GradientSmoothed, Wanda
 from pomona.metrics import Bleu, ExactMatch, TokenF1
 from pomona.runs.demo import demo_recipe
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
+from pomona.tuning.settings import Pruning
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST: dict[str, Any] = {"data": {"train": "rows.jsonl"}, "sources": [{"name": "one", "adapter": "adapters/one"}]}
@@ -48,10 +49,21 @@ FULL: dict[str, Any] = {
             "tuning": {"epochs": 2},
         },
     ],
-    "merge": {"method": "svd", "rank": 6},
+    "merge": {"method": "svd", "rank": 6, "target": True},
     "lora": {"rank": 2, "alpha": 1.5, "target_modules": ["k_proj"]},
     "tuning": {"learning_rate": 3e-4, "gradient_clip": None, "patience_epochs": 2},
-    "pruning": {"metric": "magnitude", "interval_steps": 2, "forgetting": 0.5},
+    "pruning": {
+        "metric": {"name": "gradient_smoothed", "beta_mean": 0.5},
+        "interval_steps": 2,
+        "activations": "full_pass",
+        "forgetting": 0.5,
+        "granularity": "rank",
+        "scope": "layer",
+        "reset": "initial",
+        "schedule": "cubic",
+        "ramp_fraction": 0.25,
+    },
+    "select_by": "exact_match",
     "controller": {"name": "fixed", "prune_ratio": 0.3},
     "evaluation": {
         "baselines": ["svd"],
@@ -89,7 +101,17 @@ def test_components_are_decoded() -> None:
     recipe = parse_recipe(copy.deepcopy(FULL), Recipe)
     assert recipe.task == ExtractiveQA(language="de", max_new_tokens=9, stop=("Question:", "\n\n"))
     assert recipe.controller == Fixed(0.3)
-    assert recipe.pruning.metric == Magnitude()
+    assert recipe.pruning.settings() == Pruning(
+        metric=GradientSmoothed(beta_mean=0.5),
+        interval_steps=2,
+        activations="full_pass",
+        forgetting=0.5,
+        granularity="rank",
+        scope="layer",
+        reset="initial",
+        schedule="cubic",
+        ramp_fraction=0.25,
+    )
     assert recipe.sources[1].task == Summarization(form="chat", system="Be brief.", template="{document}")
     assert recipe.sources[1].tuning.epochs == 2
     assert recipe.sources[1].tuning.learning_rate == 2e-4
@@ -166,6 +188,36 @@ def test_importing_recipes_leaves_transformers_alone() -> None:
 
     code = "import sys, pomona.runs.recipe; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+# Merging, pruning and searching -----------------------------------------------------------------------------------------
+
+
+def test_pruning_is_by_default_what_the_loop_does_by_default() -> None:
+    assert parsed().pruning.settings() == Pruning()
+    assert parsed().select_by == "loss"
+
+
+def test_the_published_code_s_norms_come_with_its_metric() -> None:
+    recipe = parsed(pruning={"paper": True, "metric": "delta_sensitivity"}, merge={"method": "linear", "paper": True})
+    assert recipe.pruning.settings() == Pruning(DeltaSensitivity(), activations="published")
+    assert recipe.merge.paper
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+
+
+def test_a_grid_is_a_controller_like_any_other() -> None:
+    recipe = parsed(controller={"name": "grid", "prune_ratios": [0, "0.25", 5e-1]})
+    assert recipe.controller == Grid((0.0, 0.25, 0.5))
+    assert recipe.resolved()["controller"] == {"name": "grid", "prune_ratios": [0.0, 0.25, 0.5]}
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+    assert parsed("pruning.schedule=cubic", controller="grid").controller == Grid()
+
+
+def test_some_sources_may_be_frozen_and_all_where_a_target_lora_is_merged_too() -> None:
+    two = [{"name": name, "adapter": name} for name in ("one", "two")]
+    assert parsed(sources=two, merge={"frozen": ["two"]}).merge.frozen == ("two",)
+    assert parsed(merge={"frozen": ["one"], "target": True}).merge.target
+    assert parsed("merge.weights_learning_rate=1e-2").merge.weights_learning_rate == 0.01
 
 
 # Data, metrics and decoding ---------------------------------------------------------------------------------------------
@@ -360,7 +412,39 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("lora.rank=0", "lora.rank", "(got 0)"),
         ("merge.rank=0", "merge.rank", "(got 0)"),
         ("pruning.forgetting=1.1", "pruning.forgetting", "(got 1.1)"),
-        ("pruning.interval_steps=0", "pruning.interval_steps", "(got 0)"),
+        ("pruning.interval_steps=0", "pruning.interval_steps", "must be at least 1 (got 0)"),
+        ("pruning.ramp_fraction=0", "pruning.ramp_fraction", "must be in (0, 1] (got 0.0)"),
+        ("pruning.granularity=row", "pruning.granularity", "(got 'row')"),
+        ("pruning.scope=model", "pruning.scope", "(got 'model')"),
+        ("pruning={granularity: module, scope: tensor}", "pruning.scope", "Use one of layer, global"),
+        ("pruning.reset=one", "pruning.reset", "(got 'one')"),
+        ("pruning.schedule=sine", "pruning.schedule", "(got 'sine')"),
+        ("pruning.activations=none", "pruning.activations", "(got 'none')"),
+        ("pruning.activations=published", "pruning.activations", "(got 'published')"),
+        ("pruning.paper=true", "pruning.metric", "Set pruning.metric to delta_sensitivity"),
+        ("pruning={paper: true, metric: wanda}", "pruning.metric", "(got 'Wanda')"),
+        ("pruning={metric: {name: gradient_smoothed, beta_mean: 1}}", "beta_mean", "must be in [0, 1) (got 1.0)"),
+        ("merge.weights_learning_rate=0", "merge.weights_learning_rate", "(got 0)"),
+        ("merge.frozen=one", "merge.frozen", "(got 'one')"),
+        ("merge.target=maybe", "merge.target", "(got 'maybe')"),
+        ("tuning.gradient_checkpointing=often", "tuning.gradient_checkpointing", "(got 'often')"),
+        ("controller={name: grid, prune_ratios: [0.5]}", "prune_ratios", "must be at least 2 ratios"),
+        ("controller={name: grid, prune_ratios: [0.5, 0.2]}", "prune_ratios", "must be strictly rising"),
+        ("controller={name: grid, prune_ratios: [0.5, 1.5]}", "prune_ratios", "must all be in [0, 1]"),
+        ("controller={name: grid, prune_ratios: half}", "controller.prune_ratios", "(got 'half')"),
+        (
+            "controller={name: grid, prune_ratio: 0.5}",
+            "controller 'grid' has no parameter 'prune_ratio'",
+            "Did you mean 'prune_ratios'?",
+        ),
+        ("select_by=rouge", "select_by", "no such metric (got 'rouge'). Did you mean 'rouge_l'? Known: bert_score, bleu,"),
+        ("select_by=los", "select_by", "Did you mean 'loss'?"),
+        (
+            "pruning.schedule=cubic",
+            "pruning.schedule = 'cubic' needs a given ratio",
+            "use constant, or the controller fixed or grid",
+        ),
+        ("select_by=[loss]", "select_by", "valid string"),
         ("controller=5", "controller", "(got 5)"),
         ("controller={interval_steps: 2}", "the controller needs a name", "Known: fixed, grasp"),
         ("controller=fixed", "controller.prune_ratio", "is missing"),
@@ -405,6 +489,14 @@ def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:
         ({"sources": [{"name": "one", "adapter": "x", "data": {"train": "x"}}]}, "sources.0: give either `adapter`"),
         ({"sources": [{"name": "one", "adapter": "x"}, {"name": "one", "adapter": "y"}]}, "two sources have one name: one, one"),
         ({"sources": [{"adapter": "x"}]}, "sources.0.name: is missing"),
+        ({"merge": {"paper": True}}, "merge: `paper` needs method linear"),
+        ({"merge": {"method": "svd", "paper": True}}, "merge: `paper` needs method linear"),
+        ({"merge": {"method": "linear", "rank": 4}}, "merge: linear has the rank that the adapters give it"),
+        ({"merge": {"rank": 4}}, "merge: concat has the rank that the adapters give it"),
+        ({"merge": {"method": "svd", "frozen": ["one"]}}, "merge: method svd makes one pair: `frozen` and"),
+        ({"merge": {"method": "ties", "weights_learning_rate": 0.1}}, "merge: method ties makes one pair: `frozen` and"),
+        ({"merge": {"frozen": ["other"]}}, "merge.frozen names 'other', which is no source: one"),
+        ({"merge": {"frozen": ["one"]}}, "merge.frozen names every source: nothing would be trained"),
     ],
 )
 def test_contradictions(changes: dict[str, Any], part: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from pomona.control import Answer, Grasp
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
-from pomona.runs.store import RunStore
-from pomona.tuning.settings import Fitted
+from pomona.runs.store import RunStore, Trained
+from pomona.tuning.settings import Fitted, Sparsity
 
 RECIPE = "name: x\n"
 
@@ -144,6 +145,9 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
         adapter=adapter,
         epoch=2,
         dev_loss=1 / 3,
+        dev_scores=(-0.1 - 0.2, -1e-300),
+        sparsity={Q0: Sparsity(0.1 + 0.2, 0.0, 48, 32), V0: Sparsity(1.0, 0.5, 24, 16)},
+        merge_weights={Q0: [1.0, -0.5], V0: [0.1 + 0.2, 0.0]},
         answer=answer,
         control=state,
         importance={Q0: 0.25, V0: 1e-12},
@@ -161,9 +165,9 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
     found = RunStore(tmp_path, RECIPE, resume=True).load_trained("s")
     assert found is not None
     loaded, trained = found
-    for name in ("epoch", "dev_loss", "answer", "control", "importance", "history", "train_seconds", "probe_seconds", "tokens"):
-        assert getattr(trained, name) == getattr(fitted, name), name
-    assert trained.ranks == {Q0: 4, V0: 2}
+    for field in dataclasses.fields(Trained):
+        assert getattr(trained, field.name) == getattr(fitted, field.name), field.name
+    assert trained.sparsity[Q0].entries_A == 48  # not a plain list of numbers
     for module in adapter:
         rank = adapter[module].rank
         assert torch.equal(loaded[module].A[:rank], adapter[module].A)
@@ -174,7 +178,7 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_system_without_its_last_file_is_not_trained(tmp_path: Path) -> None:
     store = begun(tmp_path)
     generator = torch.Generator().manual_seed(1)
-    fitted = Fitted(Adapter({Q0: random_factors(generator, 2)}), 1, None, None, None, {}, [], 0.0, 0.0, 1)
+    fitted = Fitted(Adapter({Q0: random_factors(generator, 2)}), 1, None, (), {}, {}, None, None, {}, [], 0.0, 0.0, 1)
     with mock.patch.object(RunStore, "_write", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         store.save_trained("s", fitted)
     assert store.load_trained("s") is None

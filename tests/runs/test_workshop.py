@@ -1,25 +1,34 @@
-"""A search in the workshop: which loss it is told, and that what it found is kept."""
+"""The workshop: each system is trained once and kept; a search for weights is told the right loss; what is merged and judged."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
 
+import pomona.runs.workshop as workshop_module
 from pomona.adapters import Adapter, Factors
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
+from pomona.control import Fixed, Grid, Trial
 from pomona.errors import PomonaError
-from pomona.runs.recipe import Data, Recipe, Source
+from pomona.importance import DeltaSensitivity
+from pomona.merging import merge
+from pomona.pruning import pruned_count
+from pomona.runs.inputs import SourceAdapter
+from pomona.runs.recipe import Data, Lora, Merge, PruningSettings, Recipe, Source
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import Workshop
+from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
-from pomona.tuning.settings import FitData, Tuning
+from pomona.tuning.settings import FitData, Fitted, Tuning
 
 RECIPE = Recipe(
     data=Data(train="x.jsonl"), sources=(Source(name="a", adapter=Path("a")),), tuning=Tuning(batch_size=3, dropout=0.5)
@@ -54,6 +63,51 @@ def workshop(folder: Path, backbone: Backbone) -> Workshop:
     store = RunStore(folder / "run", RECIPE.yaml(), resume=resume)
     store.begin()
     return Workshop(RECIPE, backbone, data, store, Notes(), [])
+
+
+def two_sources(backbone: Backbone) -> list[SourceAdapter]:
+    adapters = [tiny_adapter(backbone, seed=1), tiny_adapter(backbone, seed=2, rank=2, scaling=1.5)]
+    return [SourceAdapter(name, "", adapter, weight) for name, adapter, weight in zip("ab", adapters, (1.0, -0.5), strict=True)]
+
+
+def shop_for(folder: Path, backbone: Backbone, **changes: Any) -> Workshop:
+    """A workshop with two sources, whose runs are two steps long."""
+    values: dict[str, Any] = {
+        "data": Data(train="x.jsonl"),
+        "sources": tuple(Source(name=name, adapter=Path(name)) for name in "ab"),
+        "tuning": Tuning(epochs=2, batch_size=4, learning_rate=0.01),
+        "lora": Lora(rank=2, alpha=4),
+        "controller": Fixed(0.5),
+    }
+    recipe = Recipe(**values | changes)
+    data = FitData(tiny_examples(4, seed=1), tiny_examples(3, seed=2), tiny_examples(3, seed=3))
+    store = RunStore(folder / "run", recipe.yaml(), resume=(folder / "run").exists())
+    store.begin()
+    store.clear_history()
+    return Workshop(recipe, backbone, data, store, Silent(), two_sources(backbone))
+
+
+def history(shop: Workshop) -> list[tuple[str, str, int]]:
+    lines = (shop.store.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(event["system"], event["kind"], event["step"]) for event in map(json.loads, lines)]
+
+
+def told(*systems: str) -> list[tuple[str, str, int]]:
+    """What runs of two steps tell, one after the other."""
+    return [(system, kind, step) for system in systems for step in (1, 2) for kind in ("step", "epoch")]
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The systems that were trained, in order."""
+    systems: list[str] = []
+
+    def spy(*args: Any, system: str, **options: Any) -> Fitted:
+        systems.append(system)
+        return fit(*args, system=system, **options)
+
+    monkeypatch.setattr(workshop_module, "fit", spy)
+    return systems
 
 
 def refuse(loss: Callable[[Adapter], float]) -> Adapter:
@@ -143,3 +197,142 @@ def test_a_loss_that_is_not_a_number_stops_it(tmp_path: Path, backbone: Backbone
     shop = workshop(tmp_path, backbone)
     with pytest.raises(PomonaError, match=r"^the training loss of it is not finite \(got nan\)\. Load the model in dtype float32"):
         shop.search("it", 1, lambda loss: [loss(bad), good][1])  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+# What is merged ---------------------------------------------------------------------------------------------------------
+
+STILL = Tuning(epochs=1, batch_size=4, learning_rate=1e-9)
+"""The factors stay where they begin."""
+
+
+def total(parts: list[tuple[float, Adapter]], module: str) -> torch.Tensor:
+    return torch.stack([weight * adapter[module].delta() for weight, adapter in parts]).sum(dim=0)
+
+
+def test_a_target_lora_is_merged_and_trained_once_though_it_is_a_baseline_too(
+    tmp_path: Path, backbone: Backbone, fitted: list[str]
+) -> None:
+    for again in (False, True):  # the second time everything is found in the folder
+        shop = shop_for(tmp_path, backbone, merge=Merge(target=True), controller=Fixed(0.0))
+        main = shop.train_main()
+        target = shop.train_new("target_lora")
+        shop.train_merge("merge_finetune")
+        assert fitted == ["target_lora", "pomona", "merge_finetune"]
+        assert history(shop) == told("target_lora", "pomona", "merge_finetune"), f"again: {again}"
+        assert list(shop.trained) == ["target_lora", "pomona", "merge_finetune"]
+        assert {main[module].rank for module in main} == {3 + 2 + 2}
+        assert target[main.modules[0]].rank == 2
+
+
+@pytest.mark.parametrize("how", [Merge(target=True), Merge(method="svd", rank=7, target=True)], ids=lambda how: how.method)
+def test_the_target_lora_counts_one_beside_the_sources_weights(tmp_path: Path, backbone: Backbone, how: Merge) -> None:
+    shop = shop_for(tmp_path, backbone, merge=how, controller=Fixed(0.0), tuning=STILL)
+    main = shop.train_main()
+    target = shop.train_new("target_lora")
+    assert target[target.modules[0]].B.abs().max() > 0
+    for module in main:
+        parts = [(1.0, shop.sources[0]), (-0.5, shop.sources[1]), (1.0, target)]
+        torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
+
+
+def test_linear_trains_sums_of_factors_and_the_paper_s_code_leaves_the_scaling_out(tmp_path: Path, backbone: Backbone) -> None:
+    for paper in (False, True):
+        shop = shop_for(tmp_path / str(paper), backbone, merge=Merge(method="linear", paper=paper), tuning=STILL)
+        merged = shop.train_merge("merge_finetune")
+        for module in merged:
+            scalings = (1.0, 1.0) if paper else (0.7, 1.5)
+            A, B = torch.zeros_like(merged[module].A), torch.zeros_like(merged[module].B)
+            for source, scaling in zip(shop.prepared, scalings, strict=True):
+                share = float(source.weight) * scaling  # pyright: ignore[reportArgumentType]
+                pair = source.adapter[module]
+                A[: pair.rank] += math.copysign(abs(share) ** 0.5, share) * pair.A
+                B[:, : pair.rank] += abs(share) ** 0.5 * pair.B
+            torch.testing.assert_close(merged[module].delta(), B @ A, atol=1e-5, rtol=0)
+
+
+def test_any_other_method_trains_one_pair(tmp_path: Path, backbone: Backbone) -> None:
+    shop = shop_for(tmp_path, backbone, merge=Merge(method="svd", rank=2), tuning=STILL)
+    main = shop.train_main()
+    start = merge(shop.sources, "svd", [1.0, -0.5], 2, 0)
+    for module in main:
+        A = main[module].A
+        assert A.shape[0] == 2
+        assert int((A == 0).sum()) == pruned_count(0.5, A.numel())
+        torch.testing.assert_close(A[A != 0], start[module].A[A != 0], atol=1e-6, rtol=0)
+
+
+def test_frozen_sources_are_named_and_weights_are_trained(tmp_path: Path, backbone: Backbone) -> None:
+    shop = shop_for(tmp_path, backbone, merge=Merge(frozen=("a",), weights_learning_rate=0.05))
+    main = shop.train_main()
+    frozen = shop.sources[0]
+    for module in main:
+        assert torch.equal(main[module].A[2:], frozen[module].A)
+        assert not torch.equal(main[module].A[:2], shop.sources[1][module].A)
+    for weights in shop.trained["pomona"].merge_weights.values():
+        assert weights[0] == 1.0
+        assert weights[1] != -0.5
+
+
+def test_the_paper_s_norms_serve_the_paper_s_metric(tmp_path: Path, backbone: Backbone) -> None:
+    pruning = PruningSettings(metric=DeltaSensitivity(), paper=True)
+    shop = shop_for(tmp_path, backbone, merge=Merge(method="linear", paper=True), pruning=pruning)
+    main = shop.train_main()
+    assert all(int((main[module].A == 0).sum()) == pruned_count(0.5, main[module].A.numel()) for module in main)
+
+
+# A search over whole runs -----------------------------------------------------------------------------------------------
+
+GRID = Grid((0.2, 0.5, 1.0))
+
+
+def test_a_grid_is_a_run_at_each_ratio_and_the_best_of_them_is_the_main_system(
+    tmp_path: Path, backbone: Backbone, fitted: list[str]
+) -> None:
+    shop = shop_for(tmp_path, backbone, controller=GRID)
+    main = shop.train_main()
+    assert fitted == ["pomona_0.2", "pomona_0.5", "pomona_1.0"]
+    assert history(shop) == told(*fitted)
+    alone = {}
+    for prune_ratio in GRID.prune_ratios:
+        fixed = shop_for(tmp_path / str(prune_ratio), backbone, controller=Fixed(prune_ratio))
+        alone[prune_ratio] = fixed.train_main(), fixed.trained["pomona"]
+    answer = shop.trained["pomona"].answer
+    assert answer is not None
+    best = max(alone, key=lambda ratio: sum(alone[ratio][1].dev_scores))
+    assert answer.prune_ratio == best
+    assert main.fingerprint() == alone[best][0].fingerprint()
+    assert shop.trained["pomona"].dev_scores == alone[best][1].dev_scores
+    trials = [Trial(ratio, trained.dev_scores) for ratio, (_, trained) in alone.items()]
+    assert answer == GRID.choose(trials, 0)  # few examples: every sign pattern is looked at, and no seed counts
+    assert [point[0] for point in answer.curve] == list(GRID.prune_ratios)
+    others = [f"pomona_{ratio}" for ratio in GRID.prune_ratios if ratio != best]
+    assert list(shop.trained) == [*others, "pomona"]
+    assert shop.learned is shop.trained["pomona"]
+
+
+def test_a_grid_goes_on_with_the_ratio_at_which_it_was_stopped(
+    tmp_path: Path, backbone: Backbone, fitted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = shop_for(tmp_path / "whole", backbone, controller=GRID)
+    adapter = expected.train_main()
+    save = RunStore.save_trained
+    for last in ("pomona_0.2", "pomona_0.5"):
+        fitted.clear()
+
+        def killed(store: RunStore, system: str, kept: Fitted, last: str = last) -> None:
+            save(store, system, kept)
+            if system == last:
+                raise KeyboardInterrupt
+
+        shop = shop_for(tmp_path, backbone, controller=GRID)
+        with monkeypatch.context() as patch:
+            patch.setattr(RunStore, "save_trained", killed)
+            with pytest.raises(KeyboardInterrupt):
+                shop.train_main()
+        assert fitted == [last]
+    fitted.clear()
+    shop = shop_for(tmp_path, backbone, controller=GRID)
+    assert shop.train_main().fingerprint() == adapter.fingerprint()
+    assert fitted == ["pomona_1.0"]
+    assert history(shop) == history(expected)
+    assert shop.trained["pomona"].answer == expected.trained["pomona"].answer

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
+from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, train, zeros
 
 import pomona.tuning.fit as fit_module
-from pomona.adapters import Adapter
 from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
@@ -23,12 +23,7 @@ from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
 from pomona.tuning.fit import fit, total_steps
 from pomona.tuning.progress import Silent
-from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Tuning
-
-# 7 examples in batches of 2, two batches a step: 4 batches, 2 steps an epoch, the last of a smaller batch.
-DATA = FitData(tiny_examples(7, seed=1), tiny_examples(4, seed=2), tiny_examples(3, seed=3))
-TUNING = Tuning(epochs=4, learning_rate=5e-3, batch_size=2, accumulation_steps=2, dropout=0.1, checkpoint_steps=1)
-STEPS = 8
+from pomona.tuning.settings import Event, FitData, Pruning, Tuning
 
 CONTROLLERS: dict[str, Controller] = {
     "fixed": Fixed(0.5),
@@ -38,38 +33,8 @@ CONTROLLERS: dict[str, Controller] = {
 }
 
 
-def train(
-    backbone: Backbone,
-    data: FitData = DATA,
-    tuning: Tuning = TUNING,
-    adapters: Sequence[Adapter] | None = None,
-    **options: Any,
-) -> Fitted:
-    """`fit` on a fresh attachment of the same two adapters, of ranks 2 and 3."""
-    chosen = adapters or [tiny_adapter(backbone, seed=1, rank=2), tiny_adapter(backbone, seed=2, rank=3, scaling=1.5)]
-    with attached(backbone, chosen, dropout=tuning.dropout) as attachment:
-        return fit(attachment, data, tuning, **options)
-
-
 def pruned(name: str) -> dict[str, Any]:
     return {"pruning": Pruning(), "controller": CONTROLLERS[name]}
-
-
-def zeros(adapter: Adapter) -> list[tuple[int, int]]:
-    """(zeros, entries) of every factor."""
-    return [(int((matrix == 0).sum()), matrix.numel()) for path in adapter for matrix in (adapter[path].A, adapter[path].B)]
-
-
-def events(fitted: Fitted, kind: str) -> list[dict[str, Any]]:
-    return [event for event in fitted.history if event["kind"] == kind]
-
-
-def assert_same(one: Fitted, other: Fitted) -> None:
-    """Equal in everything but time."""
-    assert one.adapter.fingerprint() == other.adapter.fingerprint()
-    for field in dataclasses.fields(Fitted):
-        if field.name not in {"adapter", "train_seconds", "probe_seconds"}:
-            assert getattr(one, field.name) == getattr(other, field.name), field.name
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
@@ -233,10 +198,6 @@ def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) 
     """Let the epochs' dev losses be these; probes stay as they are."""
     given = iter(losses)
     monkeypatch.setattr(fit_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
-
-
-def best_flags(fitted: Fitted) -> list[bool]:
-    return [event["best"] for event in events(fitted, "epoch")]
 
 
 @pytest.mark.parametrize("pruning", [None, Pruning()])

@@ -16,14 +16,15 @@ from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded, collate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
+from pomona.backbone.side_by_side import AdaptedLinear
 from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Round
 from pomona.errors import InputError
-from pomona.importance import Magnitude
+from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
-from pomona.tuning.settings import Pruning
+from pomona.tuning.settings import FitData, Pruning, Tuning
 from pomona.tuning.steering import Steering
 
-MICRO_DEV = tiny_examples(3, seed=20)
+TRAIN, MICRO_DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20)
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,18 @@ class Run:
         self.attachment = attachment
         self.parameters = attachment.parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.01, weight_decay=0.0)
-        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, micro_dev, 2, 7, 10)
+        data, tuning = FitData(TRAIN, micro_dev), Tuning(batch_size=2)
+        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, data, tuning, 7, 10)
 
     def step(self, number: int, *, last_of_epoch: bool = False) -> None:
         batch = collate(tiny_examples(3, seed=number), 0, torch.device("cpu"))
-        self.steering.norms.begin_step()
-        self.steering.norms.begin_batch(batch.content)
         self.attachment.train(True)
-        token_losses(self.attachment.backbone, batch).sum().backward()
+        self.steering.observation.begin_batch(batch.content)
+        loss = token_losses(self.attachment.backbone, batch).sum()
+        self.steering.observation.end_batch()
+        loss.backward()
         self.attachment.train(False)
+        self.steering.observation.end_step()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steering.after_step(number, last_of_epoch=last_of_epoch)
@@ -227,18 +231,12 @@ def test_between_selections_nothing_is_zeroed_but_the_end_of_an_epoch_is_exact(l
                 assert run.zeros() == run.counts(ratio)
 
 
-def test_a_metric_that_needs_no_activations_observes_none(llama: Backbone) -> None:
-    with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
-        assert all(layer.observer is None for layer in run.attachment.layers.values())
-    with running(llama, Fixed(0.5), micro_dev=()) as run:
-        assert all(layer.observer is run.steering.norms for layer in run.attachment.layers.values())
-
-
 def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
     with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
         run.step(1)
         for path, mean in run.steering.importance().items():
             layer = run.attachment.layers[path]
+            assert isinstance(layer, AdaptedLinear)
             A = (layer.A.detach() * layer.scale_R[:, None]).abs()
             B = layer.B.detach().abs()
             kept = torch.cat([A[A > 0], B[B > 0]])
@@ -247,6 +245,20 @@ def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
     with running(llama, Fixed(1.0), micro_dev=()) as run:
         run.step(1)
         assert set(run.steering.importance().values()) == {0.0}
+
+
+def test_what_was_reset_to_its_start_is_not_kept(llama: Backbone) -> None:
+    """The mask says what is kept, where pruned entries are not zero; and the importance is that of the weights as they are."""
+    for metric in (Magnitude(), DeltaSensitivity()):
+        with running(llama, Fixed(0.5), Pruning(metric, reset="initial"), micro_dev=()) as run:
+            initial = run.values()
+            run.step(1)
+            for path, mean in run.steering.importance().items():
+                layer = run.attachment.layers[path]
+                scores = metric.scores(layer.effective(), run.steering.observation[path])
+                kept = [run.parameters[f"{path}.{side}"] != initial[f"{path}.{side}"] for side in "AB"]
+                assert sum(int(side.sum()) for side in kept) == sum(pruned_count(0.5, side.numel()) for side in kept)
+                assert mean == pytest.approx(float(torch.cat([one[side] for one, side in zip(scores, kept, strict=True)]).mean()))
 
 
 def test_learning_without_micro_dev_examples_is_an_input_error(llama: Backbone) -> None:

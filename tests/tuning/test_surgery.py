@@ -10,27 +10,30 @@ from torch import Tensor, nn
 
 from pomona.adapters import Factors
 from pomona.backbone.attach import AdaptedLinear, Attachment
-from pomona.backbone.statistics import StreamedNorms
-from pomona.importance import ImportanceMetric, Magnitude, Wanda
+from pomona.backbone.summed import SummedLinear
+from pomona.importance import Magnitude, Wanda
 from pomona.pruning import pruned_count
-from pomona.tuning.surgery import Surgeon, select_masks
+from pomona.tuning.observation import Observation
+from pomona.tuning.settings import Pruning
+from pomona.tuning.surgery import Surgeon
 
 A_RI = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, 6.0]])
 B_OR = torch.tensor([[0.1, -0.2], [0.3, 0.4]])
+BY_MAGNITUDE = Pruning(Magnitude())
 
 
 class Table:
     """A module on the operating table, with its optimizer."""
 
     def __init__(
-        self, A: Tensor = A_RI, B: Tensor = B_OR, scaling: float = 1.0, metric: ImportanceMetric | None = None, steps: int = 1
+        self, A: Tensor = A_RI, B: Tensor = B_OR, scaling: float = 1.0, pruning: Pruning = BY_MAGNITUDE, steps: int = 1
     ) -> None:
-        layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
+        self.layer = layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
-        self.norms = StreamedNorms(self.attachment, 1.0)
+        self.observation = Observation(self.attachment, pruning, [], 1)
         self.A, self.B = layer.A, layer.B
         self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
-        self.surgeon = Surgeon(self.attachment, metric or Magnitude(), self.norms, self.optimizer)
+        self.surgeon = Surgeon(self.attachment, pruning, self.observation, self.optimizer)
         kept = [layer.A.detach().clone(), layer.B.detach().clone()]
         for _ in range(steps):  # moments of every entry, as a training step leaves them
             self.step()
@@ -104,19 +107,22 @@ def test_scores_see_pruned_entries_at_their_stashed_value() -> None:
     before = table.surgeon.scores()
     table.surgeon.hold(table.masks(*FIRST))
     after = table.surgeon.scores()
-    assert torch.equal(before["m.A"], A_RI.abs())
-    assert all(torch.equal(after[name], before[name]) for name in before)
+    for scores in (before["m"], after["m"]):
+        assert torch.equal(scores.A, A_RI.abs())
+        assert torch.equal(scores.B, B_OR.abs())
 
 
 def test_scores_are_measured_with_the_scaling_in_a() -> None:
     """y = B (s A x): the hidden norm that scores B includes s, and so must the A that it is the norm of."""
-    table = Table(scaling=3.0, metric=Wanda())
-    table.norms.begin_step()
-    table.norms.begin_batch(torch.ones(1, 1, dtype=torch.bool))
-    table.norms("m", torch.tensor([[[1.0, 2.0, 0.5]]]), torch.tensor([[[10.0, 20.0]]]))
-    scores = table.surgeon.scores()
-    assert torch.equal(scores["m.A"], 3 * A_RI.abs() * torch.tensor([1.0, 2.0, 0.5]))
-    assert torch.equal(scores["m.B"], B_OR.abs() * torch.tensor([10.0, 20.0]))
+    table = Table(scaling=3.0, pruning=Pruning(Wanda()))
+    x_I = torch.tensor([1.0, 2.0, 0.5])
+    table.observation.begin_batch(torch.ones(1, 1, dtype=torch.bool))
+    table.layer(x_I[None, None])
+    table.observation.end_batch()
+    table.observation.end_step()
+    scores = table.surgeon.scores()["m"]
+    torch.testing.assert_close(scores.A, 3 * A_RI.abs() * x_I)
+    torch.testing.assert_close(scores.B, B_OR.abs() * (3 * A_RI @ x_I).abs())
 
 
 def test_a_trial_shows_the_other_mask_and_leaves_no_trace() -> None:
@@ -185,7 +191,7 @@ def test_reselect_and_hold_prune_exactly_the_count_of_every_factor(
     for holding in (False, True):
         table = Table(A, B)
         if holding:
-            table.surgeon.hold(select_masks(table.surgeon.scores(), prune_ratio))
+            table.surgeon.hold(table.surgeon.select(table.surgeon.scores(), prune_ratio))
         else:
             table.surgeon.reselect(prune_ratio)
         for parameter, start in ((table.A, A), (table.B, B)):
@@ -209,10 +215,10 @@ def test_kept_scores_stay_until_a_reselection() -> None:
     table.surgeon.keep_scores()
     with torch.no_grad():
         table.A.copy_(A_RI.flip(1))
-    assert torch.equal(table.surgeon.scores()["m.A"], A_RI.abs())
+    assert torch.equal(table.surgeon.scores()["m"].A, A_RI.abs())
     table.surgeon.reselect(1 / 6)
     assert torch.equal(table.A == 0, A_RI.flip(1) == 1.0)
-    assert torch.equal(table.surgeon.scores()["m.A"], table.A.detach().abs())
+    assert torch.equal(table.surgeon.scores()["m"].A, table.A.detach().abs())
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -226,7 +232,7 @@ def test_the_state_goes_through_a_checkpoint(kept: bool) -> None:
         other.B.copy_(table.B)
         other.A[1, 2] = 7.5
     other.surgeon.load_state({name: value.clone() for name, value in table.surgeon.state().items()})
-    assert float(other.surgeon.scores()["m.A"][1, 2]) == (6.0 if kept else 7.5)
+    assert float(other.surgeon.scores()["m"].A[1, 2]) == (6.0 if kept else 7.5)
     assert other.surgeon.hold(other.masks(*NONE)) == 3 / 10
     assert other.A.tolist() == [[1.0, -2.0, 3.0], [-4.0, 5.0, 7.5]]
     assert torch.equal(other.B, B_OR)
@@ -236,3 +242,72 @@ def test_an_optimizer_that_has_not_stepped_yet() -> None:
     table = Table(steps=0)
     table.surgeon.hold(table.masks(*FIRST))
     assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
+
+
+# Reset to the start -----------------------------------------------------------------------------------------------------
+
+
+def test_pruned_entries_go_back_to_where_they_began_and_are_revived_from_there() -> None:
+    table = Table(pruning=Pruning(Magnitude(), reset="initial"))
+    with torch.no_grad():
+        table.A.mul_(10)
+    table.surgeon.hold(table.masks(*FIRST))
+    assert table.A.tolist() == [[1.0, -2.0, 30.0], [-40.0, 50.0, 60.0]]
+    assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, False], [False, False, False]]
+    assert table.surgeon.scores()["m"].A.tolist() == [[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]]
+    with table.surgeon.trial(table.masks(*SECOND)):
+        assert table.A.tolist() == [[10.0, -2.0, 3.0], [-40.0, 50.0, 60.0]]
+    table.step()
+    table.surgeon.enforce()
+    assert table.A[0, :2].tolist() == [1.0, -2.0]
+    table.surgeon.hold(table.masks(*NONE))
+    assert table.A[0, :2].tolist() == [10.0, -20.0]
+
+
+def test_reselection_lets_what_was_reset_to_its_start_compete_with_that() -> None:
+    table = Table(pruning=Pruning(Magnitude(), reset="initial"))
+    with torch.no_grad():
+        table.A.copy_(torch.tensor([[0.1, 0.2, 9.0], [9.0, 9.0, 0.3]]))
+    table.surgeon.reselect(0.5)
+    assert torch.equal(table.A, torch.tensor([[1.0, -2.0, 9.0], [9.0, 9.0, 6.0]]))
+    assert torch.equal(table.surgeon.scores()["m"].A, table.A.detach().abs())
+    table.surgeon.reselect(1 / 6)  # the first is the lowest still, at 1; the others are free
+    assert torch.equal(table.A, torch.tensor([[1.0, -2.0, 9.0], [9.0, 9.0, 6.0]]))
+    assert table.surgeon.kept("m")[0].tolist() == [[False, True, True], [True, True, True]]
+
+
+def test_the_start_goes_through_a_checkpoint() -> None:
+    """Whatever the factors are where a run goes on."""
+    pruning = Pruning(Magnitude(), reset="initial")
+    table, other = Table(pruning=pruning), Table(A=A_RI * 7, pruning=pruning)
+    table.surgeon.hold(table.masks(*FIRST))
+    other.surgeon.load_state(table.surgeon.state())
+    other.surgeon.enforce()
+    assert other.A.tolist() == [[1.0, -2.0, 21.0], [-28.0, 35.0, 42.0]]
+
+
+# Sums -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
+    """Weights 1 and 4: the sums are A_1 + 2 A_2 and B_1 + 2 B_2. Entries that cancel are the lowest, however large they are."""
+    A_1, B_1 = torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([[1.0], [8.0]])
+    A_2, B_2 = torch.tensor([[-2.0, 1.0, 0.5]]), torch.tensor([[1.0], [-4.0]])
+    layer = SummedLinear("m", nn.Linear(3, 2), [Factors(A_1, B_1), Factors(A_2, B_2)], [1.0, 4.0], 0.0)
+    attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
+    optimizer = torch.optim.AdamW([layer.A, layer.B], lr=1e-9, weight_decay=0.0)
+    layer.A.grad, layer.B.grad = torch.ones_like(layer.A), torch.ones_like(layer.B)
+    optimizer.step()
+    surgeon = Surgeon(attachment, BY_MAGNITUDE, Observation(attachment, BY_MAGNITUDE, [], 1), optimizer)
+    torch.testing.assert_close(surgeon.scores()["m"].A, torch.tensor([[0.0, 3.0, 4.0]]), atol=1e-5, rtol=0)
+    before = layer.A.detach().clone(), layer.B.detach().clone()
+    changed = surgeon.hold(surgeon.select(surgeon.scores(), 0.5))
+    assert changed == 2 / 5
+    assert (layer.A == 0).tolist() == [[[True, False, False]]] * 2
+    assert (layer.B == 0).tolist() == [[[False], [True]]] * 2
+    assert (optimizer.state[layer.A]["exp_avg"] == 0).tolist() == [[[True, False, False]]] * 2
+    effective = layer.effective()
+    assert (effective.A == 0).tolist() == [[True, False, False]]
+    surgeon.hold({name: torch.zeros_like(mask) for name, mask in surgeon.select(surgeon.scores(), 0.0).items()})
+    assert torch.equal(layer.A, before[0])
+    assert torch.equal(layer.B, before[1])

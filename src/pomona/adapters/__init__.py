@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pomona.adapters.check import Finding, check_adapters
 from pomona.adapters.compatible import check_compatible
+from pomona.adapters.drop import without_zero_components
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.order import model_order
+from pomona.adapters.order import layer_number, model_order
 from pomona.adapters.place import refuse_occupied
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.write import write_adapter
@@ -17,8 +18,10 @@ __all__ = [
     "check_adapters",
     "check_compatible",
     "check_finite",
+    "layer_number",
     "model_order",
     "read_adapter",
     "refuse_occupied",
+    "without_zero_components",
     "write_adapter",
 ]

@@ -1,4 +1,4 @@
-"""The model's order of its modules, from their paths alone."""
+"""Where in the model a module stands, from its path alone: its place in the model's order, and its layer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def model_order(module: str) -> tuple[tuple[int, int, str], ...]:
 
     The embedding first; q, k, v, o, gate, up, down; other names alphabetically; the head last.
     """
-    return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, _PLACE.get(part, len(_FIRST)), part)
-        for part in module.split(".")
-    )
+    return tuple((0, int(part), "") if _is_number(part) else (1, _PLACE.get(part, len(_FIRST)), part) for part in module.split("."))
+
+
+def layer_number(module: str) -> int | None:
+    """The layer that a module is in: the first whole number among the parts of its path; None outside the layers."""
+    return next((int(part) for part in module.split(".") if _is_number(part)), None)
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdigit()

@@ -1,10 +1,6 @@
-"""The trainable merge: adapters laid side by side on the frozen modules of a model.
+"""The trainable merge: adapters on the frozen modules of a model, trained together as one update.
 
-`n` adapters on one module become one pair whose columns are theirs: A = [A_1; ...; A_n], B = [B_1 ... B_n], with the
-scaling of each column kept apart, y = base(x) + B (s * (A x)). That is the exact sum of the n updates without cross terms,
-it costs two products instead of 2n, and its gradients are those of the n adapters trained side by side.
-
-Axes: R joint rank, I input features, O output features.
+Axes: R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -12,101 +8,97 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
+from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
+from pomona.backbone.side_by_side import AdaptedLinear
+from pomona.backbone.summed import SummedLinear
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
 
-
-class Observer(Protocol):
-    """Sees what flows through each adapted module while it trains."""
-
-    def __call__(self, module: str, inputs: Tensor, hidden: Tensor) -> None:
-        """Take in a module's inputs [..., I] and scaled hidden values s * (A x) [..., R]; neither may be changed."""
+_KINDS: Mapping[str, type[AdaptedModule]] = {"concat": AdaptedLinear, "sum": SummedLinear}
 
 
-class AdaptedLinear(nn.Module):
-    """A frozen linear module with a trainable low-rank update beside it.
+@dataclass(frozen=True)
+class TrainableMerge:
+    """How adapters that are trained together make one update.
 
     Args:
-        path: the module's path in the model.
-        base: the frozen module.
-        factors: the adapters' factors on this module, in order.
-        weights: their merge weights.
-        dropout: share of input entries dropped before A while training, in [0, 1).
+        combine: `concat`, the exact sum of their updates; `sum`, the product of their factors' sums, as ALM trains it (arXiv
+            2505.24174) and PEFT's `linear` makes it, with cross terms.
+        scaling: whether an adapter's scaling counts. ALM's published code leaves it out; with `sum` only.
+        train_weights: whether merge weights are parameters too, one an adapter and module.
+        frozen: positions of adapters that take part and are not trained.
+
+    Raises:
+        InputError: an unknown `combine`; `concat` without scaling.
     """
 
-    def __init__(self, path: str, base: nn.Module, factors: Sequence[Factors], weights: Sequence[float], dropout: float) -> None:
-        super().__init__()
-        weight: Tensor = base.weight  # pyright: ignore[reportAssignmentType]
-        place = {"device": weight.device, "dtype": torch.float32}
-        self.path = path
-        self.base = base
-        self.dropout = dropout
-        self.A = nn.Parameter(torch.cat([pair.A.detach().to(**place) for pair in factors]))
-        self.B = nn.Parameter(torch.cat([pair.B.detach().to(**place) for pair in factors], dim=1))
-        scales = [weight * pair.scaling for pair, weight in zip(factors, weights, strict=True) for _ in range(pair.rank)]
-        self.register_buffer("scale_R", torch.tensor(scales, **place), persistent=False)
-        self.scale_R: Tensor
-        self.observer: Observer | None = None
-        self.folded = False
+    combine: Literal["concat", "sum"] = "concat"
+    scaling: bool = True
+    train_weights: bool = False
+    frozen: frozenset[int] = frozenset()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`base(x) + B (scale * (A dropout(x)))`, or `base(x)` alone where the update is folded into the base."""
-        y = self.base(x)
-        if self.folded:
-            return y
-        inputs = F.dropout(x, self.dropout, self.training).to(self.A.dtype)
-        hidden = F.linear(inputs, self.A) * self.scale_R
-        if self.observer is not None and self.training:
-            self.observer(self.path, x, hidden)
-        return y + F.linear(hidden, self.B).to(y.dtype)
-
-    def effective(self) -> Factors:
-        """The factors with the scaling folded into A, sharing B: what importance is measured on."""
-        return Factors(self.A.detach() * self.scale_R[:, None], self.B.detach())
-
-    def export(self) -> Factors:
-        """A copy of the factors with the scaling folded into B. Zeros stay zeros."""
-        return Factors(self.A.detach().clone(), self.B.detach() * self.scale_R)
+    def __post_init__(self) -> None:
+        if self.combine not in _KINDS:
+            raise InputError("no such trainable merge", field="combine", value=self.combine, mend=suggest(self.combine, _KINDS))
+        if not self.scaling and self.combine != "sum":
+            raise InputError("only sum can leave the scaling out", field="scaling", value=False, mend="Use combine sum")
 
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """The adapted modules of a backbone, in the model's order."""
+    """What is attached to a backbone.
+
+    Args:
+        backbone: the frozen model.
+        modules: path -> adapted module, in the model's order; some may have frozen adapters only.
+    """
 
     backbone: Backbone
-    layers: Mapping[str, AdaptedLinear]
+    modules: Mapping[str, AdaptedModule]
+
+    @property
+    def layers(self) -> dict[str, AdaptedModule]:
+        """The modules that are trained, in order."""
+        return {path: module for path, module in self.modules.items() if module.trained}
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """`path.A` and `path.B` -> parameter, in order."""
+        """The factors: `path.A` and `path.B` -> parameter, in order."""
         return {f"{path}.{side}": getattr(layer, side) for path, layer in self.layers.items() for side in ("A", "B")}
+
+    def weight_parameters(self) -> dict[str, nn.Parameter]:
+        """The merge weights, where they are trained: `path.weights` -> parameter, in order."""
+        return {f"{path}.weights": layer.weights for path, layer in self.layers.items() if layer.weights is not None}
+
+    def merge_weights(self) -> dict[str, list[float]]:
+        """For each path the present merge weight of every adapter that was given, 0 where it takes no part."""
+        return {path: module.merge_weights() for path, module in self.modules.items()}
 
     def export(self) -> Adapter:
         """The update as it stands, as one adapter with scaling 1, on the CPU."""
         factors = {}
-        for path, layer in self.layers.items():
-            pair = layer.export()
+        for path, module in self.modules.items():
+            pair = module.export()
             factors[path] = Factors(pair.A.cpu(), pair.B.cpu())
-        transposed = any(is_transposed(layer.base) for layer in self.layers.values())
+        transposed = any(is_transposed(module.base) for module in self.modules.values())
         return Adapter(factors, self.backbone.name, {"fan_in_fan_out": transposed})
 
     def train(self, mode: bool) -> None:
         """Turn dropout on or off; the frozen model stays in eval mode."""
-        for layer in self.layers.values():
-            layer.train(mode)
-            layer.base.eval()
+        for module in self.modules.values():
+            module.train(mode)
+            module.base.eval()
 
     def observe(self, observer: Observer | None) -> None:
-        """Show every adapted module's inputs to `observer` from now on, in training passes only; None ends it."""
+        """Show what every trained module reads to `observer` from now on, in every forward pass; None ends it."""
         for layer in self.layers.values():
             layer.observer = observer
 
@@ -117,11 +109,11 @@ class Attachment:
         Raises:
             ValueError: within another such block, which would add the update twice.
         """
-        if any(layer.folded for layer in self.layers.values()):
+        if any(layer.folded for layer in self.modules.values()):
             raise ValueError("the update is folded already")
         kept: dict[str, Tensor] = {}
         try:
-            for path, layer in self.layers.items():
+            for path, layer in self.modules.items():
                 weight: Tensor = layer.base.weight  # pyright: ignore[reportAssignmentType]
                 kept[path] = weight.detach().clone()
                 delta = layer.export().delta()
@@ -130,45 +122,76 @@ class Attachment:
             yield
         finally:
             for path, weight in kept.items():
-                layer = self.layers[path]
+                layer = self.modules[path]
                 layer.base.weight.data.copy_(weight)  # pyright: ignore[reportArgumentType, reportCallIssue]
                 layer.folded = False
 
 
 @contextmanager
 def attached(
-    backbone: Backbone, adapters: Sequence[Adapter], weights: Sequence[Weight] | None = None, dropout: float = 0.0
+    backbone: Backbone,
+    adapters: Sequence[Adapter],
+    weights: Sequence[Weight] | None = None,
+    dropout: float = 0.0,
+    how: TrainableMerge = TrainableMerge(),
 ) -> Iterator[Attachment]:
     """Attach adapters for the length of a block; leaving puts the model back as it was.
 
+    A module gets the adapters that have it and whose weight there is not 0; without any it is left alone.
+
     Args:
         backbone: the frozen model.
-        adapters: one or more; a module that only some of them adapt gets those.
+        adapters: one or more, of any ranks and modules.
         weights: one merge weight an adapter, for all modules, over the depth or by module as `pomona.merging.weights` has it; 1
             each by default.
         dropout: while training, share of A's input entries that is dropped, in [0, 1).
+        how: how they make one update, and which of it is trained.
 
     Raises:
-        InputError: the adapters do not fit each other or the model; weights that do not say what a module gets.
+        InputError: the adapters do not fit each other or the model; weights that do not say what a module gets, or leave out
+            every adapter; no adapter that is trained.
+        ValueError: a frozen position that no adapter has.
     """
-    chosen = [1.0] * len(adapters) if weights is None else list(weights)
-    linear = backbone.linear_modules()
-    check_compatible(adapters, {path: linear_shape(module) for path, module in linear.items()})
-    adapted = [path for path in linear if any(path in adapter for adapter in adapters)]
-    layers: dict[str, AdaptedLinear] = {}
-    for path, w_K in module_weights(chosen, adapted).items():
-        present = [(adapter[path], weight) for adapter, weight in zip(adapters, w_K, strict=True) if path in adapter]
-        factors, scales = zip(*present, strict=True)
-        layers[path] = AdaptedLinear(path, linear[path], factors, scales, dropout)
+    _ = backbone.packs, backbone.leaves_rows_out  # found by trial passes, which adapters that drop inputs would disturb
+    modules = _adapted_modules(backbone, adapters, [1.0] * len(adapters) if weights is None else list(weights), dropout, how)
     try:
-        for path, layer in layers.items():
-            backbone.model.set_submodule(path, layer)
-        attachment = Attachment(backbone, layers)
+        for path, module in modules.items():
+            backbone.model.set_submodule(path, module)
+        attachment = Attachment(backbone, modules)
         attachment.train(False)
         yield attachment
     finally:
-        for path, layer in layers.items():
-            backbone.model.set_submodule(path, layer.base)
+        for path, module in modules.items():
+            backbone.model.set_submodule(path, module.base)
+
+
+def _adapted_modules(
+    backbone: Backbone, adapters: Sequence[Adapter], weights: Sequence[Weight], dropout: float, how: TrainableMerge
+) -> dict[str, AdaptedModule]:
+    if not how.frozen <= set(range(len(adapters))):
+        raise ValueError(f"frozen {sorted(how.frozen)}: there are {len(adapters)} adapters, counted from 0")
+    linear = backbone.linear_modules()
+    check_compatible(adapters, {path: linear_shape(module) for path, module in linear.items()})
+    adapted = [path for path in linear if any(path in adapter for adapter in adapters)]
+    modules: dict[str, AdaptedModule] = {}
+    for path, w_K in module_weights(weights, adapted).items():
+        factors = [_factors(adapter, path, how) for adapter in adapters]
+        if any(takes_part(pair, weight) for pair, weight in zip(factors, w_K, strict=True)):
+            modules[path] = _KINDS[how.combine](path, linear[path], factors, w_K, dropout, how.frozen, how.train_weights)
+    if not modules:
+        raise InputError(
+            "no adapter takes part in any module", field="weights", value=weights, mend="Give one a weight that is not 0"
+        )
+    if not any(module.trained for module in modules.values()):
+        raise InputError("there is nothing left to train", field="frozen", value=sorted(how.frozen), mend="Freeze fewer adapters")
+    return modules
+
+
+def _factors(adapter: Adapter, path: str, how: TrainableMerge) -> Factors | None:
+    if path not in adapter:
+        return None
+    pair = adapter[path]
+    return pair if how.scaling else Factors(pair.A, pair.B)
 
 
 def new_adapter(backbone: Backbone, target_modules: Sequence[str], rank: int, alpha: float, generator: torch.Generator) -> Adapter:

@@ -34,7 +34,7 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Right-padded tokens of B examples, T positions.
+    """Tokens of some examples, right-padded (a row each) or packed (end to end in one row): B rows, T positions.
 
     Right padding needs no attention mask: causal attention never looks at what comes later, and nothing reads the outputs
     of padding.
@@ -43,11 +43,13 @@ class Batch:
         tokens: [B, T].
         completion: True where the token is part of a completion, [B, T].
         content: True where the token is not padding, [B, T].
+        lengths: tokens of each example where they are packed; None where they are padded.
     """
 
     tokens: Int[Tensor, "B T"]
     completion: Bool[Tensor, "B T"]
     content: Bool[Tensor, "B T"]
+    lengths: tuple[int, ...] | None = None
 
 
 class Truncation(NamedTuple):
@@ -103,6 +105,18 @@ def collate(examples: Sequence[Encoded], pad: int, device: torch.device) -> Batc
         completion[row, example.completion_start : len(example)] = True
         content[row, : len(example)] = True
     return Batch(tokens.to(device), completion.to(device), content.to(device))
+
+
+def pack(examples: Sequence[Encoded], device: torch.device) -> Batch:
+    """Lay encoded examples end to end in one row."""
+    tokens = torch.tensor([[token for example in examples for token in example.tokens]])
+    completion = torch.cat([torch.arange(len(example)) >= example.completion_start for example in examples])[None]
+    return Batch(
+        tokens.to(device),
+        completion.to(device),
+        torch.ones_like(completion).to(device),
+        tuple(len(example) for example in examples),
+    )
 
 
 def training_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pomona.backbone.embedded import NAME, embedded_model
+from pomona.backbone.needed_rows import can_leave_rows_out
+from pomona.backbone.packed import can_pack
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +66,21 @@ class Backbone:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Path -> (O, I) of every linear module."""
         return {path: linear_shape(module) for path, module in self.linear_modules().items()}
+
+    @functools.cached_property
+    def packs(self) -> bool:
+        """Whether batches are packed: where the model can, and on a CPU. An accelerator is faster with few large kernels."""
+        return self.device.type == "cpu" and self.has_plain_head and can_pack(self.model)
+
+    @functools.cached_property
+    def has_plain_head(self) -> bool:
+        """Whether logits are the output head of the last hidden state and nothing more, such as a scale or a cap."""
+        return _has_plain_head(self.model)
+
+    @functools.cached_property
+    def leaves_rows_out(self) -> bool:
+        """Whether the end of the last layer may be computed for the tokens alone whose output is read."""
+        return can_leave_rows_out(self.model)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -148,6 +165,20 @@ def _is_causal(network: PreTrainedModel) -> bool:
     logits_2TV = network(input_ids=torch.tensor([[0, 1], [0, 2]], device=network.device)).logits
     change = (logits_2TV[0, 0] - logits_2TV[1, 0]).abs().max()
     return bool(change <= 16 * torch.finfo(logits_2TV.dtype).eps * logits_2TV.abs().max())
+
+
+@torch.no_grad()
+def _has_plain_head(network: PreTrainedModel) -> bool:
+    tokens = torch.tensor([[1, 0, 1]], device=network.device)
+    head = network.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    logits = network(input_ids=tokens, use_cache=False).logits
+    states = getattr(network.base_model(input_ids=tokens, use_cache=False), "last_hidden_state", None)
+    if states is None or states.shape[-1] != head.in_features:
+        return False
+    plain = head(states)
+    return bool((logits - plain).abs().max() <= 16 * torch.finfo(plain.dtype).eps * plain.abs().max())
 
 
 def _unloadable(reason: str, model: str) -> InputError:

@@ -8,15 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
-from pomona.backbone.batches import Batch, Encoded, collate, evaluation_order
+from pomona.backbone.batches import Batch, Encoded, collate, evaluation_order, pack
+from pomona.backbone.completion_loss import completion_loss
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
+from pomona.backbone.needed_rows import only_rows
+from pomona.backbone.packed import packed_states
+
+
+def make_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
+    """The examples in the layout that is faster on this model and device: packed, or padded."""
+    if backbone.packs:
+        return pack(examples, backbone.device)
+    return collate(examples, int(backbone.tokenizer.pad_token_id), backbone.device)  # pyright: ignore[reportArgumentType]
+
+
+def hidden_states(backbone: Backbone, batch: Batch, needed: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
+    """The model without its output head: last hidden states, after the final norm. Differentiable.
+
+    Args:
+        backbone: the model.
+        batch: in either layout.
+        needed: where the states are read; elsewhere they may mean nothing. None: everywhere.
+    """
+    with only_rows(backbone.model, needed) if needed is not None and backbone.leaves_rows_out else nullcontext():
+        if batch.lengths is not None:
+            return packed_states(backbone.model, batch.tokens, batch.lengths)
+        return backbone.model.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
 
 
 def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
@@ -26,8 +51,16 @@ def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
     """
     predicts = torch.zeros_like(batch.completion)
     predicts[:, :-1] = batch.completion[:, 1:]
-    logits_NV = backbone.model(input_ids=batch.tokens, logits_to_keep=predicts, use_cache=False).logits
-    losses_N = F.cross_entropy(logits_NV.float(), batch.tokens[batch.completion], reduction="none")
+    targets_N = batch.tokens[batch.completion]
+    if backbone.has_plain_head:
+        head = backbone.model.get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        losses_N = completion_loss(hidden_states(backbone, batch, predicts)[predicts], head.weight, head.bias, targets_N)
+    else:
+        if batch.lengths is not None:
+            raise ValueError("a packed batch needs a plain output head")
+        logits_NV = backbone.model(input_ids=batch.tokens, logits_to_keep=predicts, use_cache=False).logits
+        losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
     # Both masks are read row by row, so the n-th kept position predicts the n-th completion token.
     grid = torch.zeros(batch.tokens.shape, dtype=losses_N.dtype, device=losses_N.device)
     return grid.masked_scatter(batch.completion, losses_N)
@@ -39,12 +72,14 @@ def example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: 
 
     Batches that memory does not hold are halved; the loss of an example that does not fit by itself is NaN.
     """
-    pad = int(backbone.tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
     losses = [math.nan] * len(examples)
 
     def means(indices: Sequence[int]) -> list[float]:
-        batch = collate([examples[index] for index in indices], pad, backbone.device)
-        return (token_losses(backbone, batch).sum(dim=1) / batch.completion.sum(dim=1)).tolist()
+        chosen = [examples[index] for index in indices]
+        batch = make_batch(backbone, chosen)
+        of_tokens = token_losses(backbone, batch)[batch.completion]
+        counts = [len(example) - example.completion_start for example in chosen]
+        return [float(part.mean()) for part in of_tokens.split(counts)]
 
     for indices, found in each_batch(evaluation_order([len(example) for example in examples], batch_size), means):
         for index, loss in zip(indices, found or (), strict=found is not None):

@@ -1,27 +1,112 @@
-"""Input norms of every adapted module, streamed from the forward passes that training does anyway.
+"""Norms of every adapted module's input and of its hidden values, streamed from the forward passes that training does anyway.
 
 The published procedure runs the whole training set through the model again after every optimizer step. Here each training
-batch adds its sums of squares, and older batches are forgotten exponentially: no extra pass.
+batch adds its sums of squares, and older steps are forgotten exponentially: no extra pass.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
+from pomona.backbone.ranks import sum_over_ranks
 from pomona.importance import ModuleStatistics
 
 
-class StreamedNorms:
+class Norms(ABC):
+    """Where an importance metric's norms come from. `prepare` comes before they are read; other calls may do nothing.
+
+    The training loop calls, for each optimizer step: `begin_batch` and `end_batch` around the forward pass (not the backward
+    pass) of each of its batches, then `end_step`. Under data parallelism every rank calls `end_step` and `prepare`, and all
+    then read the same norms.
+    """
+
+    def begin_batch(self, content: Bool[Tensor, "B T"]) -> None:  # noqa: B027 (most norms need only some of the calls)
+        """A training batch's forward pass follows.
+
+        Args:
+            content: True where the token is not padding.
+        """
+
+    def end_batch(self) -> None:  # noqa: B027
+        """The batch's forward pass is done."""
+
+    def end_step(self) -> None:  # noqa: B027
+        """All batches of an optimizer step are done."""
+
+    def prepare(self) -> None:  # noqa: B027
+        """The norms are about to be read, with the factors as they now are."""
+
+    @abstractmethod
+    def __getitem__(self, module: str) -> ModuleStatistics:
+        """A module's norms, without gradients."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint between two steps must hold; `load_state` takes it back."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Go on from a checkpoint."""
+
+
+class SquareSums:
+    """Sums of squares over non-padding tokens, of each module's input features and of its hidden values. An `Observer`.
+
+    Args:
+        attachment: whose modules are observed, between `begin_batch` and `end_batch` alone: neither the passes in between
+            (probes, dev losses) nor those that gradient checkpointing makes once more are counted.
+    """
+
+    flat: Float[Tensor, " N"]
+    """All sums, fp32, and the number of tokens at the end: may be scaled and added to as one. `inputs`, `hidden` are views."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        pairs = [layer.effective() for layer in attachment.layers.values()]
+        sizes = [size for pair in pairs for size in (pair.in_features, pair.rank)]
+        self.flat = torch.zeros(sum(sizes) + 1, device=pairs[0].A.device)
+        *views, self.tokens = self.flat.split([*sizes, 1])
+        self.inputs = dict(zip(attachment.layers, views[::2], strict=True))
+        self.hidden = dict(zip(attachment.layers, views[1::2], strict=True))
+        self._content: Float[Tensor, "B T 1"] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def begin_batch(self, content: Bool[Tensor, "B T"]) -> None:
+        """Watch from now on; `content` names the non-padding tokens of the batch."""
+        self._content = content[..., None].float()
+        self.tokens += self._content.sum()
+        self._attachment.observe(self)
+
+    def end_batch(self) -> None:
+        """Watch no more."""
+        self._attachment.observe(None)
+        self._content = self._last = None
+
+    @torch.no_grad()
+    def __call__(self, module: str, inputs: Tensor, hidden: Tensor) -> None:
+        """Add a module's squares."""
+        # Query, key and value read one tensor: its squares are summed once.
+        if self._last is None or self._last[0] is not inputs:
+            self._last = (inputs, self._sum_of_squares(inputs))
+        self.inputs[module] += self._last[1]
+        self.hidden[module] += self._sum_of_squares(hidden)
+
+    def _sum_of_squares(self, x: Tensor) -> Tensor:
+        assert self._content is not None, "begin_batch comes before the forward pass"
+        return x.float().square().mul_(self._content).sum(dim=(0, 1))
+
+
+class StreamedNorms(Norms):
     """Exponentially forgetting root mean squares over non-padding tokens, a pair for each adapted module.
 
     After step t the estimate is sqrt(sum_u f^(t-u) S_u / sum_u f^(t-u) n_u), with S_u the sum of squares and n_u the number of
-    tokens of step u, f the forgetting factor. It differs from the L2 norm over the training set by one constant for all
-    entries, which no mask depends on.
+    tokens of step u over all its batches on all ranks, f the forgetting factor. With factors that stand still it differs from
+    the L2 norm over the training set by one constant for all entries, which no mask depends on.
 
     Args:
         attachment: whose modules are observed.
@@ -30,50 +115,32 @@ class StreamedNorms:
 
     def __init__(self, attachment: Attachment, forgetting: float) -> None:
         self._forgetting = forgetting
-        self._tokens = 0.0
-        self._content: Bool[Tensor, "B T 1"] | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._inputs = {path: torch.zeros_like(layer.A[0]).detach() for path, layer in attachment.layers.items()}
-        self._hidden = {path: torch.zeros_like(layer.A[:, 0]).detach() for path, layer in attachment.layers.items()}
-
-    def begin_step(self) -> None:
-        """Forget a part of what was seen, before the step's first batch."""
-        self._tokens *= self._forgetting
-        for sums in (*self._inputs.values(), *self._hidden.values()):
-            sums.mul_(self._forgetting)
+        self._step = SquareSums(attachment)
+        self._sums = SquareSums(attachment)
 
     def begin_batch(self, content: Bool[Tensor, "B T"]) -> None:
-        """Name the batch's non-padding tokens, before its forward pass."""
-        self._content = content[..., None]
-        self._tokens += float(content.sum())
-        self._last = None
+        """Watch the forward pass that follows."""
+        self._step.begin_batch(content)
 
-    @torch.no_grad()
-    def __call__(self, module: str, inputs: Tensor, hidden: Tensor) -> None:
-        """Observer of `AdaptedLinear`: add a module's sums of squares."""
-        # Query, key and value read one tensor: its squares are summed once.
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._sum_of_squares(inputs))
-        self._inputs[module] += self._last[1]
-        self._hidden[module] += self._sum_of_squares(hidden)
+    def end_batch(self) -> None:
+        """Watch no more."""
+        self._step.end_batch()
 
-    def _sum_of_squares(self, x: Tensor) -> Tensor:
-        assert self._content is not None, "begin_batch comes before the forward pass"
-        return (x.float() * self._content).square_().sum(dim=(0, 1))
+    def end_step(self) -> None:
+        """Join the step's sums of all ranks, and forget a part of what was seen before."""
+        sum_over_ranks([self._step.flat])
+        self._sums.flat.mul_(self._forgetting).add_(self._step.flat)
+        self._step.flat.zero_()
 
     def __getitem__(self, module: str) -> ModuleStatistics:
-        tokens = max(self._tokens, 1.0)
-        return ModuleStatistics((self._inputs[module] / tokens).sqrt(), (self._hidden[module] / tokens).sqrt())
+        tokens = self._sums.tokens.clamp(min=1.0)
+        return ModuleStatistics((self._sums.inputs[module] / tokens).sqrt(), (self._sums.hidden[module] / tokens).sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold; `load_state` takes it back."""
-        sums = {f"{module}.inputs": value for module, value in self._inputs.items()}
-        sums |= {f"{module}.hidden": value for module, value in self._hidden.items()}
-        return sums | {"tokens": torch.tensor(self._tokens, dtype=torch.float64)}
+        """The sums, after the last step; see `Norms.state`."""
+        return {"sums": self._sums.flat}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
-        self._tokens = float(state["tokens"])
-        for module in self._inputs:
-            self._inputs[module].copy_(state[f"{module}.inputs"])
-            self._hidden[module].copy_(state[f"{module}.hidden"])
+        self._sums.flat.copy_(state["sums"])
+        self._step.flat.zero_()

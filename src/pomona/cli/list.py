@@ -39,4 +39,4 @@ def list_registered(as_json: Annotated[bool, typer.Option("--json", help="Print 
     for kind, entries in found.items():
         typer.echo(f"{kind}:")
         for name, entry in entries.items():
-            typer.echo(f"  {name:<18}{entry['description']}")
+            typer.echo(f"  {name:<20}{entry['description']}")

@@ -19,6 +19,7 @@ from pomona.cli.check import check
 from pomona.cli.demo import demo
 from pomona.cli.env import env
 from pomona.cli.evaluate import evaluate
+from pomona.cli.experiment import experiment
 from pomona.cli.export import export
 from pomona.cli.generate import generate
 from pomona.cli.inspect import inspect
@@ -72,7 +73,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS: tuple[Any, ...] = (demo, adapt, train_adapter, merge, evaluate, generate, inspect, check, export, report, env)
+VERBS: tuple[Any, ...] = (demo, adapt, experiment, train_adapter, merge, evaluate, generate, inspect, check, export, report, env)
 for _verb in VERBS:
     app.command()(guarded(_verb))
 app.command("list")(guarded(list_registered))

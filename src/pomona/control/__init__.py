@@ -1,10 +1,16 @@
-"""Controllers: which prune ratio? They propose, see losses, commit and answer; they never see a model. One controller a file."""
+"""Controllers: which prune ratio? They propose, see losses, commit and answer; they never see a model. One controller a file.
+
+Within a run: `Controller`. Over whole runs: `Search`.
+"""
 
 from __future__ import annotations
 
-from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers, state_from_dict, state_to_dict
+from pomona.control.answer import Answer
+from pomona.control.base import Candidate, Controller, ControllerState, Round, controllers, state_from_dict, state_to_dict
 from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
+from pomona.control.grid import Grid
+from pomona.control.search import Search, Trial
 
 __all__ = [
     "Answer",
@@ -13,7 +19,10 @@ __all__ = [
     "ControllerState",
     "Fixed",
     "Grasp",
+    "Grid",
     "Round",
+    "Search",
+    "Trial",
     "controllers",
     "state_from_dict",
     "state_to_dict",

@@ -1,5 +1,7 @@
 """What a controller is: it proposes prune ratios, sees how each changes the micro dev losses, and answers with one ratio.
 
+The registry also holds the searches over whole runs (`search.py`), as a recipe names either in the same place.
+
 A controller never sees a model. It is a frozen dataclass of hyperparameters; what evolves is a `ControllerState` that
 goes into a checkpoint as JSON. The loop that drives one:
 
@@ -19,9 +21,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
+from pomona.control.answer import Answer
+from pomona.control.search import Search
 from pomona.errors import InputError, suggest
 from pomona.registry import Registry
 
@@ -89,27 +93,8 @@ class ControllerState:
     rounds: tuple[Round, ...] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a controller says in the end.
-
-    Args:
-        prune_ratio: p*, in [0, 1].
-        low, high: 95 % interval of p*; equal to it where the ratio was given, not learned.
-        flat: the data do not tell the ratios apart: no candidate differs from another beyond the noise of the micro dev set.
-        curve: fitted reward relative to the answer's, nats per token, as (prune ratio, reward, low, high) points, with 95 %
-            intervals; empty where no curve was fitted.
-    """
-
-    prune_ratio: float
-    low: float
-    high: float
-    flat: bool
-    curve: tuple[tuple[float, float, float, float], ...] = field(default=())
-
-
 class Controller(ABC):
-    """A way to find the prune ratio. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
+    """A way to find the prune ratio within a run. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
 
     @abstractmethod
     def start(self, seed: int, total_steps: int) -> ControllerState:
@@ -216,4 +201,4 @@ def _decode(kind: Any, value: object, where: str) -> object:
     return value if kind is int else float(value)
 
 
-controllers: Registry[Controller] = Registry("controller")
+controllers: Registry[Controller | Search] = Registry("controller")

@@ -2,7 +2,7 @@
 
 from pomona.data.example import Example, Splits, Turn
 from pomona.data.formats import Row, number_rows, read_jsonl, read_rows
-from pomona.data.from_rows import examples
+from pomona.data.from_rows import examples, incomplete_rows
 from pomona.data.leaks import check_leaks
 from pomona.data.splits import SplitSizes, fingerprint, make_splits
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_leaks",
     "examples",
     "fingerprint",
+    "incomplete_rows",
     "make_splits",
     "number_rows",
     "read_jsonl",

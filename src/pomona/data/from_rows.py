@@ -13,7 +13,7 @@ from pomona.data.tasks.fields import FieldError
 from pomona.errors import InputError
 
 
-def examples(rows: Iterable[Row], task: Task, source: Path | str) -> tuple[Example, ...]:
+def examples(rows: Iterable[Row], task: Task, source: Path | str, *, skip_incomplete: bool = False) -> tuple[Example, ...]:
     """Each row as the task's example.
 
     A row's own group (the field `group` of `mapped`) takes the place of the task's. A task groups by the document, and splits
@@ -24,19 +24,38 @@ def examples(rows: Iterable[Row], task: Task, source: Path | str) -> tuple[Examp
         rows: from `read_rows` or `number_rows`.
         task: says which fields a row needs.
         source: the file or corpus, for errors (`source:line`) and for the ids of rows that have none (`name:line`).
+        skip_incomplete: leave out rows with a field that the task cannot use, in place of refusing them.
 
     Raises:
         InputError: a row that the task refuses, with its place and field.
     """
-    name = Path(source).name
     made: list[Example] = []
     for row in rows:
         where = place(source, row.line)
         try:
-            example = task.example(row.fields, f"{name}:{row.line}")
+            example = task.example(row.fields, _default_id(row, source))
         except FieldError as error:
+            if skip_incomplete:
+                continue
             raise InputError(error.problem, file=where, field=error.field, mend="Mend the row or remove it") from error
         except ValueError as error:
             raise InputError(str(error), file=where, mend="Mend the row or remove it") from error
         made.append(example if row.group is None else replace(example, group=f"group:{row.group}"))
     return tuple(made)
+
+
+def incomplete_rows(rows: Iterable[Row], task: Task, source: Path | str) -> list[int]:
+    """The lines of the rows that `skip_incomplete` leaves out."""
+    lines = []
+    for row in rows:
+        try:
+            task.example(row.fields, _default_id(row, source))
+        except FieldError:
+            lines.append(row.line)
+        except ValueError:
+            continue
+    return lines
+
+
+def _default_id(row: Row, source: Path | str) -> str:
+    return f"{Path(source).name}:{row.line}"

@@ -1,4 +1,4 @@
-"""What an importance metric is: scores of every entry of a module's two factors, from the factors and streamed norms.
+"""What an importance metric is: scores of every entry of a module's two factors, from the factors and streamed statistics.
 
 Axes: R rank, I input features, O output features. x [I] is a module's input, one token at a time.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,42 +16,68 @@ from pomona.adapters.factors import Factors
 from pomona.registry import Registry
 
 
+class FactorPair(NamedTuple):
+    """A tensor for each of a module's two factors, of their shapes."""
+
+    A: Float[Tensor, "R I"]
+    B: Float[Tensor, "O R"]
+
+
+class Smoothed(NamedTuple):
+    """Exponential moving averages of the sensitivity `|W * dL/dW|`: its mean, and its mean distance from that mean."""
+
+    mean: FactorPair
+    uncertainty: FactorPair
+
+
 @dataclass(frozen=True, eq=False)
 class ModuleStatistics:
-    """What is known of one module's activations, up to one positive constant common to both norms.
+    """What is known of one module, up to one positive constant common to both norms, and to those of all modules.
 
     Args:
         input_norm_I: L2 norm of each input feature over the non-padding tokens seen, [I], >= 0.
         hidden_norm_R: L2 norm of each component of A x over the same tokens, [R], >= 0.
+        gradient: the last optimizer step's gradient of the loss by each factor; None where no metric asked for it.
+        smoothed: averages over the steps so far; None where no metric asked for them.
     """
 
     input_norm_I: Float[Tensor, " I"]
     hidden_norm_R: Float[Tensor, " R"]
+    gradient: FactorPair | None = None
+    smoothed: Smoothed | None = None
 
 
 class ImportanceMetric(ABC):
     """How much each entry of A and B matters. Subclasses are frozen dataclasses, one a file, registered in `importance_metrics`.
 
-    `scores` runs for every adapted module after each optimizer step: it may touch each entry of the factors a few times,
-    and must never build an O x I matrix.
+    `scores` runs for every adapted module after each optimizer step: it may touch each entry of the factors a few times, and
+    must never hold an O x I matrix; what can only be had from the dense update reads it in blocks (`delta_blocks`).
     """
 
     needs_activations: ClassVar[bool]
-    """Whether `scores` reads the statistics; where False, nobody needs to collect them."""
+    """Whether `scores` reads the norms; where False, nobody needs to collect them."""
+
+    needs_gradient: ClassVar[bool] = False
+    """Whether `scores` reads `gradient`."""
+
+    @property
+    def smoothing(self) -> tuple[float, float] | None:
+        """Shares in [0, 1) that the averages of `smoothed` keep at a step: of the mean, of the uncertainty. None: not read."""
+        return None
 
     @abstractmethod
     def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
-        """Scores of A and of B, >= 0; the lowest are pruned first. Only their order within one factor counts.
+        """Scores of A and of B, >= 0; the lowest are pruned first. Only their order counts: within a factor, or in a wider scope.
 
         Args:
-            factors: one module's factors; neither is changed.
-            statistics: norms of the same module, on the same device.
+            factors: one module's merged factors, the scaling folded into A; neither is changed.
+            statistics: what is known of the same module, on the same device.
 
         Returns:
-            Scores of A, [R, I], and of B, [O, R], without gradient.
+            Scores of A, [R, I], and of B, [O, R], without gradient; new tensors, in fp32 at least where the metric computes.
 
         Raises:
-            ValueError: the norms do not fit the factors.
+            ValueError: the statistics do not fit the factors, or lack what the metric needs.
         """
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Factors
 from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics
+from pomona.importance.needs import norms_of
 
 
 @importance_metrics.register("wanda")
@@ -24,8 +25,8 @@ class Wanda(ImportanceMetric):
     `I(A)_rj = |A_rj| * input_norm_I[j]` and `I(B)_or = |B_or| * hidden_norm_R[r]`, where hidden is A x.
 
     ALM (arXiv 2505.24174) writes `I(W_ij) = |W_ij| * norm(x)_j` for a weight W with input x; it is applied to A with the
-    module's input and to B with A's output. Deviation: the paper's code scores the factors by the sensitivity of the dense
-    product instead, and takes one norm a layer after a norm layer; here each norm is that of the matrix's own input.
+    module's input and to B with A's output. Deviation: the paper's code scores the factors by `delta_sensitivity` instead,
+    and takes one norm a layer after a norm layer; here each norm is that of the matrix's own input.
     """
 
     needs_activations: ClassVar[bool] = True
@@ -33,10 +34,5 @@ class Wanda(ImportanceMetric):
     @torch.no_grad()
     def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
         """See `ImportanceMetric.scores`."""
-        input_norm_I, hidden_norm_R = statistics.input_norm_I, statistics.hidden_norm_R
-        if input_norm_I.shape != (factors.in_features,) or hidden_norm_R.shape != (factors.rank,):
-            raise ValueError(
-                f"norms of shape {tuple(input_norm_I.shape)} and {tuple(hidden_norm_R.shape)} do not fit factors with "
-                f"{factors.in_features} input features and rank {factors.rank}"
-            )
+        input_norm_I, hidden_norm_R = norms_of(factors, statistics)
         return factors.A.abs() * input_norm_I, factors.B.abs() * hidden_norm_R

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from pomona.adapters.order import layer_number
 from pomona.errors import InputError, suggest
 
 Weight: TypeAlias = float | Sequence[float] | Sequence[Mapping[str, object]]
@@ -78,7 +79,7 @@ def module_weights(specs: Sequence[Weight], modules: Sequence[str]) -> dict[str,
             setting or a default; there is none here).
     """
     rules = [check_weight(spec, f"weights[{place}]") for place, spec in enumerate(specs)]
-    layers = {module: _layer(module) for module in modules}
+    layers = {module: layer_number(module) for module in modules}
     last = max((layer for layer in layers.values() if layer is not None), default=0)
     return {
         module: [_weight(one, f"weights[{place}]", module, _depth(module, layers[module], last)) for place, one in enumerate(rules)]
@@ -123,10 +124,6 @@ def _number(value: object, place: str) -> float:
     if not math.isfinite(number):
         raise InputError("must be a finite number", field=place, value=value)
     return number
-
-
-def _layer(module: str) -> int | None:
-    return next((int(part) for part in module.split(".") if part.isascii() and part.isdigit()), None)
 
 
 def _depth(module: str, layer: int | None, last: int) -> tuple[int, int]:

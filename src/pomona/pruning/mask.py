@@ -1,7 +1,8 @@
 """Masks at work: prune, keep what was pruned in a stash, try another mask, commit it. Pure functions on tensors.
 
-Legend, all of one shape: `W` weights, exactly 0 where pruned; `mask` True = pruned; `stash` the values that pruned
-entries had when they were pruned, 0 elsewhere.
+Legend: `W` weights, where pruned at their reset value (0 unless others are given); `stash` of W's shape, the values that pruned
+entries had when they were pruned, 0 elsewhere; `mask` True = pruned, of W's shape or of its last axes: the mask [R, I] of a stack
+W [K, R, I] is in force for every one of the K.
 """
 
 from __future__ import annotations
@@ -15,39 +16,63 @@ from torch import Tensor
 
 
 class Commit(NamedTuple):
-    """What `commit` returns: the new weights and stash, and which entries changed sides."""
+    """What `commit` returns: the new weights and stash, and which entries of the mask changed sides."""
 
     W: Float[Tensor, "*shape"]
     stash: Float[Tensor, "*shape"]
-    newly_pruned: Bool[Tensor, "*shape"]
-    revived: Bool[Tensor, "*shape"]
+    newly_pruned: Bool[Tensor, "*mask"]
+    revived: Bool[Tensor, "*mask"]
 
 
 @torch.no_grad()
-def restored(W: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], stash: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def restored(W: Float[Tensor, "*shape"], mask: Bool[Tensor, "*mask"], stash: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The weights with every pruned entry revived: `where(mask, stash, W)`.
 
-    Importance for a new mask is computed on these: a pruned entry's own score is 0, so it could never come back.
+    Importance for a new mask is computed on these: an entry's score at zero is 0, so it could never come back.
     """
     return torch.where(mask, stash, W)
 
 
 @torch.no_grad()
 def trial_values(
-    W: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], stash: Float[Tensor, "*shape"], trial_mask: Bool[Tensor, "*shape"]
+    W: Float[Tensor, "*shape"],
+    mask: Bool[Tensor, "*mask"],
+    stash: Float[Tensor, "*shape"],
+    trial_mask: Bool[Tensor, "*mask"],
+    reset: Float[Tensor, "*shape"] | None = None,
 ) -> Float[Tensor, "*shape"]:
-    """The weights under a mask on trial: 0 where `trial_mask`, else as `restored`. New tensors; nothing is changed."""
-    return restored(W, mask, stash).masked_fill_(trial_mask, 0.0)
+    """The weights under a mask on trial: `reset` where `trial_mask`, else as `restored`. New tensors; nothing is changed.
+
+    Args:
+        W: weights, with `mask` in force.
+        mask: in force.
+        stash: of `mask`.
+        trial_mask: on trial.
+        reset: the values that pruned entries take; None: 0.
+    """
+    values = restored(W, mask, stash)
+    return values.masked_fill_(trial_mask, 0.0) if reset is None else torch.where(trial_mask, reset, values)
 
 
 @torch.no_grad()
 def commit(
-    W: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], stash: Float[Tensor, "*shape"], new_mask: Bool[Tensor, "*shape"]
+    W: Float[Tensor, "*shape"],
+    mask: Bool[Tensor, "*mask"],
+    stash: Float[Tensor, "*shape"],
+    new_mask: Bool[Tensor, "*mask"],
+    reset: Float[Tensor, "*shape"] | None = None,
 ) -> Commit:
     """Put `new_mask` in force. New tensors; nothing is changed.
 
     Newly pruned values go to the stash, revived entries get their stashed value back, entries that stay pruned keep their
     stash: committing `new_mask` and then `mask` again restores W and stash bit for bit.
+
+    Args:
+        W: weights, with `mask` in force.
+        mask: in force.
+        stash: of `mask`.
+        new_mask: to be in force.
+        reset: the values that pruned entries take, the same as at the commit before; None: 0.
 
     Returns:
         The new W and stash, and the masks of newly pruned and of revived entries (whose optimizer moments are to be cleared).
@@ -55,7 +80,7 @@ def commit(
     values = restored(W, mask, stash)
     zero = torch.zeros((), dtype=values.dtype, device=values.device)
     return Commit(
-        W=torch.where(new_mask, zero, values),
+        W=torch.where(new_mask, zero if reset is None else reset, values),
         stash=torch.where(new_mask, values, zero),
         newly_pruned=new_mask & ~mask,
         revived=mask & ~new_mask,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from pomona.report.choices import LOSS, chosen, is_given, is_search, judged_by, select_metric
 from pomona.report.tables import Cell, Column, Row, Table
-from pomona.report.wording import MISSING, duration, metric_label, percent
+from pomona.report.wording import MISSING, counted, duration, listed, metric_label, percent, system_label, trial_ratio
 from pomona.runs.record import RunRecord
 
 
@@ -30,6 +31,73 @@ def sources_table(record: RunRecord) -> Table:
         Column("Fingerprint", numeric=False),
     )
     return Table(columns, tuple(rows))
+
+
+def choices_table(record: RunRecord) -> Table:
+    """How the sources were merged, what was pruned, and what decided; what the recipe does not say is left out."""
+    rows = [(Cell(name), Cell(value)) for name, value in _choices(record)]
+    return Table((Column("How", numeric=False), Column("As the recipe has it", numeric=False)), tuple(rows))
+
+
+def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
+    merge = chosen(record, "merge.method")
+    if merge is not None:
+        yield "Merged by", ", ".join([str(merge), _TRAINED.get(str(merge), "trained as one pair"), *_merge_notes(record)])
+    answer = record.answer
+    if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
+        yield from _pruning_choices(record)
+    if chosen(record, "controller.name") is not None:
+        yield "Prune ratio", _searched(record)
+    if chosen(record, "select_by") is not None:
+        name = "Epochs and runs judged by" if is_search(record) else "Epochs judged by"
+        yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"
+
+
+def _merge_notes(record: RunRecord) -> Iterator[str]:
+    if chosen(record, "merge.target"):
+        yield "with the target LoRA among them"
+    frozen = chosen(record, "merge.frozen")
+    if isinstance(frozen, list) and frozen:
+        yield f"{listed([str(name) for name in frozen])} not trained"
+    if chosen(record, "merge.weights_learning_rate") is not None:
+        yield "merge weights trained"
+    if chosen(record, "merge.paper"):
+        yield "scaling left out, as published"
+
+
+def _pruning_choices(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """The metric and the granularity; of the rest what is other than usual."""
+    yield "Importance", str(chosen(record, "pruning.metric.name"))
+    if chosen(record, "pruning.paper"):
+        yield "Norms from", "one norm a layer, as the published code takes it"
+    for key, (name, usual, words) in _PRUNING.items():
+        value = chosen(record, f"pruning.{key}")
+        if value not in (None, usual):
+            yield name, words.get(str(value), str(value))
+
+
+def _searched(record: RunRecord) -> str:
+    name, ratios = chosen(record, "controller.name"), chosen(record, "controller.prune_ratios")
+    return f"{name}, {counted(len(ratios), 'run')} at given ratios" if isinstance(ratios, list) else str(name)
+
+
+_TRAINED = {"concat": "the adapters side by side", "linear": "sums of the adapters' own factors"}
+_PRUNING: Mapping[str, tuple[str, str | None, Mapping[str, str]]] = {
+    "granularity": (
+        "Pruned as a whole",
+        None,
+        {"parameter": "single entries", "rank": "rank-one components", "module": "modules"},
+    ),
+    "scope": ("Compete within", None, {"tensor": "one tensor", "layer": "a layer", "global": "all modules"}),
+    "activations": ("Norms from", "streamed", {"full_pass": "a pass over the training set before each selection"}),
+    "reset": ("Pruned entries become", "zero", {"initial": "what they were at the start"}),
+    "schedule": (
+        "Ratio comes into force",
+        "constant",
+        {"linear": "by a linear ramp", "cubic": "by a cubic ramp", "once": "at the first step, with one mask for the whole run"},
+    ),
+}
+"""Key of the recipe's `pruning` -> name of the row, the value that is not worth a row, and values in words."""
 
 
 def splits_table(record: RunRecord) -> Table:
@@ -74,10 +142,17 @@ def timing_table(record: RunRecord) -> Table:
         )
         for name, seconds in parts.items()
     ]
-    rows += [
-        (Cell(f"Tokens, {name.replace('_', ' ')}"), Cell(f"{count:,}"), Cell(MISSING)) for name, count in record.tokens.items()
-    ]
+    rows += [(Cell(f"Tokens, {name}"), Cell(f"{count:,}"), Cell(MISSING)) for name, count in _tokens(record).items()]
     return Table((Column("Part", numeric=False), Column("Time"), Column("Share")), tuple(rows))
+
+
+def _tokens(record: RunRecord) -> dict[str, int]:
+    """Training tokens by system; of runs at several ratios those that were not the best stand together."""
+    others = [name for name in record.tokens if trial_ratio(name) is not None]
+    tokens = {system_label(record, name): count for name, count in record.tokens.items() if name not in others}
+    if others:
+        tokens[f"Pomona at {counted(len(others), 'other ratio')}"] = sum(record.tokens[name] for name in others)
+    return tokens
 
 
 def facts_table(facts: Mapping[str, object], heading: str) -> Table:

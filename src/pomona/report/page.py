@@ -78,6 +78,7 @@ def render(run: RunFolder) -> str:
         modules=pruning_tables.modules_table(record),
         even_sparsity=even_sparsity(record),
         sources=input_tables.sources_table(record),
+        choices=input_tables.choices_table(record),
         splits=input_tables.splits_table(record),
         timing=input_tables.timing_table(record),
         environment=input_tables.facts_table(record.environment, "Environment"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pomona.report.tables import Cell, Column, Table
+from pomona.report.figures.layers import left_out
+from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, percent, signed_number
 from pomona.runs.record import RunRecord
 
@@ -39,16 +40,22 @@ def rounds_table(record: RunRecord) -> Table:
 
 
 def modules_table(record: RunRecord) -> Table:
-    """Sparsity and importance of every adapted module."""
-    rows = [
-        (
+    """Sparsity and importance of every adapted module, and the merge weights where these were trained."""
+    trained = any(found.merge_weights is not None for found in record.modules)
+    rows: list[Row] = []
+    for found in record.modules:
+        cells = [
             Cell(found.module),
             Cell(percent(found.sparsity_A, 1)),
             Cell(percent(found.sparsity_B, 1)),
             Cell(f"{found.importance:.3g}"),
-        )
-        for found in record.modules
-    ]
-    return Table(
-        (Column("Module", numeric=False), Column("Sparsity of A"), Column("Sparsity of B"), Column("Importance")), tuple(rows)
-    )
+        ]
+        if trained:
+            cells.append(Cell(", ".join(signed_number(one, 3).removeprefix("+") for one in found.merge_weights or []) or MISSING))
+        rows.append(tuple(cells))
+    columns = [Column("Module", numeric=False), Column("Sparsity of A"), Column("Sparsity of B"), Column("Importance")]
+    notes = [f"Sparsity: share of exact zeros.{left_out(record)}"] if left_out(record) else []
+    if trained:
+        columns.append(Column("Merge weights"))
+        notes.append("Merge weights were trained; they stand in the order of the merged adapters.")
+    return Table(tuple(columns), tuple(rows), note=" ".join(notes))

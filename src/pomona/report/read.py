@@ -32,14 +32,15 @@ class StepLine(BaseModel):
 
 
 class EpochLine(BaseModel):
-    """The end of an epoch in `history.jsonl`. `best`: the lowest dev loss so far."""
+    """The end of an epoch in `history.jsonl`. `dev_score`: where epochs are judged by a metric; `best`: the best so far."""
 
     kind: Literal["epoch"]
     system: str
     step: int
     epoch: float
     dev_loss: float | None = None
-    best: float | None = None
+    dev_score: float | None = None
+    best: bool = False
 
 
 class RoundLine(RoundRecord):

@@ -6,6 +6,7 @@ p-value corrected for all comparisons on the metric is above 0.05 even so, the s
 
 from __future__ import annotations
 
+from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
 from pomona.report.wording import (
     comparison_of,
     counted,
@@ -24,7 +25,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import Comparison, RatioAnswer, RunRecord
 
 POMONA = "pomona"
 ZERO_SHOT = "zero_shot"
@@ -50,6 +51,7 @@ def what_was_run(record: RunRecord) -> str:
     test = _examples(record, "test", "test")
     names = f" ({listed([source.name for source in record.sources])})" if record.sources else ""
     merged = f"{counted(len(record.sources), 'adapter')}{names}" if record.sources else "no source adapters"
+    merged += " and the target LoRA" if chosen(record, "merge.target") else ""
     on = f"on {record.model} for the task {record.task}"
     if record.status != "done":
         return f"{_UNFINISHED[record.status]}: its plan is to merge {merged} {on} and to fine-tune the merge on {train}."
@@ -84,9 +86,9 @@ def whether_pruning_helped(record: RunRecord) -> str:
     if (prune_ratio := _prune_ratio(record)) is None:
         return _no_ratio(record)
     if prune_ratio == 0:
-        return (
-            f"{_ratio_clause(record, prune_ratio)}, which is no pruning at all: the result is the merge, fine-tuned and unpruned."
-        )
+        found = record.answer is not None and not is_given(record.answer)
+        nothing = "; so nothing is pruned" if found else ", which is no pruning at all"
+        return f"{_ratio_clause(record, prune_ratio)}{nothing}: the result is the merge, fine-tuned and unpruned."
     comparison = comparison_of(record, POMONA, UNPRUNED, record.primary_metric)
     if comparison is None:
         effect = "the same merge was not evaluated without pruning, so whether pruning helped is unknown"
@@ -134,10 +136,23 @@ def _evidence(record: RunRecord, comparison: Comparison) -> str:
 
 def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
     answer = record.answer
-    if answer is None or answer.low == answer.high:
+    if answer is None or is_given(answer):
         return f"The prune ratio was given, not learned: {percent(prune_ratio)}"
+    if is_search(record):
+        return _search_clause(record, answer)
     learned = f"The prune ratio learned in the run is {percent(prune_ratio)} (95% interval {percent_span(answer.low, answer.high)})"
     return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
+
+
+def _search_clause(record: RunRecord, answer: RatioAnswer) -> str:
+    """The best of the ratios that had a run each."""
+    tried = (
+        f"Of the {len(answer.curve)} prune ratios that were tried, {percent(answer.prune_ratio)} is the best by {judged_by(record)}"
+    )
+    if answer.low == answer.high:
+        return f"{tried}, and every other one is worse beyond the noise of the dev examples"
+    interval = f"{tried} (95% interval {percent_span(answer.low, answer.high)})"
+    return f"{interval}, but the curve is flat: the dev set cannot tell the ratios apart" if answer.flat else interval
 
 
 def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
@@ -152,7 +167,7 @@ def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
     advice = {
         "better": "take the pruned adapter",
         "worse": "take the unpruned merge",
-        "not told apart": "take the unpruned merge, unless zeros are wanted for their own sake",
+        "not told apart": f"take the unpruned merge{_unless(record)}",
     }["not told apart" if found == "better" and seems else found]
     measurably = " measurably" if found == "not told apart" else ""
     return (
@@ -160,6 +175,15 @@ def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
         f"(paired difference {signed(metric, comparison.difference)} {unit(metric)}, interval {_evidence(record, comparison)}): "
         f"{advice}"
     )
+
+
+def _unless(record: RunRecord) -> str:
+    """What pruning is good for where it changes no score."""
+    if not prunes_to_zero(record):
+        return ""
+    if granularity(record) == "parameter":
+        return ", unless zeros are wanted for their own sake"
+    return ", unless a smaller adapter is wanted for its own sake"
 
 
 def _no_ratio(record: RunRecord) -> str:

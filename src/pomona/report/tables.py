@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
 from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
 from pomona.report.wording import (
     MISSING,
@@ -25,7 +26,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, Estimate, RunRecord
+from pomona.runs.record import Comparison, Estimate, RatioAnswer, RunRecord
 
 Row = tuple["Cell", ...]
 
@@ -94,18 +95,28 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
             tiles.append(Tile(f"Against {system_label(record, baseline)}", signed(metric, found.difference), note))
     answer = record.answer
     if answer is not None:
-        given = answer.low == answer.high
-        flat = ", flat" if answer.flat else ""
-        tiles.append(
-            Tile("Prune ratio", percent(answer.prune_ratio), "given" if given else percent_span(answer.low, answer.high) + flat)
-        )
+        tiles.append(Tile("Prune ratio", percent(answer.prune_ratio), _how_sure(record, answer)))
     elif record.prune_ratio is not None:
         tiles.append(Tile("Prune ratio", percent(record.prune_ratio), "given"))
     if record.sparsity is not None:
-        tiles.append(Tile("Sparsity", percent(record.sparsity, 1), "exact zeros, measured"))
+        tiles.append(Tile("Sparsity", percent(record.sparsity, 1), _what_zeros(record)))
     if record.timing.total_seconds:
         tiles.append(Tile("Run time", duration(record.timing.total_seconds), f"training {duration(record.timing.train_seconds)}"))
     return tuple(tiles)
+
+
+def _how_sure(record: RunRecord, answer: RatioAnswer) -> str:
+    if is_given(answer):
+        return "given"
+    tried = [f"best of {len(answer.curve)} tried"] if is_search(record) else []
+    interval = [percent_span(answer.low, answer.high)] if answer.low < answer.high else []
+    return ", ".join([*tried, *interval, *(["flat"] if answer.flat else [])])
+
+
+def _what_zeros(record: RunRecord) -> str:
+    if not prunes_to_zero(record):
+        return "exact zeros; what was pruned is back at its start"
+    return "exact zeros, measured" if granularity(record) == "parameter" else "exact zeros, before they were left out"
 
 
 def systems_table(record: RunRecord) -> Table:

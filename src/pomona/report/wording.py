@@ -42,8 +42,20 @@ def unit(metric: str) -> str:
 
 
 def system_label(record: RunRecord, system: str) -> str:
-    """The label that the record gives to a system; its key where it has none."""
-    return record.systems[system].label if system in record.systems else system.replace("_", " ")
+    """The label that the record gives to a system; its key where it has none. A run at one ratio of several is named by it."""
+    if system in record.systems:
+        return record.systems[system].label
+    tried = trial_ratio(system)
+    return system.replace("_", " ") if tried is None else f"Pomona at {100 * tried:g}%"
+
+
+def trial_ratio(system: str) -> float | None:
+    """The prune ratio of a run that was one of several, such as `pomona_0.3`; None of any other system."""
+    name, _, ratio = system.partition("_")
+    try:
+        return float(ratio) if name == "pomona" else None
+    except ValueError:
+        return None
 
 
 def score(metric: str, value: float) -> str:

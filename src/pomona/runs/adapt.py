@@ -9,25 +9,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pomona.adapters import Adapter
-from pomona.backbone.batches import encode
-from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.load import Backbone
 from pomona.data import Splits
 from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, find_baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
 from pomona.runs.environment import environment
-from pomona.runs.inputs import check_sources, prepare_source, read_splits
+from pomona.runs.evaluate import ready_metrics
 from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import CutRecord, RunRecord, SystemDescription
+from pomona.runs.shared import Shared
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import MAIN, Workshop, loaded
 from pomona.tuning.progress import Progress, Silent
-from pomona.tuning.settings import FitData
 
 
-def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> RunRecord:
+def adapt(
+    recipe: Recipe,
+    output: Path | str | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    only: str | None = None,
+    shared: Shared | None = None,
+) -> RunRecord:
     """Run a recipe.
 
     Everything that can be wrong with the input is found before anything is trained or written. A run that was interrupted goes
@@ -38,6 +45,8 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         output: the run folder; `runs/<name>` by default. It must not hold another run.
         resume: go on with the run that stands there.
         progress: shown to a person.
+        only: a baseline's name, to make that system and no other.
+        shared: what runs before this one in the process have done already, and where this one leaves what it does.
 
     Returns:
         The record, as `record.json` holds it.
@@ -47,47 +56,68 @@ def adapt(recipe: Recipe, output: Path | str | None = None, *, resume: bool = Fa
         PomonaError: training failed; the record says so.
     """
     progress = progress or Silent()
+    # Who shares work has looked at every recipe before the first run, and said what it found.
+    checking = progress if shared is None else Silent()
+    shared = shared or Shared()
     folder = Path(output) if output is not None else Path("runs") / recipe.name
     started = time.perf_counter()
-    store = RunStore(folder, recipe.yaml(), resume=resume)
+    store = RunStore(folder, recipe_text(recipe, only, shared), resume=resume)
     record = store.record()
     if record is not None and record.status == "done":
         store.drop_checkpoints()
         return record
-    progress.begin("reading data", 0)
-    splits = read_splits(recipe)
-    for metric in recipe.metrics.values():
-        metric.table(["a"], [["a"]])  # an encoder or a segmenter that cannot be had is found now
-    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
-    progress.begin("loading the model and checking the sources", 0)
-    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
-    warnings = check_sources(recipe, backbone)
-    data, cut = _encode(recipe, splits, backbone)
-    progress.end(backbone.name)
-    warnings += _cut_warnings(recipe, cut)
+    splits, backbone, warnings = check_everything(recipe, shared, checking)
+    data, cut = shared.encoded(recipe)
     store.begin()
     record = record or _new_record(recipe, backbone, warnings)
     record.cut = cut
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
-        prepared = [prepare_source(source, recipe, backbone, progress) for source in recipe.sources]
-        describe_inputs(record, recipe, backbone, splits, prepared)
+        prepared = [shared.source(source, recipe, progress) for source in recipe.sources]
+        prints = [shared.fingerprint(source.adapter) for source in prepared]
+        describe_inputs(record, recipe, backbone, splits, prepared, prints)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
-        workshop = Workshop(recipe, backbone, data, store, progress, prepared)
+        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev)
         store.clear_history()
-        systems = make_systems(workshop, record)
-        answers = {name: _answers(name, adapter, workshop, splits, record) for name, adapter in systems.items()}
-        adapter = systems[MAIN]
-        assert adapter is not None
-        adapter = loaded(adapter)
+        systems = make_systems(workshop, record) if only is None else _make_baseline(only, workshop, record)
+        answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}
+        adapter = systems[only or MAIN]
+        adapter = None if adapter is None else loaded(adapter)
         describe_results(record, workshop, splits, adapter, answers)
         store.write_predictions(_predictions(splits, answers))
-        store.write_adapter(adapter)
+        if adapter is not None:
+            store.write_adapter(adapter)
         record.status = "done"
     store.drop_checkpoints()
     return record
+
+
+def recipe_text(recipe: Recipe, only: str | None, shared: Shared) -> str:
+    """`recipe.yaml` of a run: the resolved recipe, under what else shapes the run in lines of comment."""
+    lines = [f"# Of all systems only {only} is made.\n"] if only is not None else []
+    if shared.draws_test_apart(recipe):
+        lines.append(f"# The test split is drawn by seed {shared.test_seed}, the others by the recipe's.\n")
+    return "".join(lines) + recipe.yaml()
+
+
+def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> tuple[Splits, Backbone, list[str]]:
+    """Look at everything that a recipe names, and train nothing: its splits, its model, and warnings.
+
+    Raises:
+        InputError: the first thing that is wrong.
+    """
+    progress.begin("reading data", 0)
+    splits = shared.splits(recipe)
+    ready_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language)
+    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
+    progress.begin("loading the model and checking the sources", 0)
+    backbone = shared.backbone(recipe)
+    warnings = shared.warnings(recipe)
+    _, cut = shared.encoded(recipe)
+    progress.end(backbone.name)
+    return splits, backbone, warnings + _cut_warnings(recipe, cut)
 
 
 def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunRecord:
@@ -118,13 +148,25 @@ def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | N
         if name not in static and not baseline.trains:
             continue
         systems[name] = adapter = static[name] if name in static else baseline.make(name, workshop)
-        rank = max(adapter[module].rank for module in adapter) if adapter else None
-        record.systems[name] = SystemDescription(label=baseline.label, description=baseline.description, rank=rank)
+        record.systems[name] = _described(baseline, adapter)
     systems[MAIN] = main
     record.systems[MAIN] = SystemDescription(
-        label="Pomona", description="merged, fine-tuned, and pruned at the ratio that was learned"
+        label="Pomona", description="merged, fine-tuned, and pruned at the ratio that its controller gives"
     )
     return systems
+
+
+def _make_baseline(name: str, workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
+    """One baseline and nothing else."""
+    baseline = find_baseline(name)
+    adapter = baseline.make(name, workshop)
+    record.systems[name] = _described(baseline, adapter)
+    return {name: adapter}
+
+
+def _described(baseline: Baseline, adapter: Adapter | None) -> SystemDescription:
+    rank = max(adapter[module].rank for module in adapter) if adapter else None
+    return SystemDescription(label=baseline.label, description=baseline.description, rank=rank)
 
 
 def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
@@ -140,21 +182,6 @@ def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: R
     return made
 
 
-def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, dict[str, CutRecord]]:
-    """The three splits that training may see, as tokens, and what was cut; a test completion that is too long is found now."""
-    encoded, cut = {}, {}
-    for name, part in splits.named():
-        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens)
-        characters = [example.cut_characters for example in part]
-        cut[name] = CutRecord(
-            documents=sum(count > 0 for count in characters),
-            characters=sum(characters),
-            prompts=prompts.prompts,
-            tokens=prompts.tokens,
-        )
-    return FitData(encoded["train"], encoded["micro_dev"], encoded["dev"]), cut
-
-
 def _cut_warnings(recipe: Recipe, cut: Mapping[str, CutRecord]) -> list[str]:
     """What was cut though nobody asked for it: the task's limit on a document is the recipe's own choice."""
     return [
@@ -165,12 +192,12 @@ def _cut_warnings(recipe: Recipe, cut: Mapping[str, CutRecord]) -> list[str]:
     ]
 
 
-def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord) -> Answers:
+def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord, shared: Shared) -> Answers:
     """A system's answers on the test split, given once."""
-    found = workshop.store.load_answers(name)
-    if found is None:
-        recipe = workshop.recipe
-        found = answer(
+    recipe = workshop.recipe
+
+    def give() -> Answers:
+        return answer(
             workshop.backbone,
             adapter,
             splits.test,
@@ -181,6 +208,10 @@ def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Spl
             label=record.systems[name].label,
             decoding=recipe.evaluation.decoding,
         )
+
+    found = workshop.store.load_answers(name)
+    if found is None:
+        found = give() if adapter is not None else shared.answers(recipe, give)
         workshop.store.save_answers(name, found)
     return found
 
@@ -188,7 +219,8 @@ def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Spl
 def _predictions(splits: Splits, answers: dict[str, Answers]) -> Iterator[dict[str, object]]:
     for place, example in enumerate(splits.test):
         texts = {name: given.texts[place] for name, given in answers.items()}
-        yield prediction_line(example, texts)
+        losses = {name: given.losses[place] for name, given in answers.items()}
+        yield prediction_line(example, texts, losses)
 
 
 @contextlib.contextmanager

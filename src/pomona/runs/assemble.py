@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 
-from pomona.adapters import Adapter, Factors
+from pomona.adapters import Adapter, layer_number
 from pomona.backbone.load import Backbone
+from pomona.control import Search
 from pomona.data import Example, Splits, fingerprint
 from pomona.errors import InputError
 from pomona.evaluation.compare import compare, corrected
@@ -32,31 +32,35 @@ from pomona.runs.record import (
     SystemDescription,
 )
 from pomona.runs.workshop import MAIN, Workshop
-from pomona.tuning.settings import Event
+from pomona.tuning.settings import Event, Sparsity
 
 TARGET = "target_lora"
-_LAYER = re.compile(r"\.(\d+)\.")
 
 
 def describe_inputs(
-    record: RunRecord, recipe: Recipe, backbone: Backbone, splits: Splits, prepared: Sequence[SourceAdapter]
+    record: RunRecord,
+    recipe: Recipe,
+    backbone: Backbone,
+    splits: Splits,
+    prepared: Sequence[SourceAdapter],
+    source_prints: Sequence[str],
 ) -> None:
-    """What went in: fingerprints of recipe, model, data and sources.
+    """What went in: fingerprints of recipe, model, data and sources; `source_prints` are those of the source adapters.
 
     Raises:
         InputError: the run was begun with other data, sources or another model (a resumed run would mix the two).
     """
-    parts = {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
+    parts = describe_splits(splits)
     sources = [
         SourceRecord(
             name=source.name,
             origin=source.origin,
-            fingerprint=source.adapter.fingerprint(),
+            fingerprint=one,
             rank=max(source.adapter[module].rank for module in source.adapter),
             modules=len(source.adapter),
             weight=source.weight,
         )
-        for source in prepared
+        for source, one in zip(prepared, source_prints, strict=True)
     ]
     recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
     prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
@@ -67,26 +71,25 @@ def describe_inputs(
     record.splits, record.sources, record.fingerprints = parts, sources, prints
 
 
+def describe_splits(splits: Splits) -> dict[str, SplitRecord]:
+    """Each split's size and fingerprint."""
+    return {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
+
+
 def describe_results(
-    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter, answers: Mapping[str, Answers]
+    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter | None, answers: Mapping[str, Answers]
 ) -> None:
-    """What came out: scores, comparisons, the ratio, what it cost, the modules, warnings."""
+    """What came out: scores, comparisons, the ratio, what it cost, the modules, warnings.
+
+    `adapter` is that of the main system, or of the one baseline that was made (None for the bare model).
+    """
     _describe_scores(record, workshop.recipe, splits, answers)
     for name, given in answers.items():
         _describe_answers(record.systems[name], given, splits, workshop.recipe.task.language)
-    _describe_ratio(record, workshop)
-    record.fingerprints["adapter"] = adapter.fingerprint()
-    factors_of = {name: _unpadded(adapter[name], workshop.trained[MAIN].ranks[name]) for name in adapter}
-    record.modules = [_module(name, one, workshop.trained[MAIN].importance) for name, one in factors_of.items()]
-    entries = zeros = 0
-    for one in factors_of.values():
-        for matrix in (one.A, one.B):
-            entries += matrix.numel()
-            zeros += int((matrix == 0).sum())
-    record.sparsity = zeros / entries
-    record.systems[MAIN].sparsity = record.sparsity
-    record.systems[MAIN].prune_ratio = record.prune_ratio
-    record.systems[MAIN].rank = max(adapter[name].rank for name in adapter)
+    if adapter is not None:
+        record.fingerprints["adapter"] = adapter.fingerprint()
+        if MAIN in answers:
+            _describe_main(record, workshop, adapter)
     for name, trained in workshop.trained.items():
         record.tokens[name] = trained.tokens
         if name in record.systems:
@@ -94,6 +97,22 @@ def describe_results(
     record.timing.train_seconds = sum(trained.train_seconds for trained in workshop.trained.values())
     record.timing.probe_seconds = sum(trained.probe_seconds for trained in workshop.trained.values())
     record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
+
+
+def _describe_main(record: RunRecord, workshop: Workshop, adapter: Adapter) -> None:
+    """The ratio, and the modules as they were pruned."""
+    _describe_ratio(record, workshop)
+    trained = workshop.trained[MAIN]
+    record.modules = [
+        _module(name, sparsity, trained.importance, trained.merge_weights) for name, sparsity in trained.sparsity.items()
+    ]
+    entries = sum(one.entries_A + one.entries_B for one in trained.sparsity.values())
+    # A share times its entries is a whole number, but for rounding.
+    zeros = sum(round(one.A * one.entries_A) + round(one.B * one.entries_B) for one in trained.sparsity.values())
+    record.sparsity = zeros / entries
+    record.systems[MAIN].sparsity = record.sparsity
+    record.systems[MAIN].prune_ratio = record.prune_ratio
+    record.systems[MAIN].rank = max(adapter[name].rank for name in adapter)
 
 
 def _describe_scores(record: RunRecord, recipe: Recipe, splits: Splits, answers: Mapping[str, Answers]) -> None:
@@ -105,7 +124,7 @@ def _describe_scores(record: RunRecord, recipe: Recipe, splits: Splits, answers:
     record.metrics = {system: {name: estimate(one) for name, one in found.items()} for system, found in scores.items()}
     groups = example_groups(splits.test)
     others = [system for system in scores if system != MAIN]
-    differences = compare(MAIN, others, scores, chosen, groups=groups, draws=draws, seed=seed)
+    differences = compare(MAIN, others, scores, chosen, groups=groups, draws=draws, seed=seed) if MAIN in scores else []
     for system in others:
         if system != TARGET and TARGET in scores:
             differences += compare(system, [TARGET], scores, chosen, groups=groups, draws=draws, seed=seed)
@@ -141,7 +160,6 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     answer = learned.answer
     assert answer is not None
     assert final.answer is not None
-    assert learned.control is not None
     record.prune_ratio = final.answer.prune_ratio
     curve = [CurvePoint(prune_ratio=p, reward=reward, low=low, high=high) for p, reward, low, high in answer.curve]
     name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
@@ -149,8 +167,12 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
         controller=str(name), prune_ratio=answer.prune_ratio, low=answer.low, high=answer.high, flat=answer.flat, curve=curve
     )
     record.rounds = [round_record(event) for event in learned.history if event["kind"] == "round"]
+    controller = workshop.recipe.controller
+    if isinstance(controller, Search):
+        return
+    assert learned.control is not None
     changes = [one.mask_change for one in record.rounds if one.mask_change is not None]
-    found = workshop.recipe.controller.diagnose(learned.control, changes)
+    found = controller.diagnose(learned.control, changes)
     record.warnings += [warning for warning in found if warning not in record.warnings]
 
 
@@ -161,18 +183,15 @@ def round_record(event: Event) -> RoundRecord:
     return RoundRecord(**values, candidates=candidates)  # pyright: ignore[reportArgumentType]
 
 
-def _unpadded(factors: Factors, rank: int) -> Factors:
-    """The factors as they were trained: a written adapter is padded with zeros to one rank, and those were not pruned."""
-    return Factors(factors.A[:rank], factors.B[:, :rank])
-
-
-def _module(name: str, factors: Factors, importance: Mapping[str, float]) -> ModuleRecord:
-    layer = _LAYER.search(name)
+def _module(
+    name: str, sparsity: Sparsity, importance: Mapping[str, float], merge_weights: Mapping[str, Sequence[float]]
+) -> ModuleRecord:
     return ModuleRecord(
         module=name,
-        layer=int(layer.group(1)) if layer else None,
+        layer=layer_number(name),
         projection=name.rpartition(".")[2],
-        sparsity_A=float((factors.A == 0).float().mean()),
-        sparsity_B=float((factors.B == 0).float().mean()),
+        sparsity_A=sparsity.A,
+        sparsity_B=sparsity.B,
         importance=importance.get(name, 0.0),
+        merge_weights=list(merge_weights[name]) if name in merge_weights else None,
     )

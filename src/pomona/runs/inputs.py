@@ -15,7 +15,7 @@ from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
-from pomona.data import Example, Splits, examples, fingerprint, make_splits, number_rows, read_rows
+from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
@@ -23,7 +23,7 @@ from pomona.evaluation.baselines import TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
 from pomona.merging.weights import module_weights
 from pomona.runs.recipe import Data, Lora, Recipe, Source, WeightField
-from pomona.seeding import stream
+from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
@@ -84,7 +84,7 @@ def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, 
         return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
 
     def pool(source: str) -> tuple[Example, ...]:
-        return examples(read_rows(source, data.columns), task, source)
+        return examples(read_rows(source, data.columns), task, source, skip_incomplete=data.incomplete_rows == "skip")
 
     assert data.train is not None
     return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None
@@ -105,6 +105,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
             that a merge weight's filters leave out.
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
+    skipped = _skipped(recipe.data, recipe.task)
     given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
     for adapter in given:
         check_finite(adapter)
@@ -112,13 +113,21 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
             encode(chosen, backbone.tokenizer, source.tuning.max_tokens)
+            skipped += _skipped(source.data, source.task or recipe.task)
     modules = {module: None for adapter in given for module in adapter}
     trained = [source for source in recipe.sources if source.data is not None]
     if trained or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines):
         fresh = new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
         modules |= dict.fromkeys(fresh.modules if trained else ())
     module_weights([source.weight for source in recipe.sources], list(modules))
-    return check_compatible(given, backbone.shapes(), backbone.name) if given else []
+    return skipped + (check_compatible(given, backbone.shapes(), backbone.name) if given else [])
+
+
+def _skipped(data: Data, task: Task) -> list[str]:
+    """A warning for each file of which rows are left out."""
+    files = [file for file in (data.train, data.dev, data.test) if file is not None and data.incomplete_rows == "skip"]
+    found = {file: incomplete_rows(read_rows(file, data.columns), task, file) for file in files}
+    return [f"left out of {file}, incomplete: {len(lines)} rows, such as line {lines[0]}" for file, lines in found.items() if lines]
 
 
 def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress: Progress) -> SourceAdapter:
@@ -128,9 +137,10 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     assert source.data is not None
     task = source.task or recipe.task
     chosen = read_examples(source.data, task, source.examples, recipe.seed)
-    folder = train_cached(
-        backbone, chosen, recipe.lora, source.tuning, seed=recipe.seed, label=f"source {source.name}", progress=progress
-    )
+    # A stream for each name: adapters of one recipe must not start from the same random factors.
+    seed = derive_seed(recipe.seed, "source", source.name)
+    label = f"source {source.name}"
+    folder = train_cached(backbone, chosen, recipe.lora, source.tuning, seed=seed, label=label, progress=progress)
     place = f"docstrings of {source.data.docstrings}" if source.data.docstrings else str(source.data.train)
     return SourceAdapter(source.name, f"trained on {len(chosen)} examples: {place}", read_adapter(folder), source.weight)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,14 +53,23 @@ def check_output(path: Path) -> None:
         raise InputError("no such folder", file=path.parent, mend="Make it first, or choose another file")
 
 
-def prediction_line(example: Example, texts: Mapping[str, str | None]) -> dict[str, object]:
-    """A line of `predictions.jsonl`: the example, and every system's answer to it."""
+def prediction_line(
+    example: Example, texts: Mapping[str, str | None], losses: Mapping[str, float] | None = None
+) -> dict[str, object]:
+    """A line of `predictions.jsonl`: the example, every system's answer to it, and its loss in nats per token where that is known.
+
+    A loss that is not finite is null. `group` is there only where the example has one.
+    """
+    group = {} if example.group is None else {"group": example.group}
+    measured = {system: loss if math.isfinite(loss) else None for system, loss in (losses or {}).items()}
     return {
         "id": example.id,
+        **group,
         "document": example.document,
         "prompt": example.prompt,
         "references": list(example.references),
         "predictions": dict(texts),
+        **({} if losses is None else {"losses": measured}),
     }
 
 

@@ -13,18 +13,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
-from pomona.control import Controller, Grasp, controllers
+from pomona.control import Controller, Grasp, Search, controllers
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization, Task, tasks
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
-from pomona.evaluation.evaluate import make_metrics
+from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.importance import ImportanceMetric, Wanda, importance_metrics
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
-from pomona.metrics import Metric
+from pomona.metrics import Metric, metrics
+from pomona.pruning import Granularity, Schedule, Scope
 from pomona.registry import Registry
-from pomona.tuning.settings import Pruning, Tuning
+from pomona.tuning.settings import Pruning, Reset, Tuning
 
 
 class _Section(BaseModel):
@@ -63,7 +64,7 @@ def _encode(registry: Registry[Any]) -> PlainSerializer:
 
 
 TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
-ControllerField = Annotated[Controller, _decode(controllers), _encode(controllers)]
+ControllerField = Annotated[Controller | Search, _decode(controllers), _encode(controllers)]
 MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
 
 
@@ -96,6 +97,7 @@ class Data(_Section):
         dev, test: sources of their own.
         columns: the task's field -> the data's column, a dotted path where columns are nested; `group` is the field of a key
             whose rows stay in one split and by which intervals are clustered.
+        incomplete_rows: `refuse` a row with a field that the task cannot use, or `skip` it, with a warning that counts them.
         near_duplicates: `apart` keeps documents that are nearly the same out of two splits; `allow` does not look, for inputs
             that are nearly the same by nature, such as records of a few fields.
         docstrings: an installed package, or `stdlib`, in place of files.
@@ -106,6 +108,7 @@ class Data(_Section):
     dev: DataSource | None = None
     test: DataSource | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    incomplete_rows: Literal["refuse", "skip"] = "refuse"
     near_duplicates: Literal["apart", "allow"] = "apart"
     docstrings: str | None = None
     exclude_docstrings: tuple[str, ...] = ()
@@ -165,34 +168,90 @@ class Source(_Section):
 
 
 class Merge(_Section):
-    """What is trained: `concat` keeps every source's own columns; any other method's result is trained as one pair.
+    """What is trained: `concat` keeps every adapter's own columns, `linear` sums their factors, all else makes one pair.
+
+    With `concat` the update is the exact sum of the adapters' updates; with `linear` every adapter's own factors are trained and
+    their sums are used, as ALM does; with any other method its result is trained.
 
     Args:
         method: a name in `merge_methods`.
         rank: the largest rank of a module, where the method can choose one.
         parameters: the method's hyperparameters.
+        target: whether a LoRA trained on the target's own examples is among the merged ones.
+        frozen: names of sources that take part and are not trained (`concat` and `linear`).
+        weights_learning_rate: trains the merge weights too, one an adapter and module, at this rate (`concat` and `linear`);
+            None leaves them as given.
+        paper: ALM's published code, which leaves the adapters' scaling out (`linear`).
     """
 
     method: str = "concat"
     rank: int | None = Field(default=None, ge=1)
     parameters: dict[str, Any] = Field(default_factory=dict)
+    target: bool = False
+    frozen: tuple[str, ...] = ()
+    weights_learning_rate: float | None = Field(default=None, gt=0)
+    paper: bool = False
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         merge_methods.create(self.method, self.parameters)
+        if self.method not in ("concat", "linear") and (self.frozen or self.weights_learning_rate is not None):
+            raise ValueError(f"method {self.method} makes one pair: `frozen` and `weights_learning_rate` need concat or linear")
+        if self.paper and self.method != "linear":
+            raise ValueError("`paper` needs method linear")
+        if self.rank is not None and self.method in ("concat", "linear"):
+            raise ValueError(f"{self.method} has the rank that the adapters give it: leave `rank` out, or use svd")
         return self
 
 
 class PruningSettings(_Section):
-    """How to prune; `controller` says how much."""
+    """How to prune (ALM, arXiv 2505.24174); `controller` says how much.
+
+    Args:
+        metric: importance of an entry.
+        interval_steps: optimizer steps between selections, once the ratio is settled; ALM: 1.
+        activations: where the norms of activations come from: `streamed` from the forward passes of training, or `full_pass`, the
+            whole training set again before each selection.
+        forgetting: of the streamed norms, in [0, 1], a step.
+        granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
+        scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
+            `tensor`.
+        reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
+        schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
+            the first step and then held.
+        ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
+        paper: ALM's published code: norms of its kind in place of `activations`; needs metric delta_sensitivity.
+    """
 
     metric: MetricField = Wanda()
-    interval_steps: int = Field(default=1, ge=1)
-    forgetting: float = Field(default=0.95, ge=0, le=1)
+    interval_steps: int = 1
+    activations: Literal["streamed", "full_pass"] = "streamed"
+    forgetting: float = 0.95
+    granularity: Granularity = "parameter"
+    scope: Scope | None = None
+    reset: Reset = "zero"
+    schedule: Schedule = "constant"
+    ramp_fraction: float = 0.5
+    paper: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.settings()
+        return self
 
     def settings(self) -> Pruning:
         """As the training loop takes it."""
-        return Pruning(self.metric, self.interval_steps, self.forgetting)
+        return Pruning(
+            metric=self.metric,
+            interval_steps=self.interval_steps,
+            activations="published" if self.paper else self.activations,
+            forgetting=self.forgetting,
+            granularity=self.granularity,
+            scope=self.scope,
+            reset=self.reset,
+            schedule=self.schedule,
+            ramp_fraction=self.ramp_fraction,
+        )
 
 
 class Evaluation(_Section):
@@ -232,6 +291,8 @@ class Recipe(_Section):
         data: the target's.
         splits: how many examples each split gets.
         sources: one or more.
+        select_by: what the best epoch, the end of patience and the best of several runs are judged by: `loss` on the dev set, or
+            the name of a metric of the answers to it.
         merge, lora, tuning, pruning, controller, evaluation: see their classes.
     """
 
@@ -249,6 +310,7 @@ class Recipe(_Section):
     tuning: Tuning = Tuning()
     pruning: PruningSettings = PruningSettings()
     controller: ControllerField = Grasp()
+    select_by: str = LOSS
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
@@ -260,6 +322,21 @@ class Recipe(_Section):
             raise ValueError(f"two sources have one name: {', '.join(names)}")
         for place, source in enumerate(self.sources):
             check_weight(source.weight, f"sources.{place}.weight")
+        for name in self.merge.frozen:
+            if name not in names:
+                raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")
+        if set(self.merge.frozen) == set(names) and not self.merge.target:
+            raise ValueError("merge.frozen names every source: nothing would be trained")
+        if self.select_by not in (LOSS, *metrics):
+            mend = suggest(self.select_by, (LOSS, *metrics))
+            raise InputError("no such metric", field="select_by", value=self.select_by, mend=mend)
+        if self.select_by != LOSS:
+            make_metrics([self.select_by], self.task.language)
+        if self.pruning.schedule != "constant" and isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0:
+            raise ValueError(
+                f"pruning.schedule = {self.pruning.schedule!r} needs a given ratio, and this controller moves it itself: use "
+                "constant, or the controller fixed or grid"
+            )
         if self.tuning.max_tokens <= self.task.max_new_tokens:
             raise ValueError(
                 f"tuning.max_tokens = {self.tuning.max_tokens} leaves no room for a prompt before an answer of "

@@ -2,9 +2,12 @@
 
 `history.jsonl`, a line each, by `kind`:
     step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
-    epoch  {kind, system, step, epoch, dev_loss, best}                                  best: the lowest dev loss so far
+    epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
+                                                            dev_score beside dev_loss where a metric judges the epochs
     round  {kind, system, ...the fields of Round below}
-`predictions.jsonl`, a line each test example: {id, document, prompt, references: [..], predictions: {system: text}}.
+`predictions.jsonl`, a line each test example:
+    {id, document, prompt, references: [..], predictions: {system: text}, losses: {system: nats per token}}
+    and `group` where the example has one.
 Unknown is not zero: a value that could not be had is null, and `warnings` says why.
 """
 
@@ -100,7 +103,11 @@ class RoundRecord(_Part):
 
 
 class CurvePoint(_Part):
-    """The fitted reward at a ratio, relative to the best ratio, with its 95 % interval, nats per token."""
+    """What a ratio gains over the best one, with its 95 % interval: the fitted reward, in nats per token.
+
+    Where whole runs were compared it is their mean dev score's difference to the best run's: in nats per token, or in points of the
+    metric that the recipe's `select_by` names.
+    """
 
     prune_ratio: float
     reward: float
@@ -120,7 +127,12 @@ class RatioAnswer(_Part):
 
 
 class ModuleRecord(_Part):
-    """One adapted module after training. Importance: mean score of the entries of both factors that were kept."""
+    """One adapted module after training.
+
+    `sparsity_A`, `sparsity_B`: shares of exact zeros, before components that are all zero were left out of the adapter.
+    `importance`: mean score of the entries of both factors that were kept. `merge_weights`: of the merged adapters in their order,
+    where these were trained.
+    """
 
     module: str
     layer: int | None
@@ -128,6 +140,7 @@ class ModuleRecord(_Part):
     sparsity_A: float
     sparsity_B: float
     importance: float
+    merge_weights: list[float] | None = None
 
 
 class SourceRecord(_Part):

@@ -23,28 +23,27 @@ from pomona.control import Answer, ControllerState, state_from_dict, state_to_di
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
-from pomona.tuning.settings import Event, Fitted
+from pomona.tuning.settings import Event, Fitted, Sparsity
 
 RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained system, as the folder keeps it: `Fitted` without its tensors.
-
-    `ranks`: each module's rank as it was trained; a written adapter is padded with zeros to one rank.
-    """
+    """A trained system, as the folder keeps it: `Fitted` without its tensors."""
 
     epoch: int
     dev_loss: float | None
     answer: Answer | None
     control: ControllerState | None
     history: Sequence[Event]
+    dev_scores: tuple[float, ...]
     train_seconds: float
     probe_seconds: float
     tokens: int
     importance: Mapping[str, float] = field(default_factory=dict)
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    merge_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class RunStore:
@@ -124,8 +123,7 @@ class RunStore:
         """Keep a trained system; its loop's checkpoint is not needed any more."""
         folder = self.folder / "checkpoint" / system
         write_adapter(fitted.adapter, folder / ADAPTER, force=True)
-        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained) if one.name != "ranks"}
-        values["ranks"] = {module: fitted.adapter[module].rank for module in fitted.adapter}
+        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
         values["control"] = state_to_dict(fitted.control) if fitted.control else None
         self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))
@@ -141,6 +139,8 @@ class RunStore:
             curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
             values["answer"] = Answer(**values["answer"], curve=curve)  # pyright: ignore[reportArgumentType]
         values["control"] = values["control"] and state_from_dict(values["control"])
+        values["dev_scores"] = tuple(values["dev_scores"])
+        values["sparsity"] = {module: Sparsity(*found) for module, found in values["sparsity"].items()}
         return read_adapter(folder / ADAPTER), Trained(**values)
 
     def save_answers(self, system: str, answers: Answers) -> None:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Literal
 
 from pomona.adapters import Adapter
-from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.attach import TrainableMerge, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
-from pomona.control import Controller, Fixed
+from pomona.control import Controller, Fixed, Search, Trial
+from pomona.data import Example
 from pomona.errors import PomonaError
+from pomona.evaluation.dev_scores import dev_scores
+from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.merging import merge
 from pomona.merging.weights import Weight
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
-from pomona.tuning.fit import fit
+from pomona.tuning.fit import Judge, fit
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Fitted, Pruning
 
 MAIN = "pomona"
 SEARCH = "pomona_search"
+_TRAINABLE: Final[dict[str, Literal["concat", "sum"]]] = {"concat": "concat", "linear": "sum"}
 
 
 @dataclass(eq=False)
@@ -34,6 +41,7 @@ class Workshop:
     Args:
         recipe, backbone, data, store, progress: of the run.
         prepared: the source adapters.
+        dev: the dev examples, for a metric of the answers to them.
         trained: every system trained so far.
     """
 
@@ -43,6 +51,7 @@ class Workshop:
     store: RunStore
     progress: Progress
     prepared: Sequence[SourceAdapter]
+    dev: Sequence[Example] = ()
     trained: dict[str, Trained] = field(default_factory=dict)
 
     @property
@@ -64,12 +73,29 @@ class Workshop:
         """The main job: merge, fine-tune, prune, with the ratio learned in the run (or in a pass before it)."""
         pruning = self.recipe.pruning.settings()
         controller = self.recipe.controller
+        if isinstance(controller, Search):
+            return self._train_trials(pruning, controller)
         if controller.passes == 2:
-            self._train(SEARCH, *self._merged(), pruning, controller)
+            self._train(SEARCH, *self._merged(), pruning=pruning, controller=controller)
             answer = self.trained[SEARCH].answer
             assert answer is not None
             controller = Fixed(answer.prune_ratio)
-        return self._train(MAIN, *self._merged(), pruning, controller)
+        return self._train(MAIN, *self._merged(), pruning=pruning, controller=controller)
+
+    def _train_trials(self, pruning: Pruning, search: Search) -> Adapter:
+        """Whole runs at given ratios, each kept by itself; the best of them is the main system."""
+        merged, seed = self._merged(), derive_seed(self.seed, "search")
+        trials: list[Trial] = []
+        while (prune_ratio := search.next(trials, seed)) is not None:
+            system = f"{MAIN}_{prune_ratio!r}"
+            self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio))
+            trials.append(Trial(prune_ratio, self.trained[system].dev_scores))
+        answer = search.choose(trials, seed)
+        best = f"{MAIN}_{answer.prune_ratio!r}"
+        found = self.store.load_trained(best)
+        assert found is not None
+        self.trained[MAIN] = dataclasses.replace(self.trained.pop(best), answer=answer)
+        return found[0]
 
     def train_merge(self, system: str) -> Adapter:
         """The main job without pruning."""
@@ -108,6 +134,9 @@ class Workshop:
                     adapter=adapter,
                     epoch=0,
                     dev_loss=None,
+                    dev_scores=(),
+                    sparsity={},
+                    merge_weights={},
                     answer=None,
                     control=None,
                     importance={},
@@ -127,12 +156,33 @@ class Workshop:
         """The pass that learned the ratio."""
         return self.trained.get(SEARCH, self.trained[MAIN])
 
-    def _merged(self) -> tuple[list[Adapter], list[Weight]]:
-        """What is trained: every source's own columns, or one pair that a static method made of them."""
+    def _merged(self) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
+        """What is trained: the adapters' own factors, side by side or summed, or one pair that a static method made of them."""
         how = self.recipe.merge
-        if how.method == "concat":
-            return self.sources, self.weights
-        return [merge(self.sources, how.method, self.weights, how.rank, self.seed, **how.parameters)], [1.0]
+        adapters, weights = self.sources, self.weights
+        if how.target:
+            adapters, weights = [*adapters, self.train_new("target_lora")], [*weights, 1.0]
+        if how.method not in _TRAINABLE:
+            return [merge(adapters, how.method, weights, how.rank, self.seed, **how.parameters)], [1.0], TrainableMerge()
+        frozen = frozenset(place for place, source in enumerate(self.prepared) if source.name in how.frozen)
+        train_weights = how.weights_learning_rate is not None
+        return adapters, weights, TrainableMerge(_TRAINABLE[how.method], not how.paper, train_weights, frozen)
+
+    def _judge(self) -> Judge | None:
+        """What the best epoch is chosen by, where it is not the dev loss."""
+        recipe = self.recipe
+        if recipe.select_by == LOSS:
+            return None
+        metric = make_metrics([recipe.select_by], recipe.task.language)[recipe.select_by]
+        return partial(
+            dev_scores,
+            examples=self.dev,
+            task=recipe.task,
+            metric=metric,
+            batch_size=recipe.evaluation.batch_size,
+            max_tokens=recipe.tuning.max_tokens,
+            decoding=recipe.evaluation.decoding,
+        )
 
     def _training_loss(self, system: str, adapter: Adapter) -> float:
         examples = self.data.train
@@ -149,21 +199,24 @@ class Workshop:
         system: str,
         adapters: Sequence[Adapter],
         weights: Sequence[Weight],
+        how: TrainableMerge | None = None,
         pruning: Pruning | None = None,
         controller: Controller | None = None,
     ) -> Adapter:
         found = self.store.load_trained(system)
         if found is not None:
-            for event in found[1].history:
+            for event in found[1].history if system not in self.trained else ():
                 self.store.append_event(event)
         else:
-            with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout) as attachment:
+            with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout, how or TrainableMerge()) as attachment:
                 fitted = fit(
                     attachment,
                     self.data,
                     self.recipe.tuning,
                     pruning=pruning,
                     controller=controller,
+                    judge=self._judge(),
+                    weights_learning_rate=self.recipe.merge.weights_learning_rate,
                     seed=derive_seed(self.seed, "fit"),
                     system=system,
                     checkpoint=self.store.checkpoint(system),

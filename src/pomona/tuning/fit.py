@@ -9,24 +9,33 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pomona.adapters import Adapter, without_zero_components
+from pomona.backbone.activations import activations_again
+from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
-from pomona.backbone.batches import collate, training_order
-from pomona.backbone.loss import example_losses, token_losses
+from pomona.backbone.batches import training_order
+from pomona.backbone.loss import example_losses, make_batch, token_losses
+from pomona.backbone.ranks import rank, same_on_all_ranks, share, sum_over_ranks
+from pomona.backbone.recompute import gradient_checkpointing
 from pomona.control import Controller, Fixed
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from pomona.tuning.progress import Progress, Silent
-from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Tuning
+from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Sparsity, Tuning
 from pomona.tuning.steering import Steering
 from pomona.tuning.surgery import MOMENTS
+
+Judge = Callable[[Attachment], Sequence[float]]
+"""Scores of the dev examples, higher is better, of what is attached."""
 
 
 @dataclass
@@ -37,6 +46,7 @@ class _Course:
     tokens: int = 0
     best_epoch: int = 0
     best_dev_loss: float | None = None
+    best_scores: list[float] = field(default_factory=list)
     stopped: bool = False
     train_seconds: float = 0.0
     probe_seconds: float = 0.0
@@ -50,6 +60,8 @@ def fit(
     *,
     pruning: Pruning | None = None,
     controller: Controller | None = None,
+    judge: Judge | None = None,
+    weights_learning_rate: float | None = None,
     seed: int = 0,
     system: str = "pomona",
     checkpoint: Path | None = None,
@@ -61,12 +73,18 @@ def fit(
     With a `checkpoint` path that exists, the run goes on from there and ends as it would have without the interruption,
     bit for bit.
 
+    Where `torch.distributed` is initialised, every rank calls `fit` with the same arguments: each batch is shared out, gradients
+    and statistics are summed, so all ranks hold the same factors and masks, and all return the same. Rank 0 alone writes the
+    checkpoint; a run that is resumed on several ranks draws other dropout than it would have.
+
     Args:
         attachment: trained in place.
         data: encoded examples; no test data.
         tuning: the optimizer's side.
         pruning: how to prune; None trains without.
         controller: how much to prune; `Fixed(0.0)` by default.
+        judge: what the best epoch is chosen by, after each epoch; by default minus the dev examples' losses.
+        weights_learning_rate: of the merge weights, where the attachment trains them; that of the factors by default.
         seed: root of the order of batches, dropout and the controller's draws.
         system: name in the history.
         checkpoint: file to save to and to go on from.
@@ -77,9 +95,10 @@ def fit(
         PomonaError: a loss or the gradient became NaN or infinite.
         InputError: no training examples; a learning controller without micro dev examples; a checkpoint of another run.
     """
-    return _Loop(
-        attachment, data, tuning, pruning, controller or Fixed(0.0), seed, system, checkpoint, emit, progress or Silent()
-    ).run()
+    loop = _Loop(attachment, data, tuning, pruning, controller or Fixed(0.0), seed, system)
+    loop.judge, loop.checkpoint, loop.emit, loop.progress = judge, checkpoint, emit, progress or Silent()
+    loop.optimize(weights_learning_rate or tuning.learning_rate)
+    return loop.run()
 
 
 def total_steps(examples: int, tuning: Tuning) -> int:
@@ -100,47 +119,55 @@ class _Loop:
         controller: Controller,
         seed: int,
         system: str,
-        checkpoint: Path | None,
-        emit: Callable[[Event], None],
-        progress: Progress,
     ) -> None:
         if not data.train:
             raise InputError("there are no training examples", field="train")
         self.attachment, self.data, self.tuning, self.pruning, self.controller = attachment, data, tuning, pruning, controller
-        self.seed, self.system, self.checkpoint, self.emit, self.progress = seed, system, checkpoint, emit, progress
+        self.seed, self.system = seed, system
+        self.judge: Judge | None = None
+        self.checkpoint: Path | None = None
+        self.emit: Callable[[Event], None] = lambda event: None
+        self.progress: Progress = Silent()
         self.backbone = attachment.backbone
-        self.parameters = attachment.parameters()
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True
-        )
+        self.parameters = attachment.parameters() | attachment.weight_parameters()
         self.total_steps = total_steps(len(data.train), tuning)
         self.steps_per_epoch = self.total_steps // tuning.epochs
-        self.steering = pruning and Steering(
-            attachment,
-            pruning,
-            controller,
-            self.optimizer,
-            data.micro_dev,
-            tuning.batch_size,
-            derive_seed(seed, "controller"),
-            self.total_steps,
-        )
         self.course = _Course()
         self.best: dict[str, Tensor] = {}
 
+    def optimize(self, weights_learning_rate: float) -> None:
+        """Make the optimizer, and what prunes with it."""
+        tuning = self.tuning
+        weights = list(self.attachment.weight_parameters().values())
+        groups = [{"params": list(self.attachment.parameters().values()), "first_rate": tuning.learning_rate}]
+        groups += [{"params": weights, "first_rate": weights_learning_rate, "weight_decay": 0.0}] if weights else []
+        self.optimizer = torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
+        self.steering = self.pruning and Steering(
+            self.attachment,
+            self.pruning,
+            self.controller,
+            self.optimizer,
+            self.data,
+            tuning,
+            derive_seed(self.seed, "controller"),
+            self.total_steps,
+        )
+
     def run(self) -> Fitted:
-        torch.manual_seed(derive_seed(self.seed, "dropout"))
+        torch.manual_seed(derive_seed(self.seed, "dropout", *([rank()] if rank() else [])))
         if self.checkpoint and self.checkpoint.exists():
             self._load(self.checkpoint)
         self.progress.begin(f"tuning {self.system}", self.total_steps)
         self.progress.advance(self.course.step)
+        _ = self.backbone.has_plain_head  # found by a trial pass, which no observer may see
         try:
-            while self.course.step < self.total_steps and not self.course.stopped:
-                self._step()
-                if self.course.step % self.steps_per_epoch == 0:
-                    self._end_epoch()
-                if self.checkpoint and self.course.step % self.tuning.checkpoint_steps == 0:
-                    self._save(self.checkpoint)
+            with gradient_checkpointing(self.backbone) if self.tuning.gradient_checkpointing else nullcontext():
+                while self.course.step < self.total_steps and not self.course.stopped:
+                    self._step()
+                    if self.course.step % self.steps_per_epoch == 0:
+                        self._end_epoch()
+                    if self.checkpoint and self.course.step % self.tuning.checkpoint_steps == 0 and rank() == 0:
+                        self._save(self.checkpoint)
         finally:
             self.attachment.observe(None)
             self.attachment.train(False)
@@ -149,9 +176,9 @@ class _Loop:
     def _step(self) -> None:
         started = time.perf_counter()
         epoch, within = divmod(self.course.step, self.steps_per_epoch)
-        rate = self.tuning.learning_rate * self.tuning.learning_rate_decay**epoch
+        decay = self.tuning.learning_rate_decay**epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["first_rate"] * decay
         loss = self._gradients(epoch, within)
         self._check_finite("training loss", loss)
         limit = math.inf if self.tuning.gradient_clip is None else self.tuning.gradient_clip
@@ -164,7 +191,9 @@ class _Loop:
             steering.after_step(step, last_of_epoch=within + 1 == self.steps_per_epoch)
         self.course.train_seconds += time.perf_counter() - started
         prune_ratio = steering.prune_ratio if steering else 0.0
-        self._tell("step", step=step, epoch=epoch + 1, loss=loss, learning_rate=rate, prune_ratio=prune_ratio)
+        self._tell(
+            "step", step=step, epoch=epoch + 1, loss=loss, learning_rate=self.tuning.learning_rate * decay, prune_ratio=prune_ratio
+        )
         self.progress.advance(1, f"loss {loss:.3f}")
         if steering and steering.round_due(step):
             started = time.perf_counter()
@@ -181,25 +210,34 @@ class _Loop:
             [len(example) for example in self.data.train], self.tuning.batch_size, stream(self.seed, "batches", epoch)
         )
         first = within * self.tuning.accumulation_steps
-        pad = int(self.backbone.tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
         batches = [
-            collate([self.data.train[index] for index in indices], pad, self.backbone.device)
-            for indices in order[first : first + self.tuning.accumulation_steps]
+            [self.data.train[index] for index in indices] for indices in order[first : first + self.tuning.accumulation_steps]
         ]
-        targets = sum(int(batch.completion.sum()) for batch in batches)
-        if self.steering:
-            self.steering.norms.begin_step()
+        targets = sum(len(example) - example.completion_start for examples in batches for example in examples)
+        observation = self.steering.observation if self.steering else None
         self.attachment.train(True)
-        total = 0.0
-        for batch in batches:
-            if self.steering:
-                self.steering.norms.begin_batch(batch.content)
-            loss = token_losses(self.backbone, batch).sum() / targets
+        total = torch.zeros((), device=self.backbone.device)
+        for examples in batches:
+            self.course.tokens += sum(map(len, examples))
+            mine = share(examples)
+            if not mine:
+                continue
+            batch = make_batch(self.backbone, mine)
+            if observation:
+                observation.begin_batch(batch.content)
+            # Where whole layers are computed again, their activation functions are anyway.
+            with nullcontext() if self.tuning.gradient_checkpointing else activations_again(self.backbone.model):
+                loss = token_losses(self.backbone, batch).sum() / targets
+            if observation:
+                observation.end_batch()
             loss.backward()
-            total += float(loss.detach())
-            self.course.tokens += int(batch.content.sum())
+            total += loss.detach()
         self.attachment.train(False)
-        return total
+        gradients = [_gradient(parameter) for parameter in self.parameters.values()]
+        sum_over_ranks([total, *gradients])
+        if observation:
+            observation.end_step()
+        return float(total)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -213,21 +251,24 @@ class _Loop:
         """Keep this epoch's factors if they are the best that could be exported; stop when patience is over."""
         epoch = self.course.step // self.steps_per_epoch
         started = time.perf_counter()
-        settled = self.steering is None or self.steering.answer is not None
-        dev_loss = None
+        exports = self.steering is None or self.steering.exports(self.course.step)
+        dev_loss, scores = None, []
         if self.data.dev:
             losses = example_losses(self.backbone, self.data.dev, self.tuning.batch_size)
             dev_loss = sum(losses) / len(losses)
             self._check_finite("dev loss", dev_loss)
+            scores = list(self.judge(self.attachment)) if self.judge else [-loss for loss in losses]
         self.course.train_seconds += time.perf_counter() - started
-        best = settled and (dev_loss is None or self.course.best_dev_loss is None or dev_loss < self.course.best_dev_loss)
+        ahead = not self.course.best_scores or not scores or same_on_all_ranks(_mean(scores) - _mean(self.course.best_scores)) > 0
+        best = exports and ahead
         if best:
-            self.course.best_epoch, self.course.best_dev_loss = epoch, dev_loss
+            self.course.best_epoch, self.course.best_dev_loss, self.course.best_scores = epoch, dev_loss, scores
             self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         patience = self.tuning.patience_epochs
-        if patience is not None and dev_loss is not None and self.course.best_epoch and epoch - self.course.best_epoch >= patience:
+        if patience is not None and scores and self.course.best_epoch and epoch - self.course.best_epoch >= patience:
             self.course.stopped = True
-        self._tell("epoch", step=self.course.step, epoch=epoch, dev_loss=dev_loss, best=best)
+        judged = {"dev_score": _mean(scores)} if self.judge and scores else {}
+        self._tell("epoch", step=self.course.step, epoch=epoch, dev_loss=dev_loss, **judged, best=best)
 
     @torch.no_grad()
     def _finish(self) -> Fitted:
@@ -238,9 +279,12 @@ class _Loop:
         dev_loss = self.course.best_dev_loss
         self.progress.end(f"epoch {self.course.best_epoch}" + (f", dev loss {dev_loss:.3f}" if dev_loss is not None else ""))
         return Fitted(
-            adapter=self.attachment.export(),
+            adapter=self._export(),
             epoch=self.course.best_epoch,
             dev_loss=dev_loss,
+            dev_scores=tuple(self.course.best_scores),
+            sparsity={path: _sparsity(layer) for path, layer in self.attachment.layers.items()},
+            merge_weights=self.attachment.merge_weights() if self.attachment.weight_parameters() else {},
             answer=steering.answer if steering else None,
             control=steering.control if steering else None,
             importance=importance,
@@ -249,6 +293,12 @@ class _Loop:
             probe_seconds=self.course.probe_seconds,
             tokens=self.course.tokens,
         )
+
+    def _export(self) -> Adapter:
+        """The adapter; where whole components were pruned, without them."""
+        adapter = self.attachment.export()
+        whole = self.pruning is not None and self.pruning.granularity != "parameter"
+        return without_zero_components(adapter) if whole else adapter
 
     def _tell(self, kind: str, **fields: object) -> None:
         event: Event = {"kind": kind, "system": self.system, **fields}
@@ -295,3 +345,23 @@ class _Loop:
         restore_random_state(tensors)
         for event in self.course.history:
             self.emit(event)
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Tensor:
+    """The parameter's gradient; zeros where the loss does not depend on it."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _sparsity(layer: AdaptedModule) -> Sparsity:
+    pair = layer.effective()
+    return Sparsity(_zero_share(pair.A), _zero_share(pair.B), pair.A.numel(), pair.B.numel())
+
+
+def _zero_share(factor: Tensor) -> float:
+    return float((factor == 0).double().mean()) if factor.numel() else 0.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 from pomona.adapters.factors import Adapter
 from pomona.backbone.batches import Encoded
 from pomona.control import Answer, ControllerState
 from pomona.errors import InputError
-from pomona.importance import ImportanceMetric, Wanda
+from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda
+from pomona.pruning import Granularity, Schedule, Scope, check_scope
 
 Event = dict[str, object]
 """A line of `history.jsonl`; its fields stand in `pomona.runs.record`."""
@@ -33,6 +34,8 @@ class Tuning:
         patience_epochs: stop after so many epochs without a better dev loss; None for never; ALM: 3.
         max_tokens: longest example, prompt and completion together.
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
+        gradient_checkpointing: compute the layers' activations again in the backward pass, so that they need not be kept: less
+            memory, about a third more time.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -48,6 +51,7 @@ class Tuning:
     patience_epochs: int | None = None
     max_tokens: int = 512
     checkpoint_steps: int = 10
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps", "max_tokens", "checkpoint_steps"):
@@ -65,25 +69,67 @@ class Tuning:
             raise InputError("must be at least 0", field="tuning.weight_decay", value=self.weight_decay)
 
 
+Activations = Literal["streamed", "full_pass", "published"]
+Reset = Literal["zero", "initial"]
+
+
 @dataclass(frozen=True)
 class Pruning:
-    """How to prune while tuning.
+    """How to prune while tuning (ALM, arXiv 2505.24174); `pomona.pruning` says what each choice means.
 
     Args:
         metric: importance of an entry.
         interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1.
-        forgetting: of the streamed input norms, in [0, 1], a step.
+        activations: where norms come from. `streamed`: the forward passes of training; `full_pass`: the whole training set again
+            before each selection; `published`: ALM's code, one norm a layer from passes of single examples, for comparison.
+        forgetting: of the streamed norms, in [0, 1], a step.
+        granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
+        scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
+            `tensor`.
+        reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
+        schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
+            the first step and then held.
+        ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
+
+    Raises:
+        InputError: a value is out of its range; a scope that the granularity does not have; published norms for a metric that
+            reads what they do not know.
     """
 
     metric: ImportanceMetric = field(default_factory=Wanda)
     interval_steps: int = 1
+    activations: Activations = "streamed"
     forgetting: float = 0.95
+    granularity: Granularity = "parameter"
+    scope: Scope | None = None
+    reset: Reset = "zero"
+    schedule: Schedule = "constant"
+    ramp_fraction: float = 0.5
 
     def __post_init__(self) -> None:
         if self.interval_steps < 1:
             raise InputError("must be at least 1", field="pruning.interval_steps", value=self.interval_steps)
         if not 0 <= self.forgetting <= 1:
             raise InputError("must be in [0, 1]", field="pruning.forgetting", value=self.forgetting)
+        if not 0 < self.ramp_fraction <= 1:
+            raise InputError("must be in (0, 1]", field="pruning.ramp_fraction", value=self.ramp_fraction)
+        for name, kinds in (("activations", Activations), ("reset", Reset), ("schedule", Schedule), ("granularity", Granularity)):
+            if getattr(self, name) not in get_args(kinds):
+                problem = f"must be one of {', '.join(get_args(kinds))}"
+                raise InputError(problem, field=f"pruning.{name}", value=getattr(self, name))
+        check_scope(self.granularity, self.scope)
+        if self.activations == "published" and not isinstance(self.metric, DeltaSensitivity):
+            raise InputError(
+                "the published norms serve the published code's metric alone",
+                field="pruning.metric",
+                value=type(self.metric).__name__,
+                mend="Set pruning.metric to delta_sensitivity, or other pruning.activations",
+            )
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether anything reads the norms of activations."""
+        return self.metric.needs_activations or self.granularity == "module"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +141,15 @@ class FitData:
     dev: Sequence[Encoded] = ()
 
 
+class Sparsity(NamedTuple):
+    """Shares of a module's factors that are exactly zero, and how many entries these have."""
+
+    A: float
+    B: float
+    entries_A: int
+    entries_B: int
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """What came out.
@@ -103,6 +158,9 @@ class Fitted:
         adapter: the chosen epoch's factors, pruned, scaling 1.
         epoch: the chosen epoch, from 1.
         dev_loss: its dev loss, nats per token; None without dev examples.
+        dev_scores: of each dev example in that epoch, higher is better: what the epoch was chosen by.
+        sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were left out.
+        merge_weights: module -> each adapter's merge weight, where these were trained.
         answer: the ratio; None where nothing was pruned.
         control: the controller's last state; None where nothing was pruned.
         importance: module -> mean score of its kept entries at the end; empty where nothing was pruned.
@@ -114,6 +172,9 @@ class Fitted:
     adapter: Adapter
     epoch: int
     dev_loss: float | None
+    dev_scores: tuple[float, ...]
+    sparsity: Mapping[str, Sparsity]
+    merge_weights: Mapping[str, Sequence[float]]
     answer: Answer | None
     control: ControllerState | None
     importance: Mapping[str, float]

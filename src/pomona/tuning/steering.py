@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
-from pomona.backbone.batches import Encoded
 from pomona.backbone.loss import example_losses
-from pomona.backbone.statistics import StreamedNorms
 from pomona.control import Answer, Controller, state_from_dict, state_to_dict
 from pomona.errors import InputError
-from pomona.tuning.settings import Pruning
-from pomona.tuning.surgery import Surgeon, select_masks
+from pomona.pruning import ramp_end, scheduled_ratio
+from pomona.tuning.observation import Observation, below
+from pomona.tuning.settings import FitData, Pruning, Tuning
+from pomona.tuning.surgery import Surgeon
 
 
 class Steering:
     """Prunes the factors of an attachment while they are trained.
 
     Up to the controller's `settle_step` a committed mask is held and the rounds look for a better ratio; then the answer is in
-    force and the mask is selected anew after each step (see `surgery`).
+    force and the mask is selected anew after each step (see `surgery`). A given ratio may follow a schedule.
 
     Args:
         attachment: what is trained.
         pruning: how to prune.
         controller: how much.
         optimizer: whose moments are cleared.
-        micro_dev: what the controller's rewards are measured on.
-        batch_size: examples a batch of a probe.
+        data: rewards are measured on its micro dev examples; norms may come from passes over its training examples.
+        tuning: examples a batch of a probe.
         seed: root of the controller's draws.
         total_steps: optimizer steps of the run.
 
     Raises:
-        InputError: the controller learns, and there are no micro dev examples.
+        InputError: the controller learns, and there are no micro dev examples, or a schedule is to follow; statistics that do not
+            know a module.
     """
 
     def __init__(
@@ -44,27 +45,35 @@ class Steering:
         pruning: Pruning,
         controller: Controller,
         optimizer: torch.optim.Optimizer,
-        micro_dev: Sequence[Encoded],
-        batch_size: int,
+        data: FitData,
+        tuning: Tuning,
         seed: int,
         total_steps: int,
     ) -> None:
         self.settle_step = controller.settle_step(total_steps)
-        if self.settle_step > 0 and not micro_dev:
+        if self.settle_step > 0 and not data.micro_dev:
             raise InputError("a controller that learns the prune ratio needs micro dev examples", field="micro_dev")
+        if self.settle_step > 0 and pruning.schedule != "constant":
+            raise InputError(
+                "a controller that learns the prune ratio moves it itself",
+                field="pruning.schedule",
+                value=pruning.schedule,
+                mend="Use constant, or a controller with a given ratio: fixed or grid",
+            )
         self.control = controller.start(seed, total_steps)
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
-        self.norms = StreamedNorms(attachment, pruning.forgetting)
-        self._attachment, self._pruning, self._controller = attachment, pruning, controller
-        self._micro_dev, self._batch_size = micro_dev, batch_size
-        self._surgeon = Surgeon(attachment, pruning.metric, self.norms, optimizer)
-        if pruning.metric.needs_activations:
-            attachment.observe(self.norms)
-
-    @property
-    def prune_ratio(self) -> float:
+        self.observation = Observation(attachment, pruning, data.train, tuning.batch_size)
+        self.prune_ratio = self.control.prune_ratio
         """The ratio in force."""
-        return self.answer.prune_ratio if self.answer else self.control.prune_ratio
+        self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
+        self._total_steps = total_steps
+        self._attachment, self._pruning, self._controller = attachment, pruning, controller
+        self._micro_dev, self._batch_size = data.micro_dev, tuning.batch_size
+        self._surgeon = Surgeon(attachment, pruning, self.observation, optimizer)
+
+    def exports(self, step: int) -> bool:
+        """Whether the factors after this step are pruned at the ratio that is to be exported."""
+        return self.answer is not None and step >= self._ramp_end
 
     def after_step(self, step: int, *, last_of_epoch: bool) -> None:
         """Put the masks in force, after optimizer step number `step`.
@@ -74,14 +83,23 @@ class Steering:
             last_of_epoch: the factors may be exported now, so their mask must be exact whatever the interval.
         """
         if self.answer is not None:
-            if step % self._pruning.interval_steps == 0 or last_of_epoch:
-                self._surgeon.reselect(self.answer.prune_ratio)
+            self._after_settled_step(self.answer.prune_ratio, step, last_of_epoch=last_of_epoch)
             return
         if step == 1:  # the first mask, as soon as there are statistics
             if not self._controller.refreshes_importance:
                 self._surgeon.keep_scores()
-            self._surgeon.hold(select_masks(self._surgeon.scores(), self.prune_ratio))
+            self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.prune_ratio))
         self._surgeon.enforce()
+
+    def _after_settled_step(self, answer: float, step: int, *, last_of_epoch: bool) -> None:
+        pruning = self._pruning
+        self.prune_ratio = scheduled_ratio(pruning.schedule, answer, step, self._total_steps, pruning.ramp_fraction)
+        if pruning.schedule == "once":
+            if step == 1:
+                self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), answer))
+            self._surgeon.enforce()
+        elif step % pruning.interval_steps == 0 or last_of_epoch:
+            self._surgeon.reselect(self.prune_ratio)
 
     def round_due(self, step: int) -> bool:
         """Whether the controller wants a round after this step."""
@@ -93,13 +111,14 @@ class Steering:
         scores = self._surgeon.scores()
         losses = []
         for prune_ratio in self._controller.propose(self.control):
-            with self._surgeon.trial(select_masks(scores, prune_ratio)):
+            with self._surgeon.trial(self._surgeon.select(scores, prune_ratio)):
                 losses.append(example_losses(self._attachment.backbone, self._micro_dev, self._batch_size))
         self.control = self._controller.observe(self.control, step, before, losses)
         seen = self.control.rounds[-1]
         mask_change = None
         if seen.mask_prune_ratio is not None:
-            mask_change = self._surgeon.hold(select_masks(scores, seen.mask_prune_ratio))
+            mask_change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_prune_ratio))
+        self.prune_ratio = self.control.prune_ratio
         return {
             "index": seen.index,
             "step": seen.step,
@@ -120,35 +139,34 @@ class Steering:
         if self.answer is not None or step != self.settle_step:
             return False
         self.answer = self._controller.choose(self.control)
-        self._surgeon.hold(select_masks(self._surgeon.scores(), self.answer.prune_ratio))
+        self.prune_ratio = self.answer.prune_ratio
+        self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.prune_ratio))
         return True
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""
         scores = self._surgeon.scores()
         found = {}
-        for path, layer in self._attachment.layers.items():
-            kept = torch.cat([scores[f"{path}.A"][layer.A != 0], scores[f"{path}.B"][layer.B != 0]])
+        for path in self._attachment.layers:
+            kept_A, kept_B = self._surgeon.kept(path)
+            kept = torch.cat([scores[path].A[kept_A], scores[path].B[kept_B]])
             found[path] = float(kept.mean()) if kept.numel() else 0.0
         return found
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that a checkpoint must hold."""
-        norms = {f"norms.{name}": value for name, value in self.norms.state().items()}
-        return norms | {f"surgeon.{name}": value for name, value in self._surgeon.state().items()}
+        observed = {f"observation.{name}": value for name, value in self.observation.state().items()}
+        return observed | {f"surgeon.{name}": value for name, value in self._surgeon.state().items()}
 
     def values(self) -> dict[str, object]:
         """What else a checkpoint must hold, as JSON can."""
-        return {"control": state_to_dict(self.control), "answered": self.answer is not None}
+        return {"control": state_to_dict(self.control), "answered": self.answer is not None, "prune_ratio": self.prune_ratio}
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.control = state_from_dict(values["control"])
         if values["answered"]:
             self.answer = self._controller.choose(self.control)
-        self.norms.load_state(_below("norms.", tensors))
-        self._surgeon.load_state(_below("surgeon.", tensors))
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        self.prune_ratio = values["prune_ratio"]
+        self.observation.load_state(below("observation.", tensors))
+        self._surgeon.load_state(below("surgeon.", tensors))

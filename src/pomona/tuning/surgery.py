@@ -2,9 +2,9 @@
 
 Two regimes, one after the other in a run that learns its ratio:
     held       a committed mask stays in force; pruned values wait in a stash and can be revived by the next commit (GRASP)
-    reselected after each step the lowest entries are reset to zero and may grow again from there (ALM)
-In both, exactly `pruned_count(prune_ratio, n)` entries of every factor are zero after each step, and their optimizer
-moments are cleared: momentum would otherwise revive them at once.
+    reselected after each step the lowest entries are reset and may grow again from there (ALM)
+In both the counts are exact after each step, and the moments of reset entries are cleared: momentum would otherwise revive
+them at once. A mask is one of the merged factors; where several adapters' factors are summed, it is in force for each.
 """
 
 from __future__ import annotations
@@ -16,45 +16,62 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from pomona.adapters.factors import Factors
 from pomona.backbone.attach import Attachment
-from pomona.backbone.statistics import StreamedNorms
-from pomona.importance import ImportanceMetric
-from pomona.pruning import change_share, commit, restored, select_lowest, trial_values
+from pomona.importance import mean_update_size
+from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, trial_values
+from pomona.tuning.observation import Observation
+from pomona.tuning.settings import Pruning
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+Masks = dict[str, Bool[Tensor, "..."]]
+"""`path.A` and `path.B` -> mask of that merged factor; True = pruned."""
 
 
 class Surgeon:
     """Keeps the masks, stashes and moments of every factor of an attachment.
 
     Args:
-        attachment: whose factors are pruned.
-        metric: how important each entry is.
-        norms: streamed statistics, read when importance is computed.
+        attachment: whose factors are pruned; its factors as they are now are what `reset: initial` goes back to.
+        pruning: how.
+        observation: statistics, read when importance is computed.
         optimizer: whose moments are cleared.
     """
 
-    def __init__(self, attachment: Attachment, metric: ImportanceMetric, norms: StreamedNorms, optimizer: torch.optim.Optimizer):
+    def __init__(self, attachment: Attachment, pruning: Pruning, observation: Observation, optimizer: torch.optim.Optimizer):
         self._layers = attachment.layers
-        self._metric = metric
-        self._norms = norms
+        self._pruning = pruning
+        self._observation = observation
         self._optimizer = optimizer
         self._parameters: dict[str, nn.Parameter] = attachment.parameters()
-        self._masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in self._parameters.items()}
+        initial = pruning.reset == "initial"
+        self._reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
+        self._masks: Masks = {}
+        for path, layer in self._layers.items():
+            pair = layer.effective()
+            self._masks |= zip(_keys(path), (torch.zeros_like(side, dtype=torch.bool) for side in (pair.A, pair.B)), strict=True)
         self._stash = {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}
-        self._kept_scores: dict[str, Tensor] = {}
+        self._kept_scores: dict[str, ModuleScores] = {}
 
-    def scores(self) -> dict[str, Tensor]:
-        """Importance of every entry, pruned ones at their stashed value: `path.A` and `path.B` -> scores >= 0."""
+    @torch.no_grad()
+    def scores(self) -> dict[str, ModuleScores]:
+        """Importance of every module's entries, pruned ones at their stashed value."""
         if self._kept_scores:
             return self._kept_scores
+        self._observation.prepare()
         scores = {}
         for path, layer in self._layers.items():
             A, B = (restored(self._parameters[key].detach(), self._masks[key], self._stash[key]) for key in _keys(path))
-            pair = Factors(A * layer.scale_R[:, None], B)
-            scores.update(zip(_keys(path), self._metric.scores(pair, self._norms[path]), strict=True))
+            factors, statistics = layer.merged(A, B), self._observation[path]
+            whole = self._pruning.granularity == "module"
+            size = mean_update_size(factors, statistics.input_norm_I) if whole else 0.0
+            scores[path] = ModuleScores(*self._pruning.metric.scores(factors, statistics), size)
         return scores
+
+    def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float) -> Masks:
+        """The masks of a prune ratio, with the granularity and scope of the settings."""
+        found = select_masks(scores, prune_ratio, self._pruning.granularity, self._pruning.scope)
+        return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
 
     def keep_scores(self) -> None:
         """Let importance stay as it is now, as the published code of GRASP does; `reselect` ends that."""
@@ -65,7 +82,8 @@ class Surgeon:
         """Commit masks: stash what they newly prune, revive what they free. Returns the share of entries that changed sides."""
         changed = change_share(list(self._masks.values()), list(masks.values()))
         for name, parameter in self._parameters.items():
-            outcome = commit(parameter.detach(), self._masks[name], self._stash[name], masks[name])
+            reset = self._reset[name]
+            outcome = commit(parameter.detach(), self._masks[name], self._stash[name], masks[name], reset)
             parameter.copy_(outcome.W)
             self._stash[name] = outcome.stash
             self._masks[name] = masks[name]
@@ -74,24 +92,39 @@ class Surgeon:
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float) -> None:
-        """Prune and retrain: reset the lowest entries as they are now, pruned ones competing with what they have grown to."""
-        for stash in self._stash.values():
-            stash.zero_()
+        """Prune and retrain: reset the lowest entries as they are now, pruned ones competing with what they have grown to.
+
+        What they were waits in no stash: that has the values to which they are reset, so `scores` are those of the weights as
+        they then are.
+        """
         self._masks = {name: torch.zeros_like(mask) for name, mask in self._masks.items()}
         self._kept_scores = {}
-        self._masks = select_masks(self.scores(), prune_ratio)
+        self._masks = self.select(self.scores(), prune_ratio)
         self.enforce()
+        for name, reset in self._reset.items():
+            if reset is None:
+                self._stash[name].zero_()
+            else:
+                self._stash[name] = torch.where(self._masks[name], reset, 0.0)
 
     @torch.no_grad()
     def enforce(self) -> None:
-        """Zero every pruned entry and its moments."""
+        """Reset every pruned entry, and clear its moments."""
         for name, parameter in self._parameters.items():
-            mask = self._masks[name]
-            parameter.masked_fill_(mask, 0.0)
+            mask, reset = self._masks[name], self._reset[name]
+            if reset is None:
+                parameter.masked_fill_(mask, 0.0)
+            else:
+                parameter.copy_(torch.where(mask, reset, parameter))
             state = self._optimizer.state.get(parameter, {})
             for moment in MOMENTS:
                 if moment in state:
                     state[moment].masked_fill_(mask, 0.0)
+
+    def kept(self, path: str) -> tuple[Bool[Tensor, "R I"], Bool[Tensor, "O R"]]:
+        """Which entries of a module's merged factors are not pruned."""
+        A, B = (~self._masks[key] for key in _keys(path))
+        return A, B
 
     @contextmanager
     def trial(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> Iterator[None]:
@@ -99,7 +132,8 @@ class Surgeon:
         kept = {name: parameter.data for name, parameter in self._parameters.items()}
         try:
             for name, parameter in self._parameters.items():
-                parameter.data = trial_values(parameter.data, self._masks[name], self._stash[name], masks[name])
+                values = trial_values(parameter.data, self._masks[name], self._stash[name], masks[name], self._reset[name])
+                parameter.data = values
             yield
         finally:
             for name, parameter in self._parameters.items():
@@ -107,21 +141,25 @@ class Surgeon:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold; `load_state` takes it back."""
-        masks = {f"mask.{name}": mask for name, mask in self._masks.items()}
-        stashes = {f"stash.{name}": stash for name, stash in self._stash.items()}
-        return masks | stashes | {f"scores.{name}": scores for name, scores in self._kept_scores.items()}
+        state = {f"mask.{name}": mask for name, mask in self._masks.items()}
+        state |= {f"stash.{name}": stash for name, stash in self._stash.items()}
+        state |= {f"reset.{name}": reset for name, reset in self._reset.items() if reset is not None}
+        for path, scores in self._kept_scores.items():
+            state |= {f"scores.{path}.A": scores.A, f"scores.{path}.B": scores.B}
+            state |= {f"scores.{path}.size": torch.tensor(scores.update_size, dtype=torch.float64)}
+        return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         for name in self._parameters:
             self._masks[name].copy_(state[f"mask.{name}"])
             self._stash[name].copy_(state[f"stash.{name}"])
-        self._kept_scores = {name: state[f"scores.{name}"] for name in self._parameters if f"scores.{name}" in state}
-
-
-def select_masks(scores: Mapping[str, Tensor], prune_ratio: float) -> dict[str, Bool[Tensor, "..."]]:
-    """A mask for every factor: True = pruned, exactly `pruned_count(prune_ratio, n)` of each."""
-    return {name: select_lowest(one, prune_ratio) for name, one in scores.items()}
+            self._reset[name] = state.get(f"reset.{name}")
+        self._kept_scores = {
+            path: ModuleScores(state[f"scores.{path}.A"], state[f"scores.{path}.B"], float(state[f"scores.{path}.size"]))
+            for path in self._layers
+            if f"scores.{path}.A" in state
+        }
 
 
 def _keys(path: str) -> tuple[str, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from pomona.report.choices import granularity, prunes_to_zero
 from pomona.report.figures.style import Figure, finished, plotly_text
 from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
 _EVEN = 0.005
+_WHOLE = {"rank": "components", "module": "modules"}
 
 
 def sparsity_by_layer(record: RunRecord) -> Figure | None:
@@ -26,7 +28,7 @@ def sparsity_by_layer(record: RunRecord) -> Figure | None:
         cells,
         key="sparsity-by-layer",
         title="Sparsity by layer",
-        caption="Share of exact zeros in each factor A and B.",
+        caption=f"Share of exact zeros in each factor A and B.{left_out(record)}",
         hover="%{y}, layer %{x}: %{z:.1%}<extra></extra>",
         limits=(0.0, 1.0),
         bar={"tickformat": ".0%"},
@@ -54,9 +56,20 @@ def importance_by_layer(record: RunRecord) -> Figure | None:
 def even_sparsity(record: RunRecord) -> str | None:
     """A sentence in place of the heat map where every factor has the same sparsity; None where they differ."""
     shares = [share for found in record.modules for share in (found.sparsity_A, found.sparsity_B)]
+    if shares and not prunes_to_zero(record):
+        return (
+            "Pruned entries went back to the values that they started from, so they are not zero and sparsity does not show them."
+        )
     if not shares or max(shares) - min(shares) > _EVEN:
         return None
-    return f"Sparsity is the same in every layer: each factor of the {len(record.modules)} modules is {percent(shares[0])} zeros."
+    modules, share = len(record.modules), percent(shares[0])
+    return f"Sparsity is the same in every layer: each factor of the {modules} modules is {share} zeros.{left_out(record)}"
+
+
+def left_out(record: RunRecord) -> str:
+    """What became of whole components or modules of zeros, as a further sentence; empty where entries were pruned one by one."""
+    whole = _WHOLE.get(granularity(record))
+    return f" That is before {whole} that are all zero were left out of the adapter." if whole else ""
 
 
 def _heat_map(
@@ -91,5 +104,5 @@ def _heat_map(
         )
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(showgrid=False)
+    figure.update_xaxes(showgrid=False, tick0=0, dtick=max(1, len(layers) // 10))
     return finished(figure, key=key, title=title, caption=caption, x="layer", y="", height=80 + max(26 * len(rows), 60))

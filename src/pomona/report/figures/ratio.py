@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.report.choices import is_search
 from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZERO_LINE, Figure, finished
 from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
@@ -124,11 +125,11 @@ def reward_by_round(record: RunRecord) -> Figure | None:
 
 
 def fitted_curve(record: RunRecord) -> Figure | None:
-    """The fitted reward over the ratio with its interval, and p* with its own. None where no curve was fitted."""
+    """The reward that was fitted to all rounds over the ratio with its interval, and p* with its own. None where there is none."""
     import plotly.graph_objects as go
 
     answer = record.answer
-    if answer is None or not answer.curve:
+    if answer is None or not answer.curve or is_search(record):
         return None
     x = [point.prune_ratio for point in answer.curve]
     figure = go.Figure()

@@ -1,12 +1,22 @@
-"""Training loss and dev loss by step, a line for each system that was trained."""
+"""Losses and dev scores by step, a line for each system that was trained."""
 
 from __future__ import annotations
 
-from pomona.report.figures.style import Figure, finished, line_styles, plotly_text
-from pomona.report.read import RunFolder
-from pomona.report.wording import system_label
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pomona.report.choices import judged_by, select_metric
+from pomona.report.figures.style import GREY, Figure, finished, line_styles, plotly_text
+from pomona.report.read import EpochLine, RunFolder
+from pomona.report.sentences import POMONA
+from pomona.report.wording import metric_label, system_label, trial_ratio
+from pomona.runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
 
 _MOST_POINTS = 300
+_KEPT = "At the end of each epoch; the large dot is the epoch that was kept."
 
 
 def training_loss(run: RunFolder) -> Figure | None:
@@ -19,20 +29,13 @@ def training_loss(run: RunFolder) -> Figure | None:
             lines.setdefault(step.system, []).append((step.step, step.loss))
     if not lines:
         return None
-    styles = line_styles(run.record, list(lines))
     figure = go.Figure()
-    for system, points in lines.items():
+    for system, style in _drawn(run.record, lines):
+        points = lines[system]
         smooth = running_mean([loss for _, loss in points], max(1, len(points) // 20))
         stride = -(-len(points) // _MOST_POINTS)
         kept = [*range(0, len(points) - 1, stride), len(points) - 1]
-        figure.add_scatter(
-            x=[points[i][0] for i in kept],
-            y=[round(smooth[i], 5) for i in kept],
-            mode="lines",
-            line=styles[system],
-            name=plotly_text(system_label(run.record, system), 60),
-            hovertemplate="step %{x}: %{y:.3f}",
-        )
+        figure.add_scatter(x=[points[i][0] for i in kept], y=[round(smooth[i], 5) for i in kept], mode="lines", **style)
     return finished(
         figure,
         key="training-loss",
@@ -44,35 +47,24 @@ def training_loss(run: RunFolder) -> Figure | None:
 
 
 def dev_loss(run: RunFolder) -> Figure | None:
-    """Dev loss at the end of each epoch; a larger dot marks the lowest of each system."""
-    import plotly.graph_objects as go
+    """Dev loss at the end of each epoch; a larger dot marks the epoch that was kept."""
+    figure = _by_epoch(run, lambda epoch: epoch.dev_loss)
+    return figure and finished(
+        figure, key="dev-loss", title="Dev loss", caption=_KEPT, x="optimizer step", y="nats per completion token"
+    )
 
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for epoch in run.epochs:
-        if epoch.dev_loss is not None:
-            lines.setdefault(epoch.system, []).append((epoch.step, epoch.dev_loss))
-    if not lines:
-        return None
-    styles = line_styles(run.record, list(lines))
-    figure = go.Figure()
-    for system, points in lines.items():
-        best = min(range(len(points)), key=lambda i: points[i][1])
-        figure.add_scatter(
-            x=[step for step, _ in points],
-            y=[loss for _, loss in points],
-            mode="lines+markers",
-            line=styles[system],
-            marker={"opacity": 1, "line": {"width": 0}, "size": [12 if i == best else 6 for i in range(len(points))]},
-            name=plotly_text(system_label(run.record, system), 60),
-            hovertemplate="step %{x}: %{y:.3f}",
-        )
-    return finished(
+
+def dev_score(run: RunFolder) -> Figure | None:
+    """The metric that epochs were judged by, where it was not the dev loss."""
+    figure = _by_epoch(run, lambda epoch: epoch.dev_score)
+    judged = judged_by(run.record)
+    return figure and finished(
         figure,
-        key="dev-loss",
-        title="Dev loss",
-        caption="At the end of each epoch; the large dot is the lowest.",
+        key="dev-score",
+        title=judged[0].upper() + judged[1:],
+        caption=_KEPT,
         x="optimizer step",
-        y="nats per completion token",
+        y=f"mean {metric_label(select_metric(run.record))}",
     )
 
 
@@ -89,3 +81,56 @@ def running_mean(values: list[float], window: int) -> list[float]:
         total += value - (values[index - window] if index >= window else 0.0)
         means.append(total / min(index + 1, window))
     return means
+
+
+def _by_epoch(run: RunFolder, value_of: Callable[[EpochLine], float | None]) -> PlotlyFigure | None:
+    import plotly.graph_objects as go
+
+    lines: dict[str, list[tuple[EpochLine, float]]] = {}
+    for epoch in run.epochs:
+        value = value_of(epoch)
+        if value is not None:
+            lines.setdefault(epoch.system, []).append((epoch, value))
+    if not lines:
+        return None
+    figure = go.Figure()
+    for system, style in _drawn(run.record, lines):
+        points = lines[system]
+        kept = _kept([epoch for epoch, _ in points])
+        figure.add_scatter(
+            x=[epoch.step for epoch, _ in points],
+            y=[value for _, value in points],
+            mode="lines+markers",
+            marker={"opacity": 1, "line": {"width": 0}, "size": [12 if i == kept else 6 for i in range(len(points))]},
+            **style,
+        )
+    return figure
+
+
+def _kept(epochs: Sequence[EpochLine]) -> int | None:
+    """The last epoch that was better than those before it, among those that could be exported."""
+    return max((place for place, epoch in enumerate(epochs) if epoch.best), default=None)
+
+
+def _drawn(record: RunRecord, lines: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every system with its line's looks. Of runs at several ratios the best is Pomona's; the others are thin, below the rest."""
+    best = f"{POMONA}_{record.answer.prune_ratio:g}" if record.answer is not None else None
+    others = [system for system in lines if trial_ratio(system) is not None and system != best]
+    named = {system: POMONA if trial_ratio(system) is not None else system for system in lines if system not in others}
+    styles = line_styles(record, list(named.values()))
+    for system in others:
+        label = plotly_text(system_label(record, system), 60)
+        yield (
+            system,
+            {
+                "line": {"color": GREY, "width": 1},
+                "opacity": 0.7,
+                "name": "Pomona at other prune ratios",
+                "legendgroup": "trials",
+                "showlegend": system == others[0],
+                "hovertemplate": f"step %{{x}}: %{{y:.3f}}<extra>{label}</extra>",
+            },
+        )
+    for system, name in named.items():
+        label = plotly_text(system_label(record, name), 60)
+        yield system, {"line": styles[name], "name": label, "hovertemplate": "step %{x}: %{y:.3f}"}

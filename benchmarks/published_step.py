@@ -1,0 +1,269 @@
+"""A step of the adaptive merge's published procedure against Pomona's streamed step, and whether both norms prune the same entries.
+
+The peer is written from the method's description with plain calls of torch and transformers: 8 examples by themselves, their
+gradients accumulated; after the optimizer step all 50 training examples by themselves, all layers' hidden states kept on the CPU;
+one norm a layer, after the layer's norm without its weight; the dense update's sensitivity by autograd; masks on the factors' sums.
+Pomona trains on the same 8 examples as `fit` does, with the norms of that same pass.
+
+Pairs are interleaved, and the median of the pairs' ratios counts.
+
+Whether streamed norms prune what exact norms of a full pass prune is told by two epochs, one with each, and by the same factors
+after an epoch without pruning. The same factors after a pruned epoch cannot tell: entries that were just set to zero are so much
+smaller than all others that any metric takes them again, even one that reads no norms at all, which is printed beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pomona.adapters import Adapter
+from pomona.backbone.attach import Attachment, attached, new_adapter
+from pomona.backbone.batches import Encoded, encode, training_order
+from pomona.backbone.embedded import embedded_model
+from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.loss import make_batch, token_losses
+from pomona.data import examples, read_rows
+from pomona.data.tasks import TitleGeneration
+from pomona.importance import Magnitude
+from pomona.pruning import jaccard
+from pomona.seeding import stream
+from pomona.tuning.observation import Observation
+from pomona.tuning.settings import Pruning
+from pomona.tuning.surgery import Masks, Surgeon
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "scitldr_title" / "en" / "train.jsonl"
+TASK = TitleGeneration(language="en", max_document_characters=500)
+ROWS, BATCH = 50, 8
+PAIRS = 5
+PRUNE_RATIO = 0.5
+DROPOUT, CLIP = 0.05, 1.0
+BOUND, AGREEMENT = 3.0, 0.95
+
+
+class Parts(NamedTuple):
+    """Seconds of a step's parts: gradients and optimizer, a pass for the norms alone, importance and mask."""
+
+    train: float
+    full_pass: float
+    mask: float
+
+
+def run() -> bool:
+    """Print the ratio of each pair, their median, the parts of a step, and the agreement; whether both bounds are met."""
+    backbone = load_backbone()
+    train, _ = encode(examples(read_rows(DATA, {"title": "summary"}), TASK, "train")[:ROWS], backbone.tokenizer, 512)
+    sources = [_source(backbone, index) for index in range(2)]
+    tokens = sum(map(len, train))
+    print(f"SmolLM2-135M, 2 adapters of rank 8 on q and v, {BATCH} of {ROWS} examples ({tokens} tokens) a step, {backbone.device}")
+    faster = _times(backbone, sources, train)
+    agrees = _agreement(backbone, sources, train)
+    return faster and agrees
+
+
+def _times(backbone: Backbone, sources: Sequence[Adapter], train: Sequence[Encoded]) -> bool:
+    published = PublishedStep(sources, train, 1e-4)
+    ratios: list[float] = []
+    parts: dict[Any, list[Parts]] = {published: []}
+    with attached(backbone, sources, dropout=DROPOUT) as attachment:
+        streamed = OurStep(attachment, train, 1e-4, Pruning())
+        parts[streamed] = []
+        for step in (published, streamed):
+            step(train[-BATCH:])
+        for pair in range(PAIRS):
+            chosen = train[pair * BATCH : (pair + 1) * BATCH]
+            for step in (published, streamed) if pair % 2 else (streamed, published):
+                parts[step].append(step(chosen))
+            theirs, ours = (sum(parts[step][-1]) for step in (published, streamed))
+            ratios.append(theirs / ours)
+            print(f"  published {theirs:.2f} s, streamed {ours:.2f} s a step, ratio {ratios[-1]:.2f}", flush=True)
+    for name, step in (("published", published), ("streamed", streamed)):
+        train_s, full_pass_s, mask_s = (statistics.median(one) for one in zip(*parts[step], strict=True))
+        print(f"  {name}: training {train_s:.2f} s, full pass {full_pass_s:.2f} s, importance and mask {mask_s:.3f} s")
+    median = statistics.median(ratios)
+    print(f"median ratio of {PAIRS} pairs: {median:.2f} (bound {BOUND:g})", flush=True)
+    return median >= BOUND
+
+
+def _agreement(backbone: Backbone, sources: Sequence[Adapter], train: Sequence[Encoded]) -> bool:
+    streamed, exact = Pruning(), Pruning(activations="full_pass")
+    pruned_by_streamed, of_its_factors, blind = _epoch(backbone, sources, train, streamed, exact, Pruning(metric=Magnitude()))
+    (pruned_by_exact,) = _epoch(backbone, sources, train, exact)
+    of_streamed, of_exact = _epoch(backbone, sources, train, streamed, exact, prune_ratio=0.0)
+    print(f"Jaccard of the sets pruned at {PRUNE_RATIO:g} after an epoch with streamed and with exact norms:")
+    runs = _jaccard("two epochs", pruned_by_streamed, pruned_by_exact)
+    factors = _jaccard("the same factors, not pruned before", of_streamed, of_exact)
+    print(f"  (bound of both {AGREEMENT:g})")
+    _jaccard("the same factors, pruned before", pruned_by_streamed, of_its_factors)
+    _jaccard("the same, magnitude alone against exact norms", blind, of_its_factors)
+    return min(runs, factors) >= AGREEMENT
+
+
+def _epoch(
+    backbone: Backbone,
+    sources: Sequence[Adapter],
+    train: Sequence[Encoded],
+    pruning: Pruning,
+    *others: Pruning,
+    prune_ratio: float = PRUNE_RATIO,
+) -> list[Masks]:
+    """After the last optimizer step of an epoch, before its mask: what `pruning` then prunes, and what others would."""
+    torch.manual_seed(0)
+    with attached(backbone, sources, dropout=DROPOUT) as attachment:
+        step = OurStep(attachment, train, 2e-4, pruning)
+        *batches, last = training_order([len(example) for example in train], BATCH, stream(0, "batches", 0))
+        for indices in batches:
+            step.train([train[index] for index in indices])
+            step.surgeon.reselect(prune_ratio)
+        step.train([train[index] for index in last])
+        found = []
+        for one in (pruning, *others):
+            observation = step.observation if one is pruning else Observation(attachment, one, train, BATCH)
+            # A new surgeon has no mask in force, as `Surgeon.reselect` has none when it scores.
+            surgeon = Surgeon(attachment, one, observation, step.optimizer)
+            found.append(surgeon.select(surgeon.scores(), PRUNE_RATIO))
+    return found
+
+
+def _jaccard(what: str, one: Masks, other: Masks) -> float:
+    whole, of_A, of_B = (
+        jaccard(*([mask for name, mask in masks.items() if name.endswith(ending)] for masks in (one, other)))
+        for ending in ("", ".A", ".B")
+    )
+    print(f"  {what}: {whole:.4f} (A {of_A:.4f}, B {of_B:.4f})", flush=True)
+    return whole
+
+
+def _source(backbone: Backbone, index: int) -> Adapter:
+    """An adapter with an effect: B is drawn, too."""
+    generator = stream(0, "benchmark", index)
+    adapter = new_adapter(backbone, ("q_proj", "v_proj"), 8, 32, generator)
+    for module in adapter:
+        adapter[module].B.normal_(0, 0.01, generator=generator)
+    return adapter
+
+
+class OurStep:
+    """Pomona's step, driven as `fit` drives it, so that its parts can be timed and its last mask be looked at."""
+
+    def __init__(self, attachment: Attachment, train: Sequence[Encoded], learning_rate: float, pruning: Pruning) -> None:
+        self._attachment = attachment
+        self._parameters = list(attachment.parameters().values())
+        self.optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+        self.observation = Observation(attachment, pruning, train, BATCH)
+        self.surgeon = Surgeon(attachment, pruning, self.observation, self.optimizer)
+
+    def __call__(self, chosen: Sequence[Encoded]) -> Parts:
+        started = time.perf_counter()
+        self.train(chosen)
+        trained = time.perf_counter()
+        self.surgeon.reselect(PRUNE_RATIO)
+        return Parts(trained - started, 0.0, time.perf_counter() - trained)
+
+    def train(self, chosen: Sequence[Encoded]) -> None:
+        """Gradients and norms of one batch, and the optimizer's step."""
+        backbone = self._attachment.backbone
+        self._attachment.train(True)
+        batch = make_batch(backbone, chosen)
+        self.observation.begin_batch(batch.content)
+        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        self.observation.end_batch()
+        loss.backward()
+        self._attachment.train(False)
+        self.observation.end_step()
+        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class SummedLora(nn.Module):
+    """`base(x) + (sum_k B_k) (sum_k A_k) dropout(x)`, without scaling; A [K, R, I], B [K, O, R]."""
+
+    def __init__(self, base: nn.Module, sources: Sequence[Adapter], path: str) -> None:
+        super().__init__()
+        self.base = base
+        self.A = nn.Parameter(torch.stack([source[path].A for source in sources]))
+        self.B = nn.Parameter(torch.stack([source[path].B for source in sources]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.linear(F.dropout(x, DROPOUT, self.training), self.A.sum(dim=0))
+        return self.base(x) + F.linear(hidden, self.B.sum(dim=0))
+
+
+class PublishedStep:
+    """The published procedure on a copy of the embedded model of its own."""
+
+    def __init__(self, sources: Sequence[Adapter], train: Sequence[Encoded], learning_rate: float) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._train = train
+        self._model: Any = AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32).requires_grad_(False).eval()
+        self._adapted = {path: SummedLora(self._model.get_submodule(path), sources, path) for path in sources[0]}
+        for path, module in self._adapted.items():
+            self._model.set_submodule(path, module.eval())
+        self._parameters = [side for module in self._adapted.values() for side in (module.A, module.B)]
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+
+    def __call__(self, chosen: Sequence[Encoded]) -> Parts:
+        started = time.perf_counter()
+        self._descend(chosen)
+        trained = time.perf_counter()
+        norms = self._norms()
+        passed = time.perf_counter()
+        self._prune(norms)
+        return Parts(trained - started, passed - trained, time.perf_counter() - passed)
+
+    def _descend(self, chosen: Sequence[Encoded]) -> None:
+        self._switch(training=True)
+        for example in chosen:
+            tokens = torch.tensor([example.tokens])
+            labels = tokens.clone()
+            labels[:, : example.completion_start] = -100
+            loss = self._model(input_ids=tokens, labels=labels, use_cache=False).loss / len(chosen)
+            loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._switch(training=False)
+
+    def _switch(self, *, training: bool) -> None:
+        for module in self._adapted.values():
+            module.training = training
+
+    @torch.no_grad()
+    def _norms(self) -> list[Tensor]:
+        """For each layer the L2 norm of every hidden feature over the training set, after the layer's norm without its weight."""
+        kept: list[tuple[Tensor, ...]] = []
+        for example in self._train:
+            output = self._model(input_ids=torch.tensor([example.tokens]), use_cache=False, output_hidden_states=True)
+            kept.append(tuple(state[0].cpu() for state in output.hidden_states))
+        eps = self._model.config.rms_norm_eps
+        layers = [torch.cat(states) for states in zip(*kept, strict=True)]
+        return [F.rms_norm(hidden_NH, hidden_NH.shape[-1:], eps=eps).norm(dim=0) for hidden_NH in layers]
+
+    def _prune(self, norms: Sequence[Tensor]) -> None:
+        for path, module in self._adapted.items():
+            norm_I = norms[int(path.split("layers.")[1].split(".")[0])]
+            A, B = (side.detach().sum(dim=0).requires_grad_() for side in (module.A, module.B))
+            size = ((B @ A).abs() * norm_I).sum()
+            for factor, gradient in zip((module.A, module.B), torch.autograd.grad(size, (A, B)), strict=True):
+                self._reset(factor, gradient.abs())
+
+    @torch.no_grad()
+    def _reset(self, factor: nn.Parameter, scores: Tensor) -> None:
+        """Set the lowest entries to zero, for every adapter, and clear their moments."""
+        mask = torch.zeros(scores.numel(), dtype=torch.bool)
+        mask[scores.flatten().argsort(stable=True)[: int(PRUNE_RATIO * scores.numel())]] = True
+        mask = mask.view_as(scores)
+        for values in (factor, self._optimizer.state[factor]["exp_avg"], self._optimizer.state[factor]["exp_avg_sq"]):
+            values.masked_fill_(mask, 0.0)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,233 @@
+"""Training: tokens a second against Hugging Face's Trainer with PEFT, both adapters active and trainable, and where the time goes.
+
+The same model, examples, batch size, optimizer and dropout; the Trainer as it comes, so it shuffles, pads to the longest of a batch
+and computes logits everywhere. Pomona's figure is with pruning after every step and without.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gemma import gemma_folder
+from pomona.adapters import Adapter, write_adapter
+from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.batches import Encoded, encode
+from pomona.backbone.embedded import embedded_model
+from pomona.backbone.load import Backbone, load_backbone
+from pomona.control import Fixed
+from pomona.data import examples, read_rows
+from pomona.data.tasks import Task, TitleGeneration
+from pomona.seeding import stream
+from pomona.tuning.fit import fit
+from pomona.tuning.settings import FitData, Pruning, Tuning
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+EXAMPLES, BATCH, RANK, DROPOUT, RATE = 48, 8, 8, 0.05, 1e-4
+PAIRS = 5
+KINDS = (
+    ("matrix products", ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::linear")),
+    ("attention", ("scaled_dot_product",)),
+    ("random numbers", ("random", "bernoulli", "dropout")),
+    ("softmax and loss", ("softmax", "exp", "amax", "nll", "gather")),
+    ("optimizer", ("adam", "foreach")),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, the titles that it learns to write, and how many times the Trainer's speed is asked for."""
+
+    label: str
+    folder: Callable[[], Path]
+    data: str
+    task: Task
+    bound: float
+
+
+SETTINGS = (
+    Setting(
+        "SmolLM2-135M, English",
+        embedded_model,
+        "scitldr_title/en",
+        TitleGeneration(language="en", max_new_tokens=32, max_document_characters=600),
+        2.0,
+    ),
+    Setting(
+        "Gemma 3 270M, Chinese",
+        gemma_folder,
+        "csl_title/zh",
+        TitleGeneration(language="zh", max_new_tokens=32, max_document_characters=300),
+        5.0,
+    ),
+)
+
+
+def run() -> bool:
+    """Print each pair, the median ratios, the share of the machine's speed and the profile; whether the bounds are met."""
+    met = [_measure(setting) for setting in SETTINGS]
+    return all(met)
+
+
+def _measure(setting: Setting) -> bool:
+    warnings.simplefilter("ignore", FutureWarning)
+    folder = setting.folder()
+    backbone = load_backbone(str(folder))
+    rows = examples(read_rows(DATA / setting.data / "train.jsonl", {"title": "summary"}), setting.task, "train")[:EXAMPLES]
+    encoded, _ = encode(rows, backbone.tokenizer, 512)
+    sources = [_source(backbone, index) for index in range(2)]
+    tokens = sum(map(len, encoded))
+    completions = sum(len(example) - example.completion_start for example in encoded)
+    print(f"{setting.label}: {EXAMPLES} examples, {tokens} tokens, {completions} of them completion, batches of {BATCH}")
+    with tempfile.TemporaryDirectory() as scratch:
+        places = [Path(scratch) / str(index) for index in range(len(sources))]
+        for source, place in zip(sources, places, strict=True):
+            write_adapter(source, place)
+        _ours(backbone, sources, encoded, pruned=True)
+        ratios, with_pruning, rates = [], [], []
+        for _ in range(PAIRS):
+            before = _product_rate()
+            plain = _ours(backbone, sources, encoded, pruned=False)
+            between = _product_rate()
+            pruned = _ours(backbone, sources, encoded, pruned=True)
+            theirs = _trainer(folder, places, encoded, Path(scratch) / "trainer")
+            ratios.append(theirs / plain)
+            with_pruning.append(theirs / pruned)
+            rates.append(_arithmetic(backbone, sources, tokens, completions) / plain / ((before + between) / 2))
+            print(
+                f"  tokens a second: {tokens / plain:.0f}, pruned {tokens / pruned:.0f}, Trainer {tokens / theirs:.0f}; "
+                f"times the Trainer's speed {ratios[-1]:.2f}, pruned {with_pruning[-1]:.2f}; "
+                f"{rates[-1]:.0%} of the machine's matrix products ({before:.0f} and {between:.0f} GFLOP/s)",
+                flush=True,
+            )
+    ratio = statistics.median(ratios)
+    print(
+        f"median of {PAIRS}: {ratio:.2f} times the Trainer's speed (bound {setting.bound}), "
+        f"pruned {statistics.median(with_pruning):.2f}; {statistics.median(rates):.0%} of the machine's speed"
+    )
+    _profile(backbone, sources, encoded)
+    return ratio >= setting.bound
+
+
+def _source(backbone: Backbone, index: int) -> Adapter:
+    generator = stream(0, "benchmark", index)
+    adapter = new_adapter(backbone, ("q_proj", "v_proj"), RANK, 32, generator)
+    for module in adapter:
+        adapter[module].B.normal_(0, 0.01, generator=generator)
+    return adapter
+
+
+def _ours(backbone: Backbone, sources: Sequence[Adapter], encoded: Sequence[Encoded], *, pruned: bool) -> float:
+    """Seconds of an epoch."""
+    tuning = Tuning(epochs=1, batch_size=BATCH, dropout=DROPOUT, learning_rate=RATE)
+    with attached(backbone, sources, dropout=DROPOUT) as attachment:
+        fitted = fit(attachment, FitData(encoded), tuning, pruning=Pruning() if pruned else None, controller=Fixed(0.5))
+    return fitted.train_seconds
+
+
+def _trainer(folder: Path, adapters: Sequence[Path], encoded: Sequence[Encoded], scratch: Path) -> float:
+    """Seconds of an epoch of the Trainer, its preparation left out."""
+    from peft import PeftModel
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    class Clock(TrainerCallback):
+        seconds = 0.0
+
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            self.seconds = -time.perf_counter()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            self.seconds += time.perf_counter()
+
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="first", is_trainable=True)
+    model.load_adapter(str(adapters[1]), adapter_name="second", is_trainable=True)
+    model.base_model.set_adapter(["first", "second"])  # pyright: ignore[reportCallIssue]
+    for module in model.modules():
+        for dropout in getattr(module, "lora_dropout", {}).values():
+            dropout.p = DROPOUT
+    clock = Clock()
+    Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(scratch),
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=1,
+            learning_rate=RATE,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            report_to=[],
+            logging_strategy="no",
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=[_labelled(example) for example in encoded],  # pyright: ignore[reportArgumentType]
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        callbacks=[clock],
+    ).train()
+    return clock.seconds
+
+
+def _labelled(example: Encoded) -> dict[str, list[int]]:
+    labels = [-100] * example.completion_start + list(example.tokens[example.completion_start :])
+    return {"input_ids": list(example.tokens), "attention_mask": [1] * len(example), "labels": labels}
+
+
+def _product_rate(size: int = 1536, repeats: int = 6) -> float:
+    """GFLOP/s of one large fp32 matrix product: the best of some."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds) / 1e9
+
+
+def _arithmetic(backbone: Backbone, sources: Sequence[Adapter], tokens: int, completions: int) -> float:
+    """GFLOP of the products that an epoch cannot do without; attention's own are left out.
+
+    Forward and backward by the inputs through every linear module, and through the head for completions; forward and both
+    gradients of the adapters.
+    """
+    body = sum(out * into for out, into in backbone.shapes().values())
+    head = backbone.model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    low_rank = sum(pair.A.numel() + pair.B.numel() for source in sources for pair in (source[module] for module in source))
+    return (4 * tokens * body + 4 * completions * head.weight.numel() + 6 * tokens * low_rank) / 1e9
+
+
+def _profile(backbone: Backbone, sources: Sequence[Adapter], encoded: Sequence[Encoded]) -> None:
+    """Print the shares of an epoch's time by kind of operation."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        _ours(backbone, sources, encoded, pruned=True)
+    spent: dict[str, float] = {}
+    for event in profiler.key_averages():
+        kind = next((kind for kind, parts in KINDS if any(part in event.key.lower() for part in parts)), "elementwise and the rest")
+        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total
+    total = sum(spent.values())
+    shares = sorted(spent.items(), key=lambda item: -item[1])
+    print("  a pruned epoch's time: " + ", ".join(f"{kind} {seconds / total:.1%}" for kind, seconds in shares))
+
+
+if __name__ == "__main__":
+    run()

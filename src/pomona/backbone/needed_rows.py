@@ -1,0 +1,72 @@
+"""The last layer after its attention, for those tokens alone whose output is read.
+
+A loss over completions reads the last hidden states of a few tokens. The earlier layers must compute all of them, since later
+tokens attend to them; in the last layer nothing follows the attention but maps of single tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from pomona.backbone.adapted import AdaptedModule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_AFTER_ATTENTION = ("mlp", "self_attn.o_proj", "attn.c_proj")
+"""What transformers calls the parts of a layer that map single tokens after the attention, the last first, where it has them."""
+
+
+@contextmanager
+def only_rows(model: PreTrainedModel, needed: Bool[Tensor, "B T"]) -> Iterator[None]:
+    """Within the block, last hidden states are right where `needed`, and mean nothing elsewhere.
+
+    Nothing is left out before or in a part with an adapter, whose statistics are of all tokens, nor where the layer is to be
+    computed again in the backward pass, which is after the block.
+    """
+    parts = _last_parts(model)
+    for part in parts:
+        part.forward = partial(_on_rows, part.forward, needed)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
+
+
+@torch.no_grad()
+def can_leave_rows_out(model: PreTrainedModel) -> bool:
+    """Whether the needed rows come out the same when only they are computed. Tried on a short text."""
+    tokens = torch.arange(7, device=model.device)[None] % model.config.get_text_config().vocab_size
+    needed = tokens > tokens.median()
+    try:
+        expected = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[needed]
+        with only_rows(model, needed):
+            found = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[needed]
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        return False
+    return bool((found - expected).abs().max() <= 64 * torch.finfo(found.dtype).eps * expected.abs().max())
+
+
+def _last_parts(model: nn.Module) -> list[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers or "forward" in vars(layers[-1]):
+        return []
+    named = dict(layers[-1].named_modules())
+    parts = [named[name] for name in _AFTER_ATTENTION if name in named]
+    return list(takewhile(lambda part: not any(isinstance(module, AdaptedModule) for module in part.modules()), parts))
+
+
+def _on_rows(forward: Callable[..., Tensor], needed: Bool[Tensor, "B T"], x: Tensor, *others: Any) -> Tensor:
+    rows = forward(x[needed][None], *others)[0]
+    return torch.zeros(*x.shape[:-1], rows.shape[-1], dtype=rows.dtype, device=rows.device).index_put((needed,), rows)

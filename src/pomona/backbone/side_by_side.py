@@ -1,0 +1,84 @@
+"""Adapters side by side on a frozen module: the exact sum of their updates.
+
+Axes: K trained adapters, R the sum of their ranks, I input features, O output features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pomona.adapters.factors import Factors
+from pomona.backbone.adapted import AdaptedModule, Part, linear_device, quotient
+from pomona.backbone.load import linear_shape
+from pomona.importance import FactorPair
+
+
+class AdaptedLinear(AdaptedModule):
+    """Adapters side by side: A = [A_1; ...; A_K] [R, I], B = [B_1 ... B_K] [O, R], R the sum of their ranks.
+
+    `y = base(x) + B (scale * (A x))`, where row r of adapter k has `scale_r = w_k s_k`. This is the exact sum of the updates
+    without cross terms, in two products instead of 2 K, and its gradients are those of the adapters trained apart. `weights` is
+    w, [K]. Frozen adapters are a second pair with their shares in it.
+    """
+
+    _constant_R: Tensor
+    _owner_R: Tensor
+
+    def _lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
+        self.A, self.B = (nn.Parameter(side, requires_grad=bool(trained)) for side in self._beside(trained))
+        fixed_A, fixed_B = self._beside(frozen)
+        self._constant("fixed_A", fixed_A)
+        self._constant("fixed_B", fixed_B * _per_rank([part.share for part in frozen], frozen, fixed_B.device))
+        shares = [part.scaling if train_weights else part.share for part in trained]
+        self._constant("_constant_R", _per_rank(shares, trained, self.A.device))
+        self._constant("_owner_R", _per_rank(range(len(trained)), trained, self.A.device).long())
+        start = torch.tensor([part.weight for part in trained], device=self.A.device)
+        self.weights = nn.Parameter(start) if train_weights else None
+
+    def _beside(self, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+        """Copies of the parts' factors side by side; of rank 0 where there are none."""
+        out_features, in_features = linear_shape(self.base)
+        device = linear_device(self.base)
+        A = torch.cat([torch.empty(0, in_features, device=device), *(part.A for part in parts)])
+        return A, torch.cat([torch.empty(out_features, 0, device=device), *(part.B for part in parts)], dim=1)
+
+    @property
+    def scale_R(self) -> Tensor:  # noqa: N802 - the axis
+        """w_k s_k of the adapter of each row of A."""
+        return self._constant_R if self.weights is None else self.weights[self._owner_R] * self._constant_R
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """See `AdaptedModule.pair`."""
+        A_RI = self.A * self.scale_R[:, None]
+        if not len(self.fixed_A):
+            return A_RI, self.B
+        return torch.cat([A_RI, self.fixed_A]), torch.cat([self.B, self.fixed_B], dim=1)
+
+    @torch.no_grad()
+    def merged(self, A: Tensor, B: Tensor) -> Factors:
+        """See `AdaptedModule.merged`: `(scale * A, B)`, sharing B."""
+        return Factors(A.detach() * self.scale_R[:, None], B.detach())
+
+    @torch.no_grad()
+    def merged_gradient(self) -> FactorPair | None:
+        """See `AdaptedModule.merged_gradient`; shares the gradient by B."""
+        if self.A.grad is None or self.B.grad is None:
+            return None
+        return FactorPair(quotient(self.A.grad, self.scale_R[:, None]), self.B.grad)
+
+    @torch.no_grad()
+    def export(self) -> Factors:
+        """See `AdaptedModule.export`: the scaling folded into B, frozen adapters last."""
+        return Factors(torch.cat([self.A, self.fixed_A]), torch.cat([self.B * self.scale_R, self.fixed_B], dim=1))
+
+    def _trained_weights(self) -> Tensor:
+        assert self.weights is not None
+        return self.weights.detach()
+
+
+def _per_rank(values: Sequence[float], parts: Sequence[Part], device: torch.device) -> Tensor:
+    """Each part's value once for each of its rows of A."""
+    return torch.tensor([value for value, part in zip(values, parts, strict=True) for _ in range(len(part.A))], device=device)

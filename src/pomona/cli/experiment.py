@@ -1,0 +1,71 @@
+"""`pomona experiment`: systems x settings x seeds, and one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def experiment(
+    recipe: Annotated[Path, typer.Argument(help="An experiment in YAML; recipes/experiments/ has complete ones.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The experiment's folder. Default: runs/<the experiment's name>.")
+    ] = None,
+    systems: Annotated[str | None, typer.Option(metavar="A,B", help="Run the cells of these systems alone.")] = None,
+    settings: Annotated[str | None, typer.Option(metavar="A,B", help="Run the cells of these settings alone.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1", help="Run the cells of these seeds alone.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an experiment: cells that are done stay, all others are run.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything that any cell names; list the cells.")] = False,
+    engine: Annotated[Literal["local"], typer.Option(help="What runs the cells: local, one after the other.")] = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a recipe over systems, settings and seeds, each cell in a folder of its own, and compare the systems in one table."""
+    import json
+
+    from pomona.runs.experiment import check_cells, run_experiment, states
+    from pomona.runs.experiment_recipe import TABLE, read_experiment, select
+    from pomona.runs.experiment_table import table
+    from pomona.runs.shared import Shared
+    from pomona.tuning.progress import Display
+
+    read, cells = read_experiment(recipe)
+    chosen = select(cells, systems=_names(systems), settings=_names(settings), seeds=_numbers(seeds))
+    folder = output or Path("runs") / read.name
+    if dry_run:
+        shared = Shared(test_seed=read.seeds[0])
+        with Display() as display:
+            warnings = check_cells(chosen, folder, shared, display)
+        found = states(folder, chosen, shared)
+        if as_json:
+            typer.echo(json.dumps({"cells": found, "warnings": warnings}))
+            return
+        for path, state in found.items():
+            typer.echo(f"{state:<12} {folder / path}")
+        for warning in warnings:
+            typer.echo(f"warning: {warning}")
+        return
+    with Display() as display:
+        result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display)
+    typer.echo(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}")
+    asked = {cell.path for cell in chosen}
+    lacking = [cell.path for cell in result.cells if cell.path in asked and cell.status != "done"]
+    if lacking:
+        typer.echo(f"error: {len(lacking)} of {len(chosen)} cells failed: {', '.join(lacking)}", err=True)
+        raise typer.Exit(1)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text is not None else []
+
+
+def _numbers(text: str | None) -> list[int]:
+    from pomona.errors import InputError
+
+    try:
+        return [int(name) for name in _names(text)]
+    except ValueError:
+        raise InputError("whole numbers are expected", field="--seeds", value=text, mend="Write for example 0,1") from None

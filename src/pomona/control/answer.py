@@ -1,0 +1,24 @@
+"""What a controller or a search says in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The prune ratio that was found, and how sure it is.
+
+    Args:
+        prune_ratio: p*, in [0, 1].
+        low, high: 95 % interval of p*; equal to it where the ratio was given, not learned.
+        flat: the data do not tell the ratios apart: no candidate differs from another beyond the noise of the examples.
+        curve: what a ratio gains over the answer, as (prune ratio, gain, low, high) points, with 95 % intervals: nats per token of
+            the micro dev loss, or, of a search, the unit of its dev scores; empty where there is none.
+    """
+
+    prune_ratio: float
+    low: float
+    high: float
+    flat: bool
+    curve: tuple[tuple[float, float, float, float], ...] = field(default=())

@@ -1,0 +1,167 @@
+"""The experiment: every cell of a matrix run in a folder of its own, one after the other, and the table that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pomona.errors import InputError, PomonaError
+from pomona.runs.adapt import adapt, check_everything, recipe_text
+from pomona.runs.assemble import describe_splits
+from pomona.runs.experiment_recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
+from pomona.runs.experiment_record import ExperimentRecord
+from pomona.runs.experiment_scores import gather
+from pomona.runs.experiment_table import table
+from pomona.runs.record import RunRecord
+from pomona.runs.shared import Shared
+from pomona.runs.store import RECIPE, RunStore
+from pomona.tuning.progress import Progress, Silent
+
+Engine = Literal["local"]
+
+
+def run_experiment(
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    output: Path | str | None = None,
+    *,
+    chosen: Sequence[Cell] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> ExperimentRecord:
+    """Run the cells and make the table.
+
+    Everything that is wrong with any of them is found before anything is trained or written. A cell that fails leaves its reason
+    in its record, and the others go on. Cells that are done are not run again, one that was interrupted goes on.
+
+    Args:
+        experiment: as `read_experiment` gives it.
+        cells: all of them.
+        output: the experiment's folder; `runs/<name>` by default. It must not hold anything.
+        chosen: the cells to run; all by default. The table shows all that are done.
+        resume: go on with the experiment that stands there.
+        progress: shown to a person.
+
+    Returns:
+        What `experiment.json` holds.
+
+    Raises:
+        InputError: wrong input; a folder that stands there; a cell that was run with another recipe or other data.
+    """
+    progress = progress or Silent()
+    folder = Path(output) if output is not None else Path("runs") / experiment.name
+    chosen = cells if chosen is None else chosen
+    shared = Shared(test_seed=experiment.seeds[0])
+    check_folder(folder, cells, shared, resume=resume)
+    check_cells(chosen, folder, shared, progress)
+    _write(folder / EXPERIMENT, experiment.yaml())
+    for place, cell in enumerate(chosen, start=1):
+        _run(cell, folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
+    found = gather(experiment, cells, folder)
+    _write(folder / RESULT, found.model_dump_json(indent=2) + "\n")
+    _write(folder / TABLE, table(found))
+    return found
+
+
+def check_folder(folder: Path, cells: Sequence[Cell], shared: Shared, *, resume: bool) -> None:
+    """Refuse a folder that holds something else, or cells that were run with other recipes than they have now.
+
+    Raises:
+        InputError: it does.
+    """
+    if not resume:
+        if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
+            raise InputError("already exists", file=folder, mend="Give another --output, or --resume to go on with it")
+        return
+    if not (folder / EXPERIMENT).is_file():
+        raise InputError("no experiment to resume", file=folder, mend="Leave out --resume to start one")
+    for cell in cells:
+        _store(cell, folder, shared)
+
+
+def check_cells(cells: Sequence[Cell], folder: Path, shared: Shared, progress: Progress) -> list[str]:
+    """Look at everything that the cells name, and train nothing; returns warnings, each once.
+
+    Of a cell that is done only the data are looked at.
+
+    Raises:
+        InputError: the first thing that is wrong, with the cell; cells of one setting that cannot be compared; data that have
+            changed since a cell was run on them.
+    """
+    found: dict[str, None] = {}
+    firsts: dict[str, Cell] = {}
+    progress.begin("checking every cell", len(cells))
+    for cell in cells:
+        try:
+            record = _store(cell, folder, shared).record()
+            if record is not None and record.status == "done":
+                _check_data(cell, record, shared)
+            else:
+                found |= dict.fromkeys(check_everything(cell.recipe, shared, Silent())[2])
+            _check_comparable(firsts.setdefault(cell.setting, cell), cell, shared)
+        except InputError as error:
+            raise InputError(str(error), field=cell.path) from error
+        progress.advance(1)
+    progress.end(f"{len(cells)} cells" + (f", {len(found)} warnings" if found else ""))
+    return list(found)
+
+
+def _check_data(cell: Cell, record: RunRecord, shared: Shared) -> None:
+    """The data must be those that the cell was run on, or the other cells would be run on others."""
+    if record.splits != describe_splits(shared.splits(cell.recipe)):
+        raise InputError("the data are not as they were when this cell was run", mend="Put them back, or remove the cell's folder")
+
+
+def _check_comparable(first: Cell, cell: Cell, shared: Shared) -> None:
+    """Cells of one setting must answer the same test examples and be scored in the same way."""
+    one, other = first.recipe, cell.recipe
+    tests = [[(example.document, example.references) for example in shared.splits(recipe).test] for recipe in (one, other)]
+    if tests[0] != tests[1]:
+        raise InputError(
+            f"has other test examples than {first.path}, so the two cannot be compared", mend="Make it a setting of its own"
+        )
+    if one.metrics != other.metrics:
+        raise InputError(f"is scored by other metrics than {first.path}", mend="Give the experiment's `metrics`")
+
+
+def states(folder: Path, cells: Sequence[Cell], shared: Shared) -> Mapping[str, str]:
+    """Each cell's path -> `done`, `failed`, `interrupted`, `running` (it was killed), or `new`."""
+    records = {cell.path: _store(cell, folder, shared).record() for cell in cells}
+    return {path: record.status if record else "new" for path, record in records.items()}
+
+
+def _run(cell: Cell, folder: Path, shared: Shared, progress: Progress) -> None:
+    resume = (folder / cell.path / RECIPE).exists()
+    try:
+        adapt(cell.recipe, folder / cell.path, resume=resume, progress=progress, only=cell.only, shared=shared)
+    except (PomonaError, RuntimeError, ArithmeticError) as error:  # of torch, out of memory among them; the record has the reason
+        progress.begin("failed", 0)
+        progress.end(" ".join(str(error).split()))
+
+
+def _store(cell: Cell, folder: Path, shared: Shared) -> RunStore:
+    place = folder / cell.path
+    return RunStore(place, recipe_text(cell.recipe, cell.only, shared), resume=(place / RECIPE).exists())
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
+
+
+class _Numbered:
+    """A progress display that says which cell each stage belongs to."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+        self.advance, self.end, self.ratio = progress.advance, progress.end, progress.ratio
+
+    def begin(self, stage: str, total: int) -> None:
+        self._progress.begin(f"{self._name}: {stage}", total)

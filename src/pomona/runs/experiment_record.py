@@ -1,0 +1,90 @@
+"""The record of an experiment: what `experiment.json` holds. Unknown is not zero: what could not be had is null."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Contrast(_Part):
+    """A system minus the one that all are compared with, on the same examples under the seeds that both have.
+
+    `p_holm` is corrected for all systems of the setting on this metric.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    seeds: int
+    examples: int
+
+
+class SystemScore(_Part):
+    """A metric over seeds: mean, sample deviation (null of fewer than two), and the 95 % interval over examples.
+
+    `missing`: seeds that have no score, which are left out. `values`: of each seed, in order, null where it is missing.
+    """
+
+    mean: float | None
+    deviation: float | None
+    seeds: int
+    missing: int
+    low: float | None = None
+    high: float | None = None
+    examples: int = 0
+    values: list[float | None]
+    contrast: Contrast | None = None
+
+
+class SystemCost(_Part):
+    """Means over the cells that are done: prune ratio, measured sparsity, and seconds of training and probes."""
+
+    prune_ratio: float | None
+    sparsity: float | None
+    train_seconds: float | None
+
+
+class SettingRecord(_Part):
+    """One setting: `metrics` has metric -> system -> score; what makes each metric's score stands in `signatures`.
+
+    `draws`: of each bootstrap and test.
+    """
+
+    draws: int
+    metrics: dict[str, dict[str, SystemScore]]
+    costs: dict[str, SystemCost]
+    signatures: dict[str, str]
+
+
+class CellRecord(_Part):
+    """One cell; `status` is its run's, or `missing` where there is none. Seconds are wall clock; training includes probes."""
+
+    setting: str
+    system: str
+    seed: int
+    path: str
+    status: str
+    error: str | None = None
+    prune_ratio: float | None = None
+    sparsity: float | None = None
+    train_seconds: float | None = None
+    total_seconds: float | None = None
+
+
+class ExperimentRecord(_Part):
+    """Everything that an experiment found; `total_seconds` is the sum over its cells."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    seeds: list[int]
+    against: str | None
+    settings: dict[str, SettingRecord]
+    cells: list[CellRecord]
+    total_seconds: float

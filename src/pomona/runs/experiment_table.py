@@ -1,0 +1,98 @@
+"""An experiment's results as text: Markdown that reads well on a terminal, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pomona.evaluation.evaluate import LOSS
+from pomona.runs.experiment_record import ExperimentRecord, SystemCost, SystemScore
+
+UNKNOWN = "-"
+
+
+def table(found: ExperimentRecord) -> str:
+    """The whole of `table.md`: a section for each setting, a table for each metric, what it cost, and which cells lack."""
+    done = sum(cell.status == "done" for cell in found.cells)
+    parts = [f"# {found.name}", f"{_counted(done, len(found.cells))} cells are done; seeds {', '.join(map(str, found.seeds))}."]
+    for name, setting in found.settings.items():
+        parts += [f"## {name}"] if len(found.settings) > 1 else []
+        parts += [
+            f"### {_title(metric)}\n\n{_aligned(_score_rows(scores, found, 4 if metric == LOSS else 2))}"
+            for metric, scores in setting.metrics.items()
+        ]
+        parts.append(f"### cost\n\n{_costs(setting.costs)}")
+    parts.append(_reading(found))
+    lacking = [
+        f"- {cell.path}: {cell.status}{f', {cell.error}' if cell.error else ''}" for cell in found.cells if cell.status != "done"
+    ]
+    parts += ["### cells that lack\n\n" + "\n".join(lacking)] if lacking else []
+    parts.append(f"All cells together took {found.total_seconds:.1f} s.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _reading(found: ExperimentRecord) -> str:
+    draws = sorted({setting.draws for setting in found.settings.values()})
+    text = (
+        "Mean and sample deviation are over seeds. Intervals are 95 % bootstrap intervals over test examples, an example with all "
+        f"its seeds (and with all of its group) drawn at once, {' or '.join(map(str, draws))} draws."
+    )
+    if found.against is not None:
+        text += (
+            f" Differences are to {found.against} on the same examples and seeds, with the p-value of a paired randomisation test, "
+            "alone and after Holm's correction over the systems of a table."
+        )
+    return f"{text} A dash: not known, or there is none."
+
+
+def _title(metric: str) -> str:
+    return f"{metric} (nats per token, lower is better)" if metric == LOSS else metric
+
+
+def _score_rows(scores: Mapping[str, SystemScore], found: ExperimentRecord, digits: int) -> Iterator[Sequence[str]]:
+    head = ["system", "seeds", "mean", "deviation", "95 % interval"]
+    yield head if found.against is None else [*head, f"minus {found.against}", "95 % interval", "p", "p (Holm)"]
+    for system, one in scores.items():
+        seeds = _counted(one.seeds, one.seeds + one.missing)
+        row = [system, seeds, _number(one.mean, digits), _number(one.deviation, digits), _span(one.low, one.high, digits)]
+        contrast = one.contrast
+        if found.against is not None and contrast is None:
+            row += [""] * 4
+        elif contrast is not None:
+            row += [f"{contrast.difference:+.{digits}f}", _span(contrast.low, contrast.high, digits, sign="+")]
+            row += [f"{contrast.p_value:.4f}", f"{contrast.p_holm:.4f}"]
+        yield row
+
+
+def _costs(costs: Mapping[str, SystemCost]) -> str:
+    rows = [["system", "prune ratio", "sparsity", "training and probes, s"]]
+    rows += [
+        [system, _number(one.prune_ratio, 3), _number(one.sparsity, 3), _number(one.train_seconds, 1)]
+        for system, one in costs.items()
+    ]
+    return _aligned(rows)
+
+
+def _counted(some: int, total: int) -> str:
+    return str(total) if some == total else f"{some} of {total}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def _span(low: float | None, high: float | None, digits: int, sign: str = "") -> str:
+    """Ends that are one mean that the spread is not known."""
+    if low is None or high is None or low == high:
+        return UNKNOWN
+    return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+
+
+def _aligned(content: Iterable[Sequence[str]]) -> str:
+    """A Markdown table with columns of one width; all but the first are set to the right."""
+    rows = list(content)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows
+    ]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))

@@ -1,0 +1,156 @@
+"""What runs of one process have in common, done once: the model in memory, examples in splits and as tokens, source adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+from pomona.adapters import Adapter
+from pomona.backbone.batches import encode
+from pomona.backbone.load import Backbone, load_backbone
+from pomona.data import Example, Splits, fingerprint, make_splits
+from pomona.data.leaks import near_documents
+from pomona.data.pools import Pool
+from pomona.evaluation.evaluate import Answers
+from pomona.runs.inputs import SourceAdapter, check_sources, prepare_source, read_examples, read_splits
+from pomona.runs.recipe import Recipe, Source
+from pomona.runs.record import CutRecord
+from pomona.tuning.progress import Progress
+from pomona.tuning.settings import FitData
+
+T = TypeVar("T")
+_MODEL = ("model", "device", "dtype")
+_EXAMPLES = ("data", "task", "splits", "seed")
+
+
+class Shared:
+    """Each kind of work by the part of a recipe that shapes it; what one run did is there for the next.
+
+    Only the latest model is kept. Nothing that is handed out may be changed.
+
+    Args:
+        test_seed: draws the test split of every run, so that runs of several seeds answer the same examples; None: a run's own.
+    """
+
+    def __init__(self, test_seed: int | None = None) -> None:
+        self.test_seed = test_seed
+        self._backbone: tuple[tuple[str, ...], Backbone] | None = None
+        self._made: dict[tuple[object, ...], object] = {}
+
+    def draws_test_apart(self, recipe: Recipe) -> bool:
+        """Whether the run's test split is not the one that its own seed draws."""
+        return self.test_seed is not None and self.test_seed != recipe.seed
+
+    def splits(self, recipe: Recipe) -> Splits:
+        """The target's four splits.
+
+        Raises:
+            InputError: whatever is wrong with the data; a document in two splits.
+        """
+        return self._once("splits", _key(recipe, *_EXAMPLES), lambda: self._read_splits(recipe))
+
+    def backbone(self, recipe: Recipe) -> Backbone:
+        """The model, which takes its fingerprint once.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        key = (recipe.model, recipe.device, recipe.dtype)
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = None  # two models at once may be more than memory holds
+            self._backbone = key, load_backbone(*key)
+        return self._backbone[1]
+
+    def encoded(self, recipe: Recipe) -> tuple[FitData, dict[str, CutRecord]]:
+        """The three splits that training may see, as tokens, and what was cut of all four.
+
+        Raises:
+            InputError: a completion that is too long, of a test example too.
+        """
+        key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning")
+        return self._once("encoded", key, lambda: _encode(recipe, self.splits(recipe), self.backbone(recipe)))
+
+    def warnings(self, recipe: Recipe) -> list[str]:
+        """What a look at the sources says that is no error.
+
+        Raises:
+            InputError: see `check_sources`.
+        """
+        parts = (name for name in type(recipe).model_fields if name not in {"name", "controller"})
+        key = _key(recipe, *parts)
+        return list(self._once("warnings", key, lambda: check_sources(recipe, self.backbone(recipe))))
+
+    def source(self, source: Source, recipe: Recipe, progress: Progress) -> SourceAdapter:
+        """The source's adapter in memory: read, or trained and kept in the cache."""
+
+        def prepare() -> SourceAdapter:
+            found = prepare_source(source, recipe, self.backbone(recipe), progress)
+            return dataclasses.replace(found, adapter=_in_memory(found.adapter))
+
+        key = source.model_dump_json(exclude={"weight"})
+        if source.adapter is None:
+            key += _key(recipe, *_MODEL, "task", "lora", "seed")
+        prepared = self._once("source", key, prepare)
+        return dataclasses.replace(prepared, weight=source.weight)
+
+    def fingerprint(self, adapter: Adapter) -> str:
+        """The adapter's fingerprint."""
+        return self._once("fingerprint", adapter, adapter.fingerprint)
+
+    def answers(self, recipe: Recipe, give: Callable[[], Answers]) -> Answers:
+        """The bare model's answers to the test split; the seed has no part in them but through the examples."""
+        key = _key(recipe, *_MODEL, "task", "tuning", "evaluation") + fingerprint(self.splits(recipe).test)
+        return self._once("answers", key, give)
+
+    def _once(self, what: str, key: object, make: Callable[[], T]) -> T:
+        if (what, key) not in self._made:
+            self._made[what, key] = make()
+        return self._made[what, key]  # pyright: ignore[reportReturnType]
+
+    def _read_splits(self, recipe: Recipe) -> Splits:
+        if not self.draws_test_apart(recipe):
+            return read_splits(recipe)
+        data = recipe.data
+
+        def pool(source: str | None) -> tuple[Example, ...]:
+            own = data if data.docstrings else data.model_copy(update={"train": source, "dev": None, "test": None})
+            key = own.model_dump_json() + recipe.task.__repr__()
+            return self._once("pool", key, lambda: read_examples(own, recipe.task, None, 0))
+
+        train = pool(data.train)
+        dev, test = (pool(source) if source else None for source in (data.dev, data.test))
+        if test is None and recipe.splits.test is None:
+            return read_splits(recipe)  # says why that cannot be
+        assert self.test_seed is not None
+        near = near_documents([*train, *(dev or ()), *(test or ())]) if data.near_duplicates == "apart" else []
+        from_pool = Pool("train" if test is None else "test", train if test is None else test, self.test_seed, near)
+        drawn = from_pool.draw("test", recipe.splits.test)
+        rest = train if test is not None else [example for bundle in from_pool.bundles for example in bundle]
+        sizes = dataclasses.replace(recipe.splits, test=None)
+        found = make_splits(rest, dev, drawn, sizes=sizes, seed=recipe.seed, near_duplicates=data.near_duplicates == "apart")
+        return dataclasses.replace(found, test=drawn)  # the same examples, in the order that every seed has
+
+
+def _key(recipe: Recipe, *parts: str) -> str:
+    resolved = recipe.resolved()
+    return json.dumps([resolved[part] for part in parts])
+
+
+def _in_memory(adapter: Adapter) -> Adapter:
+    return dataclasses.replace(adapter, factors={module: adapter[module] for module in adapter})
+
+
+def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, dict[str, CutRecord]]:
+    encoded, cut = {}, {}
+    for name, part in splits.named():
+        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens)
+        characters = [example.cut_characters for example in part]
+        cut[name] = CutRecord(
+            documents=sum(count > 0 for count in characters),
+            characters=sum(characters),
+            prompts=prompts.prompts,
+            tokens=prompts.tokens,
+        )
+    return FitData(encoded["train"], encoded["micro_dev"], encoded["dev"]), cut

@@ -1,0 +1,140 @@
+"""Two processes that each see half of every batch, against one that sees all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from tests.backbone.plain_norms import batch_of
+from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
+from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
+
+from pomona.backbone.attach import attached
+from pomona.backbone.full_pass import FullPassNorms
+from pomona.backbone.gradients import Gradients
+from pomona.backbone.loss import token_losses
+from pomona.backbone.published_norms import PublishedNorms
+from pomona.backbone.ranks import rank, same_on_all_ranks, share, sum_over_ranks, world_size
+from pomona.backbone.statistics import StreamedNorms
+
+WORLD = 2
+
+
+def train() -> dict[str, Tensor]:
+    """Three steps of two batches, each rank on its share of every batch; all statistics at the end."""
+    backbone = tiny_backbone("llama")
+    examples = tiny_examples(13, seed=2, shortest=5, longest=18)
+    batches = [[examples[:4], examples[4:5]], [examples[5:8], examples[8:10]], [examples[10:12], examples[12:]]]
+    with attached(backbone, [tiny_adapter(backbone)]) as attachment:
+        streamed, gradients = StreamedNorms(attachment, 0.6), Gradients(attachment, (0.85, 0.7))
+        exact, published = FullPassNorms(attachment, examples[:7], 2), PublishedNorms(attachment, examples[:1])
+        parameters = list(attachment.parameters().values())
+        for step in batches:
+            for batch in step:
+                mine = share(batch)
+                if mine:  # a last batch may be smaller than the number of ranks
+                    padded = batch_of(backbone, mine)
+                    streamed.begin_batch(padded.content)
+                    loss = token_losses(backbone, padded).sum()
+                    streamed.end_batch()
+                    loss.backward()
+            streamed.end_step()
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
+            gradients.observe()
+            with torch.no_grad():
+                for parameter in parameters:
+                    parameter.sub_(0.001 * parameter.grad)  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+                    parameter.grad = None
+        exact.prepare()
+        published.prepare()
+        found = {f"gradients.{name}": value for name, value in gradients.state().items()}
+        for kind, norms in (("streamed", streamed), ("exact", exact), ("published", published)):
+            for path in attachment.layers:
+                found[f"{kind}.{path}.inputs"] = norms[path].input_norm_I
+                found[f"{kind}.{path}.hidden"] = norms[path].hidden_norm_R
+    return found
+
+
+def work(number: int, folder: str) -> None:
+    """What each process does."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=number, world_size=WORLD, timeout=timedelta(seconds=60)
+    )
+    floats = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * (number + 1)  # not contiguous
+    doubles, whole = torch.full((3,), 0.5 + number, dtype=torch.float64), torch.tensor(number + 10)
+    sum_over_ranks([floats, doubles, whole, small := torch.tensor([float(number)])])
+    results = {
+        "rank": torch.tensor([rank(), world_size()]),
+        "share": torch.tensor(share(range(7))),
+        "floats": floats,
+        "doubles": doubles,
+        "whole": whole,
+        "small": small,
+        "same": torch.tensor(same_on_all_ranks(0.1 + number), dtype=torch.float64),
+    }
+    torch.save(results | train(), Path(folder) / f"rank{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    return train()
+
+
+@pytest.fixture(scope="module")
+def ranks(alone: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+    """What each rank found; `alone` comes first, so that a fork has the model's code."""
+    folder = tmp_path_factory.mktemp("ranks")
+    # A new process takes seconds to import the model's code; autograd refuses a fork only where an accelerator is at work.
+    method = "spawn" if torch.cuda.is_available() else "fork"
+    start_processes(work, args=(str(folder),), nprocs=WORLD, start_method=method)
+    return [torch.load(folder / f"rank{number}.pt") for number in range(WORLD)]
+
+
+def pick(found: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name: value for name, value in found.items() if name.startswith(f"{kind}.")}
+
+
+@pytest.mark.parametrize("kind", ["streamed", "exact", "published", "gradients"])
+def test_statistics_of_two_ranks_are_those_of_one_process(
+    alone: dict[str, Tensor], ranks: list[dict[str, Tensor]], kind: str
+) -> None:
+    expected = pick(alone, kind)
+    assert len(expected) >= 8
+    for found in ranks:
+        for name, value in expected.items():
+            # Gradients are sums of terms of both signs: what is rounded is the terms.
+            atol = 1e-6 * float(value.abs().max()) if kind == "gradients" else 0
+            torch.testing.assert_close(found[name], value, atol=atol, rtol=1e-6)
+    for name, value in pick(ranks[0], kind).items():
+        assert torch.equal(value, ranks[1][name])  # or the ranks would prune apart
+
+
+def test_sums_are_taken_in_place_by_dtype(ranks: list[dict[str, Tensor]]) -> None:
+    for found in ranks:
+        assert found["floats"].tolist() == [[3.0, 9.0], [6.0, 12.0]]
+        assert found["doubles"].tolist() == [2.0] * 3
+        assert found["doubles"].dtype == torch.float64
+        assert found["whole"].item() == 21
+        assert found["small"].tolist() == [1.0]
+
+
+def test_shares_are_all_items_once_and_rank_0_decides(ranks: list[dict[str, Tensor]]) -> None:
+    assert [found["rank"].tolist() for found in ranks] == [[0, 2], [1, 2]]
+    assert [found["share"].tolist() for found in ranks] == [[0, 2, 4, 6], [1, 3, 5]]
+    assert [found["same"].item() for found in ranks] == [0.1, 0.1]
+
+
+def test_one_process_alone_is_the_whole_world() -> None:
+    tensor = torch.tensor([1.0, 2.0])
+    sum_over_ranks([tensor])
+    assert tensor.tolist() == [1.0, 2.0]
+    assert (rank(), world_size(), share([5, 6, 7]), same_on_all_ranks(0.3)) == (0, 1, [5, 6, 7], 0.3)

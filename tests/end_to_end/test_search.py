@@ -1,0 +1,212 @@
+"""Whole runs of the main job that choose: a grid of ratios, killed and resumed; an epoch by a task metric; what is merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import sacrebleu
+from tests.end_to_end.setting import adapter_bytes, comparable, inside, lines, make_setting, recipe, write_recipe
+
+from pomona.adapters import read_adapter
+from pomona.backbone.load import load_backbone
+from pomona.evaluation.evaluate import answer
+from pomona.pruning import pruned_count
+from pomona.runs.adapt import adapt
+from pomona.runs.inputs import read_splits
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
+from pomona.runs.record import RunRecord
+from pomona.runs.store import RunStore
+from pomona.tuning.progress import Silent
+
+RATIOS = [0.2, 0.5, 0.8]
+TRIALS = [f"pomona_{ratio}" for ratio in RATIOS]
+SHORT = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "checkpoint_steps": 1}  # 12 steps
+GRID = "controller={name: grid, prune_ratios: [0.2, 0.5, 0.8]}"
+FIXED = "controller={name: fixed, prune_ratio: 0.5}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_setting(tmp_path_factory.mktemp("search"))
+    evaluation = {"draws": 200, "baselines": ["merge_finetune"]}
+    write_recipe(folder / "run.yaml", recipe(name="run", tuning=SHORT, evaluation=evaluation))
+    return folder
+
+
+def run(folder: Path, output: str, *changes: str, **options: Any) -> RunRecord:
+    with inside(folder):
+        return adapt(read_recipe("run.yaml", Recipe, changes), output, **options)
+
+
+@pytest.fixture(scope="module")
+def grid(folder: Path) -> RunRecord:
+    return run(folder, "grid", GRID)
+
+
+# A grid -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_grid_has_its_curve(grid: RunRecord) -> None:
+    found = grid.answer
+    assert found is not None
+    assert (found.controller, grid.prune_ratio) == ("grid", found.prune_ratio)
+    assert [point.prune_ratio for point in found.curve] == RATIOS
+    best = found.curve[RATIOS.index(found.prune_ratio)]
+    assert (best.reward, best.low, best.high) == (0.0, 0.0, 0.0)
+    for point in found.curve:  # what each loses against the best, with an interval
+        assert point.low <= point.reward <= min(point.high, 0.0)
+    assert grid.rounds == []
+    assert list(grid.systems) == ["merge_finetune", "pomona"]
+    assert set(grid.tokens) == {"merge_finetune", "pomona", *TRIALS} - {f"pomona_{found.prune_ratio}"}
+    assert len(set(grid.tokens.values())) == 1
+    assert all(module.sparsity_A == pytest.approx(found.prune_ratio, abs=0.01) for module in grid.modules)
+
+
+def test_every_run_of_a_grid_is_in_the_history(folder: Path, grid: RunRecord) -> None:
+    assert grid.answer is not None
+    told = lines(folder / "grid" / "history.jsonl")
+    systems = [*TRIALS, "merge_finetune"]
+    assert [event["system"] for event in told] == [system for system in systems for _ in range(14)]
+    for system, ratio in zip(TRIALS, RATIOS, strict=True):
+        assert {event["prune_ratio"] for event in told if event["system"] == system and event["kind"] == "step"} == {ratio}
+    scores = {
+        ratio: max(-event["dev_loss"] for event in told if event["system"] == system and event["kind"] == "epoch")
+        for system, ratio in zip(TRIALS, RATIOS, strict=True)
+    }
+    assert max(scores, key=lambda ratio: scores[ratio]) == grid.answer.prune_ratio
+    for point in grid.answer.curve:
+        assert point.reward == pytest.approx(scores[point.prune_ratio] - max(scores.values()), abs=1e-9)
+
+
+def test_the_main_system_is_that_of_a_run_at_the_chosen_ratio(folder: Path, grid: RunRecord) -> None:
+    fixed = run(folder, "fixed", f"controller={{name: fixed, prune_ratio: {grid.prune_ratio}}}")
+    assert adapter_bytes(folder / "fixed") == adapter_bytes(folder / "grid")
+    assert fixed.metrics == grid.metrics
+    assert fixed.modules == grid.modules
+    assert (folder / "fixed" / "predictions.jsonl").read_bytes() == (folder / "grid" / "predictions.jsonl").read_bytes()
+
+
+def test_a_grid_that_was_killed_goes_on_in_the_run_in_which_it_stood(folder: Path, grid: RunRecord) -> None:
+    """In the middle of the second. Runs that were done are not done again."""
+    output, append = "killed", RunStore.append_event
+
+    def until(store: RunStore, event: dict[str, Any]) -> None:
+        if event["system"] == TRIALS[1] and event["step"] > 7:
+            raise KeyboardInterrupt
+        append(store, event)
+
+    with mock.patch.object(RunStore, "append_event", until), pytest.raises(KeyboardInterrupt):
+        run(folder, output, GRID)
+    kept = folder / output / "checkpoint"
+    assert (kept / TRIALS[0] / "fitted.json").exists()
+    assert (kept / f"{TRIALS[1]}.safetensors").exists()
+    done = (kept / TRIALS[0] / "fitted.json").stat().st_mtime_ns
+    saved: list[str] = []
+    save = RunStore.save_trained
+
+    def spy(store: RunStore, system: str, fitted: Any) -> None:
+        saved.append(system)
+        assert (kept / TRIALS[0] / "fitted.json").stat().st_mtime_ns == done
+        save(store, system, fitted)
+
+    with mock.patch.object(RunStore, "save_trained", spy):
+        again = run(folder, output, GRID, resume=True)
+    assert saved == [*TRIALS[1:], "merge_finetune"]
+    assert again.answer == grid.answer
+    assert comparable(folder / output) == comparable(folder / "grid")
+    assert adapter_bytes(folder / output) == adapter_bytes(folder / "grid")
+    for name in ("history.jsonl", "predictions.jsonl"):
+        assert (folder / output / name).read_bytes() == (folder / "grid" / name).read_bytes(), name
+    assert not kept.exists()
+
+
+# Chosen by a metric -----------------------------------------------------------------------------------------------------
+
+
+def test_the_epoch_is_chosen_by_the_metric_of_the_answers_to_the_dev_set(folder: Path) -> None:
+    changes = ["select_by=chrf", FIXED, "tuning.epochs=4", "tuning.learning_rate=0.03"]
+    run(folder, "chrf", *changes)
+    read = read_recipe(folder / "run.yaml", Recipe, changes)
+    for system in ("pomona", "merge_finetune"):
+        epochs = [one for one in lines(folder / "chrf" / "history.jsonl") if one["system"] == system and one["kind"] == "epoch"]
+        scores = [one["dev_score"] for one in epochs]
+        assert len(set(scores)) > 1
+        chosen = max(place for place, one in enumerate(epochs) if one["best"])
+        assert scores[chosen] == max(scores)
+        assert scores.index(max(scores)) == chosen
+        if system == "pomona":
+            # Its epoch by the loss is another one, so it is the metric that decided.
+            assert min(range(len(epochs)), key=lambda place: epochs[place]["dev_loss"]) != chosen
+            # The exported adapter answers as it did then.
+            with inside(folder):
+                backbone, dev = load_backbone("model", "cpu"), read_splits(read).dev
+                found = read_adapter("chrf/adapter")
+                given = answer(backbone, found, dev, read.task, batch_size=4, max_tokens=512, progress=Silent(), label=system)
+            texts = [text or "" for text in given.texts]
+            by_hand = [sacrebleu.sentence_chrf(text, list(one.references)).score for text, one in zip(texts, dev, strict=True)]
+            assert sum(by_hand) / len(by_hand) == pytest.approx(scores[chosen], abs=0.01)
+            assert sum(given.losses) / len(given.losses) == pytest.approx(epochs[chosen]["dev_loss"], abs=1e-4)
+
+
+def test_a_grid_is_judged_by_the_metric_too(folder: Path) -> None:
+    found = run(folder, "grid-chrf", GRID, "select_by=chrf", "evaluation.baselines=[]")
+    assert found.answer is not None
+    told = [event for event in lines(folder / "grid-chrf" / "history.jsonl") if event["kind"] == "epoch"]
+    best = {ratio: max(e["dev_score"] for e in told if e["system"] == f"pomona_{ratio}") for ratio in RATIOS}
+    assert best[found.answer.prune_ratio] == max(best.values())
+    for point in found.answer.curve:
+        assert point.reward == pytest.approx(best[point.prune_ratio] - max(best.values()), abs=1e-6)
+
+
+# What is merged ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_target_lora_that_is_a_baseline_too_is_one_and_the_same(folder: Path) -> None:
+    changes = [FIXED, "merge.target=true", "evaluation.baselines=[target_lora, merge_finetune]", "tuning.epochs=1"]
+    found = run(folder, "target", *changes)
+    told = [(event["system"], event["step"]) for event in lines(folder / "target" / "history.jsonl") if event["kind"] == "step"]
+    assert told == [(system, step) for system in ("target_lora", "pomona", "merge_finetune") for step in range(1, 7)]
+    assert set(found.tokens) == {"target_lora", "pomona", "merge_finetune"}
+    # Two sources of rank 3 and the target's of rank 3 stand side by side where all three have the module.
+    assert found.systems["pomona"].rank == 9
+
+
+def test_trained_merge_weights_and_frozen_sources_land_in_the_record(folder: Path) -> None:
+    changes = [FIXED, "merge={frozen: [alpha], weights_learning_rate: 0.05}", "evaluation.baselines=[]", "tuning.epochs=1"]
+    found = run(folder, "weights", *changes)
+    alpha, written = (read_adapter(folder / place) for place in ("adapters/alpha", "weights/adapter"))
+    for module in found.modules:
+        assert module.merge_weights is not None
+        assert module.merge_weights[0] == (1.0 if module.module in alpha else 0.0)
+        assert module.merge_weights[1] != 0.5
+        trainable = 3 * written[module.module].in_features  # beta's factor alone
+        assert module.sparsity_A == pytest.approx(pruned_count(0.5, trainable) / trainable)
+    plain = run(folder, "no-weights", FIXED, "evaluation.baselines=[]", "tuning.epochs=1")
+    assert all(module.merge_weights is None for module in plain.modules)
+
+
+def test_rank_pruning_writes_a_smaller_adapter(folder: Path) -> None:
+    changes = ["pruning.granularity=rank", "evaluation.baselines=[]", "tuning.epochs=1"]
+    found = run(folder, "ranks", FIXED, *changes)
+    run(folder, "all-ranks", "controller={name: fixed, prune_ratio: 0}", *changes)
+    written = read_adapter(folder / "ranks" / "adapter")
+    # floor(0.5 * 6) of the components of two sources go, floor(0.5 * 3) where only one has the module.
+    assert found.systems["pomona"].rank == max(written[module].rank for module in written) == 3
+    assert len(adapter_bytes(folder / "ranks")) < 0.6 * len(adapter_bytes(folder / "all-ranks"))
+    assert found.sparsity == pytest.approx(sum(pruned_entries(found)) / entries(found), abs=1e-9)
+
+
+def entries(record: RunRecord) -> int:
+    return sum(3 * (2 if one.projection in ("q_proj", "v_proj") else 1) * sum(SHAPES[one.projection]) for one in record.modules)
+
+
+def pruned_entries(record: RunRecord) -> list[int]:
+    return [(3 if one.projection in ("q_proj", "v_proj") else 1) * sum(SHAPES[one.projection]) for one in record.modules]
+
+
+SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "down_proj": (32, 48)}
+"""Of the tiny model's modules, (O, I)."""

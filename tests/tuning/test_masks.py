@@ -1,0 +1,242 @@
+"""After every single step of a run: the masks in force are those that plain loops in float64 select, and nothing else moved.
+
+The loops see what a person would see: the inputs of every module as the model passes them on, the factors before and after the
+pruning of each step. They share no code with the loop, its statistics, its metrics or its selection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
+from tests.tuning.plain_masks import METRICS, Module, Seen, Smoothed, merged, merged_gradient, pruned, smooth, squares, times
+from torch import Tensor
+
+import pomona.tuning.fit as fit_module
+from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.batches import Batch, Encoded
+from pomona.backbone.load import Backbone
+from pomona.control import Fixed
+from pomona.importance import importance_metrics
+from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.settings import Event, FitData, Pruning, Tuning
+
+TRAIN = tiny_examples(5, seed=1, shortest=5, longest=9, completion=2)
+# 3 steps, the first two of two batches.
+TUNING = Tuning(epochs=1, learning_rate=0.05, batch_size=1, accumulation_steps=2, dropout=0.0, gradient_clip=0.5)
+WITH_PADDING = dataclasses.replace(TUNING, epochs=2, batch_size=2)
+FORGETTING, PRUNE_RATIO = 0.6, 0.5
+RANKS, SHARES = (2, 3), (0.7, -0.75)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Case:
+    granularity: Any
+    scope: Any
+    reset: Any
+    combine: Any = "concat"
+    activations: Any = "streamed"
+    layout: str = "packed"
+    metric: str = "wanda"
+
+    def __str__(self) -> str:
+        return "-".join(vars(self).values())
+
+
+KINDS = [
+    ("parameter", "tensor"), ("parameter", "layer"), ("parameter", "global"),
+    ("rank", "tensor"), ("rank", "layer"), ("rank", "global"),
+    ("module", "layer"), ("module", "global"),
+]  # fmt: skip
+CASES = [
+    Case(*kind, reset, combine, activations)
+    for kind, reset, combine, activations in itertools.product(
+        KINDS, ("zero", "initial"), ("concat", "sum"), ("streamed", "full_pass")
+    )
+]
+CASES += [
+    Case("parameter", "tensor", "zero", combine, **{key: value})
+    for combine in ("concat", "sum")
+    for key, value in [("layout", "padded"), *(("metric", name) for name in importance_metrics if name != "wanda")]
+]
+
+
+class Watch:
+    """Looks on while `fit` trains an attachment, and checks each step."""
+
+    def __init__(self, attachment: Attachment, case: Case) -> None:
+        self.attachment, self.case = attachment, case
+        self.parameters = attachment.parameters()
+        self.initial = self._values()
+        self.content: Tensor | None = None
+        self.sums: dict[str, tuple[list[float], list[float]]] = {}
+        self.step_sums: dict[str, tuple[list[float], list[float]]] = {}
+        self.generator = torch.Generator().manual_seed(0)
+        self.gradients: dict[str, Module] = {}
+        self.smoothed: dict[str, Smoothed] = {}
+        self.masks: list[dict[str, Tensor]] = []
+        for path, layer in attachment.layers.items():
+            layer.register_forward_pre_hook(partial(self._see, path))
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def shares(self, path: str) -> list[float]:
+        """One share an adapter, or, where their rows stand beside each other, one a row."""
+        ranks_and_shares = list(zip(RANKS, SHARES, strict=True))[1 if path.endswith("down_proj") else 0 :]
+        if self.case.combine == "concat":
+            return [share for rank, share in ranks_and_shares for _ in range(rank)]
+        return [share for _, share in ranks_and_shares]
+
+    def module(self, path: str, values: Mapping[str, Tensor] | None = None) -> Module:
+        A, B = ((values or self.parameters)[f"{path}.{side}"].detach().double().tolist() for side in "AB")
+        return merged(A, B, self.shares(path), self.case.combine)
+
+    def complete(self) -> None:
+        """The step's gradients are there: neither clipped nor used."""
+        for path, layer in self.attachment.layers.items():
+            assert layer.A.grad is not None
+            assert layer.B.grad is not None
+            A, B = layer.A.grad.double().tolist(), layer.B.grad.double().tolist()
+            gradient = self.gradients[path] = merged_gradient(A, B, self.shares(path), self.case.combine)
+            self.smoothed[path] = smooth(self.smoothed.get(path), self.module(path), gradient, 0.85, 0.85)
+
+    def _see(self, path: str, layer: object, inputs: tuple[Tensor]) -> None:
+        if self.content is None:
+            return
+        rows = inputs[0].detach()[self.content].double().tolist()
+        A, _ = self.module(path)
+        found = squares(rows), squares(times(A, rows))
+        old = self.step_sums.get(path, ([0.0] * len(found[0]), [0.0] * len(found[1])))
+        self.step_sums[path] = _add(old, found, 1.0)
+
+    @torch.no_grad()
+    def shake(self) -> None:
+        """Move apart what was reset: without moments all entries grow by the same length, and scores would differ by roundings."""
+        for parameter in self.parameters.values():
+            parameter.mul_(1 + 0.02 * torch.rand(parameter.shape, generator=self.generator))
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer has moved the factors, and nothing is pruned yet."""
+        self.content = None
+        if self.case.activations == "full_pass":
+            self.step_sums.clear()
+            for example in TRAIN:
+                self.content = torch.ones(1, len(example), dtype=torch.bool)
+                with torch.no_grad():
+                    self.attachment.backbone.model(input_ids=torch.tensor([example.tokens]))
+            self.content = None
+            self.sums = dict(self.step_sums)
+        else:
+            zeros = {path: ([0.0] * len(a), [0.0] * len(b)) for path, (a, b) in self.step_sums.items()}
+            self.sums = {path: _add(self.step_sums[path], (self.sums or zeros)[path], FORGETTING) for path in zeros}
+        self.step_sums.clear()
+        self.before = self._values()
+        self.moments = {
+            name: {key: optimizer.state[parameter][key].clone() for key in MOMENTS} for name, parameter in self.parameters.items()
+        }
+        self.optimizer = optimizer
+
+    def check(self, event: Event) -> None:
+        """The step is over: every factor is what it was, but at the entries that ought to be pruned."""
+        if event["kind"] != "step":
+            return
+        after = self._values()
+        modules = {path: self.module(path, self.before) for path in self.attachment.layers}
+        norms = {path: [[value**0.5 for value in side] for side in self.sums[path]] for path in modules}
+        scores = {
+            path: METRICS[self.case.metric](Seen(module, norms[path][0], norms[path][1], self.gradients[path], self.smoothed[path]))
+            for path, module in modules.items()
+        }
+        inputs = {path: norm[0] for path, norm in norms.items()}
+        gone, unsure, count = pruned(modules, scores, inputs, PRUNE_RATIO, self.case.granularity, self.case.scope)
+        assert len(unsure) <= 10
+        total, masks = 0, {}
+        for name, parameter in self.parameters.items():
+            path, _, side = name.rpartition(".")
+            mask = torch.zeros(parameter.shape[-2:], dtype=torch.bool)
+            for module, factor, row, column in gone:
+                if (module, factor) == (path, side):
+                    mask[row, column] = True
+            reset = self.initial[name] if self.case.reset == "initial" else torch.zeros_like(parameter)
+            for module, factor, row, column in unsure:  # take the loop's word, and count
+                if (module, factor) == (path, side):
+                    mask[row, column] = torch.equal(after[name][..., row, column], reset[..., row, column])
+            total += int(mask.sum())
+            masks[name] = mask
+            assert torch.equal(parameter, torch.where(mask, reset, self.before[name])), name
+            for key in MOMENTS:
+                moment = self.optimizer.state[parameter][key]
+                assert torch.equal(moment, self.moments[name][key].masked_fill(mask, 0.0)), (name, key)
+        assert total == count > 0
+        self.masks.append(masks)
+
+
+def _add(one: Any, other: Any, factor: float) -> Any:
+    return tuple([a + factor * b for a, b in zip(*sides, strict=True)] for sides in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def backbones() -> dict[str, Backbone]:
+    packed, padded = tiny_backbone("llama"), tiny_backbone("llama")
+    vars(padded)["packs"] = False
+    assert packed.packs
+    return {"packed": packed, "padded": padded}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_step_prunes_what_plain_loops_prune(
+    backbones: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    backbone = backbones[case.layout]
+    model = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    adapters = [
+        tiny_adapter(backbone, seed=1, rank=RANKS[0], scaling=0.7, targets=["q_proj"]),
+        tiny_adapter(backbone, seed=2, rank=RANKS[1], scaling=1.5, targets=["q_proj", "down_proj"]),
+    ]
+    with attached(backbone, adapters, [1.0, -0.5], how=TrainableMerge(case.combine)) as attachment:
+        watch = Watch(attachment, case)
+        make_batch, step, clip = fit_module.make_batch, torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
+
+        def training_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
+            batch = make_batch(backbone, examples)
+            watch.content = batch.content
+            assert (batch.lengths is None) == (case.layout == "padded")
+            return batch
+
+        def spied_step(optimizer: torch.optim.AdamW, *args: Any) -> Any:
+            result = step(optimizer, *args)
+            watch.shake()
+            watch.stepped(optimizer)
+            return result
+
+        def spied_clip(*args: Any) -> Any:
+            watch.complete()
+            return clip(*args)
+
+        monkeypatch.setattr(fit_module, "make_batch", training_batch)
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spied_clip)
+        monkeypatch.setattr(torch.optim.AdamW, "step", spied_step)
+        pruning = Pruning(
+            importance_metrics.create(case.metric),
+            forgetting=FORGETTING,
+            activations=case.activations,
+            granularity=case.granularity,
+            scope=case.scope,
+            reset=case.reset,
+        )
+        tuning = TUNING if case.layout == "packed" else WITH_PADDING
+        fit(attachment, FitData(TRAIN), tuning, pruning=pruning, controller=Fixed(PRUNE_RATIO), emit=watch.check)
+        assert len(watch.masks) == total_steps(len(TRAIN), tuning) >= 3
+        if (case.granularity, case.metric) == ("parameter", "wanda"):  # what was pruned competes again, and some grew enough
+            assert any(not torch.equal(mask, watch.masks[-1][name]) for name, mask in watch.masks[0].items())
+    assert backbone.model.state_dict().keys() == model.keys()
+    assert all(torch.equal(value, model[name]) for name, value in backbone.model.state_dict().items())

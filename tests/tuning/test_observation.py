@@ -1,0 +1,146 @@
+"""What is gathered for a metric, when, and that what no metric reads costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_adapter, tiny_examples
+from tests.tuning.runs import DATA, TUNING, train
+
+import pomona.backbone.full_pass as full_pass_module
+from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.load import Backbone
+from pomona.backbone.loss import make_batch, token_losses
+from pomona.control import Fixed
+from pomona.errors import InputError
+from pomona.importance import DeltaSensitivity, Gradient, GradientActivation, GradientSmoothed, Magnitude, Wanda
+from pomona.tuning.observation import Observation, below
+from pomona.tuning.settings import Pruning
+
+TRAIN = tiny_examples(4, seed=5)
+
+
+def stepped(attachment: Attachment, pruning: Pruning) -> tuple[Observation, list[str]]:
+    """An observation of one step of two batches, and the modules that were watched, once for each batch."""
+    observation = Observation(attachment, pruning, TRAIN, 2)
+    watched: list[str] = []
+    for examples in (TRAIN[:2], TRAIN[2:]):
+        batch = make_batch(attachment.backbone, examples)
+        observation.begin_batch(batch.content)
+        watched += [path for path, layer in attachment.layers.items() if layer.observer is not None]
+        loss = token_losses(attachment.backbone, batch).sum()
+        observation.end_batch()
+        assert all(layer.observer is None for layer in attachment.layers.values())
+        loss.backward()
+    observation.end_step()
+    observation.prepare()
+    return observation, watched
+
+
+@pytest.mark.parametrize(
+    ("pruning", "norms", "gradients", "averages"),
+    [
+        (Pruning(Magnitude()), False, False, False),
+        (Pruning(Wanda()), True, False, False),
+        (Pruning(Gradient()), False, True, False),
+        (Pruning(GradientActivation()), True, True, False),
+        (Pruning(GradientSmoothed()), False, True, True),
+        (Pruning(Magnitude(), granularity="module"), True, False, False),
+    ],
+)
+def test_only_what_is_read_is_gathered(llama: Backbone, pruning: Pruning, norms: bool, gradients: bool, averages: bool) -> None:
+    with attached(llama, [tiny_adapter(llama)]) as attachment:
+        observation, watched = stepped(attachment, pruning)
+        assert watched == (2 * list(attachment.layers) if norms else [])
+        for path in attachment.layers:
+            found = observation[path]
+            assert bool(found.input_norm_I.any()) == bool(found.hidden_norm_R.any()) == norms
+            assert (found.gradient is not None) == gradients
+            assert (found.smoothed is not None) == averages
+        assert any(name.startswith("gradients.") for name in observation.state()) == gradients
+
+
+def test_streamed_norms_and_a_full_pass_over_the_same_examples_agree(llama: Backbone) -> None:
+    """Up to one constant: the streamed ones are means over tokens."""
+    with attached(llama, [tiny_adapter(llama)]) as attachment:
+        streamed, _ = stepped(attachment, Pruning())
+        exact, watched = stepped(attachment, Pruning(activations="full_pass"))
+        assert watched == []
+        tokens = sum(map(len, TRAIN))
+        for path in attachment.layers:
+            torch.testing.assert_close(exact[path].input_norm_I, streamed[path].input_norm_I * tokens**0.5, atol=0, rtol=1e-5)
+            torch.testing.assert_close(exact[path].hidden_norm_R, streamed[path].hidden_norm_R * tokens**0.5, atol=0, rtol=1e-5)
+
+
+def test_published_norms_are_one_vector_a_layer(llama: Backbone) -> None:
+    pruning = Pruning(DeltaSensitivity(), activations="published")
+    with attached(llama, [tiny_adapter(llama)]) as attachment:
+        observation, watched = stepped(attachment, pruning)
+        assert watched == []
+        query, value = (f"model.layers.1.self_attn.{name}_proj" for name in "qv")
+        assert torch.equal(observation[query].input_norm_I, observation[value].input_norm_I)
+        # After the norm each token has the length sqrt(I), so these are the tokens' lengths together.
+        total = observation[query].input_norm_I.square().sum()
+        assert float(total) == pytest.approx(32 * sum(map(len, TRAIN)), rel=1e-4)
+    with attached(llama, [tiny_adapter(llama, targets=["down_proj"])]) as attachment, pytest.raises(InputError):
+        Observation(attachment, pruning, TRAIN, 2)
+
+
+@pytest.mark.parametrize(
+    ("activations", "interval_steps", "passes"), [("full_pass", 1, 9), ("full_pass", 4, 5), ("streamed", 1, 0)]
+)
+def test_a_full_pass_is_made_for_each_selection_and_for_no_other_reason(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch, activations: Any, interval_steps: int, passes: int
+) -> None:
+    """At each of 8 steps, or at the ends of the 4 epochs, and once more in the end, for the record's importance."""
+    seen: list[int] = []
+    states = full_pass_module.hidden_states
+
+    def spy(backbone: Backbone, batch: Any) -> Any:
+        seen.append(len(batch.lengths))
+        return states(backbone, batch)
+
+    monkeypatch.setattr(full_pass_module, "hidden_states", spy)
+    pruning = Pruning(activations=activations, interval_steps=interval_steps)
+    train(llama, pruning=pruning, controller=Fixed(0.5))
+    assert seen == passes * [2, 2, 2, 1]  # the 7 examples in batches of 2
+
+
+def test_the_state_goes_through_a_checkpoint(llama: Backbone) -> None:
+    pruning = Pruning(GradientSmoothed(), granularity="module")
+    with attached(llama, [tiny_adapter(llama)], how=TrainableMerge("sum")) as attachment:
+        observation, _ = stepped(attachment, pruning)
+        other = Observation(attachment, pruning, TRAIN, 2)
+        other.load_state({name: value.clone() for name, value in observation.state().items()})
+        for path in attachment.layers:
+            one, two = observation[path], other[path]
+            assert torch.equal(one.input_norm_I, two.input_norm_I)
+            assert one.gradient is not None
+            assert two.gradient is not None
+            assert one.smoothed is not None
+            assert two.smoothed is not None
+            for mine, theirs in zip(tensors(one.gradient, one.smoothed), tensors(two.gradient, two.smoothed), strict=True):
+                assert torch.equal(mine, theirs)
+
+
+def tensors(gradient: Any, smoothed: Any) -> Sequence[torch.Tensor]:
+    return [*gradient, *smoothed.mean, *smoothed.uncertainty]
+
+
+def test_below_takes_off_the_prefix() -> None:
+    one, two = torch.ones(1), torch.zeros(1)
+    assert below("a.", {"a.b": one, "b.a.c": two, "ab": two}) == {"b": one}
+
+
+def test_the_first_training_batch_may_be_the_first_thing_that_a_model_computes(llama: Backbone) -> None:
+    """Whether the output head is plain is found by a trial pass: not one for the statistics to see."""
+    fresh = Backbone(llama.model, llama.tokenizer, llama.name)
+    vars(fresh)["packs"] = False  # as on an accelerator, where nothing has looked at the head yet
+    expected = Backbone(llama.model, llama.tokenizer, llama.name)
+    vars(expected)["packs"] = False
+    assert expected.has_plain_head
+    one, other = (train(backbone, DATA, TUNING, pruning=Pruning(), controller=Fixed(0.5)) for backbone in (fresh, expected))
+    assert one.adapter.fingerprint() == other.adapter.fingerprint()
