@@ -65,7 +65,7 @@ def _measure(setting: Setting) -> bool:
             beyond = (found[name] - found["base"]) / GIB
             bound = setting.bounds.get(name)
             limit = "" if bound is None else f" (bound {bound:+g})"
-            print(f"  {job.title}: {found[name] / GIB:.2f} GiB, {beyond:+.2f}{limit}", flush=True)
+            print(f"  {job.title}: {found[name] / GIB:.2f} GiB, {beyond:+.3f}{limit}", flush=True)
             met &= bound is None or beyond <= bound
     share = found["tune"] / found["peer"]
     print(f"  training and pruning takes {share:.2f} of the peak of Trainer with PEFT (bound 1)", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from pomona.adapters import layer_number
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
 from pomona.backbone.full_pass import without_dropout
-from pomona.backbone.load import linear_shape
+from pomona.backbone.load import Backbone, linear_shape
 from pomona.backbone.ranks import share, sum_over_ranks
 from pomona.backbone.statistics import Norms
 from pomona.errors import InputError
@@ -44,14 +44,10 @@ class PublishedNorms(Norms):
         self._norms: dict[int, nn.Module] = {}
         self._found: dict[int, Tensor] = {}
         self._width: int = attachment.backbone.model.config.get_text_config().hidden_size
-        for path, layer in attachment.layers.items():
+        check_published(attachment.backbone, {path: linear_shape(layer.base)[1] for path, layer in attachment.layers.items()})
+        for path in attachment.layers:
             number = layer_number(path)
-            if number is None or linear_shape(layer.base)[1] != self._width:
-                raise InputError(
-                    "the published statistics know only modules of a layer that read its hidden state",
-                    field=path,
-                    mend="Adapt q_proj, k_proj and v_proj alone, or use other statistics",
-                )
+            assert number is not None
             self._norms[number] = _input_norm(attachment, path, number)
 
     @torch.no_grad()
@@ -78,6 +74,26 @@ class PublishedNorms(Norms):
         assert number is not None, "checked at the start"
         norm_H = self._found[number]
         return ModuleStatistics(norm_H, norm_H.new_zeros(self._attachment.layers[module].effective().rank))
+
+
+def check_published(backbone: Backbone, in_features: Mapping[str, int]) -> None:
+    """Refuse modules that the published statistics do not know.
+
+    Args:
+        backbone: the model.
+        in_features: module path -> its input features.
+
+    Raises:
+        InputError: a module outside the layers, or of other input features than the hidden state has.
+    """
+    width = backbone.model.config.get_text_config().hidden_size
+    for path, features in in_features.items():
+        if layer_number(path) is None or features != width:
+            raise InputError(
+                "the published statistics know only modules of a layer that read its hidden state",
+                field=path,
+                mend="Adapt q_proj, k_proj and v_proj alone, or use other statistics",
+            )
 
 
 def _input_norm(attachment: Attachment, path: str, number: int) -> nn.Module:

@@ -13,7 +13,7 @@ from pomona.backbone.load import Backbone
 from pomona.data import Splits
 from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, find_baseline
-from pomona.evaluation.evaluate import Answers, answer
+from pomona.evaluation.evaluate import LOSS, Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
 from pomona.runs.environment import environment
 from pomona.runs.evaluate import ready_metrics
@@ -111,6 +111,7 @@ def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> tupl
     progress.begin("reading data", 0)
     splits = shared.splits(recipe)
     ready_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language)
+    ready_metrics([] if recipe.select_by == LOSS else [recipe.select_by], recipe.task.language)
     progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
     progress.begin("loading the model and checking the sources", 0)
     backbone = shared.backbone(recipe)

@@ -15,6 +15,7 @@ from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
+from pomona.backbone.published_norms import check_published
 from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
@@ -116,10 +117,14 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
             skipped += _skipped(source.data, source.task or recipe.task)
     modules = {module: None for adapter in given for module in adapter}
     trained = [source for source in recipe.sources if source.data is not None]
-    if trained or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines):
+    fresh_target = recipe.merge.target or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines)
+    if trained or fresh_target:
         fresh = new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
-        modules |= dict.fromkeys(fresh.modules if trained else ())
+        modules |= dict.fromkeys(fresh.modules if trained or recipe.merge.target else ())
     module_weights([source.weight for source in recipe.sources], list(modules))
+    if recipe.pruning.paper:
+        shapes = backbone.shapes()
+        check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
     return skipped + (check_compatible(given, backbone.shapes(), backbone.name) if given else [])
 
 

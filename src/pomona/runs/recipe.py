@@ -236,6 +236,8 @@ class PruningSettings(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.paper and self.activations != "streamed":
+            raise ValueError("`paper` has norms of its own: leave `activations` out")
         self.settings()
         return self
 

@@ -114,8 +114,8 @@ def _kept(epochs: Sequence[EpochLine]) -> int | None:
 
 def _drawn(record: RunRecord, lines: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
     """Every system with its line's looks. Of runs at several ratios the best is Pomona's; the others are thin, below the rest."""
-    best = f"{POMONA}_{record.answer.prune_ratio:g}" if record.answer is not None else None
-    others = [system for system in lines if trial_ratio(system) is not None and system != best]
+    best = record.answer.prune_ratio if record.answer is not None else None
+    others = [system for system in lines if trial_ratio(system) not in (None, best)]
     named = {system: POMONA if trial_ratio(system) is not None else system for system in lines if system not in others}
     styles = line_styles(record, list(named.values()))
     for system in others:
