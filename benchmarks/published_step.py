@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.drawn import drawn_adapter
 from pomona.adapters import Adapter
-from pomona.backbone.attach import Attachment, attached, new_adapter
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded, encode, training_order
 from pomona.backbone.embedded import embedded_model
 from pomona.backbone.load import Backbone, load_backbone
@@ -60,7 +61,7 @@ def run() -> bool:
     """Print the ratio of each pair, their median, the parts of a step, and the agreement; whether both bounds are met."""
     backbone = load_backbone()
     train, _ = encode(examples(read_rows(DATA, {"title": "summary"}), TASK, "train")[:ROWS], backbone.tokenizer, 512)
-    sources = [_source(backbone, index) for index in range(2)]
+    sources = [drawn_adapter(backbone, index) for index in range(2)]
     tokens = sum(map(len, train))
     print(f"SmolLM2-135M, 2 adapters of rank 8 on q and v, {BATCH} of {ROWS} examples ({tokens} tokens) a step, {backbone.device}")
     faster = _times(backbone, sources, train)
@@ -139,15 +140,6 @@ def _jaccard(what: str, one: Masks, other: Masks) -> float:
     )
     print(f"  {what}: {whole:.4f} (A {of_A:.4f}, B {of_B:.4f})", flush=True)
     return whole
-
-
-def _source(backbone: Backbone, index: int) -> Adapter:
-    """An adapter with an effect: B is drawn, too."""
-    generator = stream(0, "benchmark", index)
-    adapter = new_adapter(backbone, ("q_proj", "v_proj"), 8, 32, generator)
-    for module in adapter:
-        adapter[module].B.normal_(0, 0.01, generator=generator)
-    return adapter
 
 
 class OurStep:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import statistics
 
+from benchmarks.drawn import drawn_adapter
 from pomona.adapters import Adapter
-from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.attach import attached
 from pomona.backbone.batches import encode
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.control import Fixed
 from pomona.data import examples, number_rows
 from pomona.data.corpora import docstring_rows
 from pomona.data.tasks import Summarization
-from pomona.seeding import stream
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Pruning, Tuning
 
@@ -32,7 +32,7 @@ def run() -> bool:
     rows = docstring_rows("numpy")[: STEPS * BATCH]
     encoded, _ = encode(examples(number_rows(rows), task, "docstrings of numpy"), backbone.tokenizer, 512)
     data = FitData(encoded)
-    sources = [_source(backbone, index) for index in range(2)]
+    sources = [drawn_adapter(backbone, index) for index in range(2)]
     tokens = sum(len(example) for example in encoded) // STEPS
     print(f"SmolLM2-135M, 2 adapters of rank 8 on q and v, {BATCH} examples and {tokens} tokens a step, on {backbone.device}")
     _seconds(backbone, sources, data, pruned=True)
@@ -50,15 +50,6 @@ def run() -> bool:
     median = statistics.median(ratios)
     print(f"median ratio of {PAIRS} pairs: {median:.3f} (bound {BOUND})")
     return median <= BOUND
-
-
-def _source(backbone: Backbone, index: int) -> Adapter:
-    """An adapter with an effect: B is drawn, too."""
-    generator = stream(0, "benchmark", index)
-    adapter = new_adapter(backbone, ("q_proj", "v_proj"), 8, 32, generator)
-    for module in adapter:
-        adapter[module].B.normal_(0, 0.01, generator=generator)
-    return adapter
 
 
 def _seconds(backbone: Backbone, sources: list[Adapter], data: FitData, *, pruned: bool) -> float:

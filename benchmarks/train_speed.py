@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
+from benchmarks.drawn import drawn_adapter
 from benchmarks.gemma import gemma_folder
 from pomona.adapters import Adapter, write_adapter
-from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, encode
 from pomona.backbone.embedded import embedded_model
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.control import Fixed
 from pomona.data import examples, read_rows
 from pomona.data.tasks import Task, TitleGeneration
-from pomona.seeding import stream
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Pruning, Tuning
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-EXAMPLES, BATCH, RANK, DROPOUT, RATE = 48, 8, 8, 0.05, 1e-4
+EXAMPLES, BATCH, DROPOUT, RATE = 48, 8, 0.05, 1e-4
 PAIRS = 5
 KINDS = (
     ("matrix products", ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::linear")),
@@ -83,7 +83,7 @@ def _measure(setting: Setting) -> bool:
     backbone = load_backbone(str(folder))
     rows = examples(read_rows(DATA / setting.data / "train.jsonl", {"title": "summary"}), setting.task, "train")[:EXAMPLES]
     encoded, _ = encode(rows, backbone.tokenizer, 512)
-    sources = [_source(backbone, index) for index in range(2)]
+    sources = [drawn_adapter(backbone, index) for index in range(2)]
     tokens = sum(map(len, encoded))
     completions = sum(len(example) - example.completion_start for example in encoded)
     print(f"{setting.label}: {EXAMPLES} examples, {tokens} tokens, {completions} of them completion, batches of {BATCH}")
@@ -115,14 +115,6 @@ def _measure(setting: Setting) -> bool:
     )
     _profile(backbone, sources, encoded)
     return ratio >= setting.bound
-
-
-def _source(backbone: Backbone, index: int) -> Adapter:
-    generator = stream(0, "benchmark", index)
-    adapter = new_adapter(backbone, ("q_proj", "v_proj"), RANK, 32, generator)
-    for module in adapter:
-        adapter[module].B.normal_(0, 0.01, generator=generator)
-    return adapter
 
 
 def _ours(backbone: Backbone, sources: Sequence[Adapter], encoded: Sequence[Encoded], *, pruned: bool) -> float:

@@ -34,8 +34,8 @@ from pomona.runs.recipe import Recipe
 
 CHANGES: dict[str, Any] = {
     "name": "long",
-    "tuning": {"epochs": 30, "batch_size": 4, "learning_rate": 0.01, "checkpoint_steps": 1},
-    "controller": {"name": "grasp", "interval_steps": 20},
+    "tuning": {"epochs": 12, "batch_size": 4, "learning_rate": 0.01, "checkpoint_steps": 1},
+    "controller": {"name": "grasp", "interval_steps": 8},
     "evaluation": {"baselines": ["zero_shot", "target_lora", "svd"], "draws": 200, "batch_size": 1},
     "task": {"name": "summarization", "max_new_tokens": 60},
 }

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,7 +111,14 @@ def process(folder: Path, *arguments: str) -> Outcome:
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start `pomona` in `folder` and go on."""
     return subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, and all that it starts, ignores SIGINT: the tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 _NAMES = ("act_fn", "act")
 """What transformers calls the activation function of an MLP."""
@@ -48,8 +49,9 @@ def activations_again(model: nn.Module) -> Iterator[None]:
         return packed if isinstance(packed, Tensor) else packed()
 
     functions = [module for path, module in model.named_modules() if path.rpartition(".")[2] in _NAMES]
-    hooks = [module.register_forward_hook(note) for module in functions]
+    hooks: list[RemovableHandle] = []
     try:
+        hooks += [module.register_forward_hook(note) for module in functions]
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             yield
     finally:

@@ -152,7 +152,8 @@ def attached(
             every adapter; no adapter that is trained.
         ValueError: a frozen position that no adapter has.
     """
-    _ = backbone.packs, backbone.leaves_rows_out  # found by trial passes, which adapters that drop inputs would disturb
+    # Found by trial passes, which adapters that drop inputs would disturb, and which no observer may see.
+    _ = backbone.has_plain_head, backbone.packs, backbone.leaves_rows_out
     modules = _adapted_modules(backbone, adapters, [1.0] * len(adapters) if weights is None else list(weights), dropout, how)
     try:
         for path, module in modules.items():

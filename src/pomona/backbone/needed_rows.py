@@ -33,13 +33,13 @@ def only_rows(model: PreTrainedModel, needed: Bool[Tensor, "B T"]) -> Iterator[N
     computed again in the backward pass, which is after the block.
     """
     parts = _last_parts(model)
-    for part in parts:
-        part.forward = partial(_on_rows, part.forward, needed)
     try:
+        for part in parts:
+            part.forward = partial(_on_rows, part.forward, needed)
         yield
     finally:
-        for part in parts:
-            del part.forward
+        for part in parts:  # an interrupt may have come between two of them
+            vars(part).pop("forward", None)
 
 
 @torch.no_grad()

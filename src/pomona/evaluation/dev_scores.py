@@ -8,11 +8,10 @@ import numpy as np
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.decoding import Decoding
-from pomona.backbone.generate import generate
 from pomona.data import Example
 from pomona.data.tasks import Task
 from pomona.errors import PomonaError
-from pomona.evaluation.evaluate import answering_prompts
+from pomona.evaluation.evaluate import answering_prompts, decode, parsed
 from pomona.metrics import Metric
 
 
@@ -43,16 +42,8 @@ def dev_scores(
     backbone = attachment.backbone
     prompts = answering_prompts(backbone, examples, task, max_tokens)
     with attachment.folded():
-        generated = generate(
-            backbone,
-            [prompt.tokens for prompt in prompts],
-            max_new_tokens=task.max_new_tokens,
-            batch_size=batch_size,
-            stop_at_line_end=task.stops_at_line_end,
-            stop=task.stop,
-            decoding=decoding,
-        )
-    texts = [one and task.parse(one.text) for one in generated]
+        generated = decode(backbone, prompts, task, batch_size=batch_size, decoding=decoding)
+    texts = parsed(generated, task)
     answered = [text for text in texts if text is not None]
     if len(answered) < len(texts):
         raise PomonaError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from pomona.adapters.factors import Adapter
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import encode
 from pomona.backbone.decoding import Decoding
-from pomona.backbone.generate import generate
+from pomona.backbone.generate import Generated, generate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
 from pomona.backbone.prompts import Prompt, prompt_tokens
@@ -118,7 +118,29 @@ def answer(
     prompts = answering_prompts(backbone, examples, task, max_tokens)
     encoded, _ = encode(examples, backbone.tokenizer, max_tokens)
     progress.begin(f"evaluating {label}", len(examples))
-    generated = generate(
+    generated = decode(backbone, prompts, task, batch_size=batch_size, decoding=decoding, on_batch=progress.advance)
+    losses = example_losses(backbone, encoded, LOSS_BATCH_SIZE)
+    progress.end(f"loss {sum(losses) / len(losses):.3f}")
+    return Answers(
+        tuple(parsed(generated, task)),
+        tuple(losses),
+        time.perf_counter() - started,
+        cut_prompts=sum(prompt.cut > 0 for prompt in prompts),
+        unended=sum(one is not None and not one.ended for one in generated),
+    )
+
+
+def decode(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    task: Task,
+    *,
+    batch_size: int,
+    decoding: Decoding | None = None,
+    on_batch: Callable[[int], None] = lambda finished: None,
+) -> list[Generated | None]:
+    """What the model writes after each prompt, as long and with the stops that the task wants; None where memory does not do."""
+    return generate(
         backbone,
         [prompt.tokens for prompt in prompts],
         max_new_tokens=task.max_new_tokens,
@@ -126,17 +148,13 @@ def answer(
         stop_at_line_end=task.stops_at_line_end,
         stop=task.stop,
         decoding=decoding,
-        on_batch=progress.advance,
+        on_batch=on_batch,
     )
-    losses = example_losses(backbone, encoded, LOSS_BATCH_SIZE)
-    progress.end(f"loss {sum(losses) / len(losses):.3f}")
-    return Answers(
-        tuple(one and task.parse(one.text) for one in generated),
-        tuple(losses),
-        time.perf_counter() - started,
-        cut_prompts=sum(prompt.cut > 0 for prompt in prompts),
-        unended=sum(one is not None and not one.ended for one in generated),
-    )
+
+
+def parsed(generated: Sequence[Generated | None], task: Task) -> list[str | None]:
+    """The answers as the task reads them."""
+    return [one and task.parse(one.text) for one in generated]
 
 
 def answering_prompts(backbone: Backbone, examples: Sequence[Example], task: Task, max_tokens: int) -> list[Prompt]:

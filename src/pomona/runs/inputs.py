@@ -23,7 +23,8 @@ from pomona.errors import InputError
 from pomona.evaluation.baselines import TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
 from pomona.merging.weights import module_weights
-from pomona.runs.recipe import Data, Lora, Recipe, Source, WeightField
+from pomona.runs.fields import WeightField
+from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress

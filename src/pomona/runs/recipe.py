@@ -2,88 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
-from pomona.control import Controller, Grasp, Search, controllers
+from pomona.control import Controller, Grasp
 from pomona.data.splits import SplitSizes
-from pomona.data.tasks import Summarization, Task, tasks
+from pomona.data.tasks import Summarization
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.evaluate import LOSS, make_metrics
-from pomona.importance import ImportanceMetric, Wanda, importance_metrics
+from pomona.importance import Wanda
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric, metrics
 from pomona.pruning import Granularity, Schedule, Scope
-from pomona.registry import Registry
+from pomona.runs.fields import ControllerField, DataSource, MetricField, TaskField, WeightField
 from pomona.tuning.settings import Pruning, Reset, Tuning
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-
-
-def _decode(registry: Registry[Any]) -> BeforeValidator:
-    """`name`, or `{name: ..., parameter: value}` -> the component."""
-
-    def decode(value: object) -> object:
-        if isinstance(value, str):
-            value = {"name": value}
-        if not isinstance(value, Mapping):
-            return value
-        parameters = dict(value)
-        name = parameters.pop("name", None)
-        if not isinstance(name, str):
-            raise InputError(f"the {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
-        known = registry.parameters(name)
-        for key in parameters:
-            if key not in known:
-                raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", mend=suggest(str(key), known))
-        return TypeAdapter(registry[name]).validate_python(parameters)
-
-    return BeforeValidator(decode)
-
-
-def _encode(registry: Registry[Any]) -> PlainSerializer:
-    """The inverse of `_decode`, with every parameter spelt out."""
-
-    def encode(component: Any) -> dict[str, object]:
-        name = next(name for name in registry if registry[name] is type(component))
-        return {"name": name, **dataclasses.asdict(component)}
-
-    return PlainSerializer(encode)
-
-
-TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
-ControllerField = Annotated[Controller | Search, _decode(controllers), _encode(controllers)]
-MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
-
-
-def _numbers(value: object) -> object:
-    """Numbers as floats wherever they stand; YAML 1.1 takes `1e-3` for text. `check_weight` says what else is wrong."""
-    if isinstance(value, list | tuple):
-        return [_numbers(one) for one in value]
-    if isinstance(value, dict):
-        return {key: one if key == "filter" else _numbers(one) for key, one in value.items()}
-    try:
-        return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
-    except (ValueError, OverflowError):
-        return value
-
-
-WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
-
-
-DataSource = Annotated[str, BeforeValidator(lambda source: str(source) if isinstance(source, Path) else source)]
 
 
 class Data(_Section):

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pomona.adapters import Adapter, without_zero_components
 from pomona.backbone.activations import activations_again
-from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import training_order
 from pomona.backbone.loss import example_losses, make_batch, token_losses
@@ -95,10 +94,20 @@ def fit(
         PomonaError: a loss or the gradient became NaN or infinite.
         InputError: no training examples; a learning controller without micro dev examples; a checkpoint of another run.
     """
-    loop = _Loop(attachment, data, tuning, pruning, controller or Fixed(0.0), seed, system)
-    loop.judge, loop.checkpoint, loop.emit, loop.progress = judge, checkpoint, emit, progress or Silent()
-    loop.optimize(weights_learning_rate or tuning.learning_rate)
-    return loop.run()
+    return _Loop(
+        attachment,
+        data,
+        tuning,
+        pruning,
+        controller or Fixed(0.0),
+        judge,
+        weights_learning_rate or tuning.learning_rate,
+        seed,
+        system,
+        checkpoint,
+        emit,
+        progress or Silent(),
+    ).run()
 
 
 def total_steps(examples: int, tuning: Tuning) -> int:
@@ -107,51 +116,50 @@ def total_steps(examples: int, tuning: Tuning) -> int:
     return math.ceil(batches / tuning.accumulation_steps) * tuning.epochs
 
 
+@dataclass(eq=False)
 class _Loop:
     """One call of `fit`: its parts, and the steps in which they meet."""
 
-    def __init__(
-        self,
-        attachment: Attachment,
-        data: FitData,
-        tuning: Tuning,
-        pruning: Pruning | None,
-        controller: Controller,
-        seed: int,
-        system: str,
-    ) -> None:
-        if not data.train:
-            raise InputError("there are no training examples", field="train")
-        self.attachment, self.data, self.tuning, self.pruning, self.controller = attachment, data, tuning, pruning, controller
-        self.seed, self.system = seed, system
-        self.judge: Judge | None = None
-        self.checkpoint: Path | None = None
-        self.emit: Callable[[Event], None] = lambda event: None
-        self.progress: Progress = Silent()
-        self.backbone = attachment.backbone
-        self.parameters = attachment.parameters() | attachment.weight_parameters()
-        self.total_steps = total_steps(len(data.train), tuning)
-        self.steps_per_epoch = self.total_steps // tuning.epochs
-        self.course = _Course()
-        self.best: dict[str, Tensor] = {}
+    attachment: Attachment
+    data: FitData
+    tuning: Tuning
+    pruning: Pruning | None
+    controller: Controller
+    judge: Judge | None
+    weights_learning_rate: float
+    seed: int
+    system: str
+    checkpoint: Path | None
+    emit: Callable[[Event], None]
+    progress: Progress
 
-    def optimize(self, weights_learning_rate: float) -> None:
-        """Make the optimizer, and what prunes with it."""
-        tuning = self.tuning
-        weights = list(self.attachment.weight_parameters().values())
-        groups = [{"params": list(self.attachment.parameters().values()), "first_rate": tuning.learning_rate}]
-        groups += [{"params": weights, "first_rate": weights_learning_rate, "weight_decay": 0.0}] if weights else []
-        self.optimizer = torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
+    def __post_init__(self) -> None:
+        if not self.data.train:
+            raise InputError("there are no training examples", field="train")
+        self.backbone = self.attachment.backbone
+        self.parameters = self.attachment.parameters() | self.attachment.weight_parameters()
+        self.optimizer = self._optimizer()
+        self.total_steps = total_steps(len(self.data.train), self.tuning)
+        self.steps_per_epoch = self.total_steps // self.tuning.epochs
         self.steering = self.pruning and Steering(
             self.attachment,
             self.pruning,
             self.controller,
             self.optimizer,
             self.data,
-            tuning,
+            self.tuning,
             derive_seed(self.seed, "controller"),
             self.total_steps,
         )
+        self.course = _Course()
+        self.best: dict[str, Tensor] = {}
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """AdamW; each group keeps the rate that its decay begins with."""
+        tuning, weights = self.tuning, list(self.attachment.weight_parameters().values())
+        groups = [{"params": list(self.attachment.parameters().values()), "first_rate": tuning.learning_rate}]
+        groups += [{"params": weights, "first_rate": self.weights_learning_rate, "weight_decay": 0.0}] if weights else []
+        return torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
 
     def run(self) -> Fitted:
         torch.manual_seed(derive_seed(self.seed, "dropout", *([rank()] if rank() else [])))
@@ -159,7 +167,6 @@ class _Loop:
             self._load(self.checkpoint)
         self.progress.begin(f"tuning {self.system}", self.total_steps)
         self.progress.advance(self.course.step)
-        _ = self.backbone.has_plain_head  # found by a trial pass, which no observer may see
         try:
             with gradient_checkpointing(self.backbone) if self.tuning.gradient_checkpointing else nullcontext():
                 while self.course.step < self.total_steps and not self.course.stopped:
@@ -283,7 +290,7 @@ class _Loop:
             epoch=self.course.best_epoch,
             dev_loss=dev_loss,
             dev_scores=tuple(self.course.best_scores),
-            sparsity={path: _sparsity(layer) for path, layer in self.attachment.layers.items()},
+            sparsity={path: Sparsity.of(layer.effective()) for path, layer in self.attachment.layers.items()},
             merge_weights=self.attachment.merge_weights() if self.attachment.weight_parameters() else {},
             answer=steering.answer if steering else None,
             control=steering.control if steering else None,
@@ -356,12 +363,3 @@ def _gradient(parameter: torch.nn.Parameter) -> Tensor:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _sparsity(layer: AdaptedModule) -> Sparsity:
-    pair = layer.effective()
-    return Sparsity(_zero_share(pair.A), _zero_share(pair.B), pair.A.numel(), pair.B.numel())
-
-
-def _zero_share(factor: Tensor) -> float:
-    return float((factor == 0).double().mean()) if factor.numel() else 0.0

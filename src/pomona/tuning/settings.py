@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
-from pomona.adapters.factors import Adapter
+from torch import Tensor
+
+from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
 from pomona.control import Answer, ControllerState
 from pomona.errors import InputError
@@ -149,6 +151,11 @@ class Sparsity(NamedTuple):
     entries_A: int
     entries_B: int
 
+    @classmethod
+    def of(cls, pair: Factors) -> Self:
+        """Measured."""
+        return cls(_zero_share(pair.A), _zero_share(pair.B), pair.A.numel(), pair.B.numel())
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -182,3 +189,7 @@ class Fitted:
     train_seconds: float
     probe_seconds: float
     tokens: int
+
+
+def _zero_share(factor: Tensor) -> float:
+    return float((factor == 0).double().mean()) if factor.numel() else 0.0

@@ -1,0 +1,70 @@
+"""How a recipe's values are written in YAML and read from it: components by name, merge weights, paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
+
+from pomona.control import Controller, Search, controllers
+from pomona.data.tasks import Task, tasks
+from pomona.errors import InputError, suggest
+from pomona.importance import ImportanceMetric, importance_metrics
+from pomona.registry import Registry
+
+
+def _decode(registry: Registry[Any]) -> BeforeValidator:
+    """`name`, or `{name: ..., parameter: value}` -> the component."""
+
+    def decode(value: object) -> object:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            return value
+        parameters = dict(value)
+        name = parameters.pop("name", None)
+        if not isinstance(name, str):
+            raise InputError(f"the {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
+        known = registry.parameters(name)
+        for key in parameters:
+            if key not in known:
+                raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", mend=suggest(str(key), known))
+        return TypeAdapter(registry[name]).validate_python(parameters)
+
+    return BeforeValidator(decode)
+
+
+def _encode(registry: Registry[Any]) -> PlainSerializer:
+    """The inverse of `_decode`, with every parameter spelt out."""
+
+    def encode(component: Any) -> dict[str, object]:
+        name = next(name for name in registry if registry[name] is type(component))
+        return {"name": name, **dataclasses.asdict(component)}
+
+    return PlainSerializer(encode)
+
+
+TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
+ControllerField = Annotated[Controller | Search, _decode(controllers), _encode(controllers)]
+MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
+
+
+def _numbers(value: object) -> object:
+    """Numbers as floats wherever they stand; YAML 1.1 takes `1e-3` for text. `check_weight` says what else is wrong."""
+    if isinstance(value, list | tuple):
+        return [_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: one if key == "filter" else _numbers(one) for key, one in value.items()}
+    try:
+        return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
+    except (ValueError, OverflowError):
+        return value
+
+
+WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
+
+
+DataSource = Annotated[str, BeforeValidator(lambda source: str(source) if isinstance(source, Path) else source)]
