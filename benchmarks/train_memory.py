@@ -2,7 +2,8 @@
 
 Every figure is of a fresh process that reads its examples as tokens from a file. The base is the resident memory of a process
 that has imported the training code and loaded the model; the others give their high-water mark. The peer trains the same two
-adapters, both active, on the same batches, with transformers' own model, loss and loop.
+adapters, both active, on the same batches, with transformers' own model, loss and loop. Pomona's processes ask for memory as its
+command does; the peer's as they come.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks.gemma import gemma_folder
 from pomona.backbone.embedded import embedded_model
+from pomona.cli.memory import large_tensors_apart
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "scitldr_title" / "en" / "train.jsonl"
 STATUS = Path("/proc/self/status")
@@ -95,6 +97,8 @@ def _in_fresh_process(job: str, folder: Path, rows: Path) -> int:
 
 
 def _base(folder: Path, _: Path) -> int:
+    large_tensors_apart()
+
     import pomona.tuning.fit  # noqa: F401 (what training imports is part of the base)
     from pomona.backbone.load import load_backbone
 
@@ -105,6 +109,8 @@ def _base(folder: Path, _: Path) -> int:
 
 
 def _tune(folder: Path, rows: Path, *, recompute: bool = False) -> int:
+    large_tensors_apart()
+
     from pomona.backbone.attach import attached, new_adapter
     from pomona.backbone.batches import Encoded
     from pomona.backbone.load import load_backbone

@@ -24,6 +24,7 @@ from pomona.cli.export import export
 from pomona.cli.generate import generate
 from pomona.cli.inspect import inspect
 from pomona.cli.list import list_registered
+from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
 from pomona.cli.report import report
 from pomona.cli.train_adapter import train_adapter
@@ -81,6 +82,7 @@ app.command("list")(guarded(list_registered))
 
 def main() -> None:
     """Entry point of the `pomona` script."""
+    large_tensors_apart()
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     if len(arguments) < len(sys.argv) - 1:
         os.environ["POMONA_DEBUG"] = "1"
