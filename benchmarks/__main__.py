@@ -17,6 +17,9 @@ NAMES = (
     "generation",
     "train_speed",
     "published_step",
+    "controller_cost",
+    "controller_toy",
+    "probe_batching",
     "train_memory",
 )
 

@@ -1,8 +1,6 @@
 """A step of the adaptive merge's published procedure against Pomona's streamed step, and whether both norms prune the same entries.
 
-The peer is written from the method's description with plain calls of torch and transformers: 8 examples by themselves, their
-gradients accumulated; after the optimizer step all 50 training examples by themselves, all layers' hidden states kept on the CPU;
-one norm a layer, after the layer's norm without its weight; the dense update's sensitivity by autograd; masks on the factors' sums.
+The peer (`published_peer`) takes 8 examples by themselves, and after the optimizer step all 50 training examples by themselves.
 Pomona trains on the same 8 examples as `fit` does, with the norms of that same pass.
 
 Pairs are interleaved, and the median of the pairs' ratios counts.
@@ -18,17 +16,15 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from benchmarks.drawn import drawn_adapter
+from benchmarks.published_peer import DROPOUT, PRUNE_RATIO, Parts, PublishedPeer
 from pomona.adapters import Adapter
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded, encode, training_order
-from pomona.backbone.embedded import embedded_model
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.data import examples, read_rows
@@ -44,17 +40,8 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "scitldr_title"
 TASK = TitleGeneration(language="en", max_document_characters=500)
 ROWS, BATCH = 50, 8
 PAIRS = 5
-PRUNE_RATIO = 0.5
-DROPOUT, CLIP = 0.05, 1.0
+CLIP = 1.0
 BOUND, AGREEMENT = 3.0, 0.95
-
-
-class Parts(NamedTuple):
-    """Seconds of a step's parts: gradients and optimizer, a pass for the norms alone, importance and mask."""
-
-    train: float
-    full_pass: float
-    mask: float
 
 
 def run() -> bool:
@@ -70,7 +57,7 @@ def run() -> bool:
 
 
 def _times(backbone: Backbone, sources: Sequence[Adapter], train: Sequence[Encoded]) -> bool:
-    published = PublishedStep(sources, train, 1e-4)
+    published = PublishedPeer(sources, train, 1e-4)
     ratios: list[float] = []
     parts: dict[Any, list[Parts]] = {published: []}
     with attached(backbone, sources, dropout=DROPOUT) as attachment:
@@ -173,88 +160,6 @@ class OurStep:
         torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-
-class SummedLora(nn.Module):
-    """`base(x) + (sum_k B_k) (sum_k A_k) dropout(x)`, without scaling; A [K, R, I], B [K, O, R]."""
-
-    def __init__(self, base: nn.Module, sources: Sequence[Adapter], path: str) -> None:
-        super().__init__()
-        self.base = base
-        self.A = nn.Parameter(torch.stack([source[path].A for source in sources]))
-        self.B = nn.Parameter(torch.stack([source[path].B for source in sources]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.linear(F.dropout(x, DROPOUT, self.training), self.A.sum(dim=0))
-        return self.base(x) + F.linear(hidden, self.B.sum(dim=0))
-
-
-class PublishedStep:
-    """The published procedure on a copy of the embedded model of its own."""
-
-    def __init__(self, sources: Sequence[Adapter], train: Sequence[Encoded], learning_rate: float) -> None:
-        from transformers import AutoModelForCausalLM
-
-        self._train = train
-        self._model: Any = AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32).requires_grad_(False).eval()
-        self._adapted = {path: SummedLora(self._model.get_submodule(path), sources, path) for path in sources[0]}
-        for path, module in self._adapted.items():
-            self._model.set_submodule(path, module.eval())
-        self._parameters = [side for module in self._adapted.values() for side in (module.A, module.B)]
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-
-    def __call__(self, chosen: Sequence[Encoded]) -> Parts:
-        started = time.perf_counter()
-        self._descend(chosen)
-        trained = time.perf_counter()
-        norms = self._norms()
-        passed = time.perf_counter()
-        self._prune(norms)
-        return Parts(trained - started, passed - trained, time.perf_counter() - passed)
-
-    def _descend(self, chosen: Sequence[Encoded]) -> None:
-        self._switch(training=True)
-        for example in chosen:
-            tokens = torch.tensor([example.tokens])
-            labels = tokens.clone()
-            labels[:, : example.completion_start] = -100
-            loss = self._model(input_ids=tokens, labels=labels, use_cache=False).loss / len(chosen)
-            loss.backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._switch(training=False)
-
-    def _switch(self, *, training: bool) -> None:
-        for module in self._adapted.values():
-            module.training = training
-
-    @torch.no_grad()
-    def _norms(self) -> list[Tensor]:
-        """For each layer the L2 norm of every hidden feature over the training set, after the layer's norm without its weight."""
-        kept: list[tuple[Tensor, ...]] = []
-        for example in self._train:
-            output = self._model(input_ids=torch.tensor([example.tokens]), use_cache=False, output_hidden_states=True)
-            kept.append(tuple(state[0].cpu() for state in output.hidden_states))
-        eps = self._model.config.rms_norm_eps
-        layers = [torch.cat(states) for states in zip(*kept, strict=True)]
-        return [F.rms_norm(hidden_NH, hidden_NH.shape[-1:], eps=eps).norm(dim=0) for hidden_NH in layers]
-
-    def _prune(self, norms: Sequence[Tensor]) -> None:
-        for path, module in self._adapted.items():
-            norm_I = norms[int(path.split("layers.")[1].split(".")[0])]
-            A, B = (side.detach().sum(dim=0).requires_grad_() for side in (module.A, module.B))
-            size = ((B @ A).abs() * norm_I).sum()
-            for factor, gradient in zip((module.A, module.B), torch.autograd.grad(size, (A, B)), strict=True):
-                self._reset(factor, gradient.abs())
-
-    @torch.no_grad()
-    def _reset(self, factor: nn.Parameter, scores: Tensor) -> None:
-        """Set the lowest entries to zero, for every adapter, and clear their moments."""
-        mask = torch.zeros(scores.numel(), dtype=torch.bool)
-        mask[scores.flatten().argsort(stable=True)[: int(PRUNE_RATIO * scores.numel())]] = True
-        mask = mask.view_as(scores)
-        for values in (factor, self._optimizer.state[factor]["exp_avg"], self._optimizer.state[factor]["exp_avg_sq"]):
-            values.masked_fill_(mask, 0.0)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control import Candidate, ControllerState, Round, state_from_dict, state_to_dict
+from pomona.control import Candidate, ControllerState, Fixed, Round, state_from_dict, state_to_dict
 from pomona.errors import InputError
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
 LOSSES = st.lists(ANY, max_size=4).map(tuple)
-CANDIDATES = st.lists(st.builds(Candidate, prune_ratio=ANY, losses=LOSSES, reward=ANY, p_value=ANY), max_size=3).map(tuple)
+SEEN = st.lists(st.none() | ANY, max_size=4).map(tuple)
+CANDIDATES = st.lists(st.builds(Candidate, prune_ratio=ANY, losses=SEEN, reward=ANY, p_value=ANY), max_size=3).map(tuple)
 ROUNDS = st.builds(
     Round,
     index=st.integers(0, 99),
@@ -75,6 +77,32 @@ def test_a_spoiled_state_is_one_precise_error(spoil: Callable[[dict], object], m
     spoil(values)
     with pytest.raises(InputError, match=message):
         state_from_dict(values)
+
+
+def test_what_was_not_seen_stays_unseen() -> None:
+    values = _values()
+    values["rounds"][0]["candidates"][0]["losses"] = [None, 2.0]
+    candidate = state_from_dict(values).rounds[0].candidates[0]
+    assert candidate.losses == (None, 2.0)
+    assert candidate.seen == 1
+    values["rounds"][0]["losses_before"] = [None, 2.0]
+    with pytest.raises(InputError, match=r"losses_before\[0\]: must be a number \(got None\)"):
+        state_from_dict(values)
+
+
+def test_a_candidate_is_judged_by_the_examples_it_saw() -> None:
+    candidate = Candidate.measured(0.3, [2.0, 1.0, 3.0, 1.5], [1.0, None, 2.5, 2.0], torch.Generator())
+    # Gains 1, 0.5, -0.5: of 8 sign patterns these three reach their sum of 1: as they are, with +0.5, and with -0.5 and +0.5.
+    assert candidate == Candidate(0.3, (1.0, None, 2.5, 2.0), reward=1 / 3, p_value=3 / 8)
+
+
+def test_by_default_everything_proposed_is_tried_on_everything() -> None:
+    controller = Fixed(0.3)
+    state = controller.start(0, 10)
+    assert not controller.wants_estimates
+    assert controller.screen(state, [0.3, 0.1]) == (True, True)
+    assert controller.first_part(16) == 16
+    assert controller.continues(state, [1.0], [[1.0], [9.0], [8.0]]) == (True, True, True)
 
 
 def test_nothing_committed_stays_nothing() -> None:

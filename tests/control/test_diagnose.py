@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from pomona.control import Candidate, ControllerState, Grasp, Round
+from pomona.control import Answer, Candidate, ControllerState, Grasp, Round
+from pomona.control.diagnose import diagnose_search
 
 GRASP = Grasp(mode="two_pass", interval_steps=1)
 
@@ -69,6 +72,102 @@ def test_a_mask_that_follows_the_ratio_does_not_thrash() -> None:
     moved = dataclasses.replace(state.rounds[0], mask_prune_ratio=0.7, prune_ratio_after=0.7)
     state = dataclasses.replace(state, rounds=(moved, *state.rounds[1:]))
     assert GRASP.diagnose(state, [0.33, 0.33, 0.0, 0.0, 0.0, 0.0]) == []
+
+
+# The micro dev set against the dev set ----------------------------------------------------------------------------------
+
+NOISY = Answer(0.4, 0.3, 0.5, flat=False, curve=((0.2, -0.01, -0.03, 0.01), (0.4, 0.0, 0.0, 0.0), (0.7, -0.02, -0.03, -0.01)))
+"""A difference is uncertain by up to 0.02, half the width of the widest interval."""
+AS_EXPECTED = ((0.2, 0.01, 2.51), (0.4, 0.0, 2.5), (0.7, 0.02, 2.55))
+
+
+def diagnosed(dev_check: Sequence[tuple[float, float, float]] = (), cleared: Sequence[float] = (), **changes: Any) -> list[str]:
+    arguments: dict[str, Any] = {"state": search(), "answer": NOISY, "mask_changes": [0.0] * 6} | changes
+    return diagnose_search(**arguments, prune_ratio_min=0.1, prune_ratio_max=0.8, dev_check=dev_check, cleared=cleared)
+
+
+def test_a_dev_set_that_agrees_and_few_cleared_moments_are_healthy() -> None:
+    assert diagnosed(AS_EXPECTED, [0.01] * 6) == []
+
+
+@pytest.mark.parametrize(
+    ("dev", "first"),
+    [
+        ((2.47, 2.5, 2.45), "0.70"),  # no pair agrees
+        ((2.45, 2.5, 2.49), "0.20"),  # one pair of three agrees, (0.2, 0.7)
+    ],
+)
+def test_a_micro_dev_set_that_ranks_against_the_dev_set(dev: tuple[float, float, float], first: str) -> None:
+    check = [(ratio, micro, cost) for (ratio, micro, _), cost in zip(AS_EXPECTED, dev, strict=True)]
+    expected = (
+        f"The micro dev examples do not speak for the dev set: of 3 prune ratios they rank 0.40 first, the dev set {first}, and "
+        "the rankings do not agree; add micro dev examples, or draw others with another seed."
+    )
+    assert diagnosed(check) == [expected]
+    assert diagnosed(check[:2]) == []  # of two ratios one ranking in two is wrong by chance
+
+
+@pytest.mark.parametrize(
+    "dev",
+    [
+        (2.5, 2.515, 2.5),  # 0.4 is worse than the best by less than the noise
+        (2.5, 2.5, 2.5),  # nothing told apart
+        (2.52, 2.5, 2.49),  # half of the ranking is wrong, but not what decides
+    ],
+)
+def test_a_dev_set_that_does_not_tell_the_ratios_apart_says_nothing(dev: tuple[float, float, float]) -> None:
+    assert diagnosed([(ratio, micro, cost) for (ratio, micro, _), cost in zip(AS_EXPECTED, dev, strict=True)]) == []
+
+
+def test_the_sharper_the_curve_the_smaller_a_difference_counts() -> None:
+    check = [(0.2, 0.01, 2.5), (0.4, 0.0, 2.515), (0.7, 0.02, 2.5)]
+    sharp = dataclasses.replace(NOISY, curve=tuple((p, gain, gain - 0.01, gain + 0.01) for p, gain, *_ in NOISY.curve))
+    assert diagnosed(check) == []
+    assert len(diagnosed(check, answer=sharp)) == 1
+    assert diagnosed(check, answer=dataclasses.replace(NOISY, curve=())) == []
+
+
+def test_rankings_that_agree_more_than_not_are_healthy_whatever_the_best() -> None:
+    # Over four ratios 5 pairs agree and 1 does not, though the dev set has another best by far.
+    check = [(0.2, 0.01, 2.3), (0.4, 0.0, 2.5), (0.6, 0.02, 2.6), (0.7, 0.03, 2.7)]
+    assert diagnosed(check) == []
+
+
+# Cleared moments --------------------------------------------------------------------------------------------------------
+
+
+def moving(*ratios: float) -> ControllerState:
+    """A round for each ratio, which commits it; 0.4 is in force before."""
+    state = search(rounds=len(ratios))
+    rounds = tuple(dataclasses.replace(one, mask_prune_ratio=p) for one, p in zip(state.rounds, ratios, strict=True))
+    return dataclasses.replace(state, rounds=rounds)
+
+
+def test_commits_that_prune_and_revive_over_and_over() -> None:
+    there_and_back = moving(0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4)
+    changes = [0.1] * 12  # no more than each move asks for: the mask does not thrash
+    assert diagnosed(state=there_and_back, mask_changes=changes, cleared=[0.1, 0.0] * 6) == [
+        "Optimizer moments were cleared often: 12 commits newly pruned 60 % of the entries, counted each time, 60 % more than the "
+        "growth of the ratio asks for; raise interval_steps, or lower max_commit_change."
+    ]
+    assert diagnosed(state=there_and_back, mask_changes=changes, cleared=[0.08, 0.0] * 6) == []
+
+
+def test_what_the_growth_of_the_ratio_prunes_for_good_does_not_count() -> None:
+    growing = moving(0.5, 0.6, 0.7, 0.8)  # 0.4 in all
+    changes = [0.2] * 4
+    assert diagnosed(state=growing, mask_changes=changes, cleared=[0.2] * 4) == []  # 0.8 - 0.4
+    assert "80 % of the entries" not in "".join(diagnosed(state=growing, mask_changes=changes))
+    (warning,) = diagnosed(state=growing, mask_changes=changes, cleared=[0.23] * 4)
+    assert "92 % of the entries, counted each time, 52 % more than" in warning
+    shrinking = moving(0.3, 0.2, 0.1)
+    (warning,) = diagnosed(state=shrinking, mask_changes=[0.1] * 3, cleared=[0.2] * 3)[1:]  # after: too few rounds
+    assert "60 % more than" in warning
+
+
+def test_shares_cleared_must_belong_to_commits() -> None:
+    with pytest.raises(ValueError, match="6 rounds committed a mask, but there are 5 shares cleared"):
+        diagnosed(cleared=[0.0] * 5)
 
 
 def test_changes_must_belong_to_commits() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from pomona.control import Answer, ControllerState, Grasp, controllers
+from pomona.control import Answer, Candidate, ControllerState, Grasp, controllers, policy, state_from_dict, state_to_dict
 from pomona.control.diagnose import mask_ratios_before
 from pomona.errors import InputError, PomonaError
 
@@ -29,7 +30,11 @@ def drive(
         def probe(p: float, u: np.ndarray = u) -> list[float]:
             return (2 + loss(p) + math.sqrt(shared) * u + math.sqrt(1 - shared) * rng.normal(0, noise, N)).tolist()
 
-        state = controller.observe(state, step, probe(mask_ratio), [probe(p) for p in controller.propose(state)])
+        before, rows = probe(mask_ratio), [probe(p) for p in controller.propose(state)]
+        first = controller.first_part(N)
+        goes_on = controller.continues(state, before[:first], [row[:first] for row in rows])
+        seen = [row if on else row[:first] + [None] * (N - first) for row, on in zip(rows, goes_on, strict=True)]
+        state = controller.observe(state, step, before, seen)
         committed = state.rounds[-1].mask_prune_ratio
         mask_ratio = mask_ratio if committed is None else committed
     return state
@@ -190,6 +195,117 @@ def test_without_rounds_or_signal_the_answer_is_the_ratio_in_force() -> None:
     assert state.mean == 0.4  # equal rewards, and the anchor is where the mean is
 
 
+def test_a_candidate_that_is_clearly_worse_is_stopped_halfway() -> None:
+    controller = Grasp()
+    state = controller.start(0, 100)
+    close, worse = [1.0 + i / 100 for i in range(8)], [2.0] * 8
+    assert controller.first_part(16) == 8
+    assert controller.first_part(9) == 5
+    assert controller.continues(state, close, [worse, close, close]) == (False, True, True)
+    assert dataclasses.replace(controller, race_level=0.0).continues(state, close, [worse, close, close]) == (True, True, True)
+    with pytest.raises(PomonaError, match="not finite in round 0: the training has diverged"):
+        controller.continues(state, close, [[*close[:7], math.nan], close, close])
+
+
+@pytest.mark.parametrize(
+    "controller", [Grasp(race_level=0.0), Grasp(candidates=2), Grasp(paper=True, mode="two_pass", race_level=0.5, proposals=6)]
+)
+def test_where_nothing_can_be_stopped_all_examples_are_the_first_part(controller: Grasp) -> None:
+    assert controller.first_part(16) == 16
+    assert Grasp().first_part(7) == 7
+
+
+def test_a_stopped_candidate_counts_with_what_it_saw_but_is_never_the_best() -> None:
+    controller = Grasp(commit_level=0.0)
+    state = controller.start(0, 100)
+    rho = controller.propose(state)
+    rows = [[1.0, 1.2, None, None], [1.9, 1.9, 1.9, 1.9], [2.1, 2.1, 2.1, 2.1]]
+    after = controller.observe(state, 10, [2.0] * 4, rows)
+    one = after.rounds[0]
+    assert one.candidates[0] == Candidate(rho[0], (1.0, 1.2, None, None), reward=0.9, p_value=1 / 4)
+    assert one.mask_prune_ratio == one.prune_ratio_after == rho[1]
+    full = controller.observe(state, 10, [2.0] * 4, [[1.1] * 4, *rows[1:]])  # the same rewards
+    assert (after.mean, after.deviation) == pytest.approx((full.mean, full.deviation), rel=1e-12)
+    again = state_from_dict(json.loads(json.dumps(state_to_dict(after))))
+    assert again == after
+    assert controller.choose(again) == controller.choose(after)
+
+
+def test_screening_tries_a_ratio_from_each_part_and_the_group_is_what_was_tried() -> None:
+    controller = Grasp(proposals=6, candidates=3)
+    state = controller.start(0, 100)
+    rho = controller.propose(state)
+    assert controller.wants_estimates
+    assert len(rho) == 6
+    order = sorted(range(6), key=lambda g: rho[g])
+    estimates = [0.0] * 6
+    for g in (order[1], order[2], order[5]):
+        estimates[g] = -1.0
+    tried = controller.screen(state, estimates)
+    assert [g for g in order if tried[g]] == [order[1], order[2], order[5]]
+    rewards = [0.01 * g for g in range(6)]
+    losses = [[2.0 - reward] * 4 if kept else None for reward, kept in zip(rewards, tried, strict=True)]
+    after = controller.observe(state, 10, [2.0] * 4, losses)
+    group = [g for g in range(6) if tried[g]]
+    assert [one.prune_ratio for one in after.rounds[0].candidates] == [rho[g] for g in group]
+    expected = policy.grpo_update(
+        policy.Policy(state.mean, state.deviation),
+        [rho[g] for g in group],  # none of these is clamped
+        [rewards[g] for g in group],
+        prune_ratio=0.4,
+        learning_rate=0.05,
+        updates=4,
+        clip=0.2,
+        kl=0.04,
+        entropy=0.01,
+        anchor=0.05,
+        mean_bounds=(0.1, 0.8),
+        deviation_bounds=(0.07, 0.35),
+    )
+    assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-4)  # ratios have four decimals
+
+
+def test_screening_needs_an_estimate_of_each_ratio() -> None:
+    controller = Grasp(proposals=6)
+    state = controller.start(0, 100)
+    with pytest.raises(ValueError, match="expected 6 estimates, got 3"):
+        controller.screen(state, [0.0] * 3)
+    with pytest.raises(PomonaError, match="an estimated loss is not finite in round 0: the training has diverged"):
+        controller.screen(state, [0.0] * 5 + [math.nan])
+
+
+@pytest.mark.parametrize("proposals", [None, 3])
+def test_as_many_proposals_as_candidates_are_all_tried(proposals: int | None) -> None:
+    controller = Grasp(proposals=proposals)
+    state = controller.start(0, 100)
+    assert not controller.wants_estimates
+    assert controller.propose(state) == Grasp().propose(state)
+    assert controller.screen(state, [1.0, 0.0, 3.0]) == (True, True, True)
+
+
+def test_the_paper_neither_races_nor_screens() -> None:
+    both = dataclasses.replace(PAPER, race_level=0.5, proposals=6)
+    state = both.start(3, 50)
+    assert both.propose(state) == PAPER.propose(state)
+    assert not both.wants_estimates
+    assert both.screen(state, [1.0, 0.0, 3.0]) == (True, True, True)
+    assert both.continues(state, [1.0] * 8, [[9.0] * 8, [1.0] * 8, [1.0] * 8]) == (True, True, True)
+    assert rewarded(both, state, [0.1, 0.2, -0.1]) == rewarded(PAPER, state, [0.1, 0.2, -0.1])
+
+
+def test_racing_and_screening_spare_probes_and_still_find_the_optimum() -> None:
+    def passes(state: ControllerState) -> int:
+        return sum(candidate.seen for one in state.rounds for candidate in one.candidates)
+
+    states = {
+        level: drive(dataclasses.replace(TOY, race_level=level), lambda p: 8 * (p - 0.5) ** 2, rounds=30) for level in (0.0, 0.2)
+    }
+    assert passes(states[0.0]) == 30 * 3 * N
+    assert passes(states[0.2]) < 0.95 * passes(states[0.0])
+    for state in states.values():
+        assert TOY.choose(state).prune_ratio == pytest.approx(0.5, abs=0.02)
+
+
 def test_when_rounds_are_due() -> None:
     def due(controller: Grasp, total_steps: int) -> list[int]:
         state = controller.start(0, total_steps)
@@ -226,6 +342,9 @@ def test_when_rounds_are_due() -> None:
         ({"commit_level": 1.0}, r"commit_level: must be in \[0, 1\) \(got 1\.0\)"),
         ({"mode": "twopass"}, r"mode: must be one of single_pass, two_pass \(got 'twopass'\)"),
         ({"settle_fraction": 1.0}, r"settle_fraction: must be in \(0, 1\) \(got 1\.0\)"),
+        ({"race_level": 1.0}, r"race_level: must be in \[0, 1\) \(got 1\.0\)"),
+        ({"race_level": float("nan")}, r"race_level: must be in \[0, 1\) \(got nan\)"),
+        ({"proposals": 2}, r"proposals: must be at least candidates 3 \(got 2\)"),
         ({"paper": True}, r"mode: must be two_pass with paper: true \(got 'single_pass'\)"),
     ],
 )
@@ -240,6 +359,10 @@ def test_losses_that_do_not_fit_are_refused() -> None:
         TOY.observe(state, 1, [1.0, 1.0], [[1.0, 1.0]] * 2)
     with pytest.raises(ValueError, match=r"expected 3 rows of 0 losses"):
         TOY.observe(state, 1, [], [[]] * 3)
+    with pytest.raises(ValueError, match="at least 2 candidates must be tried, each on an example, got 1"):
+        TOY.observe(state, 1, [1.0, 1.0], [[1.0, 1.0], None, None])
+    with pytest.raises(ValueError, match="at least 2 candidates must be tried, each on an example, got 3"):
+        TOY.observe(state, 1, [1.0, 1.0], [[1.0, 1.0], [1.0, None], [None, None]])
     state = TOY.observe(state, 1, [1.0, 1.0], [[1.0, 0.9]] * 3)
     with pytest.raises(ValueError, match="the first round had 2 micro dev examples, this one has 1"):
         TOY.observe(state, 2, [1.0], [[1.0]] * 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,7 +12,11 @@ import sacrebleu
 from tests.end_to_end.setting import adapter_bytes, comparable, inside, lines, make_setting, recipe, write_recipe
 
 from pomona.adapters import read_adapter
+from pomona.backbone.attach import Attachment
+from pomona.backbone.generate import generate
 from pomona.backbone.load import load_backbone
+from pomona.backbone.loss import example_losses
+from pomona.evaluation.costs import micro_dev_costs
 from pomona.evaluation.evaluate import answer
 from pomona.pruning import pruned_count
 from pomona.runs.adapt import adapt
@@ -160,6 +165,45 @@ def test_a_grid_is_judged_by_the_metric_too(folder: Path) -> None:
     assert best[found.answer.prune_ratio] == max(best.values())
     for point in found.answer.curve:
         assert point.reward == pytest.approx(best[point.prune_ratio] - max(best.values()), abs=1e-6)
+
+
+# Rewarded by a metric ---------------------------------------------------------------------------------------------------
+
+LEARNED = "controller={name: grasp, interval_steps: 6, mode: two_pass}"
+
+
+def test_a_controller_is_rewarded_by_the_answers_to_the_micro_dev_set(folder: Path) -> None:
+    changes = [LEARNED, "reward={loss: 0.25, chrf: 1}", "evaluation.baselines=[]", "tuning.learning_rate=0.03"]
+    read = read_recipe(folder / "run.yaml", Recipe, changes)
+    with inside(folder):
+        micro_dev = read_splits(read).micro_dev
+    means: list[float] = []
+
+    def spy(attachment: Attachment, positions: Sequence[int], **options: Any) -> list[float]:
+        """The costs again, from the definition, with the weights that are attached in this moment."""
+        found = micro_dev_costs(attachment, positions, **options)
+        losses = example_losses(attachment.backbone, options["encoded"], 2)
+        answers = generate(attachment.backbone, [one.prompt for one in micro_dev], max_new_tokens=6, batch_size=2)
+        scores = [
+            sacrebleu.sentence_chrf(read.task.parse(given.text), list(one.references)).score
+            for given, one in zip(answers, micro_dev, strict=True)
+            if given is not None
+        ]
+        assert found == pytest.approx([0.25 * a - b / 100 for a, b in zip(losses, scores, strict=True)], abs=1e-5)
+        means.append(sum(found) / len(found))
+        return found
+
+    with mock.patch("pomona.runs.workshop.micro_dev_costs", spy):
+        record = run(folder, "rewarded", *changes)
+    assert record.recipe["reward"] == {"loss": 0.25, "chrf": 1.0}
+    assert len(record.rounds) == 2
+    measured = iter(means)
+    for seen in record.rounds:
+        before = next(measured)
+        assert seen.loss_before == pytest.approx(before)
+        assert [one.reward for one in seen.candidates] == pytest.approx([before - next(measured) for _ in seen.candidates])
+    assert next(measured, None) is None  # the pass under the answer asked for none
+    assert len({round(mean, 6) for mean in means}) > 4
 
 
 # What is merged ---------------------------------------------------------------------------------------------------------

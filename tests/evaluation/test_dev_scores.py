@@ -56,6 +56,6 @@ def test_an_answer_that_memory_does_not_hold_is_an_error_not_a_zero(backbone: Ba
 
     monkeypatch.setattr(module, "generate", without_the_last)
     with attached(backbone, [tiny_adapter(backbone)]) as attachment:
-        with pytest.raises(PomonaError, match=r"^1 dev examples could not be answered.*set select_by to loss"):
+        with pytest.raises(PomonaError, match=r"^1 of the examples that select_by judges by could not .*set select_by to loss"):
             dev_scores(attachment, EXAMPLES, TASK, Chrf(), **OPTIONS)
         assert not any(layer.folded for layer in attachment.modules.values())

@@ -34,6 +34,22 @@ def test_a_recipe_that_says(grid: Grid):
     assert choices.dev_unit(record) == "points of ROUGE-L"
 
 
+@pytest.mark.parametrize(
+    ("reward", "loss", "unit"),
+    [
+        ({"loss": 1.0}, True, "nats per token"),
+        ({"rouge_l": 1.0}, False, "ROUGE-L / 100"),
+        ({"loss": 0.5, "chrf": 2.0}, False, "0.5 × nats per token + 2 × chrF / 100"),
+        ({"loss": 2.0}, False, "2 × nats per token"),
+    ],
+)
+def test_what_rounds_were_rewarded_by(record: RunRecord, reward: dict[str, float], loss: bool, unit: str):
+    assert choices.rewards_loss(record)
+    assert choices.reward_unit(record) == "nats per token"
+    rewarded = record.model_copy(update={"recipe": {"reward": reward}})
+    assert (choices.rewards_loss(rewarded), choices.reward_unit(rewarded)) == (loss, unit)
+
+
 def test_where_the_ratio_comes_from(record: RunRecord, grid: Grid):
     grid_record = grid()
     assert [choices.is_search(one) for one in (record, grid_record)] == [False, True]

@@ -10,6 +10,8 @@ import pytest
 from pomona.report.figures import all_figures, even_sparsity
 from pomona.report.figures.style import plotly_text
 from pomona.report.figures.training import running_mean
+from pomona.report.input_tables import choices_table
+from pomona.report.pruning_tables import rounds_table
 from pomona.report.read import RunFolder, read_run
 from pomona.runs.record import RunRecord
 
@@ -183,6 +185,27 @@ def test_of_whole_runs_the_best_is_pomona_and_the_rest_one_entry(grid: Save, sav
     run = read_run(save(grid()))
     data = spec_of(RunFolder(run.path, unfinished, run.steps, run.epochs), "training-loss")["data"]
     assert [line["name"] for line in data].count("Pomona at other prune ratios") == 8
+
+
+@pytest.mark.parametrize(
+    ("reward", "unit", "what"),
+    [(None, "nats per token", "loss"), ({"loss": 1.0}, "nats per token", "loss"), ({"rouge_l": 1.0}, "ROUGE-L / 100", "cost")],
+)
+def test_rewards_are_shown_in_their_own_unit(record: RunRecord, reward: dict[str, float] | None, unit: str, what: str):
+    rewarded = record.model_copy(update={"recipe": record.recipe | ({"reward": reward} if reward else {})})
+    figures = {figure.key: figure for figure in all_figures(RunFolder(Path(), rewarded))["ratio"]}
+    for key in ("reward-by-round", "fitted-curve"):
+        layout: Any = figures[key].spec["layout"]
+        assert layout["yaxis"]["title"]["text"] == f"reward, {unit}"
+    assert f"Micro dev {what} before the round minus {what} on trial" in figures["reward-by-round"].caption
+    table = rounds_table(rewarded)
+    assert table.columns[2].heading == f"{what.capitalize()} before"
+    assert f"in {unit}." in table.note
+    assert ("nats" in table.note) == ("nats" in unit)
+    assert ("counts with a minus" in table.note) == (what == "cost")
+    rows = {row[0].text: row[1].text for row in choices_table(rewarded).rows}
+    words = {"nats per token": "micro dev loss", "ROUGE-L / 100": "ROUGE-L / 100, on the micro dev set"}[unit]
+    assert rows.get("Rounds rewarded by") == (words if reward else None)
 
 
 def test_the_large_dot_is_the_epoch_that_was_kept(record: RunRecord, save: Save):

@@ -18,7 +18,8 @@ from pomona.runs.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
-OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title"}
+OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh"}
+GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation"}
 BASE: dict[str, Any] = {
     "name": "base",
     "seed": 9,
@@ -221,7 +222,7 @@ def test_every_experiment_of_the_recipes_is_sound(path: Path) -> None:
 
 def test_the_experiments_of_the_recipes_are_there() -> None:
     assert {path.stem for path in RECIPES} == {
-        "ratio", "granularity", "reset", "importance", "target-lora", "examples", "paper", *OWN_DATA
+        "ratio", "granularity", "reset", "importance", "target-lora", "examples", "paper", *OWN_DATA, *GRASP
     }  # fmt: skip
 
 

@@ -198,6 +198,38 @@ def test_pruning_is_by_default_what_the_loop_does_by_default() -> None:
     assert parsed().select_by == "loss"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("loss", {"loss": 1.0}),
+        ("rouge_l", {"rouge_l": 1.0}),
+        ({"loss": 1, "rouge_l": "5e-1"}, {"loss": 1.0, "rouge_l": 0.5}),
+        ({"chrf": 2, "loss": 0, "bleu": 0.0}, {"chrf": 2.0}),
+    ],
+)
+def test_a_reward_is_a_name_or_weights_by_name(given: object, kept: dict[str, float]) -> None:
+    recipe = parsed(reward=given)
+    assert recipe.reward == recipe.resolved()["reward"] == kept
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+
+
+def test_rewards_beside_the_loss_need_a_controller_that_learns() -> None:
+    for controller in ("grid", {"name": "fixed", "prune_ratio": 0.5}):
+        assert parsed(controller=controller, reward="loss").reward == {"loss": 1.0}
+        assert parsed(controller=controller, reward={"loss": 1, "chrf": 0}).reward == {"loss": 1.0}
+        message = refused(controller=controller, reward="chrf")
+        assert message.startswith(
+            "the.yaml: reward: rewards a controller that learns the ratio within the run, and this one does not"
+        )
+        assert message.endswith("use the controller grasp; epochs and whole runs are judged by select_by.")
+    assert parsed(controller={"name": "grasp", "mode": "two_pass"}, reward="chrf").reward == {"chrf": 1.0}
+
+
+def test_metrics_that_judge_are_named_once() -> None:
+    assert parsed().judges == []
+    assert parsed("select_by=chrf", reward={"loss": 1, "rouge_l": 1, "chrf": 3}).judges == ["chrf", "rouge_l"]
+
+
 def test_the_published_code_s_norms_come_with_its_metric() -> None:
     recipe = parsed(pruning={"paper": True, "metric": "delta_sensitivity"}, merge={"method": "linear", "paper": True})
     assert recipe.pruning.settings() == Pruning(DeltaSensitivity(), activations="published")
@@ -445,6 +477,19 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
             "use constant, or the controller fixed or grid",
         ),
         ("select_by=[loss]", "select_by", "valid string"),
+        ("reward=rouge", "reward", "no such metric (got 'rouge'). Did you mean 'rouge_l'? Known: bert_score, bleu,"),
+        ("reward={los: 1}", "reward", "Did you mean 'loss'?"),
+        ("reward={5: 1}", "reward", "no such metric (got 5)"),
+        ("reward=[loss]", "reward", "weights by such names (got ['loss'])"),
+        ("reward=null", "reward", "weights by such names (got None)"),
+        ("reward={}", "reward", "has no weight above 0"),
+        ("reward={loss: 0, chrf: 0.0}", "reward", "has no weight above 0, so nothing would be rewarded (got {'loss': 0,"),
+        ("reward={loss: 1, chrf: -1}", "reward.chrf", "of at least 0 (got -1.0)"),
+        ("reward.chrf=.inf", "reward.chrf", "must be a finite number of at least 0 (got inf)"),
+        ("reward.chrf=.nan", "reward.chrf", "must be a finite number of at least 0 (got nan)"),
+        ("reward.chrf=much", "reward.chrf", "(got 'much')"),
+        ("reward.chrf=true", "reward.chrf", "(got True)"),
+        ("reward.chrf=null", "reward.chrf", "(got None)"),
         ("controller=5", "controller", "(got 5)"),
         ("controller={interval_steps: 2}", "the controller needs a name", "Known: fixed, grasp"),
         ("controller=fixed", "controller.prune_ratio", "is missing"),

@@ -17,10 +17,12 @@ import pomona.runs.workshop as workshop_module
 from pomona.adapters import Adapter, Factors
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
-from pomona.control import Fixed, Grid, Trial
+from pomona.control import Fixed, Grasp, Grid, Trial
+from pomona.data import Example
 from pomona.errors import PomonaError
 from pomona.importance import DeltaSensitivity
 from pomona.merging import merge
+from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Data, Lora, Merge, PruningSettings, Recipe, Source
@@ -278,6 +280,32 @@ def test_the_paper_s_norms_serve_the_paper_s_metric(tmp_path: Path, backbone: Ba
     shop = shop_for(tmp_path, backbone, merge=Merge(method="linear", paper=True), pruning=pruning)
     main = shop.train_main()
     assert all(int((main[module].A == 0).sum()) == pruned_count(0.5, main[module].A.numel()) for module in main)
+
+
+# What rewards the controller --------------------------------------------------------------------------------------------
+
+
+def test_a_controller_is_rewarded_by_the_loss_or_by_what_the_recipe_weighs(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def spy(*args: Any, costs: Any, **options: Any) -> Fitted:
+        given.append(costs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workshop_module, "fit", spy)
+    examples = [Example(str(place), "a prompt", " it", ("it",), "a prompt") for place in range(3)]
+    for reward in ("loss", {"chrf": 2.0, "loss": 0.5}):
+        shop = shop_for(tmp_path / str(len(given)), backbone, controller=Grasp(), reward=reward)
+        shop.micro_dev = examples
+        with pytest.raises(KeyboardInterrupt):
+            shop.train_main()
+    assert given[0] is None
+    assert given[1].keywords["examples"] is examples
+    assert given[1].keywords["encoded"] is shop.data.micro_dev
+    assert given[1].keywords["weights"] == {"chrf": 2.0, "loss": 0.5}
+    assert given[1].keywords["metrics"] == {"chrf": Chrf()}
 
 
 # A search over whole runs -----------------------------------------------------------------------------------------------

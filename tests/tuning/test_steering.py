@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
 
-import pomona.tuning.steering as steering_module
+import pomona.tuning.probes as probes_module
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded, collate
+from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.side_by_side import AdaptedLinear
@@ -21,10 +23,12 @@ from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
+from pomona.seeding import stream
+from pomona.tuning.probes import Costs
 from pomona.tuning.settings import FitData, Pruning, Tuning
 from pomona.tuning.steering import Steering
 
-TRAIN, MICRO_DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20)
+TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), tiny_examples(5, seed=22)
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,17 @@ class Scripted(Controller):
         return (0.1, 0.9)
 
     def observe(
-        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
     ) -> ControllerState:
         committed = self.commits[len(state.rounds)]
         candidates = tuple(
-            Candidate(p, tuple(row), sum(losses_before) / len(row) - sum(row) / len(row), 0.5)
+            replace(Candidate.measured(p, losses_before, row, stream(0, "scripted")), p_value=0.5)
             for p, row in zip(self.propose(state), losses, strict=True)
+            if row is not None
         )
         after = state.prune_ratio if committed is None else committed
         seen = Round(
@@ -73,6 +82,11 @@ class Scripted(Controller):
         return self.refreshes
 
 
+def seen_losses(candidate: Candidate) -> list[float]:
+    """The losses of the examples that it was tried on."""
+    return [loss for loss in candidate.losses if loss is not None]
+
+
 class Run:
     """A steering at work on real steps of AdamW."""
 
@@ -82,12 +96,13 @@ class Run:
         controller: Controller,
         pruning: Pruning | None = None,
         micro_dev: Sequence[Encoded] = MICRO_DEV,
+        costs: Costs | None = None,
     ) -> None:
         self.attachment = attachment
         self.parameters = attachment.parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.01, weight_decay=0.0)
-        data, tuning = FitData(TRAIN, micro_dev), Tuning(batch_size=2)
-        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, data, tuning, 7, 10)
+        data, tuning = FitData(TRAIN, micro_dev, DEV), Tuning(batch_size=2)
+        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, data, tuning, 7, 10, costs)
 
     def step(self, number: int, *, last_of_epoch: bool = False) -> None:
         batch = collate(tiny_examples(3, seed=number), 0, torch.device("cpu"))
@@ -114,10 +129,14 @@ class Run:
 
 @contextlib.contextmanager
 def running(
-    backbone: Backbone, controller: Controller, pruning: Pruning | None = None, micro_dev: Sequence[Encoded] = MICRO_DEV
+    backbone: Backbone,
+    controller: Controller,
+    pruning: Pruning | None = None,
+    micro_dev: Sequence[Encoded] = MICRO_DEV,
+    costs: Costs | None = None,
 ) -> Iterator[Run]:
     with attached(backbone, [tiny_adapter(backbone, seed=1)]) as attachment:
-        yield Run(attachment, controller, pruning, micro_dev)
+        yield Run(attachment, controller, pruning, micro_dev, costs)
 
 
 def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
@@ -150,12 +169,14 @@ def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: B
         before = run.values()
         probed: list[list[int]] = []
 
-        def spy(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:
+        def spy(
+            attachment: Attachment, examples: Sequence[Encoded], candidates: Sequence[Mapping[str, torch.Tensor]], max_tokens: int
+        ) -> list[list[float]]:
             assert list(examples) == MICRO_DEV
-            probed.append(run.zeros())
-            return example_losses(backbone, examples, batch_size)
+            probed.extend([int((value == 0).sum()) for value in one.values()] for one in candidates)
+            return candidate_losses(attachment, examples, candidates, max_tokens)
 
-        monkeypatch.setattr(steering_module, "example_losses", spy)
+        monkeypatch.setattr(probes_module, "candidate_losses", spy)
         seen = run.steering.round(2)
         assert probed == [run.counts(0.3), run.counts(0.1), run.counts(0.9)]
         assert all(torch.equal(value, before[name]) for name, value in run.values().items())
@@ -165,10 +186,125 @@ def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: B
         kept = run.steering.control.rounds[0]
         assert kept.losses_before == pytest.approx(losses, abs=1e-5)
         assert seen["candidates"] == [
-            {"prune_ratio": p, "reward": pytest.approx(sum(kept.losses_before) / 3 - sum(one.losses) / 3, abs=1e-6), "p_value": 0.5}
+            {
+                "prune_ratio": p,
+                "reward": pytest.approx(sum(kept.losses_before) / 3 - sum(seen_losses(one)) / 3, abs=1e-6),
+                "p_value": 0.5,
+                "examples": 3,
+            }
             for p, one in zip((0.1, 0.9), kept.candidates, strict=True)
         ]
         assert abs(kept.candidates[1].reward) > 1e-4
+
+
+@dataclass(frozen=True)
+class Sparing(Scripted):
+    """Tries the second candidate alone of two, or asks after two examples and stops the first."""
+
+    screens: bool = False
+    races: bool = False
+
+    @property
+    def wants_estimates(self) -> bool:
+        return self.screens
+
+    def screen(self, state: ControllerState, estimates: Sequence[float]) -> tuple[bool, ...]:
+        assert len(estimates) == 2
+        return (False, True)
+
+    def first_part(self, n: int) -> int:
+        return 2 if self.races else n
+
+    def continues(
+        self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+    ) -> tuple[bool, ...]:
+        assert [len(row) for row in (losses_before, *losses)] == [2, 2, 2]
+        return (False, True)
+
+
+def test_a_candidate_that_is_stopped_is_measured_on_the_first_part_only(llama: Backbone) -> None:
+    rounds: list[Round] = []
+    for controller in (Sparing(races=True), Scripted()):
+        with running(llama, controller) as run:
+            run.step(1)
+            run.step(2)
+            seen = run.steering.round(2)
+            rounds.append(run.steering.control.rounds[0])
+            first = 2 if controller.first_part(3) == 2 else 3
+            assert [one["examples"] for one in seen["candidates"]] == [first, 3]  # pyright: ignore[reportGeneralTypeIssues]
+    raced, full = rounds
+    assert raced.losses_before == pytest.approx(full.losses_before, abs=1e-5)
+    stopped, went_on = raced.candidates
+    assert stopped.losses[2] is None
+    assert seen_losses(stopped) == pytest.approx(seen_losses(full.candidates[0])[:2], abs=1e-5)
+    assert seen_losses(went_on) == pytest.approx(seen_losses(full.candidates[1]), abs=1e-5)
+
+
+def test_a_candidate_that_is_screened_out_is_not_measured(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(llama, Sparing(screens=True)) as run:
+        run.step(1)
+        run.step(2)
+        measured: list[int] = []
+
+        def spy(attachment: Attachment, examples: Sequence[Encoded], candidates: Sequence[Any], most: int) -> list[list[float]]:
+            measured.append(len(candidates))
+            return candidate_losses(attachment, examples, candidates, most)
+
+        monkeypatch.setattr(probes_module, "candidate_losses", spy)
+        run.steering.round(2)
+        assert measured == [2]
+        assert [one.prune_ratio for one in run.steering.control.rounds[0].candidates] == [0.9]
+
+
+def test_costs_take_the_place_of_losses(llama: Backbone) -> None:
+    """A cost that counts the zeros in force: the candidate at 0.9 is dearer than that at 0.1 by exactly their difference."""
+    run: Run
+
+    def zeros(attachment: Attachment, places: Sequence[int]) -> list[float]:
+        return [float(sum(run.zeros()) + place) for place in places]
+
+    with running(llama, Scripted(), costs=zeros) as run:
+        run.step(1)
+        run.step(2)
+        run.steering.round(2)
+        seen = run.steering.control.rounds[0]
+        assert seen.losses_before == tuple(float(sum(run.counts(0.3)) + place) for place in range(3))
+        assert [one.losses for one in seen.candidates] == [
+            tuple(float(sum(run.counts(p)) + place) for place in range(3)) for p in (0.1, 0.9)
+        ]
+
+
+@dataclass(frozen=True)
+class Curved(Scripted):
+    """Answers with a curve."""
+
+    def choose(self, state: ControllerState) -> Answer:
+        return Answer(0.25, 0.1, 0.4, flat=False, curve=((0.1, -0.2, -0.3, -0.1), (0.25, 0.0, 0.0, 0.0), (0.9, -0.5, -0.6, -0.4)))
+
+
+def test_the_dev_set_is_asked_at_the_end_of_the_search(llama: Backbone) -> None:
+    """The dev loss of the ends of the curve and of the answer, on as many dev examples as there are for the controller."""
+    with running(llama, Curved()) as run:
+        for step in range(1, 6):
+            run.step(step)
+        settled = run.steering.settle(5)
+        assert settled is not None
+        assert (settled["step"], settled["prune_ratio"]) == (5, 0.25)
+        checked: Any = settled["dev_check"]
+        assert [row[:2] for row in checked] == [[0.1, 0.2], [0.25, 0.0], [0.9, 0.5]]
+        assert run.zeros() == run.counts(0.25)
+        losses = example_losses(llama, DEV[:3], 3)
+        assert checked[1][2] == pytest.approx(sum(losses) / 3, abs=1e-5)
+        assert run.steering.settle(5) is None
+
+
+def test_without_a_curve_the_dev_set_is_not_asked(llama: Backbone) -> None:
+    with running(llama, Scripted()) as run:
+        for step in range(1, 6):
+            run.step(step)
+        settled = run.steering.settle(5)
+        assert settled is not None
+        assert settled["dev_check"] == []
 
 
 def test_a_commit_tells_how_many_entries_changed_sides(llama: Backbone) -> None:
@@ -182,6 +318,9 @@ def test_a_commit_tells_how_many_entries_changed_sides(llama: Backbone) -> None:
         total = sum(mask.numel() for mask in masks.values())
         assert seen["mask_change"] == pytest.approx(changed / total)
         assert changed >= sum(run.counts(0.5)) - sum(run.counts(0.3))
+        newly_pruned = sum(int((after[name] & ~masks[name]).sum()) for name in masks)
+        assert seen["newly_pruned"] == pytest.approx(newly_pruned / total)
+        assert newly_pruned > changed / 2
         assert run.zeros() == run.counts(0.5)
 
 

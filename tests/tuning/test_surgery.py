@@ -26,11 +26,17 @@ class Table:
     """A module on the operating table, with its optimizer."""
 
     def __init__(
-        self, A: Tensor = A_RI, B: Tensor = B_OR, scaling: float = 1.0, pruning: Pruning = BY_MAGNITUDE, steps: int = 1
+        self,
+        A: Tensor = A_RI,
+        B: Tensor = B_OR,
+        scaling: float = 1.0,
+        pruning: Pruning = BY_MAGNITUDE,
+        steps: int = 1,
+        gradients: bool = False,
     ) -> None:
         self.layer = layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
-        self.observation = Observation(self.attachment, pruning, [], 1)
+        self.observation = Observation(self.attachment, pruning, [], 1, gradients)
         self.A, self.B = layer.A, layer.B
         self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
         self.surgeon = Surgeon(self.attachment, pruning, self.observation, self.optimizer)
@@ -44,6 +50,7 @@ class Table:
     def step(self) -> None:
         for parameter in (self.A, self.B):
             parameter.grad = torch.ones_like(parameter)
+        self.observation.end_step()
         self.optimizer.step()
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
@@ -64,10 +71,19 @@ def test_holding_a_mask_zeroes_exactly_its_entries_and_their_moments() -> None:
     changed = table.surgeon.hold(table.masks(*FIRST))
     assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
     assert torch.equal(table.B, torch.tensor([[0.0, -0.2], [0.3, 0.4]]))
-    assert changed == 3 / 10
+    assert changed == (3 / 10, 3 / 10)
     for parameter, mask in zip((table.A, table.B), FIRST, strict=True):
         for moment in table.moments(parameter):
             assert torch.equal(moment == 0, torch.tensor(mask, dtype=torch.bool))
+
+
+def test_the_first_order_estimate_is_the_gradient_times_what_a_mask_changes() -> None:
+    table = Table(scaling=2.0, gradients=True)
+    # The gradient is 1 by every parameter; by an entry of the merged A, twice the parameter, 1/2.
+    assert table.surgeon.first_order(table.masks(*FIRST)) == pytest.approx(-(2 * 1 - 2 * 2) / 2 - 0.1)
+    table.surgeon.hold(table.masks(*FIRST))
+    assert table.surgeon.first_order(table.masks(*NONE)) == pytest.approx((2 * 1 - 2 * 2) / 2 + 0.1)
+    assert table.surgeon.first_order(table.masks(*FIRST)) == 0.0
 
 
 def test_another_mask_revives_what_it_frees_bit_for_bit() -> None:
@@ -76,12 +92,12 @@ def test_another_mask_revives_what_it_frees_bit_for_bit() -> None:
     table.surgeon.hold(table.masks(*FIRST))
     changed = table.surgeon.hold(table.masks(*SECOND))
     # A: entry 0 comes back, entry 1 stays, entry 2 goes; B: entry 0 comes back, entry 1 goes.
-    assert changed == 4 / 10
+    assert changed == (4 / 10, 2 / 10)
     assert torch.equal(table.A, A.masked_fill(torch.tensor(SECOND[0], dtype=torch.bool), 0.0))
     assert torch.equal(table.B, B.masked_fill(torch.tensor(SECOND[1], dtype=torch.bool), 0.0))
     # A revived entry starts without momentum; one that was never pruned keeps its own.
     assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, True], [False, False, False]]
-    assert table.surgeon.hold(table.masks(*NONE)) == 3 / 10
+    assert table.surgeon.hold(table.masks(*NONE)) == (3 / 10, 0.0)
     assert torch.equal(table.A, A)
     assert torch.equal(table.B, B)
 
@@ -154,7 +170,7 @@ def test_a_trial_that_raises_leaves_no_trace() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert all(torch.equal(parameter, value) for parameter, value in zip((table.A, table.B), before, strict=True))
-    assert table.surgeon.hold(table.masks(*NONE)) == 3 / 10
+    assert table.surgeon.hold(table.masks(*NONE)) == (3 / 10, 0.0)
     assert torch.equal(table.A, A_RI)
 
 
@@ -233,7 +249,7 @@ def test_the_state_goes_through_a_checkpoint(kept: bool) -> None:
         other.A[1, 2] = 7.5
     other.surgeon.load_state({name: value.clone() for name, value in table.surgeon.state().items()})
     assert float(other.surgeon.scores()["m"].A[1, 2]) == (6.0 if kept else 7.5)
-    assert other.surgeon.hold(other.masks(*NONE)) == 3 / 10
+    assert other.surgeon.hold(other.masks(*NONE)) == (3 / 10, 0.0)
     assert other.A.tolist() == [[1.0, -2.0, 3.0], [-4.0, 5.0, 7.5]]
     assert torch.equal(other.B, B_OR)
 
@@ -302,7 +318,7 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
     torch.testing.assert_close(surgeon.scores()["m"].A, torch.tensor([[0.0, 3.0, 4.0]]), atol=1e-5, rtol=0)
     before = layer.A.detach().clone(), layer.B.detach().clone()
     changed = surgeon.hold(surgeon.select(surgeon.scores(), 0.5))
-    assert changed == 2 / 5
+    assert changed.changed == 2 / 5
     assert (layer.A == 0).tolist() == [[[True, False, False]]] * 2
     assert (layer.B == 0).tolist() == [[[False], [True]]] * 2
     assert (optimizer.state[layer.A]["exp_avg"] == 0).tolist() == [[[True, False, False]]] * 2

@@ -1,6 +1,6 @@
 """A frozen linear module with a trainable merge of adapters beside it: what every kind of merge has in common.
 
-Axes: R rank of what the trained adapters make together, I input features, O output features.
+Axes: R rank of what the trained adapters make together, G candidates, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
-from pomona.backbone.low_rank import add_low_rank
+from pomona.backbone.low_rank import add_low_rank, add_low_rank_by_group
 from pomona.importance import FactorPair
 
 
@@ -36,6 +36,24 @@ class Part(NamedTuple):
     def share(self) -> float:
         """The factor before B A."""
         return self.weight * self.scaling
+
+
+class Candidates(NamedTuple):
+    """Updates of one module that share a forward pass: a row gets that of its group, the g-th of G equal parts of all rows.
+
+    Args:
+        A_GRI: each candidate's A as `AdaptedModule.pair` has it.
+        B_GOR: each candidate's B.
+        rows: of the whole pass.
+    """
+
+    A_GRI: Tensor
+    B_GOR: Tensor
+    rows: int
+
+
+class RowsDifferError(ValueError):
+    """A module does not read all tokens of the pass, such as an expert of a mixture: whose they are cannot be told."""
 
 
 def takes_part(pair: Factors | None, weight: float) -> TypeGuard[Factors]:
@@ -81,6 +99,8 @@ class AdaptedModule(nn.Module, ABC):
         self.dropout = dropout
         self.observer: Observer | None = None
         self.folded = False
+        self.candidates: Candidates | None = None
+        """While set, in force in place of the module's own update, without gradient, dropout or observer."""
         device = linear_device(base)
         parts = {
             place: Part(pair.A.detach().to(device, torch.float32), pair.B.detach().to(device, torch.float32), weight, pair.scaling)
@@ -132,11 +152,30 @@ class AdaptedModule(nn.Module, ABC):
         y = self.base(x)
         if self.folded:
             return y
+        if self.candidates is not None:
+            return self._with_candidates(y, x, self.candidates)
         A_RI, B_OR = self.pair()
         y, hidden = add_low_rank(y, x, A_RI, B_OR, self.dropout if self.training else 0.0)
         if self.observer is not None:
             self.observer(self.path, x, hidden[..., : self.A.shape[-2]])
         return y
+
+    def _with_candidates(self, y: Tensor, x: Tensor, candidates: Candidates) -> Tensor:
+        A_GRI, B_GOR, rows = candidates
+        if len(A_GRI) > 1 and x.numel() != rows * x.shape[-1]:
+            raise RowsDifferError(f"{self.path} reads {x.numel() // x.shape[-1]} of {rows} rows")
+        return add_low_rank_by_group(y, x, A_GRI, B_GOR)
+
+    @torch.no_grad()
+    def pair_of(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """`pair`, were `A` and `B` the parameters; it may share them."""
+        kept_A, kept_B = self.A.data, self.B.data
+        try:
+            self.A.data, self.B.data = A.detach(), B.detach()
+            made_A, made_B = self.pair()
+            return made_A.detach(), made_B.detach()  # what stands for B may be the parameter, which is about to change
+        finally:
+            self.A.data, self.B.data = kept_A, kept_B
 
     def effective(self) -> Factors:
         """`merged` of the parameters as they are: what importance is measured on."""

@@ -4,7 +4,7 @@ Written out in separate operations it keeps the dropped inputs and two outputs f
 in full precision for every input entry, which on a CPU costs more than the products. Here the backward pass keeps `x`, which
 the model holds anyway, and one byte an entry.
 
-Axes: M tokens, R rank, I input features, O output features.
+Axes: M tokens, G groups of tokens, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -38,6 +38,30 @@ def add_low_rank(
     y = y.clone() if y._is_view() else y
     with torch.autocast(x.device.type, enabled=False):
         return _AddLowRank.apply(y, x, A_RI, B_OR, round(dropout * STEPS))  # pyright: ignore[reportReturnType]
+
+
+def add_low_rank_by_group(
+    y: Float[Tensor, "... O"], x: Float[Tensor, "... I"], A_GRI: Float[Tensor, "G R I"], B_GOR: Float[Tensor, "G O R"]
+) -> Float[Tensor, "... O"]:
+    """Add `B_g (A_g x)` to the rows of group g of `y`, in place; without gradient or dropout.
+
+    The rows are read in the order of the leading axes; the first of G equal parts is group 0.
+
+    Args:
+        y: the frozen module's output, contiguous; not to be used afterwards.
+        x: its input.
+        A_GRI: each group's down projection, fp32, scaling included.
+        B_GOR: each group's up projection, fp32.
+    """
+    groups = len(A_GRI)
+    with torch.autocast(x.device.type, enabled=False):
+        hidden_GMR = x.reshape(groups, -1, x.shape[-1]).to(A_GRI.dtype) @ A_GRI.mT
+        y_GMO = y.view(groups, -1, y.shape[-1])
+        if y.dtype == B_GOR.dtype:
+            y_GMO.baddbmm_(hidden_GMR, B_GOR.mT)
+        else:
+            y_GMO.add_(hidden_GMR @ B_GOR.mT)
+    return y
 
 
 def keep_mask(like: Tensor, dropped_steps: int) -> Bool[Tensor, "..."]:

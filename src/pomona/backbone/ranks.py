@@ -46,7 +46,7 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[rank() :: world_size()]
 
 
-def same_on_all_ranks(value: float) -> float:
+def same_on_all_ranks(value: T) -> T:
     """Rank 0's value, on every rank: what decides how a run goes on must not differ by a rounding."""
     if world_size() == 1:
         return value

@@ -11,6 +11,7 @@ from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
 from pomona.control.grid import Grid
 from pomona.control.search import Search, Trial
+from pomona.control.tpe import Tpe
 
 __all__ = [
     "Answer",
@@ -22,6 +23,7 @@ __all__ = [
     "Grid",
     "Round",
     "Search",
+    "Tpe",
     "Trial",
     "controllers",
     "state_from_dict",

@@ -14,7 +14,8 @@ class Answer:
         low, high: 95 % interval of p*; equal to it where the ratio was given, not learned.
         flat: the data do not tell the ratios apart: no candidate differs from another beyond the noise of the examples.
         curve: what a ratio gains over the answer, as (prune ratio, gain, low, high) points, with 95 % intervals: nats per token of
-            the micro dev loss, or, of a search, the unit of its dev scores; empty where there is none.
+            the micro dev loss (or what else rewards the run), or, of a search, the unit of its dev scores. Empty where there is
+            none.
     """
 
     prune_ratio: float

@@ -9,6 +9,9 @@ goes into a checkpoint as JSON. The loop that drives one:
     before the first round: commit the mask of state.prune_ratio
     after each optimizer step, when controller.round_due(state, step):
         candidates = controller.propose(state)
+        if controller.wants_estimates: try those only that controller.screen(state, estimates) names
+        losses of the first controller.first_part(n) examples, before and of each candidate that is tried
+        if that is not all: losses of the others, before and of those that controller.continues(state, losses_before, losses) names
         state = controller.observe(state, step, losses_before, losses_of_each_candidate)
         if state.rounds[-1].mask_prune_ratio is not None: commit the mask of that ratio
     from controller.settle_step(total_steps) on, after that step's round if one is due: the ratio is that of the answer
@@ -19,13 +22,17 @@ goes into a checkpoint as JSON. The loop that drives one:
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
+
 from pomona.control.answer import Answer
 from pomona.control.search import Search
+from pomona.control.sign_flip import gain_p_value
 from pomona.errors import InputError, suggest
 from pomona.registry import Registry
 
@@ -36,15 +43,41 @@ class Candidate:
 
     Args:
         prune_ratio: the ratio, in [0, 1].
-        losses: mean loss of each micro dev example under the trial mask, nats per token, [N].
-        reward: mean loss before minus mean loss on trial; positive is better.
-        p_value: one-sided, for "the gain over the N examples is not above zero".
+        losses: what each micro dev example costs under the trial mask, lower is better, [N]: its mean loss in nats per token,
+            unless something else rewards the run. None where it was not seen.
+        reward: mean before minus mean on trial, over the examples seen; positive is better.
+        p_value: one-sided, for "the gain over the examples seen is not above zero".
     """
 
     prune_ratio: float
-    losses: tuple[float, ...]
+    losses: tuple[float | None, ...]
     reward: float
     p_value: float
+
+    @property
+    def seen(self) -> int:
+        """Number of examples seen."""
+        return sum(loss is not None for loss in self.losses)
+
+    @classmethod
+    def measured(
+        cls, prune_ratio: float, losses_before: Sequence[float], losses: Sequence[float | None], generator: torch.Generator
+    ) -> Candidate:
+        """A candidate with the reward and p-value of its losses.
+
+        Args:
+            prune_ratio: the ratio.
+            losses_before: [N], with the committed mask.
+            losses: [N], at least one of them seen.
+            generator: for the test, where many examples were seen.
+        """
+        gains = [before - after for before, after in zip(losses_before, losses, strict=True) if after is not None]
+        return cls(
+            prune_ratio=prune_ratio,
+            losses=tuple(None if loss is None else float(loss) for loss in losses),
+            reward=math.fsum(gains) / len(gains),
+            p_value=gain_p_value(gains, generator),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,8 +87,8 @@ class Round:
     Args:
         index: from 0.
         step: optimizer steps taken before the round.
-        losses_before: each micro dev example's loss with the committed mask, nats per token, [N].
-        candidates: in the order in which they were proposed.
+        losses_before: the same of each micro dev example with the committed mask, [N].
+        candidates: those that were tried, in the order in which they were proposed.
         prune_ratio_before: ratio in force before the round.
         prune_ratio_after: ratio in force after it (recorded ratio, bounded).
         mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
@@ -120,17 +153,52 @@ class Controller(ABC):
     def propose(self, state: ControllerState) -> tuple[float, ...]:
         """The candidates of the next round, a function of the state alone (so that a resumed run proposes the same)."""
 
+    @property
+    def wants_estimates(self) -> bool:
+        """Whether `screen` is to be asked which of the proposed ratios are tried; False by default."""
+        return False
+
+    def screen(self, state: ControllerState, estimates: Sequence[float]) -> tuple[bool, ...]:
+        """Which of the proposed ratios are tried; all by default.
+
+        Args:
+            state: as it was when `propose` was called.
+            estimates: change of the loss under each one's mask by first order, nats per token, [G]; lower is better.
+        """
+        return (True,) * len(estimates)
+
+    def first_part(self, n: int) -> int:
+        """How many of the n micro dev examples are probed before `continues` is asked; all by default: it need not be asked."""
+        return n
+
+    def continues(
+        self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+    ) -> tuple[bool, ...]:
+        """Which candidates are probed on the other examples too, at least two; all by default.
+
+        Args:
+            state: as it was when `propose` was called.
+            losses_before: of the first part of the examples, with the committed mask, [n].
+            losses: a row of n for each candidate that is tried.
+        """
+        return (True,) * len(losses)
+
     @abstractmethod
     def observe(
-        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
     ) -> ControllerState:
         """Take in a round's losses; the new state's last round holds the decision.
 
         Args:
             state: as it was when `propose` was called.
             step: optimizer steps taken so far.
-            losses_before: [N], with the committed mask.
-            losses: [G, N], a row for each candidate, in the order of `propose`.
+            losses_before: [N], with the committed mask; complete.
+            losses: for each proposed ratio, in the order of `propose`, a row [N] with None where an example was not seen, or None
+                where it was not tried.
         """
 
     @abstractmethod
@@ -147,12 +215,22 @@ class Controller(ABC):
         """Whether each round's masks are built from the importance as it is then; False: from that of the first round."""
         return True
 
-    def diagnose(self, state: ControllerState, mask_changes: Sequence[float]) -> list[str]:
+    def diagnose(
+        self,
+        state: ControllerState,
+        mask_changes: Sequence[float],
+        *,
+        dev_check: Sequence[tuple[float, float, float]] = (),
+        cleared: Sequence[float] = (),
+    ) -> list[str]:
         """What went wrong with the search, one sentence each with what to change; none by default.
 
         Args:
             state: after the last round.
             mask_changes: for each mask committed by a round, in order, the share of all factor entries that changed sides.
+            dev_check: (prune ratio, cost on the micro dev set, cost on the dev set) of a few ratios when the search ended; costs
+                may be relative. Empty where it was not measured.
+            cleared: for each of these masks the share of all entries that it newly pruned; empty where it is not known.
         """
         return []
 

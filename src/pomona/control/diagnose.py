@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 from pomona.control.base import Answer, ControllerState
 
 _FEW_ROUNDS = 4
 _LAST_ROUNDS = 3
 _NEAR_BOUND = 0.05
+_NEAR_EDGE = 0.01
 _THRASH = 0.10
+_FEW_RATIOS = 3
+_CLEARED = 0.50
 
 
 def mask_ratios_before(state: ControllerState) -> list[float]:
@@ -25,7 +30,14 @@ def mask_ratios_before(state: ControllerState) -> list[float]:
 
 
 def diagnose_search(
-    state: ControllerState, answer: Answer, mask_changes: Sequence[float], *, prune_ratio_min: float, prune_ratio_max: float
+    state: ControllerState,
+    answer: Answer,
+    mask_changes: Sequence[float],
+    *,
+    prune_ratio_min: float,
+    prune_ratio_max: float,
+    dev_check: Sequence[tuple[float, float, float]] = (),
+    cleared: Sequence[float] = (),
 ) -> list[str]:
     """Warnings about a search that has ended.
 
@@ -34,7 +46,11 @@ def diagnose_search(
     - no signal: the fitted curve is flat;
     - collapse: the policy's mean stayed within 5 % of the allowed range below its upper end in the last 3 rounds;
     - at the edge: the best ratio is the lowest or highest one that was tried, and the allowed range goes on beyond it;
-    - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average.
+    - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
+    - unrepresentative micro dev: over 3 ratios or more its ranking and the dev set's do not agree (Kendall's tau <= 0), and on dev
+      the ratio that is best on micro dev costs more than the best one by over the widest half-width of the curve's intervals;
+    - frequent clearing of moments: the commits newly pruned more entries than the growth of the ratio asks for, by over half of
+      all in the whole search.
 
     Args:
         state: after the last round.
@@ -42,61 +58,164 @@ def diagnose_search(
         mask_changes: for each mask committed by a round, in order, the share of all factor entries that changed sides.
         prune_ratio_min: lowest ratio allowed.
         prune_ratio_max: highest ratio allowed.
+        dev_check: (prune ratio, mean cost on micro dev, mean cost on dev) at a few ratios when the search has ended. Lower is
+            better; both are in the unit of the curve, and each may have a constant added.
+        cleared: for each mask committed by a round, in order, the share of all factor entries that it newly pruned.
 
     Raises:
-        ValueError: there are not as many changes as rounds that committed a mask.
+        ValueError: there are not as many changes, or shares cleared where any are given, as rounds that committed a mask.
     """
-    rounds, warnings = state.rounds, []
     moves = [
-        abs(one.mask_prune_ratio - before)
-        for before, one in zip(mask_ratios_before(state), rounds, strict=True)
+        one.mask_prune_ratio - before
+        for before, one in zip(mask_ratios_before(state), state.rounds, strict=True)
         if one.mask_prune_ratio is not None
     ]
     if len(moves) != len(mask_changes):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(mask_changes)} mask changes")
-    if len(rounds) < _FEW_ROUNDS:
-        warnings.append(
-            f"The prune ratio rests on {len(rounds)} controller rounds in {state.total_steps} steps, which is too few to learn "
-            "it; lower interval_steps or train for more steps."
-        )
-    elif not moves:
-        warnings.append(
-            f"None of {len(rounds)} rounds found a ratio that was better than the one in force beyond the noise, so it stayed at "
-            f"{state.prune_ratio:.2f} during the search; add micro dev examples, or raise commit_level."
-        )
-    if rounds and answer.flat:
-        warnings.append(
-            f"The {len(rounds[0].losses_before)} micro dev examples do not tell the prune ratios apart: the answer "
-            f"{answer.prune_ratio:.2f} is no better founded than its neighbours; add micro dev examples, or compare with an "
-            "unpruned run."
-        )
-    near_top = prune_ratio_max - _NEAR_BOUND * (prune_ratio_max - prune_ratio_min)
-    if len(rounds) >= _LAST_ROUNDS and all(one.mean >= near_top for one in rounds[-_LAST_ROUNDS:]):
-        warnings.append(
-            f"The search ran to the highest prune ratio allowed, {prune_ratio_max:.2f}, and stayed there; check the dev "
-            "scores, and raise entropy or anchor if they fall."
-        )
-    elif answer.curve and not answer.flat:
-        low, high = answer.curve[0][0], answer.curve[-1][0]
-        margin = 0.01
-        if answer.prune_ratio <= low + margin and low > prune_ratio_min + margin:
-            warnings.append(_edge(answer.prune_ratio, "lowest", "prune_ratio_start"))
-        if answer.prune_ratio >= high - margin and high < prune_ratio_max - margin:
-            warnings.append(_edge(answer.prune_ratio, "highest", "prune_ratio_start"))
-    if moves:
-        excess = sum(change - move for change, move in zip(mask_changes, moves, strict=True)) / len(moves)
-        if excess > _THRASH:
-            mean_change = sum(mask_changes) / len(moves)
-            warnings.append(
-                f"The mask thrashes: a commit moved on average {100 * mean_change:.0f} % of the entries to the other side, "
-                f"{100 * excess:.0f} % more than the change of the ratio asks for; raise interval_steps, or slow the "
-                "forgetting of the activation statistics."
-            )
-    return warnings
+    if cleared and len(moves) != len(cleared):
+        raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(cleared)} shares cleared")
+    search = _Search(state, answer, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max)
+    return [warning for symptom in _SYMPTOMS if (warning := symptom(search)) is not None]
 
 
-def _edge(prune_ratio: float, which: str, field: str) -> str:
+@dataclass(frozen=True)
+class _Search:
+    """A search that has ended; `moves`: for each mask that was committed, its ratio minus that of the mask before."""
+
+    state: ControllerState
+    answer: Answer
+    moves: Sequence[float]
+    mask_changes: Sequence[float]
+    cleared: Sequence[float]
+    dev_check: Sequence[tuple[float, float, float]]
+    prune_ratio_min: float
+    prune_ratio_max: float
+
+
+def _few_rounds(search: _Search) -> str | None:
+    rounds = len(search.state.rounds)
+    if rounds >= _FEW_ROUNDS:
+        return None
     return (
-        f"The best prune ratio, {prune_ratio:.2f}, is the {which} one that was tried, so the true optimum may lie beyond it; "
-        f"move {field} there, or raise deviation_start."
+        f"The prune ratio rests on {rounds} controller rounds in {search.state.total_steps} steps, which is too few to learn it; "
+        "lower interval_steps or train for more steps."
     )
+
+
+def _nothing_committed(search: _Search) -> str | None:
+    rounds = len(search.state.rounds)
+    if rounds < _FEW_ROUNDS or search.moves:
+        return None
+    return (
+        f"None of {rounds} rounds found a ratio that was better than the one in force beyond the noise, so it stayed at "
+        f"{search.state.prune_ratio:.2f} during the search; add micro dev examples, or raise commit_level."
+    )
+
+
+def _no_signal(search: _Search) -> str | None:
+    rounds = search.state.rounds
+    if not rounds or not search.answer.flat:
+        return None
+    return (
+        f"The {len(rounds[0].losses_before)} micro dev examples do not tell the prune ratios apart: the answer "
+        f"{search.answer.prune_ratio:.2f} is no better founded than its neighbours; add micro dev examples, or compare with an "
+        "unpruned run."
+    )
+
+
+def _collapse(search: _Search) -> str | None:
+    last, highest = search.state.rounds[-_LAST_ROUNDS:], search.prune_ratio_max
+    near_top = highest - _NEAR_BOUND * (highest - search.prune_ratio_min)
+    if len(last) < _LAST_ROUNDS or any(one.mean < near_top for one in last):
+        return None
+    return (
+        f"The search ran to the highest prune ratio allowed, {highest:.2f}, and stayed there; check the dev scores, and raise "
+        "entropy or anchor if they fall."
+    )
+
+
+def _edge(search: _Search) -> str | None:
+    answer = search.answer
+    if not answer.curve or answer.flat or _collapse(search):
+        return None
+    low, high = answer.curve[0][0], answer.curve[-1][0]
+    if answer.prune_ratio <= low + _NEAR_EDGE and low > search.prune_ratio_min + _NEAR_EDGE:
+        which = "lowest"
+    elif answer.prune_ratio >= high - _NEAR_EDGE and high < search.prune_ratio_max - _NEAR_EDGE:
+        which = "highest"
+    else:
+        return None
+    return (
+        f"The best prune ratio, {answer.prune_ratio:.2f}, is the {which} one that was tried, so the true optimum may lie beyond "
+        "it; move prune_ratio_start there, or raise deviation_start."
+    )
+
+
+def _thrash(search: _Search) -> str | None:
+    if not search.moves:
+        return None
+    asked = sum(map(abs, search.moves)) / len(search.moves)
+    changed = sum(search.mask_changes) / len(search.moves)
+    if changed - asked <= _THRASH:
+        return None
+    return (
+        f"The mask thrashes: a commit moved on average {100 * changed:.0f} % of the entries to the other side, "
+        f"{100 * (changed - asked):.0f} % more than the change of the ratio asks for; raise interval_steps, or slow the forgetting "
+        "of the activation statistics."
+    )
+
+
+def _unrepresentative(search: _Search) -> str | None:
+    """The rankings differ, and the dev set tells the two best ratios apart.
+
+    The noise of a difference on dev is taken to be that on micro dev, which the curve's intervals tell: a dev set at least as large
+    as the micro dev set is at least as sure.
+    """
+    check, curve = search.dev_check, search.answer.curve
+    if len(check) < _FEW_RATIOS or not curve or _kendall([one[1:] for one in check]) > 0:
+        return None
+    on_micro_dev, on_dev = min(check, key=lambda one: one[1]), min(check, key=lambda one: one[2])
+    noise = max(high - low for _, _, low, high in curve) / 2
+    if on_micro_dev[2] - on_dev[2] <= noise:
+        return None
+    return (
+        f"The micro dev examples do not speak for the dev set: of {len(check)} prune ratios they rank {on_micro_dev[0]:.2f} first, "
+        f"the dev set {on_dev[0]:.2f}, and the rankings do not agree; add micro dev examples, or draw others with another seed."
+    )
+
+
+def _cleared_often(search: _Search) -> str | None:
+    """Many entries were pruned, revived, and pruned again.
+
+    What is newly pruned loses its optimizer moments, and starts without them if it is revived. A search that only raises the ratio
+    prunes for good, which costs nothing; the rest was in vain. At one half it is as if every second entry had lost them once.
+    """
+    excess = sum(search.cleared) - max(0.0, sum(search.moves))
+    if not search.cleared or excess <= _CLEARED:
+        return None
+    return (
+        f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f} % of the "
+        f"entries, counted each time, {100 * excess:.0f} % more than the growth of the ratio asks for; raise interval_steps, or "
+        "lower max_commit_change."
+    )
+
+
+_SYMPTOMS: tuple[Callable[[_Search], str | None], ...] = (
+    _few_rounds,
+    _nothing_committed,
+    _no_signal,
+    _collapse,
+    _edge,
+    _thrash,
+    _unrepresentative,
+    _cleared_often,
+)
+
+
+def _kendall(pairs: Sequence[Sequence[float]]) -> int:
+    """Concordant minus discordant pairs: the sign of Kendall's tau."""
+    return sum(_sign(one[0] - other[0]) * _sign(one[1] - other[1]) for one, other in combinations(pairs, 2))
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

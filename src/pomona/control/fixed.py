@@ -44,7 +44,11 @@ class Fixed(Controller):
         return ()
 
     def observe(
-        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
     ) -> ControllerState:
         """Refused: no round is ever due."""
         raise ValueError(f"a fixed prune ratio has no rounds, but one was observed at step {step}")

@@ -13,7 +13,7 @@ from pomona.control.base import Answer, Candidate, Controller, ControllerState, 
 from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search, mask_ratios_before
 from pomona.control.policy import Policy, clamp, grpo_update, reinforce_update
-from pomona.control.sign_flip import gain_p_value
+from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import stream
 
@@ -22,6 +22,7 @@ Mode = Literal["single_pass", "two_pass"]
 _DECIMALS = 4
 _NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from the curve
 _WIDEST = 1 / 2
+_LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
 
 
 @controllers.register("grasp")
@@ -35,6 +36,10 @@ class Grasp(Controller):
     candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
     in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
     rounds, within the range that was tried, with a bootstrap interval over the micro dev examples (`curve.py`).
+
+    Probes are spared in two ways (`racing.py`): a candidate that is clearly worse than the best after half of the micro dev
+    examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
+    estimate of the loss prefers. The policy is updated with the ratios that were tried.
 
     Deviations from the published code, each undone by `paper=True`: advantages are normalised within the group, and the
     update is a clipped surrogate with the closed-form divergence instead of plain REINFORCE; the entropy bonus is part of the
@@ -61,7 +66,11 @@ class Grasp(Controller):
         mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass`
             (the paper) learns it in the whole run, for a second run from the start.
         settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
-        paper: the published code's behaviour; needs `two_pass`, and does not read `updates`, `clip`, `kl` and `commit_level`.
+        race_level: level of the test that stops a candidate halfway, in [0, 1); 0 stops none. Micro dev sets of fewer than 8
+            examples, and rounds of two candidates, are never raced.
+        proposals: ratios drawn in a round, of which `candidates` are tried; at least `candidates`. None: as many, no screening.
+        paper: the published code's behaviour; needs `two_pass`, and does not read `updates`, `clip`, `kl`, `commit_level`,
+            `race_level` and `proposals`.
 
     Raises:
         InputError: a value is out of its range.
@@ -83,6 +92,8 @@ class Grasp(Controller):
     commit_level: float = 0.10
     mode: Mode = "single_pass"
     settle_fraction: float = 0.6
+    race_level: float = 0.2
+    proposals: int | None = None
     paper: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +115,12 @@ class Grasp(Controller):
             ("commit_level", 0 <= self.commit_level < 1, "must be in [0, 1)"),
             ("mode", self.mode in get_args(Mode), f"must be one of {', '.join(get_args(Mode))}"),
             ("settle_fraction", 0 < self.settle_fraction < 1, "must be in (0, 1)"),
+            ("race_level", 0 <= self.race_level < 1, "must be in [0, 1)"),
+            (
+                "proposals",
+                self.proposals is None or self.proposals >= self.candidates,
+                f"must be at least candidates {self.candidates}",
+            ),
             ("mode", not (self.paper and self.mode == "single_pass"), "must be two_pass with paper: true"),
         )
         for field, holds, problem in rules:
@@ -133,24 +150,74 @@ class Grasp(Controller):
         clamped = (clamp(sample, self.prune_ratio_min, self.prune_ratio_max) for sample in self._samples(state))
         return tuple(clamped) if self.paper else tuple(self._rounded(prune_ratio) for prune_ratio in clamped)
 
-    def observe(
-        self, state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
-    ) -> ControllerState:
-        """Reward the candidates, move the policy, and decide whether the best one is committed.
+    @property
+    def wants_estimates(self) -> bool:
+        """Whether more ratios are proposed than tried."""
+        return self._drawn > self.candidates
+
+    def screen(self, state: ControllerState, estimates: Sequence[float]) -> tuple[bool, ...]:
+        """From each of `candidates` neighbouring parts of the proposed ratios the one with the lowest estimate.
+
+        Raises:
+            PomonaError: an estimate is not finite.
+            ValueError: there are not as many estimates as proposed ratios.
+        """
+        prune_ratios = self.propose(state)
+        if len(estimates) != len(prune_ratios):
+            raise ValueError(f"expected {len(prune_ratios)} estimates, got {len(estimates)}")
+        _check_finite(estimates, f"an estimated loss is not finite in round {len(state.rounds)}")
+        if not self.wants_estimates:
+            return (True,) * len(estimates)
+        return lowest_of_each_part(prune_ratios, estimates, self.candidates)
+
+    def first_part(self, n: int) -> int:
+        """Half of the examples, or all of them where no candidate can be stopped."""
+        raced = not self.paper and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
+        return (n + 1) // 2 if raced else n
+
+    def continues(
+        self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
+    ) -> tuple[bool, ...]:
+        """All but those that are clearly worse than the best at `race_level`; see `racing.survivors`.
 
         Raises:
             PomonaError: a loss is not finite.
-            ValueError: the losses do not fit the candidates, or the number of micro dev examples has changed.
+            ValueError: the rows differ in length.
         """
-        prune_ratios = self.propose(state)
-        _check_losses(state, step, losses_before, losses, len(prune_ratios))
+        if self.paper:
+            return (True,) * len(losses)
         index = len(state.rounds)
-        candidates = tuple(
-            self._candidate(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
-            for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
+        _check_finite(
+            [loss for row in (losses_before, *losses) for loss in row], f"a micro dev loss is not finite in round {index}"
         )
-        policy = self._updated(state, [candidate.reward for candidate in candidates])
-        best = max(candidates, key=lambda candidate: candidate.reward)
+        return survivors(losses_before, losses, self.race_level, stream(state.seed, "round", index, "race"))
+
+    def observe(
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
+    ) -> ControllerState:
+        """Reward the candidates that were tried, move the policy, and decide whether the best one is committed.
+
+        Only candidates that were seen on the most examples can be the best: one that was stopped was clearly worse.
+
+        Raises:
+            PomonaError: a loss is not finite.
+            ValueError: the losses do not fit the candidates, fewer than two were tried, or the number of micro dev examples has
+                changed.
+        """
+        prune_ratios, index = self.propose(state), len(state.rounds)
+        _check_losses(state, step, losses_before, losses, len(prune_ratios))
+        group = {
+            g: Candidate.measured(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
+            for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
+            if row is not None
+        }
+        candidates = tuple(group.values())
+        policy = self._updated(state, tuple(group), [candidate.reward for candidate in candidates])
+        best = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward))
         after, mask = state.prune_ratio, None
         if self._passes(best):
             after = self._bounded(state.prune_ratio, best.prune_ratio)
@@ -207,7 +274,14 @@ class Grasp(Controller):
         """False with `paper`: the published code computes importance once."""
         return not self.paper
 
-    def diagnose(self, state: ControllerState, mask_changes: Sequence[float]) -> list[str]:
+    def diagnose(
+        self,
+        state: ControllerState,
+        mask_changes: Sequence[float],
+        *,
+        dev_check: Sequence[tuple[float, float, float]] = (),
+        cleared: Sequence[float] = (),
+    ) -> list[str]:
         """See `diagnose.diagnose_search`."""
         return diagnose_search(
             state,
@@ -215,36 +289,34 @@ class Grasp(Controller):
             mask_changes,
             prune_ratio_min=self.prune_ratio_min,
             prune_ratio_max=self.prune_ratio_max,
+            dev_check=dev_check,
+            cleared=cleared,
         )
+
+    @property
+    def _drawn(self) -> int:
+        """Ratios drawn in a round."""
+        return self.candidates if self.paper or self.proposals is None else self.proposals
 
     def _samples(self, state: ControllerState) -> tuple[float, ...]:
         """The next round's draws, before they are clamped: antithetic pairs, or independent ones with `paper`."""
         generator = stream(state.seed, "round", len(state.rounds), "samples")
         if self.paper:
-            drawn = torch.randn(self.candidates, generator=generator, dtype=torch.float64).tolist()
+            drawn = torch.randn(self._drawn, generator=generator, dtype=torch.float64).tolist()
         else:
-            pairs = torch.randn((self.candidates + 1) // 2, generator=generator, dtype=torch.float64).tolist()
-            drawn = [sign * z for z in pairs for sign in (1, -1)][: self.candidates]
+            pairs = torch.randn((self._drawn + 1) // 2, generator=generator, dtype=torch.float64).tolist()
+            drawn = [sign * z for z in pairs for sign in (1, -1)][: self._drawn]
         return tuple(state.mean + state.deviation * z for z in drawn)
 
-    def _candidate(
-        self, prune_ratio: float, losses_before: Sequence[float], losses: Sequence[float], generator: torch.Generator
-    ) -> Candidate:
-        gains = [before - after for before, after in zip(losses_before, losses, strict=True)]
-        return Candidate(
-            prune_ratio=prune_ratio,
-            losses=tuple(map(float, losses)),
-            reward=math.fsum(gains) / len(gains),
-            p_value=gain_p_value(gains, generator),
-        )
-
-    def _updated(self, state: ControllerState, rewards: Sequence[float]) -> Policy:
+    def _updated(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> Policy:
+        """The policy after a round in which the proposals `tried` earned these rewards."""
         old = Policy(state.mean, state.deviation)
         bounds = (self.prune_ratio_min, self.prune_ratio_max)
+        proposed = self.propose(state) if self.paper else self._samples(state)
         if self.paper:
             return reinforce_update(
                 old,
-                self.propose(state),
+                [proposed[g] for g in tried],
                 rewards,
                 prune_ratio=state.prune_ratio,
                 learning_rate=self.learning_rate,
@@ -255,7 +327,7 @@ class Grasp(Controller):
         width = self.prune_ratio_max - self.prune_ratio_min
         return grpo_update(
             old,
-            self._samples(state),
+            [proposed[g] for g in tried],
             rewards,
             prune_ratio=state.prune_ratio,
             learning_rate=self.learning_rate,
@@ -284,15 +356,26 @@ class Grasp(Controller):
 
 
 def _check_losses(
-    state: ControllerState, step: int, losses_before: Sequence[float], losses: Sequence[Sequence[float]], candidates: int
+    state: ControllerState,
+    step: int,
+    losses_before: Sequence[float],
+    losses: Sequence[Sequence[float | None] | None],
+    candidates: int,
 ) -> None:
-    n = len(losses_before)
-    if n == 0 or len(losses) != candidates or any(len(row) != n for row in losses):
-        raise ValueError(f"expected {candidates} rows of {n} losses (at least 1), got rows of {[len(row) for row in losses]}")
+    n, tried = len(losses_before), [row for row in losses if row is not None]
+    if n == 0 or len(losses) != candidates or any(len(row) != n for row in tried):
+        raise ValueError(f"expected {candidates} rows of {n} losses (at least 1), got rows of {[len(row) for row in tried]}")
+    if len(tried) < 2 or any(all(loss is None for loss in row) for row in tried):
+        raise ValueError(f"at least 2 candidates must be tried, each on an example, got {len(tried)}")
     if state.rounds and len(state.rounds[0].losses_before) != n:
         raise ValueError(f"the first round had {len(state.rounds[0].losses_before)} micro dev examples, this one has {n}")
-    if not all(math.isfinite(loss) for row in (losses_before, *losses) for loss in row):
+    seen = [loss for row in (losses_before, *tried) for loss in row if loss is not None]
+    _check_finite(seen, f"a micro dev loss is not finite at step {step}")
+
+
+def _check_finite(values: Sequence[float], problem: str) -> None:
+    if not all(map(math.isfinite, values)):
         raise PomonaError(
-            f"a micro dev loss is not finite at step {step}: the training has diverged",
+            f"{problem}: the training has diverged",
             mend="Lower the learning rate of the training, or use a wider number type",
         )

@@ -1,28 +1,17 @@
-"""The `grid` search: a run at each of a few prune ratios, the best by dev score.
-
-Axes: N dev examples, M ratios, S sign patterns.
-"""
+"""The `grid` search: a run at each of a few prune ratios, the best by dev score."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
-
-import numpy as np
-from jaxtyping import Float64
 
 from pomona.control.answer import Answer
 from pomona.control.base import controllers
+from pomona.control.best_trial import best_trial
 from pomona.control.search import Search, Trial
-from pomona.control.sign_flip import signed_sums
 from pomona.errors import InputError
 from pomona.seeding import stream
-
-_LEVEL = 0.05
-_QUANTILE = NormalDist().inv_cdf(0.975)
-_ROUNDING = 1e-12
 
 
 @controllers.register("grid")
@@ -30,10 +19,8 @@ _ROUNDING = 1e-12
 class Grid(Search):
     """A whole run at each ratio of a grid, and the best by mean dev score (Adaptive LoRA Merge, arXiv 2505.24174).
 
-    The interval goes from the lowest to the highest ratio that is not significantly below the best one: a sign-flip test of the
-    paired per-example scores at level 0.05. Which ratio is best is seen only after the fact, and the best of eight looks better
-    than any single one by luck alone; so the best one's lead is compared with the largest lead of any ratio over any other under
-    each sign pattern. The answer is flat where no ratio is significantly below the best.
+    The interval goes from the lowest to the highest ratio that is not significantly below the best one, and the answer is flat
+    where none is: `best_trial` has the test.
 
     Args:
         prune_ratios: in [0, 1], strictly rising, at least 2.
@@ -61,46 +48,5 @@ class Grid(Search):
         return next((one for one in self.prune_ratios if one not in tried), None)
 
     def choose(self, trials: Sequence[Trial], seed: int) -> Answer:
-        """The best ratio, those that may as well be the best, and each one's mean difference to the best.
-
-        The differences' intervals are paired and normal, `mean +- 1.96 s / sqrt(N)` with s the deviation of the N differences, for
-        each ratio by itself; with one example there is no curve. With fewer than 6 examples no ratio can be told from another.
-        """
-        if not trials or len({len(trial.scores) for trial in trials}) > 1:
-            raise ValueError(f"need trials with equally many scores, got {[len(trial.scores) for trial in trials]}")
-        best = max(trials, key=lambda trial: trial.mean)  # the first of equals
-        scores_NM = np.array([trial.scores for trial in trials], dtype=np.float64).T
-        p_value_M = _p_values(scores_NM, trials.index(best), seed)
-        as_good = [trial.prune_ratio for trial, p_value in zip(trials, p_value_M, strict=True) if p_value > _LEVEL]
-        return Answer(
-            prune_ratio=best.prune_ratio,
-            low=min(as_good),
-            high=max(as_good),
-            flat=len(as_good) == len(trials),
-            curve=_differences(trials, best),
-        )
-
-
-def _p_values(scores_NM: Float64[np.ndarray, "N M"], best: int, seed: int) -> Float64[np.ndarray, " M"]:
-    """For each ratio, how often the largest lead of one ratio over another reaches the best one's lead over this ratio.
-
-    If the ratios did not differ, each example's differences between them could as well have had the other sign. As the largest
-    lead is compared, the p-values hold for all ratios together, whichever turned out to be the best.
-    """
-    sums_SM = signed_sums(scores_NM, stream(seed, "grid"))
-    largest_S = sums_SM.max(axis=1) - sums_SM.min(axis=1)
-    lead_M = sums_SM[0, best] - sums_SM[0]
-    return np.mean(largest_S[:, None] >= lead_M - _ROUNDING * np.abs(scores_NM).sum(), axis=0)
-
-
-def _differences(trials: Sequence[Trial], best: Trial) -> tuple[tuple[float, float, float, float], ...]:
-    """(prune ratio, mean difference of its scores to the best one's, low, high), by rising ratio."""
-    n = len(best.scores)
-    if n == 1:
-        return ()
-    points = []
-    for trial in sorted(trials, key=lambda trial: trial.prune_ratio):
-        difference_N = np.subtract(trial.scores, best.scores)
-        mean, half = float(difference_N.mean()), _QUANTILE * float(difference_N.std(ddof=1)) / n**0.5
-        points.append((trial.prune_ratio, mean, mean - half, mean + half))
-    return tuple(points)
+        """`best_trial` of the grid's runs."""
+        return best_trial(trials, stream(seed, "grid"))

@@ -39,16 +39,51 @@ def dev_scores(
     Raises:
         PomonaError: memory does not hold an example.
     """
+    texts = attached_answers(
+        attachment, examples, task, batch_size=batch_size, max_tokens=max_tokens, decoding=decoding, key="select_by"
+    )
+    return single_scores(texts, examples, metric)
+
+
+def attached_answers(
+    attachment: Attachment,
+    examples: Sequence[Example],
+    task: Task,
+    *,
+    batch_size: int,
+    max_tokens: int,
+    decoding: Decoding,
+    key: str,
+) -> list[str]:
+    """The answer to each example as the task reads it, in the examples' order.
+
+    Args:
+        attachment: what answers; folded into the model meanwhile.
+        examples: what to answer.
+        task: how to stop and how to read an answer.
+        batch_size: prompts a batch.
+        max_tokens: longest prompt and answer together.
+        decoding: how answers are decoded.
+        key: of the recipe, which asks for answers; for the error.
+
+    Raises:
+        PomonaError: memory does not hold an example.
+    """
     backbone = attachment.backbone
     prompts = answering_prompts(backbone, examples, task, max_tokens)
     with attachment.folded():
         generated = decode(backbone, prompts, task, batch_size=batch_size, decoding=decoding)
-    texts = parsed(generated, task)
-    answered = [text for text in texts if text is not None]
-    if len(answered) < len(texts):
+    texts = [text for text in parsed(generated, task) if text is not None]
+    if len(texts) < len(examples):
         raise PomonaError(
-            f"{len(texts) - len(answered)} dev examples could not be answered: memory does not hold one of them",
-            mend="Lower tuning.max_tokens, or set select_by to loss",
+            f"{len(examples) - len(texts)} of the examples that {key} judges by could not be answered: memory does not hold one of "
+            "them",
+            mend=f"Lower tuning.max_tokens, or set {key} to loss",
         )
-    table = metric.table(answered, [example.references for example in examples])
+    return texts
+
+
+def single_scores(texts: Sequence[str], examples: Sequence[Example], metric: Metric) -> list[float]:
+    """The metric of each answer by itself, in [0, 100], also where it is one of a whole corpus."""
+    table = metric.table(texts, [example.references for example in examples])
     return metric.aggregate(table, np.ones(len(table))).tolist()

@@ -47,6 +47,25 @@ def dev_unit(record: RunRecord) -> str:
     return "nats per token" if lower_is_better(metric) else f"points of {metric_label(metric)}"
 
 
+def rewards_loss(record: RunRecord) -> bool:
+    """Whether the rounds were rewarded by the micro dev loss alone."""
+    return _reward(record) == {LOSS: 1.0}
+
+
+def reward_unit(record: RunRecord) -> str:
+    """What a reward is counted in: `nats per token`, or a sum such as `0.5 x nats per token + 0.5 x ROUGE-L / 100`."""
+    return " + ".join(
+        ("" if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} ")
+        + ("nats per token" if lower_is_better(name) else f"{metric_label(name)} / 100")
+        for name, weight in _reward(record).items()
+    )
+
+
+def _reward(record: RunRecord) -> Mapping[str, float]:
+    found = chosen(record, "reward")
+    return found if isinstance(found, Mapping) else {LOSS: 1.0}
+
+
 def is_given(answer: RatioAnswer) -> bool:
     """Whether the ratio was set by the recipe, and nothing looked for a better one."""
     return answer.low == answer.high and not answer.curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from pomona.report.choices import LOSS, chosen, is_given, is_search, judged_by, select_metric
+from pomona.report.choices import LOSS, chosen, is_given, is_search, judged_by, reward_unit, rewards_loss, select_metric
 from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, counted, duration, listed, metric_label, percent, system_label, trial_ratio
 from pomona.runs.record import RunRecord
@@ -48,6 +48,8 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield from _pruning_choices(record)
     if chosen(record, "controller.name") is not None:
         yield "Prune ratio", _searched(record)
+    if record.rounds and chosen(record, "reward") is not None:
+        yield "Rounds rewarded by", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
     if chosen(record, "select_by") is not None:
         name = "Epochs and runs judged by" if is_search(record) else "Epochs judged by"
         yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"

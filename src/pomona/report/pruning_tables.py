@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, percent, signed_number
@@ -26,17 +27,20 @@ def rounds_table(record: RunRecord) -> Table:
         )
         for seen in record.rounds
     ]
+    cost = "Loss" if rewards_loss(record) else "Cost"
     columns = (
         Column("Round"),
         Column("Step"),
-        Column("Loss before"),
+        Column(f"{cost} before"),
         Column("Candidates (reward)", numeric=False),
         Column("Committed", numeric=False),
         Column("Ratio in force"),
         Column("Policy"),
         Column("Mask changed"),
     )
-    return Table(columns, tuple(rows), note="Losses and rewards on the micro dev set, in nats per token.")
+    sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."
+    note = f"{'Losses' if rewards_loss(record) else 'Costs'} and rewards on the micro dev set, in {reward_unit(record)}.{sign}"
+    return Table(columns, tuple(rows), note=note)
 
 
 def modules_table(record: RunRecord) -> Table:

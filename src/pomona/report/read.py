@@ -50,6 +50,16 @@ class RoundLine(RoundRecord):
     system: str
 
 
+class SettledLine(BaseModel):
+    """A controller's answer in `history.jsonl`: in force from this step on. `dev_check`: as `RatioAnswer` has it, as lists."""
+
+    kind: Literal["settled"]
+    system: str
+    step: int
+    prune_ratio: float
+    dev_check: list[tuple[float, float, float]]
+
+
 class PredictionLine(BaseModel):
     """A test example in `predictions.jsonl`, with every system's answer; null where there is none to be scored."""
 
@@ -60,7 +70,7 @@ class PredictionLine(BaseModel):
     predictions: dict[str, str | None]
 
 
-HistoryLine = Annotated[StepLine | EpochLine | RoundLine, Field(discriminator="kind")]
+HistoryLine = Annotated[StepLine | EpochLine | RoundLine | SettledLine, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def read_run(path: Path | str) -> RunFolder:
     folder = Path(path)
     record = _read_record(folder)
     done = record.status == "done"
-    history: list[StepLine | EpochLine | RoundLine] = []
+    history: list[StepLine | EpochLine | RoundLine | SettledLine] = []
     predictions: list[PredictionLine] = []
     notes: list[str] = []
     if (folder / "history.jsonl").exists():

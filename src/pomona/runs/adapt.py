@@ -13,10 +13,10 @@ from pomona.backbone.load import Backbone
 from pomona.data import Splits
 from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, find_baseline
-from pomona.evaluation.evaluate import LOSS, Answers, answer
+from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
+from pomona.runs.check import check_metrics
 from pomona.runs.environment import environment
-from pomona.runs.evaluate import ready_metrics
 from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import CutRecord, RunRecord, SystemDescription
@@ -79,7 +79,7 @@ def adapt(
         describe_inputs(record, recipe, backbone, splits, prepared, prints)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
-        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev)
+        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev)
         store.clear_history()
         systems = make_systems(workshop, record) if only is None else _make_baseline(only, workshop, record)
         answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}
@@ -110,8 +110,7 @@ def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> tupl
     """
     progress.begin("reading data", 0)
     splits = shared.splits(recipe)
-    ready_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language)
-    ready_metrics([] if recipe.select_by == LOSS else [recipe.select_by], recipe.task.language)
+    check_metrics(recipe)
     progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
     progress.begin("loading the model and checking the sources", 0)
     backbone = shared.backbone(recipe)

@@ -22,6 +22,7 @@ from pomona.runs.record import (
     CandidateRecord,
     Comparison,
     CurvePoint,
+    DevCheck,
     Estimate,
     ModuleRecord,
     RatioAnswer,
@@ -163,8 +164,16 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     record.prune_ratio = final.answer.prune_ratio
     curve = [CurvePoint(prune_ratio=p, reward=reward, low=low, high=high) for p, reward, low, high in answer.curve]
     name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
+    settled = [event["dev_check"] for event in learned.history if event["kind"] == "settled"]
+    check = [DevCheck(prune_ratio=p, cost=cost, dev_loss=loss) for p, cost, loss in (settled[-1] if settled else [])]  # pyright: ignore[reportGeneralTypeIssues]
     record.answer = RatioAnswer(
-        controller=str(name), prune_ratio=answer.prune_ratio, low=answer.low, high=answer.high, flat=answer.flat, curve=curve
+        controller=str(name),
+        prune_ratio=answer.prune_ratio,
+        low=answer.low,
+        high=answer.high,
+        flat=answer.flat,
+        curve=curve,
+        dev_check=check,
     )
     record.rounds = [round_record(event) for event in learned.history if event["kind"] == "round"]
     controller = workshop.recipe.controller
@@ -172,7 +181,9 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
         return
     assert learned.control is not None
     changes = [one.mask_change for one in record.rounds if one.mask_change is not None]
-    found = controller.diagnose(learned.control, changes)
+    cleared = [one.newly_pruned for one in record.rounds if one.newly_pruned is not None]
+    checked = [(one.prune_ratio, one.cost, one.dev_loss) for one in check]
+    found = controller.diagnose(learned.control, changes, dev_check=checked, cleared=cleared)
     record.warnings += [warning for warning in found if warning not in record.warnings]
 
 

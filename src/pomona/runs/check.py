@@ -7,6 +7,7 @@ from pathlib import Path
 from pomona.adapters import Finding
 from pomona.backbone.load import load_backbone
 from pomona.errors import InputError
+from pomona.runs.evaluate import ready_metrics
 from pomona.runs.inputs import check_sources, read_splits
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
@@ -27,6 +28,7 @@ def check_inputs(recipe: Recipe, subject: str) -> list[Finding]:
         InputError: the first thing that is wrong.
     """
     splits = read_splits(recipe)
+    check_metrics(recipe)
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
     warnings = check_sources(recipe, backbone)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.named())
@@ -37,3 +39,13 @@ def check_inputs(recipe: Recipe, subject: str) -> list[Finding]:
         f"sources: {sources}",
     ]
     return [Finding("ok", subject, one) for one in found] + [Finding("warning", subject, one) for one in warnings]
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """Try every metric that the recipe names, on one pair.
+
+    Raises:
+        InputError: an encoder or a segmenter that cannot be had.
+    """
+    ready_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language)
+    ready_metrics(recipe.judges, recipe.task.language)

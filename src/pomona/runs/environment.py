@@ -19,6 +19,7 @@ PACKAGES = (
     "jieba",
     "fugashi",
     "nevergrad",
+    "optuna",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,9 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapt
 from pomona.control import Controller, Search, controllers
 from pomona.data.tasks import Task, tasks
 from pomona.errors import InputError, suggest
+from pomona.evaluation.evaluate import LOSS
 from pomona.importance import ImportanceMetric, importance_metrics
+from pomona.metrics import metrics
 from pomona.registry import Registry
 
 
@@ -65,6 +68,33 @@ def _numbers(value: object) -> object:
 
 
 WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
+
+
+def _reward(value: object) -> dict[str, float]:
+    """`name`, or `{name: weight, ...}` -> the weights that are not 0, by name."""
+    given = {value: 1.0} if isinstance(value, str) else _numbers(value)
+    if not isinstance(given, dict):
+        raise InputError("must be `loss`, a metric's name, or weights by such names", field="reward", value=value)
+    for name, weight in given.items():
+        check_judge(name, "reward")
+        if isinstance(weight, bool) or not isinstance(weight, float) or not 0 <= weight < math.inf:
+            raise InputError("must be a finite number of at least 0", field=f"reward.{name}", value=weight)
+    if not any(given.values()):
+        raise InputError("has no weight above 0, so nothing would be rewarded", field="reward", value=value)
+    return {name: weight for name, weight in given.items() if weight > 0}
+
+
+def check_judge(name: object, field: str) -> None:
+    """Refuse what is neither `loss` nor a metric.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if name != LOSS and name not in metrics:
+        raise InputError("no such metric", field=field, value=name, mend=suggest(str(name), (LOSS, *metrics)))
+
+
+RewardField = Annotated[dict[str, float], BeforeValidator(_reward)]
 
 
 DataSource = Annotated[str, BeforeValidator(lambda source: str(source) if isinstance(source, Path) else source)]

@@ -14,15 +14,15 @@ from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.control import Controller, Grasp
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
-from pomona.errors import InputError, suggest
+from pomona.errors import InputError
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.importance import Wanda
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
-from pomona.metrics import Metric, metrics
+from pomona.metrics import Metric
 from pomona.pruning import Granularity, Schedule, Scope
-from pomona.runs.fields import ControllerField, DataSource, MetricField, TaskField, WeightField
+from pomona.runs.fields import ControllerField, DataSource, MetricField, RewardField, TaskField, WeightField, check_judge
 from pomona.tuning.settings import Pruning, Reset, Tuning
 
 
@@ -239,6 +239,8 @@ class Recipe(_Section):
         sources: one or more.
         select_by: what the best epoch, the end of patience and the best of several runs are judged by: `loss` on the dev set, or
             the name of a metric of the answers to it.
+        reward: what a controller that learns is rewarded by on the micro dev set: `loss`, the name of a metric of the answers to
+            it, or weights such as `{loss: 0.5, rouge_l: 0.5}`, of the loss in nats per token and of scores over 100.
         merge, lora, tuning, pruning, controller, evaluation: see their classes.
     """
 
@@ -257,6 +259,7 @@ class Recipe(_Section):
     pruning: PruningSettings = PruningSettings()
     controller: ControllerField = Grasp()
     select_by: str = LOSS
+    reward: RewardField = Field(default_factory=lambda: {LOSS: 1.0})
     evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
@@ -273,15 +276,20 @@ class Recipe(_Section):
                 raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")
         if set(self.merge.frozen) == set(names) and not self.merge.target:
             raise ValueError("merge.frozen names every source: nothing would be trained")
-        if self.select_by not in (LOSS, *metrics):
-            mend = suggest(self.select_by, (LOSS, *metrics))
-            raise InputError("no such metric", field="select_by", value=self.select_by, mend=mend)
-        if self.select_by != LOSS:
-            make_metrics([self.select_by], self.task.language)
-        if self.pruning.schedule != "constant" and isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0:
+        check_judge(self.select_by, "select_by")
+        make_metrics(self.judges, self.task.language)
+        learns = isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0
+        if not learns and self.reward != {LOSS: 1.0}:
+            raise InputError(
+                "rewards a controller that learns the ratio within the run, and this one does not",
+                field="reward",
+                value=self.reward,
+                mend="Leave it out, or use the controller grasp; epochs and whole runs are judged by select_by",
+            )
+        if self.pruning.schedule != "constant" and learns:
             raise ValueError(
                 f"pruning.schedule = {self.pruning.schedule!r} needs a given ratio, and this controller moves it itself: use "
-                "constant, or the controller fixed or grid"
+                "constant, or the controller fixed or grid or tpe"
             )
         if self.tuning.max_tokens <= self.task.max_new_tokens:
             raise ValueError(
@@ -294,6 +302,11 @@ class Recipe(_Section):
     def metrics(self) -> dict[str, Metric]:
         """The metrics that judge the answers, by name; the first is the one that headlines use."""
         return make_metrics(self.evaluation.metrics or self.task.metrics, self.task.language)
+
+    @property
+    def judges(self) -> list[str]:
+        """The metrics that judge something on the dev or micro dev set, by name; none where the loss does all of it."""
+        return sorted({self.select_by, *self.reward} - {LOSS})
 
     def resolved(self) -> dict[str, object]:
         """Every value, as JSON can hold it; reading it again gives an equal recipe."""

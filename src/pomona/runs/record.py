@@ -5,6 +5,7 @@
     epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
                                                             dev_score beside dev_loss where a metric judges the epochs
     round  {kind, system, ...the fields of Round below}
+    settled {kind, system, step, prune_ratio, dev_check}      a controller's answer in force; `dev_check` as lists
 `predictions.jsonl`, a line each test example:
     {id, document, prompt, references: [..], predictions: {system: text}, losses: {system: nats per token}}
     and `group` where the example has one.
@@ -80,15 +81,19 @@ class SystemDescription(_Part):
 
 
 class CandidateRecord(_Part):
-    """A candidate ratio and its reward: mean micro dev loss before minus on trial, nats per token."""
+    """A candidate ratio and its reward: mean micro dev cost before minus on trial, over the examples that it was tried on."""
 
     prune_ratio: float
     reward: float
     p_value: float
+    examples: int | None = None
 
 
 class RoundRecord(_Part):
-    """One round of the controller. `mask_change`: share of all factor entries that changed sides at the commit."""
+    """One round of the controller.
+
+    `mask_change`, `newly_pruned`: shares of all factor entries that changed sides at the commit, and that it pruned.
+    """
 
     index: int
     step: int
@@ -100,13 +105,14 @@ class RoundRecord(_Part):
     mean: float
     deviation: float
     mask_change: float | None = None
+    newly_pruned: float | None = None
 
 
 class CurvePoint(_Part):
-    """What a ratio gains over the best one, with its 95 % interval: the fitted reward, in nats per token.
+    """What a ratio gains over the best one, with its 95 % interval.
 
-    Where whole runs were compared it is their mean dev score's difference to the best run's: in nats per token, or in points of the
-    metric that the recipe's `select_by` names.
+    It is the fitted reward: in nats per token, or in the unit of what the recipe's `reward` names. Where whole runs were compared
+    it is their mean dev score's difference to the best run's: in nats per token, or in points of the metric that `select_by` names.
     """
 
     prune_ratio: float
@@ -115,8 +121,19 @@ class CurvePoint(_Part):
     high: float
 
 
+class DevCheck(_Part):
+    """A ratio as the fitted curve sees it and as the dev set does: its cost relative to the answer's, and its mean dev loss."""
+
+    prune_ratio: float
+    cost: float
+    dev_loss: float
+
+
 class RatioAnswer(_Part):
-    """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart."""
+    """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart.
+
+    `dev_check`: a few ratios on the dev set when a search ended; empty where none did.
+    """
 
     controller: str
     prune_ratio: float
@@ -124,6 +141,7 @@ class RatioAnswer(_Part):
     high: float
     flat: bool
     curve: list[CurvePoint] = Field(default_factory=list)
+    dev_check: list[DevCheck] = Field(default_factory=list)
 
 
 class ModuleRecord(_Part):

@@ -17,6 +17,7 @@ from pomona.backbone.loss import example_losses
 from pomona.control import Controller, Fixed, Search, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
+from pomona.evaluation.costs import micro_dev_costs
 from pomona.evaluation.dev_scores import dev_scores
 from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.merging import merge
@@ -26,6 +27,7 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import Judge, fit
+from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Fitted, Pruning
 
@@ -41,7 +43,7 @@ class Workshop:
     Args:
         recipe, backbone, data, store, progress: of the run.
         prepared: the source adapters.
-        dev: the dev examples, for a metric of the answers to them.
+        dev, micro_dev: these examples, for metrics of the answers to them.
         trained: every system trained so far.
     """
 
@@ -52,6 +54,7 @@ class Workshop:
     progress: Progress
     prepared: Sequence[SourceAdapter]
     dev: Sequence[Example] = ()
+    micro_dev: Sequence[Example] = ()
     trained: dict[str, Trained] = field(default_factory=dict)
 
     @property
@@ -184,6 +187,23 @@ class Workshop:
             decoding=recipe.evaluation.decoding,
         )
 
+    def _costs(self) -> Costs | None:
+        """What a learning controller is rewarded by, where it is not the micro dev loss."""
+        recipe = self.recipe
+        if recipe.reward == {LOSS: 1.0}:
+            return None
+        return partial(
+            micro_dev_costs,
+            examples=self.micro_dev,
+            encoded=self.data.micro_dev,
+            weights=recipe.reward,
+            metrics=make_metrics([name for name in recipe.reward if name != LOSS], recipe.task.language),
+            task=recipe.task,
+            batch_size=recipe.evaluation.batch_size,
+            max_tokens=recipe.tuning.max_tokens,
+            decoding=recipe.evaluation.decoding,
+        )
+
     def _training_loss(self, system: str, adapter: Adapter) -> float:
         examples = self.data.train
         with attached(self.backbone, [adapter]):
@@ -216,6 +236,7 @@ class Workshop:
                     pruning=pruning,
                     controller=controller,
                     judge=self._judge(),
+                    costs=self._costs(),
                     weights_learning_rate=self.recipe.merge.weights_learning_rate,
                     seed=derive_seed(self.seed, "fit"),
                     system=system,

@@ -28,6 +28,7 @@ from pomona.control import Controller, Fixed
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Sparsity, Tuning
 from pomona.tuning.steering import Steering
@@ -60,6 +61,7 @@ def fit(
     pruning: Pruning | None = None,
     controller: Controller | None = None,
     judge: Judge | None = None,
+    costs: Costs | None = None,
     weights_learning_rate: float | None = None,
     seed: int = 0,
     system: str = "pomona",
@@ -83,6 +85,7 @@ def fit(
         pruning: how to prune; None trains without.
         controller: how much to prune; `Fixed(0.0)` by default.
         judge: what the best epoch is chosen by, after each epoch; by default minus the dev examples' losses.
+        costs: what a controller's candidates cost on the micro dev examples, lower is better; None: these examples' losses.
         weights_learning_rate: of the merge weights, where the attachment trains them; that of the factors by default.
         seed: root of the order of batches, dropout and the controller's draws.
         system: name in the history.
@@ -101,6 +104,7 @@ def fit(
         pruning,
         controller or Fixed(0.0),
         judge,
+        costs,
         weights_learning_rate or tuning.learning_rate,
         seed,
         system,
@@ -126,6 +130,7 @@ class _Loop:
     pruning: Pruning | None
     controller: Controller
     judge: Judge | None
+    costs: Costs | None
     weights_learning_rate: float
     seed: int
     system: str
@@ -150,6 +155,7 @@ class _Loop:
             self.tuning,
             derive_seed(self.seed, "controller"),
             self.total_steps,
+            costs=self.costs,
         )
         self.course = _Course()
         self.best: dict[str, Tensor] = {}
@@ -202,14 +208,23 @@ class _Loop:
             "step", step=step, epoch=epoch + 1, loss=loss, learning_rate=self.tuning.learning_rate * decay, prune_ratio=prune_ratio
         )
         self.progress.advance(1, f"loss {loss:.3f}")
-        if steering and steering.round_due(step):
-            started = time.perf_counter()
-            seen = steering.round(step)
-            self.course.probe_seconds += time.perf_counter() - started
-            self._tell("round", **seen)
-            self.progress.ratio(steering.prune_ratio)
-        if steering and steering.settle(step):
-            self.progress.ratio(steering.prune_ratio)
+        if steering:
+            self._search(steering)
+
+    def _search(self, steering: Steering) -> None:
+        """The controller's part after a step: a round where one is due, and its answer where the search ends."""
+        started, step = time.perf_counter(), self.course.step
+        found: list[tuple[str, Event]] = []
+        if steering.round_due(step):
+            found.append(("round", steering.round(step)))
+        if settled := steering.settle(step):
+            found.append(("settled", settled))
+        if not found:
+            return
+        self.course.probe_seconds += time.perf_counter() - started
+        for kind, fields in found:
+            self._tell(kind, **fields)
+        self.progress.ratio(steering.prune_ratio)
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""

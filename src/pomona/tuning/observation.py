@@ -26,16 +26,20 @@ class Observation:
         pruning: its metric says what is needed; what is not needed costs nothing.
         examples: the training set, for norms that come from passes of their own.
         batch_size: examples a batch of such a pass.
+        gradients: whether the last step's gradient is kept in any case.
 
     Raises:
         InputError: published norms, and a module that they do not know.
     """
 
-    def __init__(self, attachment: Attachment, pruning: Pruning, examples: Sequence[Encoded], batch_size: int) -> None:
+    def __init__(
+        self, attachment: Attachment, pruning: Pruning, examples: Sequence[Encoded], batch_size: int, gradients: bool = False
+    ) -> None:
         metric = pruning.metric
         self._norms = _norms(attachment, pruning, examples, batch_size)
         self._gathers_norms = pruning.needs_norms
-        self._gradients = Gradients(attachment, metric.smoothing) if metric.needs_gradient or metric.smoothing else None
+        wanted = gradients or metric.needs_gradient or bool(metric.smoothing)
+        self._gradients = Gradients(attachment, metric.smoothing) if wanted else None
 
     def begin_batch(self, content: Bool[Tensor, "B T"]) -> None:
         """A training batch's forward pass follows."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
-from pomona.backbone.loss import example_losses
+from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Answer, Controller, state_from_dict, state_to_dict
 from pomona.errors import InputError
-from pomona.pruning import ramp_end, scheduled_ratio
+from pomona.pruning import ModuleScores, ramp_end, scheduled_ratio
 from pomona.tuning.observation import Observation, below
+from pomona.tuning.probes import Costs, Probes
 from pomona.tuning.settings import FitData, Pruning, Tuning
-from pomona.tuning.surgery import Surgeon
+from pomona.tuning.surgery import Masks, Surgeon
+
+_TOKENS_ON_A_CPU = 2048
+"""Of a probe's pass: enough for the matrix products to reach their speed; more fall out of the caches (`probe_batching`)."""
 
 
 class Steering:
@@ -33,6 +37,7 @@ class Steering:
         tuning: examples a batch of a probe.
         seed: root of the controller's draws.
         total_steps: optimizer steps of the run.
+        costs: what a micro dev example costs; None: its loss.
 
     Raises:
         InputError: the controller learns, and there are no micro dev examples, or a schedule is to follow; statistics that do not
@@ -49,6 +54,7 @@ class Steering:
         tuning: Tuning,
         seed: int,
         total_steps: int,
+        costs: Costs | None = None,
     ) -> None:
         self.settle_step = controller.settle_step(total_steps)
         if self.settle_step > 0 and not data.micro_dev:
@@ -62,14 +68,19 @@ class Steering:
             )
         self.control = controller.start(seed, total_steps)
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
-        self.observation = Observation(attachment, pruning, data.train, tuning.batch_size)
+        self.observation = Observation(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates)
         self.prune_ratio = self.control.prune_ratio
         """The ratio in force."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
         self._attachment, self._pruning, self._controller = attachment, pruning, controller
-        self._micro_dev, self._batch_size = data.micro_dev, tuning.batch_size
         self._surgeon = Surgeon(attachment, pruning, self.observation, optimizer)
+        on_cpu = attachment.backbone.device.type == "cpu"
+        max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
+        self._probes = Probes(attachment, self._surgeon, data.micro_dev, max_tokens, costs)
+        # Losses say nothing of how well the micro dev set stands for the dev set where costs are something else.
+        dev = data.dev[: len(data.micro_dev)] if costs is None else ()
+        self._dev = Probes(attachment, self._surgeon, dev, max_tokens)
 
     def exports(self, step: int) -> bool:
         """Whether the factors after this step are pruned at the ratio that is to be exported."""
@@ -107,41 +118,71 @@ class Steering:
 
     def round(self, step: int) -> dict[str, object]:
         """Probe the controller's candidates on the micro dev set and commit what it decides; the round as the history has it."""
-        before = example_losses(self._attachment.backbone, self._micro_dev, self._batch_size)
-        scores = self._surgeon.scores()
-        losses = []
-        for prune_ratio in self._controller.propose(self.control):
-            with self._surgeon.trial(self._surgeon.select(scores, prune_ratio)):
-                losses.append(example_losses(self._attachment.backbone, self._micro_dev, self._batch_size))
-        self.control = self._controller.observe(self.control, step, before, losses)
+        controller, scores = self._controller, self._surgeon.scores()
+        masks = [self._surgeon.select(scores, prune_ratio) for prune_ratio in controller.propose(self.control)]
+        tried = self._screened(masks)
+        before, rows = self._probes.race(
+            controller, self.control, [one for one, wanted in zip(masks, tried, strict=True) if wanted]
+        )
+        measured = iter(rows)
+        self.control = controller.observe(self.control, step, before, [next(measured) if wanted else None for wanted in tried])
         seen = self.control.rounds[-1]
-        mask_change = None
+        change = None
         if seen.mask_prune_ratio is not None:
-            mask_change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_prune_ratio))
+            change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_prune_ratio))
         self.prune_ratio = self.control.prune_ratio
         return {
             "index": seen.index,
             "step": seen.step,
             "loss_before": sum(seen.losses_before) / len(seen.losses_before),
             "candidates": [
-                {"prune_ratio": one.prune_ratio, "reward": one.reward, "p_value": one.p_value} for one in seen.candidates
+                {
+                    "prune_ratio": one.prune_ratio,
+                    "reward": one.reward,
+                    "p_value": one.p_value,
+                    "examples": sum(loss is not None for loss in one.losses),
+                }
+                for one in seen.candidates
             ],
             "prune_ratio_before": seen.prune_ratio_before,
             "prune_ratio_after": seen.prune_ratio_after,
             "committed": seen.mask_prune_ratio is not None,
             "mean": seen.mean,
             "deviation": seen.deviation,
-            "mask_change": mask_change,
+            "mask_change": change and change.changed,
+            "newly_pruned": change and change.newly_pruned,
         }
 
-    def settle(self, step: int) -> bool:
-        """At `settle_step` the controller answers, and its ratio is in force from here on; whether that was now."""
+    def _screened(self, masks: Sequence[Masks]) -> Sequence[bool]:
+        """Which candidates are tried."""
+        if not self._controller.wants_estimates:
+            return [True] * len(masks)
+        estimates = same_on_all_ranks([self._surgeon.first_order(one) for one in masks])
+        return self._controller.screen(self.control, estimates)
+
+    def settle(self, step: int) -> dict[str, object] | None:
+        """At `settle_step` the controller answers, and its ratio is in force from here on: as the history has it; else None."""
         if self.answer is not None or step != self.settle_step:
-            return False
+            return None
         self.answer = self._controller.choose(self.control)
         self.prune_ratio = self.answer.prune_ratio
-        self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.prune_ratio))
-        return True
+        scores = self._surgeon.scores()
+        dev_check = self._dev_check(scores, self.answer)
+        self._surgeon.hold(self._surgeon.select(scores, self.prune_ratio))
+        return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check}
+
+    def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
+        """(prune ratio, cost by the fitted curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
+
+        The curve's cost is relative to the answer. The dev loss is that of as many dev examples as there are micro dev examples.
+        """
+        if not answer.curve or not self._dev.examples:
+            return []
+        gains = {prune_ratio: gain for prune_ratio, gain, *_ in answer.curve}
+        curve = {min(gains): -gains[min(gains)], answer.prune_ratio: 0.0, max(gains): -gains[max(gains)]}
+        ratios = sorted(curve)
+        rows = self._dev.measure([self._surgeon.select(scores, one) for one in ratios], range(len(self._dev.examples)))
+        return [[one, curve[one], sum(row) / len(row)] for one, row in zip(ratios, rows, strict=True)]
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -26,6 +27,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Masks = dict[str, Bool[Tensor, "..."]]
 """`path.A` and `path.B` -> mask of that merged factor; True = pruned."""
+
+
+class MaskChange(NamedTuple):
+    """Shares of all entries that a commit moved to the other side, and that it newly pruned (whose moments were cleared)."""
+
+    changed: float
+    newly_pruned: float
 
 
 class Surgeon:
@@ -78,9 +86,10 @@ class Surgeon:
         self._kept_scores = self.scores()
 
     @torch.no_grad()
-    def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> float:
-        """Commit masks: stash what they newly prune, revive what they free. Returns the share of entries that changed sides."""
+    def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
+        """Commit masks: stash what they newly prune, revive what they free."""
         changed = change_share(list(self._masks.values()), list(masks.values()))
+        newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self._masks.items())
         for name, parameter in self._parameters.items():
             reset = self._reset[name]
             outcome = commit(parameter.detach(), self._masks[name], self._stash[name], masks[name], reset)
@@ -88,7 +97,7 @@ class Surgeon:
             self._stash[name] = outcome.stash
             self._masks[name] = masks[name]
         self.enforce()
-        return changed
+        return MaskChange(changed, newly_pruned / sum(mask.numel() for mask in masks.values()))
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float) -> None:
@@ -126,14 +135,37 @@ class Surgeon:
         A, B = (~self._masks[key] for key in _keys(path))
         return A, B
 
+    @torch.no_grad()
+    def values(self, masks: Mapping[str, Bool[Tensor, "..."]] | None) -> dict[str, Tensor]:
+        """Every parameter as if `masks` were committed; None: as it is. Nothing is changed."""
+        if masks is None:
+            return {name: parameter.detach() for name, parameter in self._parameters.items()}
+        return {
+            name: trial_values(parameter.detach(), self._masks[name], self._stash[name], masks[name], self._reset[name])
+            for name, parameter in self._parameters.items()
+        }
+
+    @torch.no_grad()
+    def first_order(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> float:
+        """The change of the training loss that the last step's gradient foretells for `masks`, nats: `sum g (W_trial - W)`.
+
+        Over the entries W of the merged factors. The gradient is that of the last batch, before the step was taken.
+        """
+        values, total = self.values(masks), 0.0
+        for path, layer in self._layers.items():
+            gradient = self._observation[path].gradient
+            assert gradient is not None, "gradients are observed, and a step was taken"
+            now, trial = layer.effective(), layer.merged(*(values[key] for key in _keys(path)))
+            total += float(((trial.A - now.A) * gradient.A).sum() + ((trial.B - now.B) * gradient.B).sum())
+        return total
+
     @contextmanager
-    def trial(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> Iterator[None]:
+    def trial(self, masks: Mapping[str, Bool[Tensor, "..."]] | None) -> Iterator[None]:
         """Within the block the weights are as if `masks` were committed; leaving puts them back bit for bit."""
         kept = {name: parameter.data for name, parameter in self._parameters.items()}
         try:
-            for name, parameter in self._parameters.items():
-                values = trial_values(parameter.data, self._masks[name], self._stash[name], masks[name], self._reset[name])
-                parameter.data = values
+            for name, values in self.values(masks).items():
+                self._parameters[name].data = values
             yield
         finally:
             for name, parameter in self._parameters.items():

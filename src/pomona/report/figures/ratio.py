@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pomona.report.choices import is_search
+from pomona.report.choices import is_search, reward_unit, rewards_loss
 from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZERO_LINE, Figure, finished
 from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
-
-_REWARD = "reward, nats per token"
 
 
 def ratio_by_round(record: RunRecord) -> Figure | None:
@@ -113,13 +111,14 @@ def reward_by_round(record: RunRecord) -> Figure | None:
         )
     figure.add_hline(y=0, line_color=ZERO_LINE, line_width=1.5)
     figure.update_xaxes(dtick=max(1, len(record.rounds) // 10))
+    cost = "loss" if rewards_loss(record) else "cost"
     return finished(
         figure,
         key="reward-by-round",
         title="Rewards by round",
-        caption="Micro dev loss before the round minus loss on trial: above 0 the candidate was better than the mask in force.",
+        caption=f"Micro dev {cost} before the round minus {cost} on trial: above 0 a candidate was better than the mask in force.",
         x="round",
-        y=_REWARD,
+        y=f"reward, {reward_unit(record)}",
         height=360,
     )
 
@@ -175,7 +174,7 @@ def fitted_curve(record: RunRecord) -> Figure | None:
         title="Reward over the prune ratio",
         caption=f"Fitted to all rounds, relative to the best ratio. {told}",
         x="prune ratio",
-        y=_REWARD,
+        y=f"reward, {reward_unit(record)}",
         height=360,
     )
 

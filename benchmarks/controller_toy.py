@@ -1,0 +1,116 @@
+"""How near the learned ratio comes to the optimum, and at how many forward passes, on simulated micro dev losses.
+
+The loss of example i at ratio p is `2 + 1.5 (p - p_opt)^2 + sqrt(0.9) u_i + sqrt(0.1) v_ip`, u and v normal with deviation 0.5,
+u drawn once a round and v once a probe, 16 examples, p_opt uniform in [0.2, 0.7]; 40 rounds of 3 candidates, 200 seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from statistics import fmean
+from unittest.mock import patch
+
+import numpy as np
+
+from pomona.control import ControllerState, Grasp
+from pomona.control.policy import centred_advantages
+
+SEEDS, ROUNDS, EXAMPLES = 200, 40, 16
+WITHIN, LEAST_WITHIN, MOST_ERROR = 0.05, 190, 0.02
+ESTIMATE_CORRELATION = 0.5
+
+PLAIN = Grasp(mode="two_pass", interval_steps=1, race_level=0.0)
+DEFAULT = replace(PLAIN, race_level=Grasp().race_level)
+
+# What is run: a name, the controller, whether its advantages are only centred, as published.
+VARIANTS: tuple[tuple[str, Grasp, bool], ...] = (
+    (f"defaults (racing at {DEFAULT.race_level})", DEFAULT, False),
+    ("no racing", PLAIN, False),
+    *((f"racing at {level}", replace(PLAIN, race_level=level), False) for level in (0.05, 0.1, 0.4, 0.8)),
+    ("screening, 3 of 6", replace(PLAIN, proposals=6), False),
+    ("screening and racing", replace(DEFAULT, proposals=6), False),
+    ("centred advantages", PLAIN, True),
+    ("published rule", Grasp(mode="two_pass", interval_steps=1, paper=True), False),
+)
+
+
+def run() -> bool:
+    """Print, for each variant and each way to answer, how near it comes; whether the defaults are near enough."""
+    print(f"{SEEDS} seeds, {ROUNDS} rounds; seeds within {WITHIN} of the optimum, and mean error, of three ways to answer")
+    print(f"  {'':28}{'fitted curve':>15}{'luckiest reward':>18}{'policy mean':>15}{'passes':>9}")
+    met = True
+    for name, controller, centred in VARIANTS:
+        with only_centred() if centred else nullcontext():
+            found = [search(controller, seed) for seed in range(SEEDS)]
+        curves, luckiest, means = ([error[way] for error, _ in found] for way in range(3))
+        columns = "".join(f"{sum(e <= WITHIN for e in one):>9} {fmean(one):.3f}" for one in (curves, luckiest, means))
+        print(f"  {name:28}{columns}{fmean(passes for _, passes in found):>9.0f}", flush=True)
+        if controller is DEFAULT:
+            met = sum(e <= WITHIN for e in curves) >= LEAST_WITHIN and fmean(curves) <= MOST_ERROR
+    print(f"bound for the defaults: at least {LEAST_WITHIN} seeds, mean error at most {MOST_ERROR}")
+    return met
+
+
+@contextmanager
+def only_centred() -> Iterator[None]:
+    """Advantages that are not divided by their deviation."""
+    with patch("pomona.control.policy.normalised_advantages", centred_advantages):
+        yield
+
+
+def search(controller: Grasp, seed: int) -> tuple[tuple[float, float, float], int]:
+    """Errors of the three answers after one simulated run, and its forward passes over one example."""
+    best = np.random.default_rng([seed, 0]).uniform(0.2, 0.7)
+    state = simulated(controller, seed, best)
+    rounds = state.rounds
+    history = [candidate for one in rounds for candidate in one.candidates]
+    answers = (
+        replace(controller, paper=False).choose(state).prune_ratio,
+        max(history, key=lambda candidate: candidate.reward).prune_ratio,
+        state.mean,
+    )
+    passes = EXAMPLES * len(rounds) + sum(candidate.seen for candidate in history)
+    first, second, third = (abs(answer - best) for answer in answers)
+    return (first, second, third), passes
+
+
+def simulated(controller: Grasp, seed: int, best: float, bend: float = 1.5) -> ControllerState:
+    """A run of the toy, in the order that `control/base.py` asks for."""
+    rng = np.random.default_rng([seed, 1])
+    state = controller.start(seed, ROUNDS)
+    for step in range(1, ROUNDS + 1):
+        u_N = rng.normal(0, 0.5, EXAMPLES)
+
+        def probe(p: float, u_N: np.ndarray = u_N) -> list[float]:
+            noise_N = math.sqrt(0.9) * u_N + math.sqrt(0.1) * rng.normal(0, 0.5, EXAMPLES)
+            return (2 + bend * (p - best) ** 2 + noise_N).tolist()
+
+        mask_ratio = next((one.mask_prune_ratio for one in reversed(state.rounds) if one.mask_prune_ratio is not None), None)
+        before = probe(state.prune_ratio if mask_ratio is None else mask_ratio)
+        proposed = controller.propose(state)
+        rows: list[list[float | None] | None] = [None] * len(proposed)
+        tried = list(range(len(proposed)))
+        if controller.wants_estimates:
+            screened = controller.screen(state, _estimates(proposed, best, bend, rng))
+            tried = [g for g, kept in enumerate(screened) if kept]
+        losses = {g: probe(proposed[g]) for g in tried}
+        n = controller.first_part(EXAMPLES)
+        goes_on = controller.continues(state, before[:n], [losses[g][:n] for g in tried]) if n < EXAMPLES else (True,) * len(tried)
+        for g, on in zip(tried, goes_on, strict=True):
+            rows[g] = [*losses[g]] if on else [*losses[g][:n], *[None] * (EXAMPLES - n)]
+        state = controller.observe(state, step, before, rows)
+    return state
+
+
+def _estimates(prune_ratios: tuple[float, ...], best: float, bend: float, rng: np.random.Generator) -> list[float]:
+    """The true changes of the loss, with noise that leaves them a correlation of `ESTIMATE_CORRELATION` within the round."""
+    change_G = bend * (np.array(prune_ratios) - best) ** 2
+    noise = change_G.std() * math.sqrt(1 / ESTIMATE_CORRELATION**2 - 1)
+    return (change_G + rng.normal(0, noise, len(change_G))).tolist()
+
+
+if __name__ == "__main__":
+    run()

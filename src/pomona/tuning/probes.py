@@ -1,0 +1,63 @@
+"""What the micro dev examples cost under masks on trial: a controller's measurements, in as few forward passes as may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.batches import Encoded
+from pomona.backbone.candidates import candidate_losses
+from pomona.backbone.ranks import same_on_all_ranks
+from pomona.control import Controller, ControllerState
+from pomona.tuning.surgery import Masks, Surgeon
+
+Costs = Callable[[Attachment, Sequence[int]], Sequence[float]]
+"""Costs of the micro dev examples at some positions, lower is better, of what is attached."""
+
+Row = list[float | None]
+"""A candidate's costs, [N]; None where it was not measured."""
+
+
+class Probes:
+    """Measures candidates on the micro dev examples, without gradient and dropout; the weights are as before afterwards.
+
+    Args:
+        attachment: what is trained.
+        surgeon: knows the weights under a mask.
+        examples: the micro dev set, N.
+        max_tokens: most tokens of one forward pass, all candidates together.
+        costs: what an example costs; None: its loss, which all candidates of a round share their passes for.
+    """
+
+    def __init__(
+        self, attachment: Attachment, surgeon: Surgeon, examples: Sequence[Encoded], max_tokens: int, costs: Costs | None = None
+    ) -> None:
+        self._attachment, self._surgeon, self.examples = attachment, surgeon, examples
+        self._max_tokens, self._costs = max_tokens, costs
+
+    def measure(self, trials: Sequence[Masks | None], examples: Sequence[int]) -> list[list[float]]:
+        """The costs of the examples at some positions under each mask, None for the one in force; a row each."""
+        if self._costs is None:
+            chosen = [self.examples[index] for index in examples]
+            values = [self._surgeon.values(masks) for masks in trials]
+            return same_on_all_ranks(candidate_losses(self._attachment, chosen, values, self._max_tokens))
+        rows = []
+        for masks in trials:
+            with self._surgeon.trial(masks):
+                rows.append(list(self._costs(self._attachment, examples)))
+        return same_on_all_ranks(rows)
+
+    def race(self, controller: Controller, state: ControllerState, trials: Sequence[Masks]) -> tuple[list[float], list[Row]]:
+        """The costs under the mask in force, and under each trial: of all examples, or of the first part where one was stopped."""
+        n = len(self.examples)
+        first = controller.first_part(n)
+        before, *rows = self.measure([None, *trials], range(first))
+        found: list[Row] = [[*row] for row in rows]
+        if first < n:
+            goes_on = controller.continues(state, before, rows)
+            rest, *more = self.measure([None, *(one for one, on in zip(trials, goes_on, strict=True) if on)], range(first, n))
+            before += rest
+            remaining = iter(more)
+            for row, on in zip(found, goes_on, strict=True):
+                row += next(remaining) if on else [None] * (n - first)
+        return before, found

@@ -1,0 +1,123 @@
+"""The recipes of the learned ratio say what their comments say: the paper's setting, and what is compared with what."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pomona.control import Controller, Fixed, Grasp, Grid, controllers
+from pomona.data.splits import SplitSizes
+from pomona.data.tasks import ExtractiveQA
+from pomona.runs.experiment_recipe import Cell, read_experiment
+from pomona.runs.read_recipe import read_recipe
+from pomona.runs.recipe import Recipe
+from pomona.tuning.fit import total_steps
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+COMPARED = ("grasp-scitldr-title", "grasp-xquad-ar", "grasp-xquad-zh")
+
+
+def cells(name: str) -> list[Cell]:
+    """Of the first seed."""
+    return [cell for cell in read_experiment(RECIPES / "experiments" / f"{name}.yaml")[1] if cell.seed == 0]
+
+
+def round_steps(recipe: Recipe) -> list[int]:
+    """After which steps a whole run has rounds."""
+    assert isinstance(recipe.controller, Controller)
+    assert recipe.splits.train is not None
+    steps = total_steps(recipe.splits.train, recipe.tuning)
+    state = recipe.controller.start(0, steps)
+    return [step for step in range(1, steps + 1) if recipe.controller.round_due(state, step)]
+
+
+def test_the_paper_s_setting() -> None:
+    """Every number from the paper: fifty rounds need 500 steps, which fifty examples give in ten epochs one by one."""
+    recipe = read_recipe(RECIPES / "grasp-lora.yaml", Recipe)
+    assert recipe.splits == SplitSizes(train=50, micro_dev=16, dev=50, test=100)
+    assert round_steps(recipe) == [10 * index for index in range(1, 51)]
+    learned = recipe.controller
+    assert isinstance(learned, Grasp)
+    assert learned.passes == 2
+    assert learned.candidates == 3
+    assert (learned.prune_ratio_min, learned.prune_ratio_max, learned.prune_ratio_start) == (0.10, 0.80, 0.40)
+    assert learned.start(0, 500).deviation == pytest.approx(0.70 / 6)
+    assert (learned.learning_rate, learned.anchor, learned.entropy) == (0.05, 0.05, 0.01)
+    assert (learned.max_commit_change, learned.commit_level, learned.race_level, learned.proposals) == (0.10, 0, 0, None)
+    assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.target_modules) == (8, 32, ("q_proj", "v_proj"))
+
+
+def test_the_paper_s_setting_is_the_grid_s_but_for_the_controller_and_the_batches() -> None:
+    grid, grasp = (read_recipe(RECIPES / f"{name}.yaml", Recipe) for name in ("adaptive-lora-merge", "grasp-lora"))
+    changes = {
+        "name": grid.name,
+        "controller": grid.controller,
+        "evaluation": grid.evaluation,
+        "tuning": dataclasses.replace(grasp.tuning, accumulation_steps=8),
+    }
+    assert grasp.model_copy(update=changes) == grid
+
+
+def test_the_single_pass_has_the_rounds_of_its_comment_and_reuses_adapters_of_another_experiment() -> None:
+    recipe = read_recipe(RECIPES / "grasp-single-pass.yaml", Recipe)
+    assert isinstance(recipe.controller, Grasp)
+    assert recipe.controller.passes == 1
+    assert round_steps(recipe) == [4, 8, 12, 16]
+    other = cells("pruning-scitldr-title")[0].recipe
+    for part in ("model", "task", "data", "splits", "sources", "merge", "lora", "tuning", "pruning"):
+        assert getattr(recipe, part) == getattr(other, part)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> None:
+    main = {cell.system: cell.recipe for cell in cells(name) if cell.only is None}
+    single = main["single_pass"].controller
+    assert isinstance(single, Grasp)
+    assert single.passes == 1
+    published = {"mode": "two_pass", "paper": True, "candidates": 3, "deviation_start": None}
+    assert {system: recipe.controller for system, recipe in main.items()} == {
+        "unpruned": Fixed(0),
+        "p50": Fixed(0.5),
+        "grid": Grid(),
+        "tpe": controllers.create("tpe", {}),
+        "two_pass": dataclasses.replace(single, mode="two_pass"),
+        "single_pass": single,
+        "paper": dataclasses.replace(single, **published),
+    }
+    assert len({recipe.model_copy(update={"name": "", "controller": single}).yaml() for recipe in main.values()}) == 1
+
+
+def test_the_two_languages_differ_in_language_data_and_length_alone() -> None:
+    arabic, chinese = (cells(name) for name in COMPARED[1:])
+    for one, other in zip(arabic, chinese, strict=True):
+        changes = {part: getattr(other.recipe, part) for part in ("name", "data")}
+        assert isinstance(one.recipe.task, ExtractiveQA)
+        assert (one.recipe.task.language, other.recipe.task.language) == ("ar", "zh")
+        changes["task"] = dataclasses.replace(one.recipe.task, language="zh", max_document_characters=250)
+        assert one.recipe.model_copy(update=changes) == other.recipe
+        assert one.recipe.merge.target
+
+
+def test_the_ablation_takes_one_thing_away_at_a_time_from_either_controller() -> None:
+    found = {(cell.setting, cell.system): cell.recipe.controller for cell in cells("grasp-ablation")}
+    assert {setting for setting, _ in found} == {"mended", "published"}
+    for setting in ("mended", "published"):
+        whole = found[setting, "whole"]
+        assert isinstance(whole, Grasp)
+        assert (whole.paper, whole.passes) == (setting == "published", 2)
+        assert found[setting, "no_entropy"] == dataclasses.replace(whole, entropy=0)
+        assert found[setting, "no_anchor"] == dataclasses.replace(whole, anchor=0)
+        assert found[setting, "no_step_bound"] == dataclasses.replace(whole, max_commit_change=1)
+    assert all(len(round_steps(cell.recipe)) == 14 for cell in cells("grasp-ablation"))
+
+
+def test_the_micro_dev_sizes_are_the_paper_s_and_nothing_else_differs() -> None:
+    found = cells("grasp-micro-dev")
+    assert [cell.recipe.splits.micro_dev for cell in found] == [4, 8, 16, 32]
+    sizes = SplitSizes(train=50, micro_dev=16, dev=32, test=100)
+    assert len({cell.recipe.model_copy(update={"name": "", "splits": sizes}).yaml() for cell in found}) == 1
+    assert {cell.recipe.controller for cell in found} == {
+        Grasp(mode="two_pass", interval_steps=4, candidates=2, deviation_start=0.2)
+    }
