@@ -153,7 +153,8 @@ def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
                 assert seen["index"] == step // 2 - 1
                 assert seen["committed"] is (step == 2)
                 assert (seen["prune_ratio_before"], seen["prune_ratio_after"]) == ((0.3, 0.5) if step == 2 else (0.5, 0.5))
-            steering.settle(step)
+            if steering.settle_due(step):
+                steering.settle(step)
         assert steering.answer == Answer(0.25, 0.1, 0.4, flat=False)
         assert steering.prune_ratio == 0.25
         assert run.zeros() == run.counts(0.25)
@@ -287,23 +288,23 @@ def test_the_dev_set_is_asked_at_the_end_of_the_search(llama: Backbone) -> None:
     with running(llama, Curved()) as run:
         for step in range(1, 6):
             run.step(step)
+        assert run.steering.settle_due(5)
         settled = run.steering.settle(5)
-        assert settled is not None
         assert (settled["step"], settled["prune_ratio"]) == (5, 0.25)
         checked: Any = settled["dev_check"]
         assert [row[:2] for row in checked] == [[0.1, 0.2], [0.25, 0.0], [0.9, 0.5]]
         assert run.zeros() == run.counts(0.25)
         losses = example_losses(llama, DEV[:3], 3)
         assert checked[1][2] == pytest.approx(sum(losses) / 3, abs=1e-5)
-        assert run.steering.settle(5) is None
+        assert not run.steering.settle_due(5)
 
 
 def test_without_a_curve_the_dev_set_is_not_asked(llama: Backbone) -> None:
     with running(llama, Scripted()) as run:
         for step in range(1, 6):
             run.step(step)
+        assert run.steering.settle_due(5)
         settled = run.steering.settle(5)
-        assert settled is not None
         assert settled["dev_check"] == []
 
 
@@ -413,7 +414,8 @@ def test_what_a_checkpoint_holds_is_enough_to_go_on(llama: Backbone, controller:
             run.step(step)
             if run.steering.round_due(step):
                 run.steering.round(step)
-            run.steering.settle(step)
+            if run.steering.settle_due(step):
+                run.steering.settle(step)
 
     with running(llama, controller) as run:
         go(run, 1, stop)

@@ -213,18 +213,17 @@ class _Loop:
 
     def _search(self, steering: Steering) -> None:
         """The controller's part after a step: a round where one is due, and its answer where the search ends."""
-        started, step = time.perf_counter(), self.course.step
-        found: list[tuple[str, Event]] = []
-        if steering.round_due(step):
-            found.append(("round", steering.round(step)))
-        if settled := steering.settle(step):
-            found.append(("settled", settled))
-        if not found:
-            return
-        self.course.probe_seconds += time.perf_counter() - started
-        for kind, fields in found:
-            self._tell(kind, **fields)
-        self.progress.ratio(steering.prune_ratio)
+        step = self.course.step
+        for kind, due, act in (
+            ("round", steering.round_due(step), steering.round),
+            ("settled", steering.settle_due(step), steering.settle),
+        ):
+            if due:
+                started = time.perf_counter()
+                found = act(step)
+                self.course.probe_seconds += time.perf_counter() - started
+                self._tell(kind, **found)
+                self.progress.ratio(steering.prune_ratio)
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""

@@ -160,10 +160,12 @@ class Steering:
         estimates = same_on_all_ranks([self._surgeon.first_order(one) for one in masks])
         return self._controller.screen(self.control, estimates)
 
-    def settle(self, step: int) -> dict[str, object] | None:
-        """At `settle_step` the controller answers, and its ratio is in force from here on: as the history has it; else None."""
-        if self.answer is not None or step != self.settle_step:
-            return None
+    def settle_due(self, step: int) -> bool:
+        """Whether the controller answers after this step."""
+        return self.answer is None and step == self.settle_step
+
+    def settle(self, step: int) -> dict[str, object]:
+        """The controller answers, and its ratio is in force from here on: as the history has it."""
         self.answer = self._controller.choose(self.control)
         self.prune_ratio = self.answer.prune_ratio
         scores = self._surgeon.scores()

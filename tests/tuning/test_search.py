@@ -1,0 +1,64 @@
+"""The search for the ratio over whole runs: record, mask and sparsity are one number; races and screenings are resumed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import tiny_examples
+from tests.tuning.runs import DATA, STEPS, assert_same, attached_zeros, events, train
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.load import Backbone
+from pomona.control import Grasp
+from pomona.pruning import pruned_count
+from pomona.tuning.settings import Event, FitData, Pruning
+
+# Half of 9 micro dev examples is 5 of them, which is enough to stop a candidate at this level.
+RACED = FitData(DATA.train, tiny_examples(9, seed=2), DATA.dev)
+SPARING = Grasp(interval_steps=2, commit_level=0, mode="two_pass", race_level=0.9, proposals=5, deviation_start=0.3)
+CONTROLLERS = {
+    "single pass": Grasp(interval_steps=1, commit_level=0),
+    "two passes": Grasp(interval_steps=2, commit_level=0, mode="two_pass"),
+    "raced and screened": SPARING,
+}
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_the_recorded_ratio_the_mask_in_force_and_the_sparsity_are_one_number_at_every_step(llama: Backbone, name: str) -> None:
+    ratios: list[float] = []
+
+    def look(event: dict[str, Any], attachment: Attachment) -> None:
+        recorded = event.get("prune_ratio_after", event.get("prune_ratio"))
+        if recorded is not None:
+            ratios.append(recorded)
+            assert attached_zeros(attachment) == [(pruned_count(recorded, n), n) for _, n in attached_zeros(attachment)]
+
+    fitted = train(llama, RACED, look=look, pruning=Pruning(), controller=CONTROLLERS[name])
+    kinds = [event["kind"] for event in fitted.history]
+    assert len(ratios) == STEPS + kinds.count("round") + kinds.count("settled")
+    assert kinds.count("settled") == 1
+    assert len(set(ratios)) >= 3
+    assert fitted.answer is not None
+    assert ratios[-1] == fitted.answer.prune_ratio
+
+
+def test_a_raced_and_screened_run_resumed_from_any_step_ends_as_it_would_have(llama: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "fit.safetensors"
+
+    def keep(event: Event) -> None:
+        if event["kind"] == "step" and path.exists():
+            shutil.copy(path, tmp_path / str(int(event["step"]) - 1))  # pyright: ignore[reportArgumentType]
+
+    options: dict[str, Any] = {"pruning": Pruning(), "controller": SPARING}
+    whole = train(llama, RACED, checkpoint=path, emit=keep, **options)
+    tried = [one["examples"] for seen in events(whole, "round") for one in seen["candidates"]]
+    assert set(tried) == {5, 9}, "some were stopped, some were not"
+    assert len(tried) == 4 * 3, "of five proposals three were tried"
+    for step in range(1, STEPS):
+        torch.manual_seed(step)
+        resumed = train(llama, RACED, checkpoint=tmp_path / str(step), **options)
+        assert_same(resumed, whole)
