@@ -14,7 +14,8 @@ from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search, mask_ratios_before
 from pomona.control.policy import Policy, clamp, grpo_update, reinforce_update
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
-from pomona.errors import InputError, PomonaError
+from pomona.control.usable import check_finite, check_losses
+from pomona.errors import InputError
 from pomona.seeding import stream
 
 Mode = Literal["single_pass", "two_pass"]
@@ -165,7 +166,7 @@ class Grasp(Controller):
         prune_ratios = self.propose(state)
         if len(estimates) != len(prune_ratios):
             raise ValueError(f"expected {len(prune_ratios)} estimates, got {len(estimates)}")
-        _check_finite(estimates, f"an estimated loss is not finite in round {len(state.rounds)}")
+        check_finite(estimates, f"an estimated loss is not finite in round {len(state.rounds)}")
         if not self.wants_estimates:
             return (True,) * len(estimates)
         return lowest_of_each_part(prune_ratios, estimates, self.candidates)
@@ -187,9 +188,7 @@ class Grasp(Controller):
         if self.paper:
             return (True,) * len(losses)
         index = len(state.rounds)
-        _check_finite(
-            [loss for row in (losses_before, *losses) for loss in row], f"a micro dev loss is not finite in round {index}"
-        )
+        check_finite([loss for row in (losses_before, *losses) for loss in row], f"a micro dev loss is not finite in round {index}")
         return survivors(losses_before, losses, self.race_level, stream(state.seed, "round", index, "race"))
 
     def observe(
@@ -209,7 +208,7 @@ class Grasp(Controller):
                 changed.
         """
         prune_ratios, index = self.propose(state), len(state.rounds)
-        _check_losses(state, step, losses_before, losses, len(prune_ratios))
+        check_losses(state, step, losses_before, losses, len(prune_ratios))
         group = {
             g: Candidate.measured(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
             for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
@@ -353,29 +352,3 @@ class Grasp(Controller):
     def _rounded(self, prune_ratio: float) -> float:
         """Four decimals, far finer than a ratio can be told apart, so that reports show the ratio that was used."""
         return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
-
-
-def _check_losses(
-    state: ControllerState,
-    step: int,
-    losses_before: Sequence[float],
-    losses: Sequence[Sequence[float | None] | None],
-    candidates: int,
-) -> None:
-    n, tried = len(losses_before), [row for row in losses if row is not None]
-    if n == 0 or len(losses) != candidates or any(len(row) != n for row in tried):
-        raise ValueError(f"expected {candidates} rows of {n} losses (at least 1), got rows of {[len(row) for row in tried]}")
-    if len(tried) < 2 or any(all(loss is None for loss in row) for row in tried):
-        raise ValueError(f"at least 2 candidates must be tried, each on an example, got {len(tried)}")
-    if state.rounds and len(state.rounds[0].losses_before) != n:
-        raise ValueError(f"the first round had {len(state.rounds[0].losses_before)} micro dev examples, this one has {n}")
-    seen = [loss for row in (losses_before, *tried) for loss in row if loss is not None]
-    _check_finite(seen, f"a micro dev loss is not finite at step {step}")
-
-
-def _check_finite(values: Sequence[float], problem: str) -> None:
-    if not all(map(math.isfinite, values)):
-        raise PomonaError(
-            f"{problem}: the training has diverged",
-            mend="Lower the learning rate of the training, or use a wider number type",
-        )
