@@ -149,7 +149,7 @@ def _against_published(setting: Setting, turns: Sequence[Mapping[str, Seconds]],
 
     def times(what: str, examples_a_step: int, steps: int, full_passes: int) -> float:
         """How many single passes the procedure takes; `steps` are those of one of its two runs."""
-        rounds = steps // rule.interval_steps
+        rounds = steps // rule.steps_between
         probed = rounds * (rule.candidates + 1)
         median = statistics.median(
             (

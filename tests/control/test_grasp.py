@@ -223,7 +223,7 @@ def test_a_stopped_candidate_counts_with_what_it_saw_but_is_never_the_best() -> 
     after = controller.observe(state, 10, [2.0] * 4, rows)
     one = after.rounds[0]
     assert one.candidates[0] == Candidate(rho[0], (1.0, 1.2, None, None), reward=0.9, p_value=1 / 4)
-    assert one.mask_prune_ratio == one.prune_ratio_after == rho[1]
+    assert one.mask_prune_ratio == one.prune_ratio_after == min(rho[1], 0.5)
     full = controller.observe(state, 10, [2.0] * 4, [[1.1] * 4, *rows[1:]])  # the same rewards
     assert (after.mean, after.deviation) == pytest.approx((full.mean, full.deviation), rel=1e-12)
     again = state_from_dict(json.loads(json.dumps(state_to_dict(after))))
@@ -306,11 +306,13 @@ def test_racing_and_screening_spare_probes_and_still_find_the_optimum() -> None:
         assert TOY.choose(state).prune_ratio == pytest.approx(0.5, abs=0.02)
 
 
-def test_when_rounds_are_due() -> None:
-    def due(controller: Grasp, total_steps: int) -> list[int]:
-        state = controller.start(0, total_steps)
-        return [step for step in range(1, total_steps + 1) if controller.round_due(state, step)]
+def due(controller: Grasp, total_steps: int) -> list[int]:
+    """After which steps there is a round."""
+    state = controller.start(0, total_steps)
+    return [step for step in range(1, total_steps + 1) if controller.round_due(state, step)]
 
+
+def test_when_rounds_are_due() -> None:
     assert due(Grasp(mode="two_pass"), 35) == [10, 20, 30]
     assert due(Grasp(mode="two_pass", interval_steps=5), 10) == [5, 10]
     assert due(Grasp(interval_steps=3), 20) == [3, 6, 9, 12]
@@ -319,6 +321,16 @@ def test_when_rounds_are_due() -> None:
     assert Grasp(settle_fraction=0.1).settle_step(1) == 1
     assert Grasp(mode="two_pass").settle_step(20) == 20
     assert (Grasp().passes, Grasp(mode="two_pass").passes) == (1, 2)
+
+
+def test_a_single_pass_has_as_many_rounds_as_the_longer_search_of_two() -> None:
+    assert due(Grasp(mode="two_pass"), 50) == [10, 20, 30, 40, 50]
+    assert due(Grasp(), 50) == [6, 12, 18, 24, 30]
+
+
+def test_the_policy_starts_a_third_of_the_range_wide_and_as_published_with_paper() -> None:
+    assert Grasp(prune_ratio_min=0.2).start(0, 1).deviation == pytest.approx(0.2)
+    assert PAPER.start(0, 1).deviation == pytest.approx(0.7 / 6)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from pomona.control.base import Answer, ControllerState
 
-_FEW_ROUNDS = 4
+_FEW_ROUNDS = 3
 _LAST_ROUNDS = 3
 _NEAR_BOUND = 0.05
 _NEAR_EDGE = 0.01
@@ -41,8 +41,8 @@ def diagnose_search(
 ) -> list[str]:
     """Warnings about a search that has ended.
 
-    - too few rounds: fewer than 4;
-    - nothing committed in 4 rounds or more;
+    - too few rounds: fewer than 3;
+    - nothing committed in 3 rounds or more;
     - no signal: the fitted curve is flat;
     - collapse: the policy's mean stayed within 5 % of the allowed range below its upper end in the last 3 rounds;
     - at the edge: the best ratio is the lowest or highest one that was tried, and the allowed range goes on beyond it;

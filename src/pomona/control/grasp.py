@@ -53,8 +53,10 @@ class Grasp(Controller):
         prune_ratio_min: lowest ratio allowed, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
         prune_ratio_start: ratio in force before the first round, and the policy's first mean; in the allowed range.
-        deviation_start: the policy's first deviation, > 0; None is a sixth of the allowed range.
-        interval_steps: optimizer steps between rounds, >= 1.
+        deviation_start: the policy's first deviation, > 0; None is a third of the allowed range, with `paper` a sixth. A curve
+            is known the better, the wider the ratios lie that were tried.
+        interval_steps: optimizer steps between rounds, >= 1; None is 10, as published, and 6 in a single pass, whose search is
+            shorter.
         candidates: ratios tried in a round, >= 2.
         learning_rate: of the policy, > 0.
         updates: steps of the policy on one round's rewards, >= 1.
@@ -81,7 +83,7 @@ class Grasp(Controller):
     prune_ratio_max: float = 0.80
     prune_ratio_start: float = 0.40
     deviation_start: float | None = None
-    interval_steps: int = 10
+    interval_steps: int | None = None
     candidates: int = 3
     learning_rate: float = 0.05
     updates: int = 4
@@ -93,7 +95,7 @@ class Grasp(Controller):
     commit_level: float = 0.10
     mode: Mode = "single_pass"
     settle_fraction: float = 0.6
-    race_level: float = 0.2
+    race_level: float = 0.5
     proposals: int | None = None
     paper: bool = False
 
@@ -104,7 +106,7 @@ class Grasp(Controller):
             ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
             ("prune_ratio_start", low <= self.prune_ratio_start <= high, f"must be in [{low}, {high}]"),
             ("deviation_start", self.deviation_start is None or self.deviation_start > 0, "must be above 0"),
-            ("interval_steps", self.interval_steps >= 1, "must be at least 1"),
+            ("interval_steps", self.interval_steps is None or self.interval_steps >= 1, "must be at least 1"),
             ("candidates", self.candidates >= 2, "must be at least 2: a reward is judged by the others of its group"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "must be above 0 and finite"),
             ("updates", self.updates >= 1, "must be at least 1"),
@@ -133,12 +135,12 @@ class Grasp(Controller):
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
         width = self.prune_ratio_max - self.prune_ratio_min
-        deviation = width / 6 if self.deviation_start is None else self.deviation_start
+        deviation = width / (6 if self.paper else 3) if self.deviation_start is None else self.deviation_start
         return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
 
     def round_due(self, state: ControllerState, step: int) -> bool:
         """Every `interval_steps` steps, up to and including `settle_step`."""
-        return step % self.interval_steps == 0 and step <= self.settle_step(state.total_steps)
+        return step % self.steps_between == 0 and step <= self.settle_step(state.total_steps)
 
     def settle_step(self, total_steps: int) -> int:
         """`floor(settle_fraction * total_steps)`, at least 1, in a single pass; `total_steps` in two."""
@@ -267,6 +269,11 @@ class Grasp(Controller):
     def passes(self) -> int:
         """1 for `single_pass`, 2 for `two_pass`."""
         return 1 if self.mode == "single_pass" else 2
+
+    @property
+    def steps_between(self) -> int:
+        """Optimizer steps between rounds: `interval_steps`, or what it is by default."""
+        return self.interval_steps or (10 if self.mode == "two_pass" else 6)
 
     @property
     def refreshes_importance(self) -> bool:
