@@ -11,7 +11,11 @@ import pytest
 from pomona.control import Controller, ControllerState, Search, Trial, controllers, state_from_dict, state_to_dict
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
-PARAMETERS: dict[str, dict[str, object]] = {"fixed": {"prune_ratio": 0.3}, "grasp": {"interval_steps": 2}}
+PARAMETERS: dict[str, dict[str, object]] = {
+    "fixed": {"prune_ratio": 0.3},
+    "grasp": {"interval_steps": 2},
+    "layerwise": {"interval_steps": 2},
+}
 TOTAL_STEPS = 20
 MOST_RUNS = 100
 

@@ -18,6 +18,28 @@ def test_the_ratio_is_in_force_from_start_to_end() -> None:
     assert controller.diagnose(state, []) == []
 
 
+def test_groups_of_layers_may_be_given_ratios_of_their_own() -> None:
+    controller = Fixed((0.2, 0.6))
+    assert controller.layer_groups == 2
+    state = controller.start(1, 20, (0.25, 0.75))
+    assert state.ratios == (0.2, 0.6)
+    assert state.prune_ratio == pytest.approx(0.5)
+    answer = controller.choose(state)
+    assert answer.ratios == (0.2, 0.6)
+    assert (answer.low, answer.prune_ratio, answer.high) == (state.prune_ratio,) * 3
+    assert Fixed(0.3).layer_groups == 1
+    with pytest.raises(ValueError, match="longer"):
+        controller.start(1, 20, (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [((0.2, 1.2), r"must be in \[0, 1\] \(got 1.2\)"), ((0.2,), "a list of two or more")]
+)
+def test_a_wrong_list_is_an_input_error(value: tuple[float, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        controllers.create("fixed", {"prune_ratio": value})
+
+
 def test_a_round_is_refused() -> None:
     controller = Fixed(0.3)
     with pytest.raises(ValueError, match="has no rounds, but one was observed at step 4"):

@@ -16,9 +16,11 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.generate import generate
 from pomona.backbone.load import load_backbone
 from pomona.backbone.loss import example_losses
+from pomona.errors import InputError
 from pomona.evaluation.costs import micro_dev_costs
 from pomona.evaluation.evaluate import answer
 from pomona.pruning import pruned_count
+from pomona.report.page import write_report
 from pomona.runs.adapt import adapt
 from pomona.runs.inputs import read_splits
 from pomona.runs.read_recipe import read_recipe
@@ -204,6 +206,52 @@ def test_a_controller_is_rewarded_by_the_answers_to_the_micro_dev_set(folder: Pa
         assert [one.reward for one in seen.candidates] == pytest.approx([before - next(measured) for _ in seen.candidates])
     assert next(measured, None) is None  # the pass under the answer asked for none
     assert len({round(mean, 6) for mean in means}) > 4
+
+
+# A ratio for each group of layers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["single_pass", "two_pass"])
+def test_groups_of_layers_get_ratios_of_their_own(folder: Path, mode: str) -> None:
+    controller = f"controller={{name: layerwise, groups: 2, interval_steps: 3, commit_level: 0, mode: {mode}}}"
+    found = run(folder, f"layers-{mode}", controller, "evaluation.baselines=[]", "tuning.learning_rate=0.03")
+    answer = found.answer
+    assert answer is not None
+    assert [(one.first_layer, one.last_layer) for one in answer.by_group] == [(0, 0), (1, 1)]
+    ratios = [one.prune_ratio for one in answer.by_group]
+    in_force = [one.by_group for one in found.rounds if one.by_group is not None]
+    assert any(first != second for first, second in in_force)
+    for module in found.modules:
+        assert module.layer is not None
+        if module.projection == "down_proj":  # one source has it, so its factors are padded when they are written
+            continue
+        adapter = read_adapter(folder / f"layers-{mode}" / "adapter")[module.module]
+        for sparsity, n in ((module.sparsity_A, adapter.A.numel()), (module.sparsity_B, adapter.B.numel())):
+            assert round(sparsity * n) == pruned_count(ratios[module.layer], n)
+    assert found.prune_ratio == answer.prune_ratio == pytest.approx(found.sparsity, abs=0.02)
+    told = lines(folder / f"layers-{mode}" / "history.jsonl")
+    (settled,) = (one for one in told if one["kind"] == "settled")
+    assert settled["by_group"] == ratios
+    assert all(len(one.by_group or ()) == 2 for one in found.rounds)
+    assert all(len(candidate.by_group or ()) == 2 for one in found.rounds for candidate in one.candidates)
+    page = write_report(folder / f"layers-{mode}").read_text(encoding="utf-8")
+    assert "groups of layers in the run" in page
+
+
+@pytest.mark.parametrize("controller", ["{name: layerwise, groups: 3}", "{name: fixed, prune_ratio: [0.1, 0.2, 0.3]}"])
+def test_more_groups_than_layers_are_found_before_anything_is_trained(folder: Path, controller: str) -> None:
+    with pytest.raises(InputError, match="controller: cannot have ratios for 3 groups of layers: the adapters are on 2 layers"):
+        run(folder, "too-many", f"controller={controller}")
+    assert not (folder / "too-many").exists()
+
+
+def test_groups_of_layers_may_be_given_their_ratios(folder: Path) -> None:
+    found = run(folder, "given", "controller={name: fixed, prune_ratio: [0.25, 0.75]}", "evaluation.baselines=[]")
+    assert found.answer is not None
+    assert [one.prune_ratio for one in found.answer.by_group] == [0.25, 0.75]
+    assert found.prune_ratio == pytest.approx(found.sparsity, abs=0.02)
+    for module in found.modules:
+        assert module.sparsity_A == pytest.approx(0.25 if module.layer == 0 else 0.75, abs=0.05)
 
 
 # What is merged ---------------------------------------------------------------------------------------------------------

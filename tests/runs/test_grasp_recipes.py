@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pomona.control import Controller, Fixed, Grasp, Grid, controllers
+from pomona.control import Controller, Fixed, Grasp, Grid, Layerwise, controllers
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import ExtractiveQA
 from pomona.runs.experiment_recipe import Cell, read_experiment
@@ -84,6 +84,7 @@ def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> Non
         "tpe": controllers.create("tpe", {}),
         "two_pass": dataclasses.replace(single, mode="two_pass"),
         "single_pass": single,
+        "layerwise": Layerwise(**dataclasses.asdict(single)),
         "paper": dataclasses.replace(single, **published),
     }
     assert len({recipe.model_copy(update={"name": "", "controller": single}).yaml() for recipe in main.values()}) == 1

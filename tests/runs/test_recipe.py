@@ -213,6 +213,12 @@ def test_a_reward_is_a_name_or_weights_by_name(given: object, kept: dict[str, fl
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
 
 
+def test_a_weight_may_be_added_to_a_plain_reward() -> None:
+    learns = {"name": "grasp", "mode": "two_pass"}
+    assert parsed("reward.chrf=0.5", controller=learns, reward="loss").reward == {"loss": 1.0, "chrf": 0.5}
+    assert parsed("reward.chrf=0.5", "reward.loss=0", controller=learns).reward == {"chrf": 0.5}
+
+
 def test_rewards_beside_the_loss_need_a_controller_that_learns() -> None:
     for controller in ("grid", {"name": "fixed", "prune_ratio": 0.5}):
         assert parsed(controller=controller, reward="loss").reward == {"loss": 1.0}

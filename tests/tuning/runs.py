@@ -49,9 +49,9 @@ def zeros(adapter: Adapter) -> list[tuple[int, int]]:
     return [(int((matrix == 0).sum()), matrix.numel()) for path in adapter for matrix in (adapter[path].A, adapter[path].B)]
 
 
-def attached_zeros(attachment: Attachment) -> list[tuple[int, int]]:
-    """(zeros, entries) of every factor that is trained."""
-    return [(int((parameter == 0).sum()), parameter.numel()) for parameter in attachment.parameters().values()]
+def attached_zeros(attachment: Attachment, within: str = "") -> list[tuple[int, int]]:
+    """(zeros, entries) of every factor that is trained and has this in its name."""
+    return [(int((one == 0).sum()), one.numel()) for name, one in attachment.parameters().items() if within in name]
 
 
 def events(fitted: Fitted, kind: str) -> list[dict[str, Any]]:

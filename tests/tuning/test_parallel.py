@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import start_processes
 import pomona.tuning.fit as fit_module
 from pomona.backbone.attach import Attachment, TrainableMerge
 from pomona.backbone.ranks import rank
-from pomona.control import Fixed, Grasp
+from pomona.control import Fixed, Grasp, Layerwise
 from pomona.importance import GradientSmoothed
 from pomona.tuning.settings import Event, Pruning
 
@@ -38,6 +38,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "pruning": Pruning(granularity="rank", scope="global", activations="full_pass"), "controller": Fixed(0.5)
     },
     "a ratio that is learned": {"pruning": Pruning(), "controller": Grasp(interval_steps=1, commit_level=0)},
+    "a ratio that is learned from raced and screened candidates, under accumulation": {
+        "pruning": Pruning(), "tuning": dataclasses.replace(SHORT, accumulation_steps=2, epochs=4),
+        "controller": Grasp(interval_steps=1, commit_level=0, race_level=0.9, proposals=5),
+    },
+    "ratios for two groups of layers": {"pruning": Pruning(), "controller": Layerwise(groups=2, interval_steps=1, commit_level=0)},
     "recomputed": {
         "pruning": Pruning(), "controller": Fixed(0.5), "tuning": dataclasses.replace(SHORT, gradient_checkpointing=True, epochs=1)
     },

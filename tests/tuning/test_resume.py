@@ -13,12 +13,13 @@ from tests.tuning.runs import TUNING, assert_same, train
 
 from pomona.backbone.attach import Attachment, TrainableMerge
 from pomona.backbone.load import Backbone
-from pomona.control import Fixed, Grasp
+from pomona.control import Fixed, Grasp, Layerwise
 from pomona.importance import GradientSmoothed, Magnitude
 from pomona.tuning.settings import Event, Pruning
 
 SHORT = dataclasses.replace(TUNING, epochs=2)
 STEPS = 4
+LAYERWISE = Layerwise(groups=2, interval_steps=1, commit_level=0)
 LEARNS = Grasp(interval_steps=1, commit_level=0)
 
 
@@ -41,6 +42,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "once": {"pruning": Pruning(Magnitude(), schedule="once")},
     "components under a ramp": {"pruning": Pruning(granularity="rank", schedule="cubic", scope="global")},
     "modules at intervals": {"pruning": Pruning(granularity="module", interval_steps=3)},
+    "ratios for two groups of layers": {"controller": LAYERWISE},
+    "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},
     "judge": {"judge": judge},
 }
 # At this rate masks move from step to step.

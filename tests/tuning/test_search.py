@@ -13,29 +13,41 @@ from tests.tuning.runs import DATA, STEPS, assert_same, attached_zeros, events, 
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
-from pomona.control import Grasp
+from pomona.control import Grasp, Layerwise
 from pomona.pruning import pruned_count
 from pomona.tuning.settings import Event, FitData, Pruning
 
 # Half of 9 micro dev examples is 5 of them, which is enough to stop a candidate at this level.
 RACED = FitData(DATA.train, tiny_examples(9, seed=2), DATA.dev)
 SPARING = Grasp(interval_steps=2, commit_level=0, mode="two_pass", race_level=0.9, proposals=5, deviation_start=0.3)
+LAYERWISE = Layerwise(groups=2, interval_steps=1, commit_level=0)
+LAYERS = ("layers.0.", "layers.1.")
 CONTROLLERS = {
     "single pass": Grasp(interval_steps=1, commit_level=0),
     "two passes": Grasp(interval_steps=2, commit_level=0, mode="two_pass"),
     "raced and screened": SPARING,
+    "by layer": LAYERWISE,
+    "by layer, two passes": Layerwise(groups=2, interval_steps=2, commit_level=0, mode="two_pass", race_level=0.9),
 }
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_the_recorded_ratio_the_mask_in_force_and_the_sparsity_are_one_number_at_every_step(llama: Backbone, name: str) -> None:
     ratios: list[float] = []
+    in_force = [0.4] * CONTROLLERS[name].layer_groups
 
     def look(event: dict[str, Any], attachment: Attachment) -> None:
         recorded = event.get("prune_ratio_after", event.get("prune_ratio"))
         if recorded is not None:
             ratios.append(recorded)
-            assert attached_zeros(attachment) == [(pruned_count(recorded, n), n) for _, n in attached_zeros(attachment)]
+            found = [attached_zeros(attachment, layer) for layer in LAYERS]
+            in_force[:] = event.get("by_group", in_force) or [recorded]
+            if CONTROLLERS[name].layer_groups == 1:
+                in_force[:] = [recorded]
+            for zeros, ratio in zip(found, [in_force[0], in_force[-1]], strict=True):
+                assert zeros == [(pruned_count(ratio, n), n) for _, n in zeros]
+            pruned, entries = (sum(column) for column in zip(*(pair for zeros in found for pair in zeros), strict=True))
+            assert recorded == pytest.approx(pruned / entries, abs=len(found[0] + found[1]) / entries)
 
     fitted = train(llama, RACED, look=look, pruning=Pruning(), controller=CONTROLLERS[name])
     kinds = [event["kind"] for event in fitted.history]

@@ -5,11 +5,13 @@ Within a run: `Controller`. Over whole runs: `Search`.
 
 from __future__ import annotations
 
-from pomona.control.answer import Answer
-from pomona.control.base import Candidate, Controller, ControllerState, Round, controllers, state_from_dict, state_to_dict
+from pomona.control.answer import Answer, GroupRatio
+from pomona.control.base import Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.codec import state_from_dict, state_to_dict
 from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
 from pomona.control.grid import Grid
+from pomona.control.layerwise import Layerwise
 from pomona.control.search import Search, Trial
 from pomona.control.tpe import Tpe
 
@@ -21,6 +23,8 @@ __all__ = [
     "Fixed",
     "Grasp",
     "Grid",
+    "GroupRatio",
+    "Layerwise",
     "Round",
     "Search",
     "Tpe",

@@ -8,12 +8,12 @@ goes into a checkpoint as JSON. The loop that drives one:
     state = controller.start(seed, total_steps)
     before the first round: commit the mask of state.prune_ratio
     after each optimizer step, when controller.round_due(state, step):
-        candidates = controller.propose(state)
+        candidates = controller.propose_by_group(state)
         if controller.wants_estimates: try those only that controller.screen(state, estimates) names
         losses of the first controller.first_part(n) examples, before and of each candidate that is tried
         if that is not all: losses of the others, before and of those that controller.continues(state, losses_before, losses) names
         state = controller.observe(state, step, losses_before, losses_of_each_candidate)
-        if state.rounds[-1].mask_prune_ratio is not None: commit the mask of that ratio
+        if state.rounds[-1].mask_prune_ratio is not None: commit the mask of that ratio, or of the groups' ratios in force
     from controller.settle_step(total_steps) on, after that step's round if one is due: the ratio is that of the answer
     answer = controller.choose(state)
     warnings = controller.diagnose(state, mask_changes)
@@ -21,19 +21,16 @@ goes into a checkpoint as JSON. The loop that drives one:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
 from pomona.control.answer import Answer
 from pomona.control.search import Search
 from pomona.control.sign_flip import gain_p_value
-from pomona.errors import InputError, suggest
 from pomona.registry import Registry
 
 
@@ -47,12 +44,15 @@ class Candidate:
             unless something else rewards the run. None where it was not seen.
         reward: mean before minus mean on trial, over the examples seen; positive is better.
         p_value: one-sided, for "the gain over the examples seen is not above zero".
+        by_group: its ratio for each group of layers, of which `prune_ratio` is the mean by the groups' shares; empty where one is
+            for all.
     """
 
     prune_ratio: float
     losses: tuple[float | None, ...]
     reward: float
     p_value: float
+    by_group: tuple[float, ...] = ()
 
     @property
     def seen(self) -> int:
@@ -93,6 +93,7 @@ class Round:
         prune_ratio_after: ratio in force after it (recorded ratio, bounded).
         mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
         mean, deviation: the policy's parameters after the update; for a controller without a policy, the ratio and 0.
+        by_group: ratio in force after it for each group of layers; empty where one is for all.
     """
 
     index: int
@@ -104,11 +105,33 @@ class Round:
     mask_prune_ratio: float | None
     mean: float
     deviation: float
+    by_group: tuple[float, ...] = ()
+
+    @property
+    def mask_ratios(self) -> tuple[float, ...] | None:
+        """What the committed mask is made of: a ratio for each group of layers, one alone for all; None where none was."""
+        return None if self.mask_prune_ratio is None else self.by_group or (self.mask_prune_ratio,)
+
+
+@dataclass(frozen=True)
+class GroupPolicy:
+    """What evolves for one group of layers.
+
+    Args:
+        share: its share of all entries, in (0, 1].
+        prune_ratio: its ratio in force.
+        mean, deviation: the policy's parameters.
+    """
+
+    share: float
+    prune_ratio: float
+    mean: float
+    deviation: float
 
 
 @dataclass(frozen=True)
 class ControllerState:
-    """What evolves in a run. JSON can hold it: `state_to_dict` and `state_from_dict` are inverse to each other.
+    """What evolves in a run. JSON can hold it: `codec.py` writes and reads it.
 
     Args:
         seed: where every round's own random stream comes from.
@@ -116,6 +139,7 @@ class ControllerState:
         mean, deviation: the policy's parameters.
         prune_ratio: the ratio in force.
         rounds: all rounds so far.
+        groups: the same for each group of layers, of which the three above are means by share; empty where one ratio is for all.
     """
 
     seed: int
@@ -124,18 +148,30 @@ class ControllerState:
     deviation: float
     prune_ratio: float
     rounds: tuple[Round, ...] = ()
+    groups: tuple[GroupPolicy, ...] = ()
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The ratio in force of each group of layers; one alone for all layers."""
+        return tuple(one.prune_ratio for one in self.groups) or (self.prune_ratio,)
 
 
 class Controller(ABC):
     """A way to find the prune ratio within a run. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
 
+    @property
+    def layer_groups(self) -> int:
+        """For how many groups of neighbouring layers there is a ratio of their own; 1 by default: one is for all."""
+        return 1
+
     @abstractmethod
-    def start(self, seed: int, total_steps: int) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
         """The state before the first step.
 
         Args:
             seed: root of this controller's random streams.
             total_steps: optimizer steps of the run, >= 1.
+            shares: each group's share of all entries, `layer_groups` of them.
         """
 
     @abstractmethod
@@ -152,6 +188,10 @@ class Controller(ABC):
     @abstractmethod
     def propose(self, state: ControllerState) -> tuple[float, ...]:
         """The candidates of the next round, a function of the state alone (so that a resumed run proposes the same)."""
+
+    def propose_by_group(self, state: ControllerState) -> tuple[tuple[float, ...], ...]:
+        """The same with a ratio for each of the `layer_groups`: what masks on trial are made of."""
+        return tuple((prune_ratio,) for prune_ratio in self.propose(state))
 
     @property
     def wants_estimates(self) -> bool:
@@ -235,48 +275,9 @@ class Controller(ABC):
         return []
 
 
-def state_to_dict(state: ControllerState) -> dict[str, object]:
-    """The state as dicts, lists and numbers. JSON keeps them exactly: Python writes the shortest decimal that reads back."""
-    return {field.name: _encode(getattr(state, field.name)) for field in dataclasses.fields(state)}
-
-
-def state_from_dict(values: Mapping[str, object]) -> ControllerState:
-    """The inverse of `state_to_dict`.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value has the wrong type; the message names it.
-    """
-    return _decode(ControllerState, values, "state")  # pyright: ignore[reportReturnType]
-
-
-def _encode(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return [_encode(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _decode(kind: Any, value: object, where: str) -> object:
-    """`value` as a `kind`: one of this file's dataclasses, a tuple of a kind, a number, or an optional number."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise InputError("must be a mapping", field=where, value=value)
-        kinds = get_type_hints(kind)
-        for key in value:
-            if key not in kinds:
-                raise InputError("unknown key", field=where, value=key, mend=suggest(str(key), kinds))
-        for key in kinds:
-            if key not in value:
-                raise InputError(f"the key {key!r} is missing", field=where)
-        return kind(**{key: _decode(kinds[key], value[key], f"{where}.{key}") for key in kinds})
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise InputError("must be a list", field=where, value=value)
-        return tuple(_decode(get_args(kind)[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if value is None and type(None) in get_args(kind):
-        return None
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise InputError("must be a whole number" if kind is int else "must be a number", field=where, value=value)
-    return value if kind is int else float(value)
+def over_all(shares: Sequence[float], values: Sequence[float]) -> float:
+    """The mean of a value of each group of layers by the groups' shares: of their prune ratios, the share of all entries."""
+    return math.fsum(share * value for share, value in zip(shares, values, strict=True))
 
 
 controllers: Registry[Controller | Search] = Registry("controller")

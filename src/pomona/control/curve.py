@@ -1,20 +1,8 @@
 """The loss as a function of the prune ratio, fitted to all rounds: where is its minimum, and how sure is that?
 
-Axes: M measurements (a ratio in a round), K of them in one round, N micro dev examples, D coefficients, S sign patterns,
-Q bootstrap draws.
+Axes: M measurements (a ratio in a round), N micro dev examples, D coefficients, S sign patterns, Q bootstrap draws.
 
-Each example's loss is modelled as `loss_i(t, p) = round_effect_i(t) + f_i(p)` with f_i a parabola: rounds differ because the
-weights go on learning, so only differences within a round count. The fit is by least squares to losses y_i and features X_i
-from which the mean over what the example saw in that round was taken, the losses before the round among them.
-
-Where every example saw every ratio, the curve is the mean of the examples' own fits c_i. Where a probe was stopped early, some
-examples saw less than others, a few perhaps too little for a fit of their own, and the curve is their mean weighted by what each
-saw: `c = (sum_i G_i)^-1 sum_i G_i c_i` with `G_i = X_i' X_i`, that is one least squares fit to all examples' losses with a round
-effect for each example and round. `G_i c_i = X_i' y_i` needs no fit of the example: one that saw nothing to compare has weight 0,
-one that saw a narrow range says little of the bend. What examples did not see is thereby taken to be as others saw it; this is
-fair as long as which ratios an example saw does not depend on its own losses (`racing.py`).
-
-The fit is linear in the losses, a sum over examples, so that a bootstrap over examples is a mean over rows.
+Each example's loss is modelled as `loss_i(t, p) = round_effect_i(t) + f_i(p)` with f_i a parabola; `within_rounds.py` fits it.
 """
 
 from __future__ import annotations
@@ -27,14 +15,12 @@ import torch
 from jaxtyping import Float64
 
 from pomona.control.sign_flip import signed_sums
+from pomona.control.within_rounds import RANK_TOLERANCE, compared_within_rounds, fit
 
 Array = np.ndarray
 
-_BOOTSTRAP_DRAWS = 2_000
 _FLAT_LEVEL = 0.05
 _POINTS = 25
-_RANK_TOLERANCE = 1e-6
-_ROUNDING = 1e-12
 _EDGE = 1e-6
 
 
@@ -127,60 +113,14 @@ def fit_curve(
         return None
     ratios_M = np.concatenate([np.asarray(one, dtype=np.float64) for one in prune_ratios])
     low, high = float(ratios_M.min()), float(ratios_M.max())
-    if high - low < _RANK_TOLERANCE:
+    if high - low < RANK_TOLERANCE:
         return None
-    losses_MN = np.concatenate([np.asarray(one, dtype=np.float64) for one in losses])  # None becomes nan
-    features_MD = _powers(_unit(ratios_M, low, high), 2)
-    ends = np.cumsum([len(one) for one in prune_ratios])[:-1]
-    differences_MNE = np.concatenate(
-        [_differences(*one) for one in zip(np.split(losses_MN, ends), np.split(features_MD, ends), strict=True)]
-    )
-    if np.abs(differences_MNE[..., 0]).max() <= _ROUNDING * np.nanmax(np.abs(losses_MN)):
-        return None
-    compared_N = np.abs(differences_MNE[..., 1]).max(axis=0) > _RANK_TOLERANCE
-    y_NM, X_NMD = differences_MNE[:, compared_N, 0].T, differences_MNE[:, compared_N, 1:].transpose(1, 0, 2)
+    compared = compared_within_rounds(losses, [_powers(_unit(np.asarray(one), low, high), 2) for one in prune_ratios])
     for degree in (2, 1):
-        fitted = _least_squares(y_NM, X_NMD[..., :degree])
-        if fitted is not None:
-            coefficients_ND, influence_ND = fitted
-            return Curve(low, high, coefficients_ND, _bootstrap(influence_ND, generator))
+        fitted = compared and fit(compared.y_NM, compared.X_NMD[..., :degree], generator)
+        if fitted:
+            return Curve(low, high, fitted.coefficients_ND, fitted.drawn_QD)
     return None
-
-
-def _differences(losses_KN: Float64[Array, "K N"], features_KD: Float64[Array, "K D"]) -> Float64[Array, "K N E"]:
-    """One round's losses and features, E = 1 + D, less each example's mean over what it saw; 0 where it did not."""
-    values_KNE = np.concatenate([losses_KN[..., None], np.repeat(features_KD[:, None], losses_KN.shape[1], axis=1)], axis=2)
-    seen_KN1 = ~np.isnan(losses_KN)[..., None]
-    sums_NE = np.where(seen_KN1, values_KNE, 0.0).sum(axis=0)
-    return np.where(seen_KN1, values_KNE - sums_NE / np.maximum(seen_KN1.sum(axis=0), 1), 0.0)
-
-
-def _least_squares(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> tuple[Array, Array] | None:
-    """Each example's part of the fit to all, and its influence on it, both [N, D] with the fit as their mean; None if unidentified.
-
-    With `X = Q R` the fit is `R^-1 sum_i Q_i' y_i`. The influence, `c + N (sum_j G_j)^-1 X_i' (y_i - X_i c)`, is how the fit moves
-    with the weight of an example; it differs from the part only where examples saw different ratios, as then a draw with more of
-    those that saw much is no draw of a higher loss.
-    """
-    n, _, degree = X_NMD.shape
-    if n == 0:
-        return None
-    Q, R = np.linalg.qr(X_NMD.reshape(-1, degree))
-    if np.linalg.matrix_rank(R, tol=_RANK_TOLERANCE * np.sqrt(n)) < degree:
-        return None
-    Q_NMD = Q.reshape(X_NMD.shape)
-    part_ND = n * np.einsum("nmd,nm->nd", Q_NMD, y_NM)
-    fit_D = part_ND.mean(axis=0)
-    influence_ND = fit_D + part_ND - n * np.einsum("nmd,nm->nd", Q_NMD, Q_NMD @ fit_D)
-    return np.linalg.solve(R, part_ND.T).T, np.linalg.solve(R, influence_ND.T).T
-
-
-def _bootstrap(influence_ND: Float64[Array, "N D"], generator: torch.Generator) -> Float64[Array, "Q D"]:
-    """Means over examples drawn with replacement, their deviations widened by sqrt(N / (N - 1)) to be unbiased for small N."""
-    n = len(influence_ND)
-    draws = torch.randint(n, (_BOOTSTRAP_DRAWS, n), generator=generator).numpy()
-    mean_D = influence_ND.mean(axis=0)
-    return mean_D + (influence_ND[draws].mean(axis=1) - mean_D) * np.sqrt(n / max(n - 1, 1))
 
 
 def _unit(prune_ratios: Array, low: float, high: float) -> Array:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pomona.control.base import Answer, Controller, ControllerState, controllers
+from pomona.control.answer import Answer, GroupRatio
+from pomona.control.base import Controller, ControllerState, GroupPolicy, controllers, over_all
 from pomona.errors import InputError
 
 
@@ -15,21 +16,39 @@ class Fixed(Controller):
     """A given prune ratio, in force from the first step on: no rounds, no probes, no extra cost.
 
     Args:
-        prune_ratio: in [0, 1]; 0 fine-tunes the merge without pruning.
+        prune_ratio: in [0, 1]; 0 fine-tunes the merge without pruning. A list of two or more gives each group of neighbouring
+            layers its own, from the first layers to the last; the numbers of layers differ by at most 1.
 
     Raises:
-        InputError: the ratio is not in [0, 1].
+        InputError: a ratio is not in [0, 1], or a list has fewer than two.
     """
 
-    prune_ratio: float
+    prune_ratio: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.prune_ratio <= 1.0:
-            raise InputError("must be in [0, 1]", field="prune_ratio", value=self.prune_ratio)
+        given = self.prune_ratio if isinstance(self.prune_ratio, tuple) else (self.prune_ratio,)
+        if isinstance(self.prune_ratio, tuple) and len(given) < 2:
+            raise InputError("must be a number, or a list of two or more", field="prune_ratio", value=list(given))
+        for prune_ratio in given:
+            if not 0.0 <= prune_ratio <= 1.0:
+                raise InputError("must be in [0, 1]", field="prune_ratio", value=prune_ratio)
 
-    def start(self, seed: int, total_steps: int) -> ControllerState:
-        """The state before the first step; it never changes."""
-        return ControllerState(seed, total_steps, mean=self.prune_ratio, deviation=0.0, prune_ratio=self.prune_ratio)
+    @property
+    def layer_groups(self) -> int:
+        """As many as there are ratios."""
+        return len(self.prune_ratio) if isinstance(self.prune_ratio, tuple) else 1
+
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
+        """The state before the first step; it never changes.
+
+        Raises:
+            ValueError: there are not as many shares as ratios.
+        """
+        if not isinstance(self.prune_ratio, tuple):
+            return ControllerState(seed, total_steps, mean=self.prune_ratio, deviation=0.0, prune_ratio=self.prune_ratio)
+        groups = tuple(GroupPolicy(share, one, one, 0.0) for share, one in zip(shares, self.prune_ratio, strict=True))
+        overall = over_all(shares, self.prune_ratio)
+        return ControllerState(seed, total_steps, mean=overall, deviation=0.0, prune_ratio=overall, groups=groups)
 
     def round_due(self, state: ControllerState, step: int) -> bool:
         """Never."""
@@ -55,7 +74,9 @@ class Fixed(Controller):
 
     def choose(self, state: ControllerState) -> Answer:
         """The given ratio."""
-        return Answer(self.prune_ratio, self.prune_ratio, self.prune_ratio, flat=False)
+        given = state.prune_ratio
+        by_group = tuple(GroupRatio(one.prune_ratio, one.prune_ratio, one.prune_ratio) for one in state.groups)
+        return Answer(given, given, given, flat=False, by_group=by_group)
 
     @property
     def passes(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
 from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search, mask_ratios_before
-from pomona.control.policy import Policy, clamp, grpo_update, reinforce_update
+from pomona.control.policy import Policy, antithetic, clamp, grpo_update, reinforce_update
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.control.usable import check_finite, check_losses
 from pomona.errors import InputError
@@ -130,7 +130,7 @@ class Grasp(Controller):
             if not holds:
                 raise InputError(problem, field=field, value=getattr(self, field))
 
-    def start(self, seed: int, total_steps: int) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
         """The policy at `prune_ratio_start`, which is in force until a round commits another ratio."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
@@ -209,32 +209,35 @@ class Grasp(Controller):
             ValueError: the losses do not fit the candidates, fewer than two were tried, or the number of micro dev examples has
                 changed.
         """
-        prune_ratios, index = self.propose(state), len(state.rounds)
+        prune_ratios, by_group, index = self.propose(state), self.propose_by_group(state), len(state.rounds)
         check_losses(state, step, losses_before, losses, len(prune_ratios))
         group = {
-            g: Candidate.measured(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
-            for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
+            g: replace(
+                Candidate.measured(prune_ratios[g], losses_before, row, stream(state.seed, "round", index, "test", g)),
+                by_group=by_group[g] if state.groups else (),
+            )
+            for g, row in enumerate(losses)
             if row is not None
         }
         candidates = tuple(group.values())
-        policy = self._updated(state, tuple(group), [candidate.reward for candidate in candidates])
-        best = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward))
-        after, mask = state.prune_ratio, None
+        after = self._learned(state, tuple(group), [candidate.reward for candidate in candidates])
+        best, mask = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward)), None
         if self._passes(best):
-            after = self._bounded(state.prune_ratio, best.prune_ratio)
-            mask = best.prune_ratio if self.paper else after
+            after = self._moved(after, best)
+            mask = best.prune_ratio if self.paper else after.prune_ratio
         seen = Round(
             index=index,
             step=step,
             losses_before=tuple(map(float, losses_before)),
             candidates=candidates,
             prune_ratio_before=state.prune_ratio,
-            prune_ratio_after=after,
+            prune_ratio_after=after.prune_ratio,
             mask_prune_ratio=mask,
-            mean=policy.mean,
-            deviation=policy.deviation,
+            mean=after.mean,
+            deviation=after.deviation,
+            by_group=after.ratios if after.groups else (),
         )
-        return replace(state, mean=policy.mean, deviation=policy.deviation, prune_ratio=after, rounds=(*state.rounds, seen))
+        return replace(after, rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
         """The minimum of the fitted curve within the range tried, its 95 % interval, and whether the curve is flat.
@@ -310,17 +313,18 @@ class Grasp(Controller):
         if self.paper:
             drawn = torch.randn(self._drawn, generator=generator, dtype=torch.float64).tolist()
         else:
-            pairs = torch.randn((self._drawn + 1) // 2, generator=generator, dtype=torch.float64).tolist()
-            drawn = [sign * z for z in pairs for sign in (1, -1)][: self._drawn]
+            drawn = antithetic(self._drawn, generator)
         return tuple(state.mean + state.deviation * z for z in drawn)
 
-    def _updated(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> Policy:
-        """The policy after a round in which the proposals `tried` earned these rewards."""
+    def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
+        """The state with the policy after a round in which the proposals `tried` earned these rewards."""
         old = Policy(state.mean, state.deviation)
-        bounds = (self.prune_ratio_min, self.prune_ratio_max)
-        proposed = self.propose(state) if self.paper else self._samples(state)
-        if self.paper:
-            return reinforce_update(
+        if not self.paper:
+            samples = self._samples(state)
+            policy = self._climbed(old, [samples[g] for g in tried], rewards, state.prune_ratio)
+        else:
+            proposed = self.propose(state)
+            policy = reinforce_update(
                 old,
                 [proposed[g] for g in tried],
                 rewards,
@@ -328,21 +332,29 @@ class Grasp(Controller):
                 learning_rate=self.learning_rate,
                 entropy=self.entropy,
                 anchor=self.anchor,
-                mean_bounds=bounds,
+                mean_bounds=(self.prune_ratio_min, self.prune_ratio_max),
             )
+        return replace(state, mean=policy.mean, deviation=policy.deviation)
+
+    def _moved(self, state: ControllerState, best: Candidate) -> ControllerState:
+        """The state when the best candidate was committed."""
+        return replace(state, prune_ratio=self._bounded(state.prune_ratio, best.prune_ratio))
+
+    def _climbed(self, old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float) -> Policy:
+        """The policy after a round in which these samples earned these rewards, with this ratio in force."""
         width = self.prune_ratio_max - self.prune_ratio_min
         return grpo_update(
             old,
-            [proposed[g] for g in tried],
+            samples,
             rewards,
-            prune_ratio=state.prune_ratio,
+            prune_ratio=prune_ratio,
             learning_rate=self.learning_rate,
             updates=self.updates,
             clip=self.clip,
             kl=self.kl,
             entropy=self.entropy,
             anchor=self.anchor,
-            mean_bounds=bounds,
+            mean_bounds=(self.prune_ratio_min, self.prune_ratio_max),
             deviation_bounds=(width * _NARROWEST, width * _WIDEST),
         )
 

@@ -1,4 +1,4 @@
-"""The policy arithmetic: a Gaussian over the prune ratio, moved by what a group of candidates earned. Pure floats.
+"""The policy arithmetic: a Gaussian over the prune ratio, moved by what a group of candidates earned. Floats alone.
 
 GRASP LoRA (arXiv 2601.06702) proposes prune ratios from one normal distribution N(mean, deviation^2). Two updates stand
 here: `grpo_update`, the group-relative policy optimisation that the paper names (as in DeepSeekMath, arXiv 2402.03300,
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import torch
 
 _LEAST_DEVIATION = 1e-3
 _SAME_REWARD = 1e-12
@@ -195,6 +197,12 @@ def reinforce_update(
         mean=clamp(m + learning_rate * (d_mean - anchor * (m - prune_ratio)), *mean_bounds),
         deviation=max(_LEAST_DEVIATION, s + learning_rate * d_deviation + entropy),
     )
+
+
+def antithetic(n: int, generator: torch.Generator) -> list[float]:
+    """Draws of the standard normal in pairs z, -z, n in all; the last is alone where n is odd."""
+    pairs = torch.randn((n + 1) // 2, generator=generator, dtype=torch.float64).tolist()
+    return [sign * z for z in pairs for sign in (1, -1)][:n]
 
 
 def clamp(value: float, low: float, high: float) -> float:

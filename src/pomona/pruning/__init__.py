@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pomona.pruning.granularity import Granularity, ModuleMasks, ModuleScores, Scope, check_scope, default_scope, select_masks
+from pomona.pruning.layer_groups import group_shares, layer_groups
 from pomona.pruning.mask import Commit, change_share, commit, jaccard, restored, trial_values
 from pomona.pruning.schedule import Schedule, ramp_end, scheduled_ratio
 from pomona.pruning.select import pruned_count, select_lowest
@@ -18,7 +19,9 @@ __all__ = [
     "check_scope",
     "commit",
     "default_scope",
+    "group_shares",
     "jaccard",
+    "layer_groups",
     "pruned_count",
     "ramp_end",
     "restored",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pomona.adapters.order import layer_number
 from pomona.errors import InputError
+from pomona.pruning.layer_groups import layer_groups
 from pomona.pruning.select import select_lowest
 
 Granularity = Literal["parameter", "module", "rank"]
@@ -138,7 +139,7 @@ def check_scope(granularity: Granularity, scope: Scope | None) -> Scope:
 @torch.no_grad()
 def select_masks(
     scores: Mapping[str, ModuleScores],
-    prune_ratio: float,
+    prune_ratio: float | Sequence[float],
     granularity: Granularity = "parameter",
     scope: Scope | None = None,
 ) -> dict[str, ModuleMasks]:
@@ -155,7 +156,8 @@ def select_masks(
 
     Args:
         scores: module path -> scores of its factors.
-        prune_ratio: share of the units to prune, in [0, 1].
+        prune_ratio: share of the units to prune, in [0, 1]; or a share for each group of neighbouring layers (`layer_groups`),
+            whose units then compete within their group at most.
         granularity: what is pruned as a whole.
         scope: which units compete; None is the granularity's default, `global` for modules, else `tensor`.
 
@@ -163,9 +165,14 @@ def select_masks(
         module path -> masks, in the order of `scores`, each with memory of its own.
 
     Raises:
-        InputError: see `check_scope`.
-        ValueError: the ratio is not in [0, 1], or the importance of a unit is NaN.
+        InputError: see `check_scope`; there are more groups than layers.
+        ValueError: a ratio is not in [0, 1], or the importance of a unit is NaN.
     """
+    if isinstance(prune_ratio, Sequence):
+        found: dict[str, ModuleMasks] = {}
+        for modules, share in zip(layer_groups(scores, len(prune_ratio)), prune_ratio, strict=True):
+            found |= select_masks({module: scores[module] for module in modules}, share, granularity, scope)
+        return {module: found[module] for module in scores}
     units, scope = _GRANULARITIES[granularity], check_scope(granularity, scope)
     importance = {(module, place): one for module in scores for place, one in enumerate(units.importance(scores[module]))}
     groups: dict[object, list[tuple[str, int]]] = {}

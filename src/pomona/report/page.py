@@ -75,6 +75,7 @@ def render(run: RunFolder) -> str:
         answers=answers_table(record),
         alarms=alarms(record),
         rounds=pruning_tables.rounds_table(record),
+        groups=pruning_tables.groups_table(record),
         modules=pruning_tables.modules_table(record),
         even_sparsity=even_sparsity(record),
         sources=input_tables.sources_table(record),

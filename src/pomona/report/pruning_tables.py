@@ -5,8 +5,8 @@ from __future__ import annotations
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
-from pomona.report.wording import MISSING, percent, signed_number
-from pomona.runs.record import RunRecord
+from pomona.report.wording import MISSING, percent, percent_span, signed_number
+from pomona.runs.record import GroupAnswer, RunRecord
 
 
 def rounds_table(record: RunRecord) -> Table:
@@ -41,6 +41,27 @@ def rounds_table(record: RunRecord) -> Table:
     sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."
     note = f"{'Losses' if rewards_loss(record) else 'Costs'} and rewards on the micro dev set, in {reward_unit(record)}.{sign}"
     return Table(columns, tuple(rows), note=note)
+
+
+def groups_table(record: RunRecord) -> Table:
+    """The ratio of each group of layers, where these have ratios of their own."""
+    groups = record.answer.by_group if record.answer is not None else []
+    rows = [
+        (
+            Cell(_layers(group)),
+            Cell(percent(group.prune_ratio)),
+            Cell(percent_span(group.low, group.high) if group.low < group.high else "given"),
+        )
+        for group in groups
+    ]
+    columns = (Column("Layers", numeric=False), Column("Prune ratio"), Column("95% interval"))
+    return Table(columns, tuple(rows), note="Counted from 0. What stands for all layers is the share of all entries.")
+
+
+def _layers(group: GroupAnswer) -> str:
+    if group.first_layer is None or group.last_layer is None:
+        return MISSING
+    return f"{group.first_layer} to {group.last_layer}" if group.first_layer < group.last_layer else str(group.first_layer)
 
 
 def modules_table(record: RunRecord) -> Table:

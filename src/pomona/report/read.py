@@ -51,13 +51,17 @@ class RoundLine(RoundRecord):
 
 
 class SettledLine(BaseModel):
-    """A controller's answer in `history.jsonl`: in force from this step on. `dev_check`: as `RatioAnswer` has it, as lists."""
+    """A controller's answer in `history.jsonl`, in force from this step on.
+
+    `dev_check`: as `RatioAnswer` has it, as lists; `by_group`: the ratio of each group of layers, where each has its own.
+    """
 
     kind: Literal["settled"]
     system: str
     step: int
     prune_ratio: float
     dev_check: list[tuple[float, float, float]]
+    by_group: list[float] | None = None
 
 
 class PredictionLine(BaseModel):

@@ -140,7 +140,9 @@ def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
         return f"The prune ratio was given, not learned: {percent(prune_ratio)}"
     if is_search(record):
         return _search_clause(record, answer)
-    learned = f"The prune ratio learned in the run is {percent(prune_ratio)} (95% interval {percent_span(answer.low, answer.high)})"
+    groups = f"mean of the prune ratios learned for {len(answer.by_group)} groups of layers"
+    what = groups if answer.by_group else "prune ratio learned"
+    learned = f"The {what} in the run is {percent(prune_ratio)} (95% interval {percent_span(answer.low, answer.high)})"
     return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
 
 

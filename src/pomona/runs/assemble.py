@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from pomona.adapters import Adapter, layer_number
 from pomona.backbone.load import Backbone
-from pomona.control import Search
+from pomona.control import GroupRatio, Search
 from pomona.data import Example, Splits, fingerprint
 from pomona.errors import InputError
 from pomona.evaluation.compare import compare, corrected
 from pomona.evaluation.evaluate import Answers, Score, example_groups, score
 from pomona.metrics import describe_answers
+from pomona.pruning import layer_groups
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
@@ -24,6 +25,7 @@ from pomona.runs.record import (
     CurvePoint,
     DevCheck,
     Estimate,
+    GroupAnswer,
     ModuleRecord,
     RatioAnswer,
     RoundRecord,
@@ -174,6 +176,7 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
         flat=answer.flat,
         curve=curve,
         dev_check=check,
+        by_group=_by_group(answer.by_group, list(learned.sparsity)),
     )
     record.rounds = [round_record(event) for event in learned.history if event["kind"] == "round"]
     controller = workshop.recipe.controller
@@ -185,6 +188,22 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     checked = [(one.prune_ratio, one.cost, one.dev_loss) for one in check]
     found = controller.diagnose(learned.control, changes, dev_check=checked, cleared=cleared)
     record.warnings += [warning for warning in found if warning not in record.warnings]
+
+
+def _by_group(found: Sequence[GroupRatio], modules: Sequence[str]) -> list[GroupAnswer]:
+    """Each group's ratio, and which layers it is for."""
+    groups = layer_groups(modules, len(found)) if found else []
+    numbers = [[layer for module in group if (layer := layer_number(module)) is not None] for group in groups]
+    return [
+        GroupAnswer(
+            first_layer=min(layers, default=None),
+            last_layer=max(layers, default=None),
+            prune_ratio=one.prune_ratio,
+            low=one.low,
+            high=one.high,
+        )
+        for layers, one in zip(numbers, found, strict=True)
+    ]
 
 
 def round_record(event: Event) -> RoundRecord:

@@ -16,6 +16,7 @@ from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
+from pomona.control import Controller
 from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
@@ -23,6 +24,7 @@ from pomona.errors import InputError
 from pomona.evaluation.baselines import TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
 from pomona.merging.weights import module_weights
+from pomona.pruning import layer_groups
 from pomona.runs.fields import WeightField
 from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.seeding import derive_seed, stream
@@ -104,7 +106,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     Raises:
         InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read or encoded;
             examples longer than the model's context; a LoRA is to be trained on modules that the model does not have; a module
-            that a merge weight's filters leave out.
+            that a merge weight's filters leave out; more groups of layers than there are layers.
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
     skipped = _skipped(recipe.data, recipe.task)
@@ -123,6 +125,8 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
         fresh = new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
         modules |= dict.fromkeys(fresh.modules if trained or recipe.merge.target else ())
     module_weights([source.weight for source in recipe.sources], list(modules))
+    if isinstance(recipe.controller, Controller):
+        layer_groups(modules, recipe.controller.layer_groups)
     if recipe.pruning.paper:
         shapes = backbone.shapes()
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})

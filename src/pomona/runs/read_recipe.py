@@ -73,7 +73,8 @@ def _override(content: dict[str, Any], override: str, kind: type[BaseModel]) -> 
             continue
         if not isinstance(place.get(part), dict | list):
             name = place[part] if isinstance(place.get(part), str) else _default_name(kind, part) if place is content else None
-            place[part] = {} if name is None else {"name": name}
+            # A plain name stands for a component of that name; as a reward, for its weight.
+            place[part] = {} if name is None else {name: 1.0} if part == "reward" else {"name": name}
         place = place[part]
     try:
         parsed = yaml.safe_load(value)

@@ -5,7 +5,8 @@
     epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
                                                             dev_score beside dev_loss where a metric judges the epochs
     round  {kind, system, ...the fields of Round below}
-    settled {kind, system, step, prune_ratio, dev_check}      a controller's answer in force; `dev_check` as lists
+    settled {kind, system, step, prune_ratio, dev_check}      a controller's answer in force; `dev_check` as lists; by_group where
+                                                            groups of layers have ratios of their own
 `predictions.jsonl`, a line each test example:
     {id, document, prompt, references: [..], predictions: {system: text}, losses: {system: nats per token}}
     and `group` where the example has one.
@@ -81,18 +82,23 @@ class SystemDescription(_Part):
 
 
 class CandidateRecord(_Part):
-    """A candidate ratio and its reward: mean micro dev cost before minus on trial, over the examples that it was tried on."""
+    """A candidate ratio and its reward: mean micro dev cost before minus on trial, over the examples that it was tried on.
+
+    `by_group`: the ratio of each group of layers; null where one is for all.
+    """
 
     prune_ratio: float
     reward: float
     p_value: float
     examples: int | None = None
+    by_group: list[float] | None = None
 
 
 class RoundRecord(_Part):
     """One round of the controller.
 
     `mask_change`, `newly_pruned`: shares of all factor entries that changed sides at the commit, and that it pruned.
+    `by_group`: the ratio in force after it of each group of layers; null where one is for all.
     """
 
     index: int
@@ -106,6 +112,7 @@ class RoundRecord(_Part):
     deviation: float
     mask_change: float | None = None
     newly_pruned: float | None = None
+    by_group: list[float] | None = None
 
 
 class CurvePoint(_Part):
@@ -129,10 +136,21 @@ class DevCheck(_Part):
     dev_loss: float
 
 
+class GroupAnswer(_Part):
+    """The ratio of a group of neighbouring layers, and its interval; the numbers of its first and last layer, if it has any."""
+
+    first_layer: int | None
+    last_layer: int | None
+    prune_ratio: float
+    low: float
+    high: float
+
+
 class RatioAnswer(_Part):
     """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart.
 
-    `dev_check`: a few ratios on the dev set when a search ended; empty where none did.
+    `dev_check`: a few ratios on the dev set when a search ended; empty where none did. `by_group`: the groups of layers, where each
+    has a ratio of its own; `prune_ratio` is then their mean by entries, and the curve that of one ratio for all.
     """
 
     controller: str
@@ -142,6 +160,7 @@ class RatioAnswer(_Part):
     flat: bool
     curve: list[CurvePoint] = Field(default_factory=list)
     dev_check: list[DevCheck] = Field(default_factory=list)
+    by_group: list[GroupAnswer] = Field(default_factory=list)
 
 
 class ModuleRecord(_Part):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
-from pomona.control import Answer, ControllerState, state_from_dict, state_to_dict
+from pomona.control import Answer, ControllerState, GroupRatio, state_from_dict, state_to_dict
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
@@ -137,7 +137,8 @@ class RunStore:
         values: dict[str, Any] = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
         if values["answer"] is not None:
             curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
-            values["answer"] = Answer(**values["answer"], curve=curve)  # pyright: ignore[reportArgumentType]
+            by_group = tuple(GroupRatio(**one) for one in values["answer"].pop("by_group"))
+            values["answer"] = Answer(**values["answer"], curve=curve, by_group=by_group)  # pyright: ignore[reportArgumentType]
         values["control"] = values["control"] and state_from_dict(values["control"])
         values["dev_scores"] = tuple(values["dev_scores"])
         values["sparsity"] = {module: Sparsity(*found) for module, found in values["sparsity"].items()}

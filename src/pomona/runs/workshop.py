@@ -82,7 +82,7 @@ class Workshop:
             self._train(SEARCH, *self._merged(), pruning=pruning, controller=controller)
             answer = self.trained[SEARCH].answer
             assert answer is not None
-            controller = Fixed(answer.prune_ratio)
+            controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
         return self._train(MAIN, *self._merged(), pruning=pruning, controller=controller)
 
     def _train_trials(self, pruning: Pruning, search: Search) -> Adapter:

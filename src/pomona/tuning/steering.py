@@ -12,7 +12,7 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Answer, Controller, state_from_dict, state_to_dict
 from pomona.errors import InputError
-from pomona.pruning import ModuleScores, ramp_end, scheduled_ratio
+from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
 from pomona.tuning.observation import Observation, below
 from pomona.tuning.probes import Costs, Probes
 from pomona.tuning.settings import FitData, Pruning, Tuning
@@ -66,11 +66,13 @@ class Steering:
                 value=pruning.schedule,
                 mend="Use constant, or a controller with a given ratio: fixed or grid",
             )
-        self.control = controller.start(seed, total_steps)
+        pairs = {path: layer.effective() for path, layer in attachment.layers.items()}
+        entries = {path: pair.A.numel() + pair.B.numel() for path, pair in pairs.items()}
+        self.control = controller.start(seed, total_steps, group_shares(entries, controller.layer_groups))
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
         self.observation = Observation(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates)
         self.prune_ratio = self.control.prune_ratio
-        """The ratio in force."""
+        """The ratio in force; the share of all entries, where groups of layers have ratios of their own."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
         self._attachment, self._pruning, self._controller = attachment, pruning, controller
@@ -94,23 +96,27 @@ class Steering:
             last_of_epoch: the factors may be exported now, so their mask must be exact whatever the interval.
         """
         if self.answer is not None:
-            self._after_settled_step(self.answer.prune_ratio, step, last_of_epoch=last_of_epoch)
+            self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
             return
         if step == 1:  # the first mask, as soon as there are statistics
             if not self._controller.refreshes_importance:
                 self._surgeon.keep_scores()
-            self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.prune_ratio))
+            self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.control.ratios))
         self._surgeon.enforce()
 
-    def _after_settled_step(self, answer: float, step: int, *, last_of_epoch: bool) -> None:
+    def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
-        self.prune_ratio = scheduled_ratio(pruning.schedule, answer, step, self._total_steps, pruning.ramp_fraction)
+        # A ramp is a share of the full ratio, so it is the same share of their mean.
+        self.prune_ratio, *ratios = (
+            scheduled_ratio(pruning.schedule, one, step, self._total_steps, pruning.ramp_fraction)
+            for one in (answer.prune_ratio, *answer.ratios)
+        )
         if pruning.schedule == "once":
             if step == 1:
-                self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), answer))
+                self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), ratios))
             self._surgeon.enforce()
         elif step % pruning.interval_steps == 0 or last_of_epoch:
-            self._surgeon.reselect(self.prune_ratio)
+            self._surgeon.reselect(ratios)
 
     def round_due(self, step: int) -> bool:
         """Whether the controller wants a round after this step."""
@@ -119,7 +125,7 @@ class Steering:
     def round(self, step: int) -> dict[str, object]:
         """Probe the controller's candidates on the micro dev set and commit what it decides; the round as the history has it."""
         controller, scores = self._controller, self._surgeon.scores()
-        masks = [self._surgeon.select(scores, prune_ratio) for prune_ratio in controller.propose(self.control)]
+        masks = [self._surgeon.select(scores, ratios) for ratios in controller.propose_by_group(self.control)]
         tried = self._screened(masks)
         before, rows = self._probes.race(
             controller, self.control, [one for one, wanted in zip(masks, tried, strict=True) if wanted]
@@ -128,8 +134,8 @@ class Steering:
         self.control = controller.observe(self.control, step, before, [next(measured) if wanted else None for wanted in tried])
         seen = self.control.rounds[-1]
         change = None
-        if seen.mask_prune_ratio is not None:
-            change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_prune_ratio))
+        if seen.mask_ratios is not None:
+            change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_ratios))
         self.prune_ratio = self.control.prune_ratio
         return {
             "index": seen.index,
@@ -140,7 +146,8 @@ class Steering:
                     "prune_ratio": one.prune_ratio,
                     "reward": one.reward,
                     "p_value": one.p_value,
-                    "examples": sum(loss is not None for loss in one.losses),
+                    "examples": one.seen,
+                    **_by_group(one.by_group),
                 }
                 for one in seen.candidates
             ],
@@ -151,6 +158,7 @@ class Steering:
             "deviation": seen.deviation,
             "mask_change": change and change.changed,
             "newly_pruned": change and change.newly_pruned,
+            **_by_group(seen.by_group),
         }
 
     def _screened(self, masks: Sequence[Masks]) -> Sequence[bool]:
@@ -170,8 +178,9 @@ class Steering:
         self.prune_ratio = self.answer.prune_ratio
         scores = self._surgeon.scores()
         dev_check = self._dev_check(scores, self.answer)
-        self._surgeon.hold(self._surgeon.select(scores, self.prune_ratio))
-        return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check}
+        self._surgeon.hold(self._surgeon.select(scores, self.answer.ratios))
+        by_group = _by_group(self.answer.ratios if self.answer.by_group else ())
+        return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check, **by_group}
 
     def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
         """(prune ratio, cost by the fitted curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
@@ -181,10 +190,12 @@ class Steering:
         if not answer.curve or not self._dev.examples:
             return []
         gains = {prune_ratio: gain for prune_ratio, gain, *_ in answer.curve}
-        curve = {min(gains): -gains[min(gains)], answer.prune_ratio: 0.0, max(gains): -gains[max(gains)]}
-        ratios = sorted(curve)
-        rows = self._dev.measure([self._surgeon.select(scores, one) for one in ratios], range(len(self._dev.examples)))
-        return [[one, curve[one], sum(row) / len(row)] for one, row in zip(ratios, rows, strict=True)]
+        # The answer last: where it is the lowest or the highest, it takes that one's place.
+        trials = {one: (-gains[one], (one,)) for one in (min(gains), max(gains))} | {answer.prune_ratio: (0.0, answer.ratios)}
+        masks = [self._surgeon.select(scores, ratios) for _, ratios in trials.values()]
+        rows = self._dev.measure(masks, range(len(self._dev.examples)))
+        found = [[one, cost, sum(row) / len(row)] for (one, (cost, _)), row in zip(trials.items(), rows, strict=True)]
+        return sorted(found)
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""
@@ -213,3 +224,8 @@ class Steering:
         self.prune_ratio = values["prune_ratio"]
         self.observation.load_state(below("observation.", tensors))
         self._surgeon.load_state(below("surgeon.", tensors))
+
+
+def _by_group(ratios: tuple[float, ...]) -> dict[str, list[float]]:
+    """The groups' ratios as the history has them; nothing where one ratio is for all."""
+    return {"by_group": list(ratios)} if ratios else {}

@@ -9,7 +9,7 @@ them at once. A mask is one of the merged factors; where several adapters' facto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -76,8 +76,8 @@ class Surgeon:
             scores[path] = ModuleScores(*self._pruning.metric.scores(factors, statistics), size)
         return scores
 
-    def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float) -> Masks:
-        """The masks of a prune ratio, with the granularity and scope of the settings."""
+    def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
+        """The masks of a prune ratio, or of one for each group of layers, with the granularity and scope of the settings."""
         found = select_masks(scores, prune_ratio, self._pruning.granularity, self._pruning.scope)
         return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
 
@@ -100,7 +100,7 @@ class Surgeon:
         return MaskChange(changed, newly_pruned / sum(mask.numel() for mask in masks.values()))
 
     @torch.no_grad()
-    def reselect(self, prune_ratio: float) -> None:
+    def reselect(self, prune_ratio: float | Sequence[float]) -> None:
         """Prune and retrain: reset the lowest entries as they are now, pruned ones competing with what they have grown to.
 
         What they were waits in no stash: that has the values to which they are reset, so `scores` are those of the weights as

@@ -7,6 +7,12 @@ from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZER
 from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
+_CAPTIONS = {
+    False: "Fitted to all rounds, relative to the best ratio.",
+    True: "Fitted to all rounds: what one ratio for all layers would gain over the layers' own, of which the mean is drawn.",
+}
+"""Of the fitted curve, by whether groups of layers have ratios of their own."""
+
 
 def ratio_by_round(record: RunRecord) -> Figure | None:
     """The policy's mean with a band of one deviation, the ratio in force, the candidates coloured by reward, the commits marked."""
@@ -163,16 +169,12 @@ def fitted_curve(record: RunRecord) -> Figure | None:
         hoverinfo="skip",
     )
     figure.update_xaxes(tickformat=".0%")
-    told = (
-        "The curve is flat: the data do not tell these ratios apart."
-        if answer.flat
-        else "The data tell the best ratio from the worst."
-    )
+    told = "It is flat: the data do not tell these ratios apart." if answer.flat else "The data tell the best ratio from the worst."
     return finished(
         figure,
         key="fitted-curve",
         title="Reward over the prune ratio",
-        caption=f"Fitted to all rounds, relative to the best ratio. {told}",
+        caption=f"{_CAPTIONS[bool(answer.by_group)]} {told}",
         x="prune ratio",
         y=f"reward, {reward_unit(record)}",
         height=360,
