@@ -107,6 +107,16 @@ def test_groups_with_optima_of_their_own_are_told_apart() -> None:
         assert all(gain < 0 for _, gain, _, _ in answer.curve)
 
 
+def test_without_noise_the_answer_is_exact_whatever_was_committed_on_the_way() -> None:
+    optima, state = (0.2, 0.65, 0.7), TOY.start(1, 10, SHARES)
+    for step in range(1, 9):
+        trials = [state.ratios, *TOY.propose_by_group(state)]
+        before, *losses = ([step + sum((p - o) ** 2 for p, o in zip(one, optima, strict=True))] * 6 for one in trials)
+        state = TOY.observe(state, step, before, losses)
+    assert len({one.by_group for one in state.rounds} | {(0.4, 0.4, 0.4)}) > 2
+    assert TOY.choose(state).ratios == pytest.approx(optima, abs=1e-4)
+
+
 def test_before_the_first_round_the_answer_is_what_is_in_force() -> None:
     answer = TOY.choose(TOY.start(0, 10, SHARES))
     assert answer.ratios == (0.4, 0.4, 0.4)

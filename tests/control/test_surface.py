@@ -80,6 +80,18 @@ def test_an_interval_at_the_edge_of_what_was_tried_goes_on_to_the_end_of_the_ran
     assert low == pytest.approx(surface.best()[0])
 
 
+def test_a_group_s_optimum_is_sought_where_that_group_was_tried() -> None:
+    """The other group was tried farther out, and the first one's parabola turns there."""
+    ratios, _ = measured(np.zeros(4), 6)
+    ratios = [[(p / 2, q) for p, q in one] for one in ratios]
+    losses = [[[(p - 0.8) ** 2 + q * q] for p, q in one] for one in ratios]
+    surface = fit_surface(ratios, losses, generator())
+    assert surface is not None
+    highest = max(p for one in ratios for p, _ in one)
+    assert highest < 0.6
+    assert surface.best() == pytest.approx((highest, 0.0), abs=1e-9)
+
+
 def test_a_single_example_tells_no_interval() -> None:
     assert fitted(SLOPES_AND_BENDS, 6, examples=1).intervals(0.1, 0.8) == [(0.1, 0.8)] * 3
 

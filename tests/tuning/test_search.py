@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import tiny_examples
+from tests.tiny import tiny_adapter, tiny_examples
 from tests.tuning.runs import DATA, STEPS, assert_same, attached_zeros, events, train
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
-from pomona.control import Grasp, Layerwise
+from pomona.control import Fixed, Grasp, Layerwise
 from pomona.pruning import pruned_count
 from pomona.tuning.settings import Event, FitData, Pruning
 
@@ -56,6 +56,21 @@ def test_the_recorded_ratio_the_mask_in_force_and_the_sparsity_are_one_number_at
     assert len(set(ratios)) >= 3
     assert fitted.answer is not None
     assert ratios[-1] == fitted.answer.prune_ratio
+
+
+def test_groups_count_by_their_entries(llama: Backbone) -> None:
+    """The first layer has both modules, the second one of them."""
+    adapters = [tiny_adapter(llama, seed=seed, leave_out=["model.layers.1.self_attn.q_proj"]) for seed in (1, 2)]
+    seen: list[int] = []
+
+    def look(event: dict[str, Any], attachment: Attachment) -> None:
+        seen[:] = [sum(n for _, n in attached_zeros(attachment, layer)) for layer in LAYERS]
+
+    fitted = train(llama, adapters=adapters, look=look, pruning=Pruning(), controller=Fixed((0.25, 0.75)))
+    first, second = seen
+    assert first > second
+    assert fitted.answer is not None
+    assert fitted.answer.prune_ratio == pytest.approx((0.25 * first + 0.75 * second) / (first + second))
 
 
 def test_a_raced_and_screened_run_resumed_from_any_step_ends_as_it_would_have(llama: Backbone, tmp_path: Path) -> None:
