@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.pruning import pruned_count
+from pomona.tuning.probes import Probes
 from pomona.tuning.settings import Event, FitData, Pruning
 
 # Half of 9 micro dev examples is 5 of them, which is enough to stop a candidate at this level.
@@ -88,4 +90,27 @@ def test_a_raced_and_screened_run_resumed_from_any_step_ends_as_it_would_have(ll
     for step in range(1, STEPS):
         torch.manual_seed(step)
         resumed = train(llama, RACED, checkpoint=tmp_path / str(step), **options)
+        assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("controller", [SPARING, LAYERWISE], ids=["raced and screened", "by layer"])
+def test_a_run_stopped_in_the_middle_of_a_round_ends_as_it_would_have(llama: Backbone, tmp_path: Path, controller: Grasp) -> None:
+    """In each half of the race of the second round: the round is begun again, from the step before it."""
+    options: dict[str, Any] = {"pruning": Pruning(), "controller": controller}
+    whole = train(llama, RACED, **options)
+    real = Probes.measure
+    for stop in (3, 4):
+        calls = 0
+
+        def measure(self: Probes, *arguments: Any, stop: int = stop) -> list[list[float]]:
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return real(self, *arguments)
+
+        path = tmp_path / f"{stop}.safetensors"
+        with mock.patch.object(Probes, "measure", measure), pytest.raises(KeyboardInterrupt):
+            train(llama, RACED, checkpoint=path, **options)
+        resumed = train(llama, RACED, checkpoint=path, **options)
         assert_same(resumed, whole)

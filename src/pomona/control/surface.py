@@ -97,8 +97,9 @@ class Surface:
 
     def _turns(self, slope_XK: Array, bend_XK: Array) -> Float64[Array, "*X K 3"]:
         low_K, high_K = self.tried_K2.T
+        # Without a bend there is no vertex: any point between the ends will do, as these are lower and higher.
         vertex_XK = np.clip(-slope_XK / np.where(bend_XK == 0, 1, 2 * bend_XK), low_K, high_K)
-        return np.stack([*np.broadcast_arrays(low_K, high_K, np.where(bend_XK == 0, low_K, vertex_XK))], axis=-1)
+        return np.stack(np.broadcast_arrays(low_K, high_K, vertex_XK), axis=-1)
 
     def _lowest_at(self, coefficients_X2K: Array) -> Float64[Array, "*X K"]:
         turns_XK3 = self._turns(*np.split(coefficients_X2K, 2, axis=-1))
