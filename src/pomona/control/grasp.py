@@ -14,8 +14,7 @@ from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search, mask_ratios_before
 from pomona.control.policy import Policy, antithetic, clamp, grpo_update, reinforce_update
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
-from pomona.control.usable import check_finite, check_losses
-from pomona.errors import InputError
+from pomona.control.usable import check_finite, check_losses, check_settings
 from pomona.seeding import stream
 
 Mode = Literal["single_pass", "two_pass"]
@@ -101,7 +100,8 @@ class Grasp(Controller):
 
     def __post_init__(self) -> None:
         low, high = self.prune_ratio_min, self.prune_ratio_max
-        rules: tuple[tuple[str, bool, str], ...] = (
+        check_settings(
+            self,
             ("prune_ratio_min", 0 <= low < 1, "must be in [0, 1)"),
             ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
             ("prune_ratio_start", low <= self.prune_ratio_start <= high, f"must be in [{low}, {high}]"),
@@ -126,9 +126,6 @@ class Grasp(Controller):
             ),
             ("mode", not (self.paper and self.mode == "single_pass"), "must be two_pass with paper: true"),
         )
-        for field, holds, problem in rules:
-            if not holds:
-                raise InputError(problem, field=field, value=getattr(self, field))
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
         """The policy at `prune_ratio_start`, which is in force until a round commits another ratio."""

@@ -10,7 +10,7 @@ from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
 from pomona.control.search import Search, Trial
-from pomona.errors import InputError
+from pomona.control.usable import check_settings
 from pomona.seeding import stream
 
 
@@ -33,14 +33,12 @@ class Grid(Search):
 
     def __post_init__(self) -> None:
         ratios = self.prune_ratios
-        rules: tuple[tuple[bool, str], ...] = (
-            (len(ratios) >= 2, "must be at least 2 ratios"),
-            (all(0.0 <= one <= 1.0 for one in ratios), "must all be in [0, 1]"),
-            (all(one < after for one, after in itertools.pairwise(ratios)), "must be strictly rising"),
+        check_settings(
+            self,
+            ("prune_ratios", len(ratios) >= 2, "must be at least 2 ratios"),
+            ("prune_ratios", all(0.0 <= one <= 1.0 for one in ratios), "must all be in [0, 1]"),
+            ("prune_ratios", all(one < after for one, after in itertools.pairwise(ratios)), "must be strictly rising"),
         )
-        for holds, problem in rules:
-            if not holds:
-                raise InputError(problem, field="prune_ratios", value=ratios)
 
     def next(self, trials: Sequence[Trial], seed: int) -> float | None:
         """The lowest ratio of the grid that has not been run."""

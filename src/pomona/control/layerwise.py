@@ -10,7 +10,7 @@ from pomona.control.base import Candidate, ControllerState, GroupPolicy, control
 from pomona.control.grasp import Grasp
 from pomona.control.policy import Policy, antithetic, clamp
 from pomona.control.surface import fit_surface
-from pomona.errors import InputError
+from pomona.control.usable import check_settings
 from pomona.seeding import stream
 
 
@@ -41,14 +41,12 @@ class Layerwise(Grasp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rules: tuple[tuple[str, bool, str], ...] = (
+        check_settings(
+            self,
             ("groups", self.groups >= 2, "must be at least 2; grasp learns one ratio for all layers"),
             ("paper", not self.paper, "must be false: the paper has one ratio for all layers"),
             ("proposals", self.proposals is None, "must be null: groups are not screened"),
         )
-        for field, holds, problem in rules:
-            if not holds:
-                raise InputError(problem, field=field, value=getattr(self, field))
 
     @property
     def layer_groups(self) -> int:

@@ -12,6 +12,7 @@ from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
 from pomona.control.search import Search, Trial
+from pomona.control.usable import check_settings
 from pomona.errors import InputError, MissingPackageError
 from pomona.seeding import derive_seed, stream
 
@@ -51,15 +52,13 @@ class Tpe(Search):
 
     def __post_init__(self) -> None:
         low, high = self.prune_ratio_min, self.prune_ratio_max
-        rules: tuple[tuple[str, bool, str], ...] = (
+        check_settings(
+            self,
             ("prune_ratio_min", 0 <= low < 1, "must be in [0, 1)"),
             ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
             ("trials", self.trials >= 2, "must be at least 2"),
             ("startup_trials", self.startup_trials >= 1, "must be at least 1"),
         )
-        for field, holds, problem in rules:
-            if not holds:
-                raise InputError(problem, field=field, value=getattr(self, field))
         if len(self._steps) < self.trials:
             problem = f"must be farther above prune_ratio_min {low}: {self.trials} ratios of 4 decimals do not fit between them"
             raise InputError(problem, field="prune_ratio_max", value=high)

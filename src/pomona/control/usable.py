@@ -1,4 +1,4 @@
-"""Whether what a round measured can be used: as many losses as there should be, each of them finite."""
+"""Whether what a controller is given can be used: its settings, and a round's losses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import math
 from collections.abc import Sequence
 
 from pomona.control.base import ControllerState
-from pomona.errors import PomonaError
+from pomona.errors import InputError, PomonaError
+
+
+def check_settings(settings: object, *rules: tuple[str, bool, str]) -> None:
+    """Refuse the first setting whose rule does not hold.
+
+    Args:
+        settings: a controller or a search.
+        rules: a setting's name, whether its rule holds, and the rule in words, such as "must be at least 1".
+
+    Raises:
+        InputError: a rule does not hold.
+    """
+    for field, holds, problem in rules:
+        if not holds:
+            raise InputError(problem, field=field, value=getattr(settings, field))
 
 
 def check_losses(
