@@ -75,6 +75,16 @@ def test_rounds_record_what_happened(controller: Controller) -> None:
     assert state.prune_ratio == in_force
 
 
+def test_candidates_and_ratios_in_force_are_as_many_as_groups(controller: Controller) -> None:
+    shares = tuple((k + 1) / sum(range(1, controller.layer_groups + 1)) for k in range(controller.layer_groups))
+    state = controller.start(0, TOTAL_STEPS, shares)
+    assert len(state.ratios) == len(controller.choose(state).ratios) == controller.layer_groups
+    by_group = controller.propose_by_group(state)
+    assert all(len(one) == controller.layer_groups for one in by_group)
+    means = [sum(share * ratio for share, ratio in zip(shares, one, strict=True)) for one in by_group]
+    assert controller.propose(state) == pytest.approx(means)
+
+
 def test_no_round_after_it_has_settled(controller: Controller) -> None:
     settle = controller.settle_step(TOTAL_STEPS)
     assert 0 <= settle <= TOTAL_STEPS

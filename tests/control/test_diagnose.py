@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pomona.control import Answer, Candidate, ControllerState, Grasp, Round
+from pomona.control import Answer, Candidate, ControllerState, Grasp, Layerwise, Round
 from pomona.control.diagnose import diagnose_search
 
 GRASP = Grasp(mode="two_pass", interval_steps=1)
@@ -173,3 +173,51 @@ def test_shares_cleared_must_belong_to_commits() -> None:
 def test_changes_must_belong_to_commits() -> None:
     with pytest.raises(ValueError, match="6 rounds committed a mask, but there are 5 mask changes"):
         GRASP.diagnose(search(), [0.0] * 5)
+
+
+# Groups of layers ---------------------------------------------------------------------------------------------------------
+
+
+def by_layer(*commits: tuple[float, float]) -> tuple[Layerwise, ControllerState]:
+    """A search of two groups that begins at 0.4 and commits these ratios, on losses that the first group's ratio raises."""
+    controller = Layerwise(groups=2, mode="two_pass", interval_steps=1, commit_level=0, max_commit_change=1)
+    state = controller.start(0, len(commits))
+
+    def losses(ratios: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(1 + 0.01 * i + ratios[0] for i in range(8))
+
+    for step, ratios in enumerate(commits, start=1):
+        before = state.rounds[-1].by_group if state.rounds else (0.4, 0.4)
+        seen = Round(
+            index=step - 1,
+            step=step,
+            losses_before=losses(before),
+            candidates=tuple(Candidate(sum(one) / 2, losses(one), 0.1, 0.01, one) for one in (ratios, (0.5, 0.3), (0.35, 0.3))),
+            prune_ratio_before=sum(before) / 2,
+            prune_ratio_after=sum(ratios) / 2,
+            mask_prune_ratio=sum(ratios) / 2,
+            mean=0.4,
+            deviation=0.1,
+            by_group=ratios,
+        )
+        state = dataclasses.replace(state, rounds=(*state.rounds, seen))
+    return controller, state
+
+
+def test_groups_that_move_apart_do_not_thrash() -> None:
+    """The mean stays, and each commit asks for as many changes as it made: 0.2, 0.4 and 0.4."""
+    controller, state = by_layer((0.6, 0.2), (0.2, 0.6), (0.6, 0.2))
+    assert not [one for one in controller.diagnose(state, [0.2, 0.4, 0.4]) if "thrashes" in one]
+    assert [one for one in controller.diagnose(state, [0.4, 0.5, 0.5]) if "thrashes" in one]
+
+
+def test_what_a_group_prunes_for_good_does_not_count() -> None:
+    controller, state = by_layer((0.7, 0.2), (0.8, 0.1), (0.8, 0.1))  # one group grows by 0.4, which is 0.2 of all
+    assert not [one for one in controller.diagnose(state, [0.2] * 3, cleared=[0.23] * 3) if "cleared" in one]
+    assert [one for one in controller.diagnose(state, [0.2] * 3, cleared=[0.24] * 3) if "cleared" in one]
+
+
+def test_a_group_at_the_edge_of_what_was_tried_in_it_is_named() -> None:
+    controller, state = by_layer((0.3, 0.6), (0.5, 0.6), (0.35, 0.2))
+    (warning,) = (one for one in controller.diagnose(state, [0.1] * 3) if "true optimum may lie beyond" in one)
+    assert "The best prune ratio of group 1 of the layers, 0.30, is the lowest one that was tried" in warning

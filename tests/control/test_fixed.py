@@ -28,7 +28,7 @@ def test_groups_of_layers_may_be_given_ratios_of_their_own() -> None:
     assert answer.ratios == (0.2, 0.6)
     assert (answer.low, answer.prune_ratio, answer.high) == (state.prune_ratio,) * 3
     assert Fixed(0.3).layer_groups == 1
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="expected 2 shares, got 1"):
         controller.start(1, 20, (1.0,))
 
 

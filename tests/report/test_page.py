@@ -377,13 +377,13 @@ def test_groups_of_layers_with_ratios_of_their_own_are_told(record: RunRecord, s
     groups = [
         GroupAnswer(first_layer=0, last_layer=14, prune_ratio=0.2, low=0.1, high=0.35),
         GroupAnswer(first_layer=15, last_layer=15, prune_ratio=0.5, low=0.5, high=0.5),
-        GroupAnswer(first_layer=None, last_layer=None, prune_ratio=0.44, low=0.3, high=0.6),
+        GroupAnswer(first_layer=16, last_layer=29, prune_ratio=0.44, low=0.3, high=0.6),
     ]
     page = page_of(save(record.model_copy(update={"answer": record.answer.model_copy(update={"by_group": groups})})))
     assert [[cell.strip("|") for cell in row] for row in page.table("Layers")[1:]] == [
         ["0 to 14", "20%", "10 to 35%"],
         ["15", "50%", "given"],
-        ["–", "44%", "30 to 60%"],
+        ["16 to 29", "44%", "30 to 60%"],
     ]
     assert "The mean of the prune ratios learned for 3 groups of layers in the run is 32% (95% interval 21 to 46%)" in page.text
     assert "what one ratio for all layers would gain over the layers' own" in page.text

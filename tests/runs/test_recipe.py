@@ -216,6 +216,7 @@ def test_a_reward_is_a_name_or_weights_by_name(given: object, kept: dict[str, fl
 def test_a_weight_may_be_added_to_a_plain_reward() -> None:
     learns = {"name": "grasp", "mode": "two_pass"}
     assert parsed("reward.chrf=0.5", controller=learns, reward="loss").reward == {"loss": 1.0, "chrf": 0.5}
+    assert parsed("reward.chrf=0.5", controller=learns).reward == {"loss": 1.0, "chrf": 0.5}, "the loss is the default"
     assert parsed("reward.chrf=0.5", "reward.loss=0", controller=learns).reward == {"chrf": 0.5}
 
 

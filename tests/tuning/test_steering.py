@@ -39,7 +39,7 @@ class Scripted(Controller):
     settles: int = 5
     refreshes: bool = True
 
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         return ControllerState(seed, total_steps, 0.3, 0.1, 0.3)
 
     def round_due(self, state: ControllerState, step: int) -> bool:

@@ -19,7 +19,7 @@ class Answer:
     """The prune ratio that was found, and how sure it is.
 
     Args:
-        prune_ratio: p*, in [0, 1]; the share of all entries, where layers have ratios of their own.
+        prune_ratio: p*, in [0, 1]; where layers have ratios of their own, their mean by entries.
         low, high: 95 % interval of p*; equal to it where the ratio was given, not learned.
         flat: the data do not tell the ratios apart: no candidate differs from another beyond the noise of the examples.
         curve: what a ratio gains over the answer, as (prune ratio, gain, low, high) points, with 95 % intervals: nats per token of

@@ -165,13 +165,13 @@ class Controller(ABC):
         return 1
 
     @abstractmethod
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         """The state before the first step.
 
         Args:
             seed: root of this controller's random streams.
             total_steps: optimizer steps of the run, >= 1.
-            shares: each group's share of all entries, `layer_groups` of them.
+            shares: each group's share of all entries, `layer_groups` of them; none at all stands for equal ones.
         """
 
     @abstractmethod
@@ -278,6 +278,18 @@ class Controller(ABC):
 def over_all(shares: Sequence[float], values: Sequence[float]) -> float:
     """The mean of a value of each group of layers by the groups' shares: of their prune ratios, the share of all entries."""
     return math.fsum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def shares_of(shares: Sequence[float], groups: int) -> tuple[float, ...]:
+    """The groups' shares as `Controller.start` is given them; equal ones where none are given.
+
+    Raises:
+        ValueError: there are not as many as groups.
+    """
+    found = tuple(shares) or (1 / groups,) * groups
+    if len(found) != groups:
+        raise ValueError(f"expected {groups} shares, got {len(found)}")
+    return found
 
 
 controllers: Registry[Controller | Search] = Registry("controller")

@@ -41,7 +41,7 @@ def _decode(kind: Any, value: object, where: str) -> object:
                 raise InputError("unknown key", field=where, value=key, mend=suggest(str(key), kinds))
         for key in kinds:
             if key not in value:
-                raise InputError(f"the key {key!r} is missing", field=where)
+                raise InputError(f"the key {key!r} is missing", field=where, mend="Start the run anew")
         return kind(**{key: _decode(kinds[key], one, f"{where}.{key}") for key, one in value.items()})
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):

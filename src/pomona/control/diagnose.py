@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pomona.control.base import Answer, ControllerState
+from pomona.control.base import Answer, ControllerState, over_all
 
 _FEW_ROUNDS = 3
 _LAST_ROUNDS = 3
@@ -29,6 +29,17 @@ def mask_ratios_before(state: ControllerState) -> list[float]:
     return ratios
 
 
+def _moves(state: ControllerState) -> list[tuple[float, ...]]:
+    """For each mask that was committed, each group's ratio minus that of the mask before; one alone for all layers."""
+    moves: list[tuple[float, ...]] = []
+    before = (state.rounds[0].prune_ratio_before,) * len(state.ratios) if state.rounds else ()
+    for one in state.rounds:
+        if one.mask_ratios is not None:
+            moves.append(tuple(after - ratio for ratio, after in zip(before, one.mask_ratios, strict=True)))
+            before = one.mask_ratios
+    return moves
+
+
 def diagnose_search(
     state: ControllerState,
     answer: Answer,
@@ -44,7 +55,8 @@ def diagnose_search(
     - too few rounds: fewer than 3;
     - nothing committed in 3 rounds or more;
     - no signal: the fitted curve is flat;
-    - collapse: the policy's mean stayed within 5 % of the allowed range below its upper end in the last 3 rounds;
+    - collapse: the policy's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
+      3 rounds;
     - at the edge: the best ratio is the lowest or highest one that was tried, and the allowed range goes on beyond it;
     - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
     - unrepresentative micro dev: over 3 ratios or more its ranking and the dev set's do not agree (Kendall's tau <= 0), and on dev
@@ -65,26 +77,28 @@ def diagnose_search(
     Raises:
         ValueError: there are not as many changes, or shares cleared where any are given, as rounds that committed a mask.
     """
-    moves = [
-        one.mask_prune_ratio - before
-        for before, one in zip(mask_ratios_before(state), state.rounds, strict=True)
-        if one.mask_prune_ratio is not None
-    ]
+    moves = _moves(state)
     if len(moves) != len(mask_changes):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(mask_changes)} mask changes")
     if cleared and len(moves) != len(cleared):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(cleared)} shares cleared")
-    search = _Search(state, answer, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max)
+    shares = tuple(one.share for one in state.groups) or (1.0,)
+    search = _Search(state, answer, shares, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max)
     return [warning for symptom in _SYMPTOMS if (warning := symptom(search)) is not None]
 
 
 @dataclass(frozen=True)
 class _Search:
-    """A search that has ended; `moves`: for each mask that was committed, its ratio minus that of the mask before."""
+    """A search that has ended.
+
+    `shares`: of the groups of layers, 1 for all layers together; `moves`: for each mask that was committed and each group, its
+    ratio minus that of the mask before.
+    """
 
     state: ControllerState
     answer: Answer
-    moves: Sequence[float]
+    shares: Sequence[float]
+    moves: Sequence[tuple[float, ...]]
     mask_changes: Sequence[float]
     cleared: Sequence[float]
     dev_check: Sequence[tuple[float, float, float]]
@@ -135,26 +149,36 @@ def _collapse(search: _Search) -> str | None:
 
 
 def _edge(search: _Search) -> str | None:
+    if search.answer.flat or _collapse(search):
+        return None
+    for group, (answer, low, high) in enumerate(_tried(search)):
+        if answer <= low + _NEAR_EDGE and low > search.prune_ratio_min + _NEAR_EDGE:
+            which = "lowest"
+        elif answer >= high - _NEAR_EDGE and high < search.prune_ratio_max - _NEAR_EDGE:
+            which = "highest"
+        else:
+            continue
+        of = f" of group {group + 1} of the layers" if search.answer.by_group else ""
+        return (
+            f"The best prune ratio{of}, {answer:.2f}, is the {which} one that was tried, so the true optimum may lie beyond "
+            "it; move prune_ratio_start there, or raise deviation_start."
+        )
+    return None
+
+
+def _tried(search: _Search) -> list[tuple[float, float, float]]:
+    """For each group of layers the answer, the lowest and the highest ratio that was tried; one alone for all layers."""
     answer = search.answer
-    if not answer.curve or answer.flat or _collapse(search):
-        return None
-    low, high = answer.curve[0][0], answer.curve[-1][0]
-    if answer.prune_ratio <= low + _NEAR_EDGE and low > search.prune_ratio_min + _NEAR_EDGE:
-        which = "lowest"
-    elif answer.prune_ratio >= high - _NEAR_EDGE and high < search.prune_ratio_max - _NEAR_EDGE:
-        which = "highest"
-    else:
-        return None
-    return (
-        f"The best prune ratio, {answer.prune_ratio:.2f}, is the {which} one that was tried, so the true optimum may lie beyond "
-        "it; move prune_ratio_start there, or raise deviation_start."
-    )
+    if not answer.by_group:
+        return [(answer.prune_ratio, answer.curve[0][0], answer.curve[-1][0])] if answer.curve else []
+    rows = [row for one in search.state.rounds for row in (one.by_group, *(candidate.by_group for candidate in one.candidates))]
+    return [(one, min(ratios), max(ratios)) for one, ratios in zip(answer.ratios, zip(*rows, strict=True), strict=True)]
 
 
 def _thrash(search: _Search) -> str | None:
     if not search.moves:
         return None
-    asked = sum(map(abs, search.moves)) / len(search.moves)
+    asked = sum(over_all(search.shares, [abs(one) for one in move]) for move in search.moves) / len(search.moves)
     changed = sum(search.mask_changes) / len(search.moves)
     if changed - asked <= _THRASH:
         return None
@@ -190,8 +214,8 @@ def _cleared_often(search: _Search) -> str | None:
     What is newly pruned loses its optimizer moments, and starts without them if it is revived. A search that only raises the ratio
     prunes for good, which costs nothing; the rest was in vain. At one half it is as if every second entry had lost them once.
     """
-    excess = sum(search.cleared) - max(0.0, sum(search.moves))
-    if not search.cleared or excess <= _CLEARED:
+    growth = [max(0.0, sum(moves)) for moves in zip(*search.moves, strict=True)]
+    if not search.cleared or (excess := sum(search.cleared) - over_all(search.shares, growth)) <= _CLEARED:
         return None
     return (
         f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f} % of the "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pomona.control.answer import Answer, GroupRatio
-from pomona.control.base import Controller, ControllerState, GroupPolicy, controllers, over_all
+from pomona.control.base import Controller, ControllerState, GroupPolicy, controllers, over_all, shares_of
 from pomona.errors import InputError
 
 
@@ -38,7 +38,7 @@ class Fixed(Controller):
         """As many as there are ratios."""
         return len(self.prune_ratio) if isinstance(self.prune_ratio, tuple) else 1
 
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         """The state before the first step; it never changes.
 
         Raises:
@@ -46,8 +46,9 @@ class Fixed(Controller):
         """
         if not isinstance(self.prune_ratio, tuple):
             return ControllerState(seed, total_steps, mean=self.prune_ratio, deviation=0.0, prune_ratio=self.prune_ratio)
-        groups = tuple(GroupPolicy(share, one, one, 0.0) for share, one in zip(shares, self.prune_ratio, strict=True))
-        overall = over_all(shares, self.prune_ratio)
+        found = shares_of(shares, self.layer_groups)
+        groups = tuple(GroupPolicy(share, one, one, 0.0) for share, one in zip(found, self.prune_ratio, strict=True))
+        overall = over_all(found, self.prune_ratio)
         return ControllerState(seed, total_steps, mean=overall, deviation=0.0, prune_ratio=overall, groups=groups)
 
     def round_due(self, state: ControllerState, step: int) -> bool:

@@ -127,7 +127,7 @@ class Grasp(Controller):
             ("mode", not (self.paper and self.mode == "single_pass"), "must be two_pass with paper: true"),
         )
 
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = (1.0,)) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         """The policy at `prune_ratio_start`, which is in force until a round commits another ratio."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
@@ -303,6 +303,8 @@ class Grasp(Controller):
     def _drawn(self) -> int:
         """Ratios drawn in a round."""
         return self.candidates if self.paper or self.proposals is None else self.proposals
+
+    # `layerwise` puts `_learned` and `_moved` of its own in place of these, and uses the others.
 
     def _samples(self, state: ControllerState) -> tuple[float, ...]:
         """The next round's draws, before they are clamped: antithetic pairs, or independent ones with `paper`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pomona.control.answer import Answer, GroupRatio
-from pomona.control.base import Candidate, ControllerState, GroupPolicy, controllers, over_all
+from pomona.control.base import Candidate, ControllerState, GroupPolicy, controllers, over_all, shares_of
 from pomona.control.grasp import Grasp
 from pomona.control.policy import Policy, antithetic, clamp
 from pomona.control.surface import fit_surface
@@ -17,7 +17,7 @@ from pomona.seeding import stream
 @controllers.register("layerwise")
 @dataclass(frozen=True)
 class Layerwise(Grasp):
-    """Learns a prune ratio for each of several groups of neighbouring layers, with as many probes as `grasp` needs for one.
+    """Learns a prune ratio for each of several groups of neighbouring layers, from as many probes a round as `grasp`.
 
     The policy is a normal distribution with a diagonal covariance: a candidate is a ratio for every group, and all groups share
     its reward. Each group's mean and deviation climb the objective of `grasp` with the group's own density ratio, clipped by
@@ -40,13 +40,13 @@ class Layerwise(Grasp):
     groups: int = 3
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_settings(
             self,
             ("groups", self.groups >= 2, "must be at least 2; grasp learns one ratio for all layers"),
             ("paper", not self.paper, "must be false: the paper has one ratio for all layers"),
             ("proposals", self.proposals is None, "must be null: groups are not screened"),
         )
+        super().__post_init__()
 
     @property
     def layer_groups(self) -> int:
@@ -57,13 +57,11 @@ class Layerwise(Grasp):
         """Every group's policy at `prune_ratio_start`.
 
         Raises:
-            ValueError: there are not as many shares as groups; none at all stands for equal ones.
+            ValueError: there are not as many shares as groups.
         """
         state = super().start(seed, total_steps)
-        given = tuple(shares) or (1 / self.groups,) * self.groups
-        if len(given) != self.groups:
-            raise ValueError(f"expected {self.groups} shares, got {len(given)}")
-        groups = tuple(GroupPolicy(share, state.prune_ratio, state.mean, state.deviation) for share in given)
+        found = shares_of(shares, self.groups)
+        groups = tuple(GroupPolicy(share, state.prune_ratio, state.mean, state.deviation) for share in found)
         return _over_groups(state, groups)
 
     def propose(self, state: ControllerState) -> tuple[float, ...]:

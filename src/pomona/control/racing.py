@@ -30,7 +30,7 @@ def survivors(
     `level`.
 
     What is stopped depends on the examples seen, not on the others: within either part of the examples the losses are an
-    unbiased sample of what they would have been, and a fit that compares each example with itself stays fair (`curve.py`).
+    unbiased sample of what they would have been, and a fit that compares each example with itself stays fair (`within_rounds.py`).
 
     Args:
         losses_before: of each example, with the committed mask, [N].

@@ -11,6 +11,8 @@ losses of a round from those of the others:
     no group differs from another           b_k = b, c_k = c
     groups differ in slope alone            b_k, c_k = c
     each group a parabola of its own        b_k, c_k
+
+Where the ratios that were tried identify none of them, it is one line for all.
 """
 
 from __future__ import annotations
@@ -137,12 +139,13 @@ def fit_surface(
     rounds_M = np.repeat(np.arange(len(prune_ratios)), [len(one) for one in prune_ratios])
     models = _models(ratios_MK.shape[1])
     errors = [_error(compared.y_NM, compared.X_NMD @ model_2KP, rounds_M) for model_2KP in models]
-    for place in np.argsort(errors, kind="stable"):
-        found = fit(compared.y_NM, compared.X_NMD @ models[place], generator)
+    in_order = [models[place] for place in np.argsort(errors, kind="stable")]
+    for model_2KP in (*in_order, _line(ratios_MK.shape[1])):
+        found = fit(compared.y_NM, compared.X_NMD @ model_2KP, generator)
         if found is not None:
             u_MK = _unit(ratios_MK, low, high)
             tried_K2 = np.stack([u_MK.min(axis=0), u_MK.max(axis=0)], axis=1)
-            return Surface(low, high, tried_K2, found.coefficients_ND @ models[place].T, found.drawn_QD @ models[place].T)
+            return Surface(low, high, tried_K2, found.coefficients_ND @ model_2KP.T, found.drawn_QD @ model_2KP.T)
     return None
 
 
@@ -159,10 +162,15 @@ def _error(y_NM: Float64[Array, "N M"], X_NMP: Float64[Array, "N M P"], rounds_M
 
 
 def _models(groups: int) -> list[Float64[Array, "2*K P"]]:
-    """What each coefficient of a model adds to the slopes and to the bends; from the poorest on, with a common line at the end."""
+    """What each coefficient of a model adds to the slopes and to the bends; from the poorest on."""
     own, common, none = np.eye(groups), np.ones((groups, 1)), np.zeros((groups, 1))
     slopes_and_bend = np.block([[own, none], [np.zeros((groups, groups)), common]])
-    return [np.block([[common, none], [none, common]]), slopes_and_bend, np.eye(2 * groups), np.concatenate([common, none])]
+    return [np.block([[common, none], [none, common]]), slopes_and_bend, np.eye(2 * groups)]
+
+
+def _line(groups: int) -> Float64[Array, "2*K 1"]:
+    """One slope for all groups and no bend: for where the ratios identify no parabola."""
+    return np.concatenate([np.ones((groups, 1)), np.zeros((groups, 1))])
 
 
 def _unit(prune_ratios: Array, low: float, high: float) -> Array:

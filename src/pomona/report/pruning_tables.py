@@ -55,12 +55,11 @@ def groups_table(record: RunRecord) -> Table:
         for group in groups
     ]
     columns = (Column("Layers", numeric=False), Column("Prune ratio"), Column("95% interval"))
-    return Table(columns, tuple(rows), note="Counted from 0. What stands for all layers is the share of all entries.")
+    note = "Counted from 0; the last group also has what is in no layer. What stands for all layers is the mean by entries."
+    return Table(columns, tuple(rows), note=note)
 
 
 def _layers(group: GroupAnswer) -> str:
-    if group.first_layer is None or group.last_layer is None:
-        return MISSING
     return f"{group.first_layer} to {group.last_layer}" if group.first_layer < group.last_layer else str(group.first_layer)
 
 

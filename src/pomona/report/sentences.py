@@ -137,6 +137,9 @@ def _evidence(record: RunRecord, comparison: Comparison) -> str:
 def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
     answer = record.answer
     if answer is None or is_given(answer):
+        if answer is not None and answer.by_group:
+            groups = f"{len(answer.by_group)} groups of layers"
+            return f"The prune ratios of {groups} were given, not learned: {percent(prune_ratio)} in the mean"
         return f"The prune ratio was given, not learned: {percent(prune_ratio)}"
     if is_search(record):
         return _search_clause(record, answer)

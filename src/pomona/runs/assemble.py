@@ -196,8 +196,8 @@ def _by_group(found: Sequence[GroupRatio], modules: Sequence[str]) -> list[Group
     numbers = [[layer for module in group if (layer := layer_number(module)) is not None] for group in groups]
     return [
         GroupAnswer(
-            first_layer=min(layers, default=None),
-            last_layer=max(layers, default=None),
+            first_layer=min(layers),
+            last_layer=max(layers),
             prune_ratio=one.prune_ratio,
             low=one.low,
             high=one.high,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pomona.control import controllers
 from pomona.data.tasks import tasks
 from pomona.errors import InputError, PomonaError, suggest
+from pomona.evaluation.evaluate import LOSS
 from pomona.importance import importance_metrics
 from pomona.registry import Registry
 
@@ -73,8 +74,10 @@ def _override(content: dict[str, Any], override: str, kind: type[BaseModel]) -> 
             continue
         if not isinstance(place.get(part), dict | list):
             name = place[part] if isinstance(place.get(part), str) else _default_name(kind, part) if place is content else None
-            # A plain name stands for a component of that name; as a reward, for its weight.
-            place[part] = {} if name is None else {name: 1.0} if part == "reward" else {"name": name}
+            if part == "reward" and place is content:  # a plain name stands for its weight, not for a component
+                place[part] = {name or LOSS: 1.0}
+            else:
+                place[part] = {} if name is None else {"name": name}
         place = place[part]
     try:
         parsed = yaml.safe_load(value)

@@ -137,10 +137,10 @@ class DevCheck(_Part):
 
 
 class GroupAnswer(_Part):
-    """The ratio of a group of neighbouring layers, and its interval; the numbers of its first and last layer, if it has any."""
+    """The ratio of a group of neighbouring layers, and its interval; the numbers of its first and last layer."""
 
-    first_layer: int | None
-    last_layer: int | None
+    first_layer: int
+    last_layer: int
     prune_ratio: float
     low: float
     high: float

@@ -137,7 +137,7 @@ class RunStore:
         values: dict[str, Any] = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
         if values["answer"] is not None:
             curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
-            by_group = tuple(GroupRatio(**one) for one in values["answer"].pop("by_group"))
+            by_group = tuple(GroupRatio(**one) for one in values["answer"].pop("by_group", ()))
             values["answer"] = Answer(**values["answer"], curve=curve, by_group=by_group)  # pyright: ignore[reportArgumentType]
         values["control"] = values["control"] and state_from_dict(values["control"])
         values["dev_scores"] = tuple(values["dev_scores"])

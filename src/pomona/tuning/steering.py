@@ -66,8 +66,9 @@ class Steering:
                 value=pruning.schedule,
                 mend="Use constant, or a controller with a given ratio: fixed or grid",
             )
-        pairs = {path: layer.effective() for path, layer in attachment.layers.items()}
-        entries = {path: pair.A.numel() + pair.B.numel() for path, pair in pairs.items()}
+        with torch.no_grad():
+            sides = ((path, layer.effective()) for path, layer in attachment.layers.items())
+            entries = {path: pair.A.numel() + pair.B.numel() for path, pair in sides}
         self.control = controller.start(seed, total_steps, group_shares(entries, controller.layer_groups))
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
         self.observation = Observation(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates)
