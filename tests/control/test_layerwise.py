@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pomona.control import Answer, ControllerState, Grasp, Layerwise, controllers
-from pomona.control.policy import Policy, grpo_update
+from pomona.control.policy import Policy, antithetic, grpo_update
 from pomona.errors import InputError
+from pomona.seeding import stream
 
 SHARES = (0.5, 0.3, 0.2)
 TOY = Layerwise(mode="two_pass", interval_steps=1, race_level=0.0)
@@ -38,7 +39,8 @@ def test_a_candidate_is_a_ratio_for_each_group_and_its_mean_by_shares() -> None:
 def test_each_group_s_policy_moves_as_grasp_s_would_under_the_same_rewards() -> None:
     rewards = [0.3, -0.1, 0.05]
     state, after = observed(TOY, rewards)
-    samples = TOY._samples_by_group(state)
+    draws = (antithetic(3, stream(0, "round", 0, "samples", k)) for k in range(3))
+    samples = [[0.4 + one.deviation * z for z in drawn] for one, drawn in zip(state.groups, draws, strict=True)]
     for k, (one, moved) in enumerate(zip(state.groups, after.groups, strict=True)):
         expected = grpo_update(
             Policy(one.mean, one.deviation),

@@ -97,8 +97,8 @@ def test_a_single_example_tells_no_interval() -> None:
 
 
 def test_noise_alone_is_called_flat_about_as_often_as_the_level_says() -> None:
-    flat = sum(fitted(np.zeros(4), 5, noise=1.0, seed=seed).is_flat(generator()) for seed in range(60))
-    assert flat >= 50
+    flat = sum(fitted(np.zeros(4), 5, noise=1.0, seed=seed).is_flat(generator()) for seed in range(200))
+    assert 178 <= flat < 200
 
 
 def test_gaps_are_no_losses() -> None:
@@ -121,6 +121,14 @@ def test_gaps_are_no_losses() -> None:
 )
 def test_where_nothing_can_be_said_there_is_no_surface(ratios: list, losses: list) -> None:
     assert fit_surface(ratios, losses, generator()) is None
+
+
+def test_where_a_parabola_is_identified_none_is_a_line() -> None:
+    """On noise a line often foretells best, and would put every answer at the end of what was tried."""
+    for seed in range(20):
+        slopes, bends = np.split(fitted(np.zeros(4), 3, noise=1.0, seed=seed).coefficients_N2K.mean(axis=0), 2)
+        assert (slopes != 0).all()
+        assert (bends != 0).all()
 
 
 def test_one_round_is_a_line_for_all_groups() -> None:

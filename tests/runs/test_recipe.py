@@ -213,6 +213,17 @@ def test_a_reward_is_a_name_or_weights_by_name(given: object, kept: dict[str, fl
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
 
 
+def test_a_given_ratio_may_be_a_list_and_is_read_back() -> None:
+    recipe = parsed(controller={"name": "fixed", "prune_ratio": ["1e-1", 0]})
+    assert recipe.controller == Fixed((0.1, 0.0))
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+    for value, message in (
+        (["a", 0.2], "controller.prune_ratio.0: input should be a valid number"),
+        ("a", "controller.prune_ratio: input should be a valid number"),
+    ):
+        assert message in refused(controller={"name": "fixed", "prune_ratio": value})
+
+
 def test_a_weight_may_be_added_to_a_plain_reward() -> None:
     learns = {"name": "grasp", "mode": "two_pass"}
     assert parsed("reward.chrf=0.5", controller=learns, reward="loss").reward == {"loss": 1.0, "chrf": 0.5}

@@ -19,6 +19,9 @@ from pomona.registry import Registry
 
 R = TypeVar("R", bound=BaseModel)
 
+_UNION_PARTS = ("float", "tuple[float, ...]")
+"""What stands in the place of an error for the kinds that a ratio may be of; no key of a recipe."""
+
 
 def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) -> R:
     """Read and check a YAML recipe.
@@ -102,10 +105,19 @@ def _position(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
+def _first(error: ValidationError) -> Any:
+    """The first error; where a value may be of several kinds, that of the kind that it fits best: the one that looked deepest."""
+    first, *others = error.errors()
+    if first["loc"][-1:] and first["loc"][-1] in _UNION_PARTS:
+        same = [one for one in others if one["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+        return max([first, *same], key=lambda one: len(one["loc"]))
+    return first
+
+
 def _explain(error: ValidationError, kind: type[BaseModel], file: Path | str | None) -> InputError:
     """The first thing that is wrong, in one line."""
-    first = error.errors()[0]
-    location = first["loc"]
+    first = _first(error)
+    location = tuple(part for part in first["loc"] if part not in _UNION_PARTS)
     field = ".".join(map(str, location)) or None
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(kind, location[:-1])
