@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from pomona.control.scaled import EDGE, POINTS, ratio, unit, within_noise
 from pomona.control.sign_flip import signed_sums
 from pomona.control.within_rounds import RANK_TOLERANCE, compared_within_rounds, fit
 
 Array = np.ndarray
-
-_FLAT_LEVEL = 0.05
-_POINTS = 25
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +60,7 @@ class Curve:
         if len(self.coefficients_ND) == 1:
             return prune_ratio_min, prune_ratio_max
         low, high = np.quantile(self._ratio(_lowest_at(self.drawn_QD)), [0.025, 0.975])
-        margin = _EDGE * (self.high - self.low)
+        margin = EDGE * (self.high - self.low)
         return (
             prune_ratio_min if low <= self.low + margin else float(low),
             prune_ratio_max if high >= self.high - margin else float(high),
@@ -78,21 +75,21 @@ class Curve:
         thereby allowed for. With fewer than 6 examples no curve can pass.
         """
         spread_S = _spread(signed_sums(self.coefficients_ND, generator))
-        return bool(np.mean(spread_S >= spread_S[0] * (1 - 1e-9)) > _FLAT_LEVEL)
+        return within_noise(spread_S)
 
     def points(self, prune_ratio: float) -> tuple[tuple[float, float, float, float], ...]:
         """(prune ratio, reward relative to `prune_ratio`, low, high): 25 of them over [low, high], 95 % bootstrap intervals."""
-        grid = np.linspace(self.low, self.high, _POINTS)
+        grid = np.linspace(self.low, self.high, POINTS)
         contrast_DP = self._features(np.array([prune_ratio])).T - self._features(grid).T
         low_P, high_P = np.quantile(self.drawn_QD @ contrast_DP, [0.025, 0.975], axis=0)
         reward_P = self.mean @ contrast_DP
         return tuple(zip(grid.tolist(), reward_P.tolist(), low_P.tolist(), high_P.tolist(), strict=True))
 
     def _features(self, prune_ratios: Array) -> Float64[Array, "M D"]:
-        return _powers(_unit(prune_ratios, self.low, self.high), self.coefficients_ND.shape[1])
+        return _powers(unit(prune_ratios, self.low, self.high), self.coefficients_ND.shape[1])
 
     def _ratio(self, u: Array) -> Array:
-        return np.clip((self.low + self.high) / 2 + u * (self.high - self.low) / 2, self.low, self.high)
+        return ratio(u, self.low, self.high)
 
 
 def fit_curve(
@@ -115,16 +112,12 @@ def fit_curve(
     low, high = float(ratios_M.min()), float(ratios_M.max())
     if high - low < RANK_TOLERANCE:
         return None
-    compared = compared_within_rounds(losses, [_powers(_unit(np.asarray(one), low, high), 2) for one in prune_ratios])
+    compared = compared_within_rounds(losses, [_powers(unit(np.asarray(one), low, high), 2) for one in prune_ratios])
     for degree in (2, 1):
         fitted = compared and fit(compared.y_NM, compared.X_NMD[..., :degree], generator)
         if fitted:
             return Curve(low, high, fitted.coefficients_ND, fitted.drawn_QD)
     return None
-
-
-def _unit(prune_ratios: Array, low: float, high: float) -> Array:
-    return (2 * prune_ratios - low - high) / (high - low)
 
 
 def _powers(u: Array, degree: int) -> Float64[Array, "M D"]:

@@ -25,14 +25,11 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from pomona.control.scaled import EDGE, POINTS, ratio, unit, within_noise
 from pomona.control.sign_flip import signed_sums
 from pomona.control.within_rounds import RANK_TOLERANCE, compared_within_rounds, fit, mean_fit
 
 Array = np.ndarray
-
-_FLAT_LEVEL = 0.05
-_POINTS = 25
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ class Surface:
         if len(self.coefficients_N2K) == 1:
             return [(prune_ratio_min, prune_ratio_max)] * len(self.tried_K2)
         lows_K, highs_K = np.quantile(self._lowest_at(self.drawn_Q2K), [0.025, 0.975], axis=0)
-        beyond_low_K, beyond_high_K = lows_K <= self.tried_K2[:, 0] + _EDGE, highs_K >= self.tried_K2[:, 1] - _EDGE
+        beyond_low_K, beyond_high_K = lows_K <= self.tried_K2[:, 0] + EDGE, highs_K >= self.tried_K2[:, 1] - EDGE
         lows_K = np.where(beyond_low_K, prune_ratio_min, self._ratio(lows_K))
         highs_K = np.where(beyond_high_K, prune_ratio_max, self._ratio(highs_K))
         return list(zip(lows_K.tolist(), highs_K.tolist(), strict=True))
@@ -74,7 +71,7 @@ class Surface:
         """Whether the surface is within the noise of the examples: as `Curve.is_flat`, with its spread over all that was tried."""
         values_SK3 = self._at(signed_sums(self.coefficients_N2K, generator))
         spread_S = (values_SK3.max(axis=-1) - values_SK3.min(axis=-1)).sum(axis=-1)
-        return bool(np.mean(spread_S >= spread_S[0] * (1 - 1e-9)) > _FLAT_LEVEL)
+        return within_noise(spread_S)
 
     def points(self, prune_ratios: Sequence[float]) -> tuple[tuple[float, float, float, float], ...]:
         """(one ratio for all groups, reward relative to `prune_ratios`, low, high): 25 of them over what was tried in every group.
@@ -84,9 +81,9 @@ class Surface:
         low, high = self.tried_K2[:, 0].max(), self.tried_K2[:, 1].min()
         if high - low < RANK_TOLERANCE:
             return ()
-        grid = np.linspace(low, high, _POINTS)
+        grid = np.linspace(low, high, POINTS)
         common_P2K = _features(np.repeat(grid[:, None], len(self.tried_K2), axis=1))
-        contrast_P2K = _features(_unit(np.array(prune_ratios), self.low, self.high)[None]) - common_P2K
+        contrast_P2K = _features(unit(np.array(prune_ratios), self.low, self.high)[None]) - common_P2K
         low_P, high_P = np.quantile(self.drawn_Q2K @ contrast_P2K.T, [0.025, 0.975], axis=0)
         reward_P = contrast_P2K @ self.coefficients_N2K.mean(axis=0)
         return tuple(zip(self._ratio(grid).tolist(), reward_P.tolist(), low_P.tolist(), high_P.tolist(), strict=True))
@@ -109,7 +106,7 @@ class Surface:
         return np.take_along_axis(turns_XK3, lowest_XK1, axis=-1)[..., 0]
 
     def _ratio(self, u: Array) -> Array:
-        return np.clip((self.low + self.high) / 2 + u * (self.high - self.low) / 2, self.low, self.high)
+        return ratio(u, self.low, self.high)
 
 
 def fit_surface(
@@ -133,7 +130,7 @@ def fit_surface(
     low, high = float(ratios_MK.min()), float(ratios_MK.max())
     if high - low < RANK_TOLERANCE:
         return None
-    compared = compared_within_rounds(losses, [_features(_unit(np.asarray(one), low, high)) for one in prune_ratios])
+    compared = compared_within_rounds(losses, [_features(unit(np.asarray(one), low, high)) for one in prune_ratios])
     if compared is None:
         return None
     rounds_M = np.repeat(np.arange(len(prune_ratios)), [len(one) for one in prune_ratios])
@@ -143,7 +140,7 @@ def fit_surface(
     for model_2KP in (*in_order, _line(ratios_MK.shape[1])):
         found = fit(compared.y_NM, compared.X_NMD @ model_2KP, generator)
         if found is not None:
-            u_MK = _unit(ratios_MK, low, high)
+            u_MK = unit(ratios_MK, low, high)
             tried_K2 = np.stack([u_MK.min(axis=0), u_MK.max(axis=0)], axis=1)
             return Surface(low, high, tried_K2, found.coefficients_ND @ model_2KP.T, found.drawn_QD @ model_2KP.T)
     return None
@@ -171,10 +168,6 @@ def _models(groups: int) -> list[Float64[Array, "2*K P"]]:
 def _line(groups: int) -> Float64[Array, "2*K 1"]:
     """One slope for all groups and no bend: for where the ratios identify no parabola."""
     return np.concatenate([np.ones((groups, 1)), np.zeros((groups, 1))])
-
-
-def _unit(prune_ratios: Array, low: float, high: float) -> Array:
-    return (2 * prune_ratios - low - high) / (high - low)
 
 
 def _features(u_MK: Float64[Array, "M K"]) -> Float64[Array, "M 2*K"]:
