@@ -37,6 +37,7 @@ from pomona.runs import shared
 from pomona.runs.adapt import adapt
 from pomona.runs.experiment_recipe import read_experiment
 from pomona.runs.experiment_record import ExperimentRecord
+from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore
 from pomona.seeding import stream
 from pomona.tuning.fit import fit
@@ -147,6 +148,35 @@ def test_a_cell_is_the_run_that_its_recipe_makes_alone(folder: Path, whole: Path
         assert comparable(folder / alone) == comparable(whole / cell)
         for name in ("history.jsonl", "predictions.jsonl", "recipe.yaml"):
             assert (folder / alone / name).read_bytes() == (whole / cell / name).read_bytes(), name
+
+
+def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(folder: Path) -> None:
+    base = recipe(tuning={"epochs": 1, "batch_size": 4, "learning_rate": 0.01}, merge={"method": "concat", "target": True})
+    write_recipe(folder / "target.yaml", content(name="target", recipe=base))
+    with mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+        done = call(folder, "experiment", "target.yaml")
+    assert done.code == 0, done.err
+    assert [one.kwargs["system"] for one in fits.call_args_list] == ["target_lora", "pomona"] * 2  # of two seeds
+    _, cells = read_experiment(folder / "target.yaml")
+    with inside(folder), mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+        adapt(cells[1].recipe, "alone-target", shared=shared.Shared(0))
+    assert fits.call_count == 2
+    alone, cell = folder / "alone-target", folder / "runs" / "target" / cells[1].path
+    assert comparable(alone) == comparable(cell)
+    assert adapter_bytes(alone) == adapter_bytes(cell)
+    for name in ("history.jsonl", "predictions.jsonl"):
+        assert (alone / name).read_bytes() == (cell / name).read_bytes(), name
+
+
+def test_a_fresh_lora_is_another_where_anything_that_shapes_it_is_other(folder: Path) -> None:
+    both = shared.Shared()
+    base = recipe()
+    other = [{"seed": 7}, {"lora": {"rank": 3}}, {"tuning": {"epochs": 9}}, {"dtype": "bfloat16"}, {"select_by": "chrf"}]
+    same = [{"controller": {"name": "fixed", "prune_ratio": 0.3}}, {"merge": {"method": "linear"}}, {"name": "another"}]
+    with inside(folder):
+        one = both.fresh_loras(Recipe.model_validate(base))
+        assert all(both.fresh_loras(Recipe.model_validate(base | change)) is not one for change in other)
+        assert all(both.fresh_loras(Recipe.model_validate(base | change)) is one for change in same)
 
 
 def test_predictions_have_each_example_s_loss(whole: Path) -> None:

@@ -115,10 +115,10 @@ def test_a_grid_that_was_killed_goes_on_in_the_run_in_which_it_stood(folder: Pat
     saved: list[str] = []
     save = RunStore.save_trained
 
-    def spy(store: RunStore, system: str, fitted: Any) -> None:
+    def spy(store: RunStore, system: str, *trained: Any) -> None:
         saved.append(system)
         assert (kept / TRIALS[0] / "fitted.json").stat().st_mtime_ns == done
-        save(store, system, fitted)
+        save(store, system, *trained)
 
     with mock.patch.object(RunStore, "save_trained", spy):
         again = run(folder, output, GRID, resume=True)

@@ -160,7 +160,7 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"the loop's own")
     assert store.load_trained("s") is None
-    store.save_trained("s", fitted)
+    store.save_trained("s", fitted.adapter, fitted)
     assert not checkpoint.exists()
     found = RunStore(tmp_path, RECIPE, resume=True).load_trained("s")
     assert found is not None
@@ -180,9 +180,9 @@ def test_a_system_without_its_last_file_is_not_trained(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     fitted = Fitted(Adapter({Q0: random_factors(generator, 2)}), 1, None, (), {}, {}, None, None, {}, [], 0.0, 0.0, 1)
     with mock.patch.object(RunStore, "_write", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        store.save_trained("s", fitted)
+        store.save_trained("s", fitted.adapter, fitted)
     assert store.load_trained("s") is None
-    store.save_trained("s", fitted)
+    store.save_trained("s", fitted.adapter, fitted)
     found = store.load_trained("s")
     assert found is not None
     assert found[1].answer is None

@@ -79,7 +79,8 @@ def adapt(
         describe_inputs(record, recipe, backbone, splits, prepared, prints)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
-        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev)
+        known = shared.fresh_loras(recipe)
+        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev, known=known)
         store.clear_history()
         systems = make_systems(workshop, record) if only is None else _make_baseline(only, workshop, record)
         answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}

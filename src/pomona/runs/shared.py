@@ -17,6 +17,7 @@ from pomona.evaluation.evaluate import Answers
 from pomona.runs.inputs import SourceAdapter, check_sources, prepare_source, read_examples, read_splits
 from pomona.runs.recipe import Recipe, Source
 from pomona.runs.record import CutRecord
+from pomona.runs.store import Trained
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData
 
@@ -28,7 +29,7 @@ _EXAMPLES = ("data", "task", "splits", "seed")
 class Shared:
     """Each kind of work by the part of a recipe that shapes it; what one run did is there for the next.
 
-    Only the latest model is kept. Nothing that is handed out may be changed.
+    Only the latest model is kept. Nothing that is handed out may be changed, but for `fresh_loras`.
 
     Args:
         test_seed: draws the test split of every run, so that runs of several seeds answer the same examples; None: a run's own.
@@ -94,6 +95,12 @@ class Shared:
             key += _key(recipe, *_MODEL, "task", "lora", "seed")
         prepared = self._once("source", key, prepare)
         return dataclasses.replace(prepared, weight=source.weight)
+
+    def fresh_loras(self, recipe: Recipe) -> dict[str, tuple[Adapter, Trained]]:
+        """The LoRAs trained on the target alone, by system, for the runs to fill: no merge, pruning or controller shapes them."""
+        how_answered = recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})  # to the dev set, for `select_by`
+        key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + how_answered
+        return self._once("fresh LoRAs", key, dict)
 
     def fingerprint(self, adapter: Adapter) -> str:
         """The adapter's fingerprint."""

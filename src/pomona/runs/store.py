@@ -119,10 +119,10 @@ class RunStore:
         """Where the training loop keeps a system's checkpoint."""
         return self.folder / "checkpoint" / f"{system}.safetensors"
 
-    def save_trained(self, system: str, fitted: Fitted) -> None:
+    def save_trained(self, system: str, adapter: Adapter, fitted: Fitted | Trained) -> None:
         """Keep a trained system; its loop's checkpoint is not needed any more."""
         folder = self.folder / "checkpoint" / system
-        write_adapter(fitted.adapter, folder / ADAPTER, force=True)
+        write_adapter(adapter, folder / ADAPTER, force=True)
         values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
         values["control"] = state_to_dict(fitted.control) if fitted.control else None

@@ -45,6 +45,7 @@ class Workshop:
         prepared: the source adapters.
         dev, micro_dev: these examples, for metrics of the answers to them.
         trained: every system trained so far.
+        known: fresh LoRAs that runs before this one have trained on the same examples in the same way; this one adds its own.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class Workshop:
     dev: Sequence[Example] = ()
     micro_dev: Sequence[Example] = ()
     trained: dict[str, Trained] = field(default_factory=dict)
+    known: dict[str, tuple[Adapter, Trained]] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Adapter]:
@@ -105,10 +107,14 @@ class Workshop:
         return self._train(system, *self._merged())
 
     def train_new(self, system: str) -> Adapter:
-        """A fresh LoRA on the target."""
+        """A fresh LoRA on the target; where it is known, its times are those of the run that trained it."""
+        if system in self.known and self.store.load_trained(system) is None:
+            self.store.save_trained(system, *self.known[system])
         lora = self.recipe.lora
         start = new_adapter(self.backbone, lora.target_modules, lora.rank, lora.alpha, stream(self.seed, "lora"))
-        return self._train(system, [start], [1.0])
+        adapter = self._train(system, [start], [1.0])
+        self.known[system] = loaded(adapter), self.trained[system]
+        return adapter
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
         """An adapter that `find` finds by asking for losses on the training examples, at most `evaluations` of them.
@@ -133,6 +139,7 @@ class Workshop:
             self.progress.end(f"{len(losses)} losses, the lowest {min(losses):.3f}")
             self.store.save_trained(
                 system,
+                adapter,
                 Fitted(
                     adapter=adapter,
                     epoch=0,
@@ -244,7 +251,7 @@ class Workshop:
                     emit=self.store.append_event,
                     progress=self.progress,
                 )
-            self.store.save_trained(system, fitted)
+            self.store.save_trained(system, fitted.adapter, fitted)
             found = self.store.load_trained(system)
             assert found is not None
         adapter, self.trained[system] = found
