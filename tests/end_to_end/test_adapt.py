@@ -201,7 +201,9 @@ def test_the_history_tells_every_step_epoch_and_round(run: Path, record: RunReco
     for system in ("pomona", "target_lora", "merge_finetune"):
         own = [event for event in history if event["system"] == system]
         assert [event["step"] for event in own if event["kind"] == "step"] == list(range(1, 19))
-        assert [event["epoch"] for event in own if event["kind"] == "epoch"] == [1, 2, 3]
+        # The first epoch lies within the search, so it is looked at again when the ratio is settled.
+        expected = [1, 1, 2, 3] if system == "pomona" else [1, 2, 3]
+        assert [event["epoch"] for event in own if event["kind"] == "epoch"] == expected
         assert all(math.isfinite(event["loss"]) for event in own if event["kind"] == "step")
     rounds = [event for event in history if event["kind"] == "round"]
     assert [event["prune_ratio_after"] for event in rounds] == [one.prune_ratio_after for one in record.rounds]

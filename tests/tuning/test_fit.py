@@ -13,11 +13,12 @@ import torch
 from tests.tiny import tiny_adapter, tiny_examples
 from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, train, zeros
 
-import pomona.tuning.fit as fit_module
+import pomona.tuning.epochs as epochs_module
+from pomona.adapters import Adapter
 from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
-from pomona.control import Controller, Fixed, Grasp
+from pomona.control import Answer, Fixed, Grasp
 from pomona.errors import InputError, PomonaError
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
@@ -25,7 +26,7 @@ from pomona.tuning.fit import fit, total_steps
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import Event, FitData, Pruning, Tuning
 
-CONTROLLERS: dict[str, Controller] = {
+CONTROLLERS: dict[str, Fixed | Grasp] = {
     "fixed": Fixed(0.5),
     "single_pass": Grasp(interval_steps=1, commit_level=0),
     "two_pass": Grasp(interval_steps=3, commit_level=0, mode="two_pass"),
@@ -33,8 +34,8 @@ CONTROLLERS: dict[str, Controller] = {
 }
 
 
-def pruned(name: str) -> dict[str, Any]:
-    return {"pruning": Pruning(), "controller": CONTROLLERS[name]}
+def pruned(name: str, **changes: Any) -> dict[str, Any]:
+    return {"pruning": Pruning(), "controller": dataclasses.replace(CONTROLLERS[name], **changes)}
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
@@ -197,7 +198,7 @@ def test_gradient_clip_bounds_the_whole_gradient(llama: Backbone, monkeypatch: p
 def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     """Let the epochs' dev losses be these; probes stay as they are."""
     given = iter(losses)
-    monkeypatch.setattr(fit_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
+    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
 
 
 @pytest.mark.parametrize("pruning", [None, Pruning()])
@@ -224,17 +225,62 @@ def test_the_dev_loss_is_that_of_the_exported_adapter(llama: Backbone, name: str
     assert fitted.dev_loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
 
 
-def test_an_epoch_before_the_ratio_is_settled_is_never_chosen(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its factors are pruned at another ratio than the answer."""
-    # 60 % of 8 steps are 4: the end of the second epoch, whose factors are pruned at the answer already.
-    script_dev_losses(monkeypatch, [1.0, 4.0, 3.0, 5.0])
-    single = train(llama, **pruned("single_pass"))
-    assert best_flags(single) == [False, True, True, False]
-    assert (single.epoch, single.dev_loss) == (3, 3.0)
+def test_an_epoch_of_the_search_is_judged_again_once_the_ratio_is_settled(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its factors were pruned at another ratio than the answer, and what they lost to that is revived."""
+    exports: list[Adapter] = []
+
+    def look(event: dict[str, Any], attachment: Attachment) -> None:
+        if event["kind"] == "epoch":
+            exports.append(attachment.export())
+
+    # 70 % of 8 steps are 5: the third epoch is the first whose factors are pruned at the answer.
+    settings = pruned("single_pass", settle_fraction=0.7)
+    # Two epochs of the search, the better one again, the third and the fourth.
+    script_dev_losses(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])
+    fitted = train(llama, look=look, **settings)
+    assert [(event["step"], event["epoch"], event["best"]) for event in events(fitted, "epoch")] == [
+        (2, 1, False), (4, 2, False), (5, 1, True), (6, 3, False), (8, 4, False)
+    ]  # fmt: skip
+    assert (fitted.epoch, fitted.dev_loss) == (1, 2.0)
+    assert fitted.answer is not None
+    assert fitted.answer.prune_ratio != settings["controller"].prune_ratio_start
+    assert zeros(fitted.adapter) == [(pruned_count(fitted.answer.prune_ratio, n), n) for _, n in zeros(exports[0])]
+    for path in fitted.adapter:
+        one, other = fitted.adapter[path], exports[0][path]
+        for now, then in ((one.A, other.A), (one.B, other.B)):
+            both = (now != 0) & (then != 0)
+            assert both.sum() > now.numel() // 3
+            assert torch.equal(now[both], then[both])
+    script_dev_losses(monkeypatch, [1.0, 4.0, 3.0, 2.5, 2.0])
+    later = train(llama, **settings)
+    assert (later.epoch, later.dev_loss) == (4, 2.0)
+    undisturbed = train(llama, dataclasses.replace(DATA, dev=[]), **settings)
+    assert later.adapter.fingerprint() == undisturbed.adapter.fingerprint()
+    script_dev_losses(monkeypatch, [4.0, 1.0, 2.0, 3.0, 5.0])
+    assert train(llama, **settings).epoch == 2
+
+
+def test_what_a_search_epoch_lost_to_pruning_is_there_again_where_the_answer_keeps_it(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an answer below the ratio of the search every entry that it keeps has the value of its last step unpruned."""
+    monkeypatch.setattr(Grasp, "choose", lambda controller, state: Answer(0.0, 0.0, 0.8, flat=True))
+    script_dev_losses(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])
+    fitted = train(llama, **pruned("single_pass", settle_fraction=0.7))
+    assert fitted.epoch == 1
+    assert sum(count for count, _ in zeros(fitted.adapter)) == 0
+
+
+def test_the_first_of_two_passes_is_not_looked_back_on(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     two = train(llama, **pruned("two_pass"))
     assert best_flags(two) == [False, False, False, True]
     assert (two.epoch, two.dev_loss) == (4, 4.0)
+
+
+def test_without_dev_examples_nothing_is_looked_back_on(llama: Backbone) -> None:
+    fitted = train(llama, dataclasses.replace(DATA, dev=[]), **pruned("single_pass", settle_fraction=0.7))
+    assert [(event["epoch"], event["best"]) for event in events(fitted, "epoch")] == [(1, False), (2, False), (3, True), (4, True)]
 
 
 def test_without_dev_examples_the_last_epoch_is_exported(llama: Backbone) -> None:
@@ -371,7 +417,9 @@ def test_learning_without_micro_dev_examples_is_an_input_error(llama: Backbone) 
 def test_a_checkpoint_of_another_run_is_refused(llama: Backbone, tmp_path: Path, change: dict[str, Any]) -> None:
     options = pruned("fixed")
     train(llama, checkpoint=tmp_path / "fit", **options)
-    with pytest.raises(InputError, match=r"fit: this checkpoint belongs to another run\. Resume with"):
+    with pytest.raises(
+        InputError, match=r"fit: this checkpoint belongs to another run, or to another version of Pomona\. Resume with"
+    ):
         train(llama, checkpoint=tmp_path / "fit", **{**options, **change})
 
 

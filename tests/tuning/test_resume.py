@@ -43,6 +43,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "components under a ramp": {"pruning": Pruning(granularity="rank", schedule="cubic", scope="global")},
     "modules at intervals": {"pruning": Pruning(granularity="module", interval_steps=3)},
     "ratios for two groups of layers": {"controller": LAYERWISE},
+    "a search longer than an epoch": {"controller": dataclasses.replace(LEARNS, settle_fraction=0.8)},
+    "a search longer than an epoch, with weights": {
+        "controller": dataclasses.replace(LEARNS, settle_fraction=0.8),
+        "how": TrainableMerge(train_weights=True),
+    },
     "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},
     "judge": {"judge": judge},
 }

@@ -20,7 +20,7 @@ from tests.tuning.runs import (
     zeros,
 )
 
-import pomona.tuning.fit as fit_module
+import pomona.tuning.epochs as epochs_module
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
@@ -43,7 +43,7 @@ EXPECTED: dict[str, Callable[[int], float]] = {
 def scripted(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     """Let the epochs' dev losses be these."""
     given = iter(losses)
-    monkeypatch.setattr(fit_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
+    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
 
 
 @pytest.mark.parametrize("schedule", EXPECTED)

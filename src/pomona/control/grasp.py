@@ -37,7 +37,7 @@ class Grasp(Controller):
     in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
     rounds, within the range that was tried, with a bootstrap interval over the micro dev examples (`curve.py`).
 
-    Probes are spared in two ways (`racing.py`): a candidate that is clearly worse than the best after half of the micro dev
+    Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
     examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
     estimate of the loss prefers. The policy is updated with the ratios that were tried.
 
@@ -178,7 +178,7 @@ class Grasp(Controller):
     def continues(
         self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
     ) -> tuple[bool, ...]:
-        """All but those that are clearly worse than the best at `race_level`; see `racing.survivors`.
+        """All but those whose distance behind the best is rare at `race_level`; see `racing.survivors`.
 
         Raises:
             PomonaError: a loss is not finite.
@@ -199,7 +199,7 @@ class Grasp(Controller):
     ) -> ControllerState:
         """Reward the candidates that were tried, move the policy, and decide whether the best one is committed.
 
-        Only candidates that were seen on the most examples can be the best: one that was stopped was clearly worse.
+        Only candidates that were seen on the most examples can be the best: one that was stopped lay too far behind.
 
         Raises:
             PomonaError: a loss is not finite.

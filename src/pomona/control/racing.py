@@ -1,4 +1,4 @@
-"""Which candidates are worth their probes: screened before the first one, stopped midway where they are clearly worse.
+"""Which candidates are worth their probes: screened before the first one, stopped midway where they lie too far behind.
 
 Axes: N examples seen so far, C candidates, S sign patterns.
 """
@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 def survivors(
     losses_before: Sequence[float], rows: Sequence[Sequence[float]], level: float, generator: torch.Generator
 ) -> tuple[bool, ...]:
-    """Which candidates go on after the first part of the examples: those that are not clearly worse than the best.
+    """Which candidates go on after the first part of the examples: those that do not lie too far behind the best.
 
     A candidate is stopped where the best one's lead over it is rare at `level`: were no mask better than another, each
     example's differences between them could as well have had the other sign. Which one is best is seen only after the fact, so

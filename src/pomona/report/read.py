@@ -32,7 +32,10 @@ class StepLine(BaseModel):
 
 
 class EpochLine(BaseModel):
-    """The end of an epoch in `history.jsonl`. `dev_score`: where epochs are judged by a metric; `best`: the best so far."""
+    """The end of an epoch in `history.jsonl`. `dev_score`: where epochs are judged by a metric; `best`: the best so far.
+
+    Where a ratio is settled, the best epoch of the search is there again: with that step, and pruned at that ratio.
+    """
 
     kind: Literal["epoch"]
     system: str

@@ -26,7 +26,8 @@ from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
-from pomona.tuning.fit import Judge, fit
+from pomona.tuning.epochs import Judge
+from pomona.tuning.fit import fit
 from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Fitted, Pruning

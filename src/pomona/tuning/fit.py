@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,21 +21,22 @@ from pomona.adapters import Adapter, without_zero_components
 from pomona.backbone.activations import activations_again
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import training_order
-from pomona.backbone.loss import example_losses, make_batch, token_losses
-from pomona.backbone.ranks import rank, same_on_all_ranks, share, sum_over_ranks
+from pomona.backbone.loss import make_batch, token_losses
+from pomona.backbone.ranks import rank, share, sum_over_ranks
 from pomona.backbone.recompute import gradient_checkpointing
 from pomona.control import Controller, Fixed
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from pomona.tuning.epochs import Epochs, Judge
 from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Sparsity, Tuning
 from pomona.tuning.steering import Steering
 from pomona.tuning.surgery import MOMENTS
 
-Judge = Callable[[Attachment], Sequence[float]]
-"""Scores of the dev examples, higher is better, of what is attached."""
+_FORMAT = 2
+"""Of a checkpoint's content; one of another version of Pomona is not gone on from."""
 
 
 @dataclass
@@ -44,9 +45,6 @@ class _Course:
 
     step: int = 0
     tokens: int = 0
-    best_epoch: int = 0
-    best_dev_loss: float | None = None
-    best_scores: list[float] = field(default_factory=list)
     stopped: bool = False
     train_seconds: float = 0.0
     probe_seconds: float = 0.0
@@ -158,7 +156,7 @@ class _Loop:
             costs=self.costs,
         )
         self.course = _Course()
-        self.best: dict[str, Tensor] = {}
+        self.epochs = Epochs(self.attachment, self.steering, self.data.dev, self.tuning.batch_size, self.judge, self._check_finite)
 
     def _optimizer(self) -> torch.optim.AdamW:
         """AdamW; each group keeps the rate that its decay begins with."""
@@ -224,6 +222,8 @@ class _Loop:
                 self.course.probe_seconds += time.perf_counter() - started
                 self._tell(kind, **found)
                 self.progress.ratio(steering.prune_ratio)
+                if kind == "settled":
+                    self._look_back()
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""
@@ -270,40 +270,33 @@ class _Loop:
 
     def _end_epoch(self) -> None:
         """Keep this epoch's factors if they are the best that could be exported; stop when patience is over."""
-        epoch = self.course.step // self.steps_per_epoch
-        started = time.perf_counter()
-        exports = self.steering is None or self.steering.exports(self.course.step)
-        dev_loss, scores = None, []
-        if self.data.dev:
-            losses = example_losses(self.backbone, self.data.dev, self.tuning.batch_size)
-            dev_loss = sum(losses) / len(losses)
-            self._check_finite("dev loss", dev_loss)
-            scores = list(self.judge(self.attachment)) if self.judge else [-loss for loss in losses]
+        epoch, started = self.course.step // self.steps_per_epoch, time.perf_counter()
+        event = self.epochs.end(epoch, self.course.step)
         self.course.train_seconds += time.perf_counter() - started
-        ahead = not self.course.best_scores or not scores or same_on_all_ranks(_mean(scores) - _mean(self.course.best_scores)) > 0
-        best = exports and ahead
-        if best:
-            self.course.best_epoch, self.course.best_dev_loss, self.course.best_scores = epoch, dev_loss, scores
-            self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        patience = self.tuning.patience_epochs
-        if patience is not None and scores and self.course.best_epoch and epoch - self.course.best_epoch >= patience:
-            self.course.stopped = True
-        judged = {"dev_score": _mean(scores)} if self.judge and scores else {}
-        self._tell("epoch", step=self.course.step, epoch=epoch, dev_loss=dev_loss, **judged, best=best)
+        self.course.stopped = self.epochs.exhausted(epoch, self.tuning.patience_epochs)
+        self._tell("epoch", **event)
+
+    def _look_back(self) -> None:
+        """Where a search ends before the run does, its best epoch may be what is exported."""
+        started = time.perf_counter()
+        event = self.epochs.look_back(self.course.step) if self.course.step < self.total_steps else None
+        self.course.train_seconds += time.perf_counter() - started
+        if event:
+            self._tell("epoch", **event)
 
     @torch.no_grad()
     def _finish(self) -> Fitted:
         steering = self.steering
         importance = steering.importance() if steering else {}
-        for name, value in self.best.items():
-            self.parameters[name].copy_(value)
-        dev_loss = self.course.best_dev_loss
-        self.progress.end(f"epoch {self.course.best_epoch}" + (f", dev loss {dev_loss:.3f}" if dev_loss is not None else ""))
+        best = self.epochs.best
+        self.epochs.put(best.values)
+        dev_loss = best.dev_loss
+        self.progress.end(f"epoch {best.epoch}" + (f", dev loss {dev_loss:.3f}" if dev_loss is not None else ""))
         return Fitted(
             adapter=self._export(),
-            epoch=self.course.best_epoch,
+            epoch=best.epoch,
             dev_loss=dev_loss,
-            dev_scores=tuple(self.course.best_scores),
+            dev_scores=tuple(best.scores),
             sparsity={path: Sparsity.of(layer.effective()) for path, layer in self.attachment.layers.items()},
             merge_weights=self.attachment.merge_weights() if self.attachment.weight_parameters() else {},
             answer=steering.answer if steering else None,
@@ -328,6 +321,7 @@ class _Loop:
 
     def _fingerprint(self) -> dict[str, object]:
         return {
+            "format": _FORMAT,
             "system": self.system,
             "seed": self.seed,
             "steps": self.total_steps,
@@ -342,8 +336,9 @@ class _Loop:
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = value
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
         values: dict[str, object] = {"fingerprint": self._fingerprint(), "course": dataclasses.asdict(self.course)}
+        tensors |= self.epochs.tensors()
+        values |= self.epochs.values()
         if self.steering:
             tensors |= self.steering.tensors()
             values |= self.steering.values()
@@ -354,13 +349,15 @@ class _Loop:
         tensors, values = load_checkpoint(checkpoint, self.backbone.device)
         if values["fingerprint"] != self._fingerprint():
             raise InputError(
-                "this checkpoint belongs to another run", file=checkpoint, mend="Resume with the run's own recipe, or start anew"
+                "this checkpoint belongs to another run, or to another version of Pomona",
+                file=checkpoint,
+                mend="Resume with the run's own recipe and version, or start anew",
             )
         self.course = _Course(**values["course"])
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"factor.{name}"])
             self.optimizer.state[parameter] = {key: tensors[f"optimizer.{key}.{name}"] for key in ("step", *MOMENTS)}
-        self.best = {name: tensors[f"best.{name}"] for name in self.parameters if f"best.{name}" in tensors}
+        self.epochs.load(tensors, values)
         if self.steering:
             self.steering.load(tensors, values)
         restore_random_state(tensors)
@@ -373,7 +370,3 @@ def _gradient(parameter: torch.nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

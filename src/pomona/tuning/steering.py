@@ -198,6 +198,15 @@ class Steering:
         found = [[one, cost, sum(row) / len(row)] for (one, (cost, _)), row in zip(trials.items(), rows, strict=True)]
         return sorted(found)
 
+    def unpruned(self) -> dict[str, Tensor]:
+        """The factors as they are, pruned entries at their stashed values."""
+        return self._surgeon.unpruned()
+
+    def pruned(self, unpruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Such factors, of another time, pruned at the answer."""
+        assert self.answer is not None
+        return self._surgeon.pruned(unpruned, self.answer.ratios)
+
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""
         scores = self._surgeon.scores()

@@ -62,15 +62,30 @@ class Surgeon:
         self._kept_scores: dict[str, ModuleScores] = {}
 
     @torch.no_grad()
-    def scores(self) -> dict[str, ModuleScores]:
-        """Importance of every module's entries, pruned ones at their stashed value."""
+    def unpruned(self) -> dict[str, Tensor]:
+        """Every parameter, its pruned entries at their stashed values; a copy."""
+        return {
+            name: restored(parameter.detach(), self._masks[name], self._stash[name]) for name, parameter in self._parameters.items()
+        }
+
+    @torch.no_grad()
+    def pruned(self, unpruned: Mapping[str, Tensor], prune_ratio: float | Sequence[float]) -> dict[str, Tensor]:
+        """Such parameters, of another time, pruned at a ratio (or one for each group of layers) by the statistics of now."""
+        masks = self.select(self.scores(unpruned), prune_ratio)
+        return {
+            name: torch.where(masks[name], 0.0 if reset is None else reset, unpruned[name]) for name, reset in self._reset.items()
+        }
+
+    @torch.no_grad()
+    def scores(self, unpruned: Mapping[str, Tensor] | None = None) -> dict[str, ModuleScores]:
+        """Importance of every module's entries, pruned ones at their stashed value; of other parameters where they are given."""
         if self._kept_scores:
             return self._kept_scores
         self._observation.prepare()
+        unpruned = unpruned or self.unpruned()
         scores = {}
         for path, layer in self._layers.items():
-            A, B = (restored(self._parameters[key].detach(), self._masks[key], self._stash[key]) for key in _keys(path))
-            factors, statistics = layer.merged(A, B), self._observation[path]
+            factors, statistics = layer.merged(*(unpruned[key] for key in _keys(path))), self._observation[path]
             whole = self._pruning.granularity == "module"
             size = mean_update_size(factors, statistics.input_norm_I) if whole else 0.0
             scores[path] = ModuleScores(*self._pruning.metric.scores(factors, statistics), size)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 _MOST_POINTS = 300
-_KEPT = "At the end of each epoch; the large dot is the epoch that was kept."
+_KEPT = (
+    "At the end of each epoch, and of the best epoch so far where the ratio is settled, pruned at it; the large dot is what was "
+    "kept."
+)
 
 
 def training_loss(run: RunFolder) -> Figure | None:
