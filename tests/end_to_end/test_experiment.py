@@ -163,6 +163,13 @@ def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(
     assert fits.call_count == 2
     alone, cell = folder / "alone-target", folder / "runs" / "target" / cells[1].path
     assert comparable(alone) == comparable(cell)
+    # The cell before it trained that LoRA: no part of this one's own time, but of what its system costs.
+    seconds, before = (json.loads((one / "record.json").read_text())["timing"] for one in (cell, cell.with_name(cells[0].path)))
+    assert seconds["reused_seconds"] == before["train_seconds"] > 0
+    assert before["reused_seconds"] == 0
+    assert seconds["train_seconds"] + seconds["probe_seconds"] < seconds["total_seconds"]
+    found = ExperimentRecord.model_validate_json((folder / "runs" / "target" / "experiment.json").read_text())
+    assert found.cells[1].train_seconds == pytest.approx(sum(seconds[f"{part}_seconds"] for part in ("train", "probe", "reused")))
     assert adapter_bytes(alone) == adapter_bytes(cell)
     for name in ("history.jsonl", "predictions.jsonl"):
         assert (alone / name).read_bytes() == (cell / name).read_bytes(), name
@@ -172,7 +179,11 @@ def test_a_fresh_lora_is_another_where_anything_that_shapes_it_is_other(folder: 
     both = shared.Shared()
     base = recipe()
     other = [{"seed": 7}, {"lora": {"rank": 3}}, {"tuning": {"epochs": 9}}, {"dtype": "bfloat16"}, {"select_by": "chrf"}]
+    other += [{"splits": base["splits"] | {"dev": 3}}, {"data": base["data"] | {"near_duplicates": "allow"}}]
+    other += [{"task": {"name": "summarization", "max_new_tokens": 3}}, {"model": "elsewhere"}]
+    other += [{"evaluation": {"batch_size": 3}}, {"evaluation": {"decoding": {"repetition_penalty": 1.5}}}]
     same = [{"controller": {"name": "fixed", "prune_ratio": 0.3}}, {"merge": {"method": "linear"}}, {"name": "another"}]
+    same += [{"evaluation": {"baselines": []}}]
     with inside(folder):
         one = both.fresh_loras(Recipe.model_validate(base))
         assert all(both.fresh_loras(Recipe.model_validate(base | change)) is not one for change in other)

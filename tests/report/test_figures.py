@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,25 @@ def test_the_large_dot_is_the_epoch_that_was_kept(record: RunRecord, save: Save)
     line = named(spec_of(read_run(save(record)), "dev-loss"), "Pomona")
     assert line["y"] == sorted(line["y"], reverse=True)  # the last epoch has the lowest loss, the third was kept
     assert line["marker"]["size"] == [6, 6, 12, 6]
+
+
+def test_an_epoch_that_was_judged_again_is_a_dot_off_the_line(record: RunRecord, save: Save):
+    folder = save(record)
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    whole = named(spec_of(read_run(folder), "dev-loss"), "Pomona")
+    place = next(i for i, line in enumerate(lines) if '"pomona"' in line and '"epoch", "system"' in line and '"step": 52' in line)
+    again = {"kind": "epoch", "system": "pomona", "step": 60, "epoch": 1, "dev_loss": 1.5, "best": True}
+    after = [line.replace('"best": true', '"best": false') if '"pomona"' in line else line for line in lines]
+    after.insert(place + 1, json.dumps(again))
+    (folder / "history.jsonl").write_text("\n".join(after) + "\n", encoding="utf-8")
+    run = read_run(folder)
+    line, dot = [one for one in spec_of(run, "dev-loss")["data"] if one["name"] == "Pomona"]
+    assert (line["x"], line["y"]) == (whole["x"], whole["y"])
+    assert line["marker"]["size"] == [6, 6, 6, 6]
+    assert (dot["mode"], dot["x"], dot["y"], dot["marker"]["size"], dot["showlegend"]) == ("markers", [60], [1.5], [12], False)
+    figures = (all_figures(one)["training"] for one in (run, read_run(save(record))))
+    captions = [next(one.caption for one in drawn if one.key == "dev-loss") for drawn in figures]
+    assert ["judged again" in caption for caption in captions] == [True, False]
 
 
 def test_a_metric_that_judged_epochs_has_a_figure(grid: Save, save: Save):

@@ -165,8 +165,14 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
     found = RunStore(tmp_path, RECIPE, resume=True).load_trained("s")
     assert found is not None
     loaded, trained = found
+    assert not trained.reused
     for field in dataclasses.fields(Trained):
-        assert getattr(trained, field.name) == getattr(fitted, field.name), field.name
+        if field.name != "reused":
+            assert getattr(trained, field.name) == getattr(fitted, field.name), field.name
+    store.save_trained("s", loaded, trained, reused=True)
+    again = store.load_trained("s")
+    assert again is not None
+    assert again[1] == dataclasses.replace(trained, reused=True)
     assert trained.sparsity[Q0].entries_A == 48  # not a plain list of numbers
     for module in adapter:
         rank = adapter[module].rank

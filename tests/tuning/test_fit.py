@@ -18,7 +18,7 @@ from pomona.adapters import Adapter
 from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
-from pomona.control import Answer, Fixed, Grasp
+from pomona.control import Fixed, Grasp
 from pomona.errors import InputError, PomonaError
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
@@ -260,17 +260,6 @@ def test_an_epoch_of_the_search_is_judged_again_once_the_ratio_is_settled(llama:
     assert train(llama, **settings).epoch == 2
 
 
-def test_what_a_search_epoch_lost_to_pruning_is_there_again_where_the_answer_keeps_it(
-    llama: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With an answer below the ratio of the search every entry that it keeps has the value of its last step unpruned."""
-    monkeypatch.setattr(Grasp, "choose", lambda controller, state: Answer(0.0, 0.0, 0.8, flat=True))
-    script_dev_losses(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])
-    fitted = train(llama, **pruned("single_pass", settle_fraction=0.7))
-    assert fitted.epoch == 1
-    assert sum(count for count, _ in zeros(fitted.adapter)) == 0
-
-
 def test_the_first_of_two_passes_is_not_looked_back_on(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     two = train(llama, **pruned("two_pass"))
@@ -295,6 +284,20 @@ def test_patience_ends_the_run(llama: Backbone, monkeypatch: pytest.MonkeyPatch,
     fitted = train(llama, tuning=dataclasses.replace(TUNING, epochs=9, patience_epochs=patience))
     assert len(events(fitted, "epoch")) == epochs
     assert fitted.epoch == (1 if patience == 1 else 5)
+
+
+def test_patience_counts_from_the_first_epoch_under_the_answer_though_an_earlier_one_is_the_best(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run would end when its ratio is settled, with factors that were never trained under it."""
+    # 60 % of 12 steps are 7: the fourth epoch is the first under the answer.
+    losses = [1.0, 1.05, 1.1, 2.0, 2.1, 2.2, 1.9]
+    for patience, told in ((1, [1, 2, 3, 1, 4, 5]), (2, [1, 2, 3, 1, 4, 5, 6])):
+        script_dev_losses(monkeypatch, losses)
+        tuning = dataclasses.replace(TUNING, epochs=6, patience_epochs=patience)
+        fitted = train(llama, tuning=tuning, **pruned("single_pass"))
+        assert [event["epoch"] for event in events(fitted, "epoch")] == told
+        assert fitted.epoch == (1 if patience == 1 else 6)
 
 
 def test_without_pruning_no_zero_appears(llama: Backbone) -> None:

@@ -42,6 +42,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "pruning": Pruning(), "tuning": dataclasses.replace(SHORT, accumulation_steps=2, epochs=4),
         "controller": Grasp(interval_steps=1, commit_level=0, race_level=0.9, proposals=5),
     },
+    "a ratio that is learned until after an epoch, by full passes": {
+        "pruning": Pruning(activations="full_pass"),
+        "controller": Grasp(interval_steps=1, commit_level=0, settle_fraction=0.8),
+    },
     "ratios for two groups of layers": {"pruning": Pruning(), "controller": Layerwise(groups=2, interval_steps=1, commit_level=0)},
     "recomputed": {
         "pruning": Pruning(), "controller": Fixed(0.5), "tuning": dataclasses.replace(SHORT, gradient_checkpointing=True, epochs=1)

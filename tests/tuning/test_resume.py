@@ -23,6 +23,11 @@ LAYERWISE = Layerwise(groups=2, interval_steps=1, commit_level=0)
 LEARNS = Grasp(interval_steps=1, commit_level=0)
 
 
+def early(attachment: Attachment) -> list[float]:
+    """Scores that fall from step to step, as the learning rate is high."""
+    return [-float(parameter.detach().square().sum()) for parameter in attachment.parameters().values()]
+
+
 def judge(attachment: Attachment) -> list[float]:
     """Some scores that depend on what is trained."""
     return [float(parameter.detach().sum()) for parameter in attachment.parameters().values()]
@@ -47,6 +52,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "a search longer than an epoch, with weights": {
         "controller": dataclasses.replace(LEARNS, settle_fraction=0.8),
         "how": TrainableMerge(train_weights=True),
+        "judge": early,
     },
     "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},
     "judge": {"judge": judge},

@@ -143,7 +143,10 @@ def timing_table(record: RunRecord) -> Table:
             Cell(percent(seconds / total)) if total > 0 else Cell(MISSING),
         )
         for name, seconds in parts.items()
+        if name != "reused_seconds"
     ]
+    if reused := record.timing.reused_seconds:
+        rows.append((Cell("Training that another cell did"), Cell(duration(reused)), Cell(MISSING)))
     rows += [(Cell(f"Tokens, {name}"), Cell(f"{count:,}"), Cell(MISSING)) for name, count in _tokens(record).items()]
     return Table((Column("Part", numeric=False), Column("Time"), Column("Share")), tuple(rows))
 

@@ -97,8 +97,11 @@ def describe_results(
         record.tokens[name] = trained.tokens
         if name in record.systems:
             record.systems[name].train_seconds = trained.train_seconds + trained.probe_seconds
-    record.timing.train_seconds = sum(trained.train_seconds for trained in workshop.trained.values())
-    record.timing.probe_seconds = sum(trained.probe_seconds for trained in workshop.trained.values())
+    own = [trained for trained in workshop.trained.values() if not trained.reused]
+    reused = [trained for trained in workshop.trained.values() if trained.reused]
+    record.timing.train_seconds = sum(trained.train_seconds for trained in own)
+    record.timing.probe_seconds = sum(trained.probe_seconds for trained in own)
+    record.timing.reused_seconds = sum(trained.train_seconds + trained.probe_seconds for trained in reused)
     record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
 
 

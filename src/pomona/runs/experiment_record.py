@@ -64,7 +64,10 @@ class SettingRecord(_Part):
 
 
 class CellRecord(_Part):
-    """One cell; `status` is its run's, or `missing` where there is none. Seconds are wall clock; training includes probes."""
+    """One cell; `status` is its run's, or `missing` where there is none.
+
+    Seconds are wall clock. Those of training include probes, and training that the cell took over from another one.
+    """
 
     setting: str
     system: str

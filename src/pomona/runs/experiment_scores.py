@@ -65,7 +65,7 @@ def _describe(cell: Cell, folder: Path) -> CellRecord:
         error=record.error,
         prune_ratio=record.prune_ratio,
         sparsity=record.sparsity,
-        train_seconds=timing.train_seconds + timing.probe_seconds,
+        train_seconds=timing.train_seconds + timing.probe_seconds + timing.reused_seconds,
         total_seconds=timing.total_seconds,
     )
 

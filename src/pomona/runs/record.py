@@ -210,12 +210,16 @@ class CutRecord(_Part):
 
 
 class Timing(_Part):
-    """Wall-clock seconds, summed over interrupted parts of a resumed run."""
+    """Wall-clock seconds, summed over interrupted parts of a resumed run.
+
+    `reused_seconds`: what training took that another cell of the experiment did, and this one took over; in no other part.
+    """
 
     load_seconds: float = 0.0
     train_seconds: float = 0.0
     probe_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    reused_seconds: float = 0.0
     total_seconds: float = 0.0
 
 

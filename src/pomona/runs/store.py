@@ -44,6 +44,8 @@ class Trained:
     importance: Mapping[str, float] = field(default_factory=dict)
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
     merge_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    reused: bool = False
+    """Another run trained it, and the seconds are that run's."""
 
 
 class RunStore:
@@ -119,11 +121,12 @@ class RunStore:
         """Where the training loop keeps a system's checkpoint."""
         return self.folder / "checkpoint" / f"{system}.safetensors"
 
-    def save_trained(self, system: str, adapter: Adapter, fitted: Fitted | Trained) -> None:
-        """Keep a trained system; its loop's checkpoint is not needed any more."""
+    def save_trained(self, system: str, adapter: Adapter, fitted: Fitted | Trained, *, reused: bool = False) -> None:
+        """Keep a trained system, of this run or `reused` from another; its loop's checkpoint is not needed any more."""
         folder = self.folder / "checkpoint" / system
         write_adapter(adapter, folder / ADAPTER, force=True)
-        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained)}
+        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained) if one.name != "reused"}
+        values["reused"] = reused
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
         values["control"] = state_to_dict(fitted.control) if fitted.control else None
         self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))

@@ -108,13 +108,14 @@ class Workshop:
         return self._train(system, *self._merged())
 
     def train_new(self, system: str) -> Adapter:
-        """A fresh LoRA on the target; where it is known, its times are those of the run that trained it."""
+        """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
         if system in self.known and self.store.load_trained(system) is None:
-            self.store.save_trained(system, *self.known[system])
+            self.store.save_trained(system, *self.known[system], reused=True)
         lora = self.recipe.lora
         start = new_adapter(self.backbone, lora.target_modules, lora.rank, lora.alpha, stream(self.seed, "lora"))
         adapter = self._train(system, [start], [1.0])
-        self.known[system] = loaded(adapter), self.trained[system]
+        if system not in self.known:
+            self.known[system] = loaded(adapter), self.trained[system]
         return adapter
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:

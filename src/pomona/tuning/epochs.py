@@ -21,7 +21,7 @@ Judge = Callable[[Attachment], Sequence[float]]
 """Scores of the dev examples, higher is better, of what is attached."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptEpoch:
     """An epoch's parameters, and what the dev set says of them.
 
@@ -69,15 +69,20 @@ class Epochs:
         self.best = KeptEpoch()
         self._searched = KeptEpoch()
         """Its pruned entries are at their stashed values."""
+        self._first = 0
+        """The first epoch that ended with factors to be exported; 0: none yet."""
 
     def end(self, epoch: int, step: int) -> dict[str, Any]:
         """Judge what is attached at the end of an epoch, and keep it if it is the best; the event of it."""
         steering = self._steering
         dev_loss, scores = self._judged()
-        best = (steering is None or steering.exports(step)) and self.best.yields_to(scores)
+        exports = steering is None or steering.exports(step)
+        if exports and not self._first:
+            self._first = epoch
+        best = exports and self.best.yields_to(scores)
         if best:
             self.best = KeptEpoch(epoch, dev_loss, scores, self._values())
-        elif steering and steering.answer is None and scores and self._searched.yields_to(scores):
+        elif steering and steering.searches_midway and scores and self._searched.yields_to(scores):
             self._searched = KeptEpoch(epoch, dev_loss, scores, self._values() | steering.unpruned())
         return self._told(epoch, step, dev_loss, scores, best=best)
 
@@ -90,15 +95,18 @@ class Epochs:
         if self._steering is None or not searched.epoch:
             return None
         now = self._values()
-        self.put({**searched.values, **self._steering.pruned(searched.values)})
+        self.put(searched.values)
+        self.put(self._steering.pruned(searched.values))  # scored where they belong, with the merge weights of that epoch
         dev_loss, scores = self._judged()
         self.best = KeptEpoch(searched.epoch, dev_loss, scores, self._values())
         self.put(now)
         return self._told(searched.epoch, step, dev_loss, scores, best=True)
 
     def exhausted(self, epoch: int, patience: int | None) -> bool:
-        """Whether the best epoch lies this many epochs back."""
-        return patience is not None and bool(self.best.scores) and epoch - self.best.epoch >= patience
+        """Whether the best epoch, and the first that could be exported, lie this many epochs back."""
+        if patience is None or not self.best.scores or not self._first:
+            return False
+        return epoch - max(self.best.epoch, self._first) >= patience
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:
@@ -112,12 +120,14 @@ class Epochs:
 
     def values(self) -> dict[str, object]:
         """What else a checkpoint must hold, as JSON can."""
-        return {
+        facts = {
             key: {"epoch": kept.epoch, "dev_loss": kept.dev_loss, "scores": list(kept.scores)} for key, kept in self._kept().items()
         }
+        return {**facts, "first_exported": self._first}
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
+        self._first = values["first_exported"]
         self.best, self._searched = (KeptEpoch(**values[key], values=below(f"{key}.", tensors)) for key in self._kept())
 
     def _kept(self) -> dict[str, KeptEpoch]:

@@ -277,9 +277,9 @@ class _Loop:
         self._tell("epoch", **event)
 
     def _look_back(self) -> None:
-        """Where a search ends before the run does, its best epoch may be what is exported."""
+        """The best epoch of a search that has ended may be what is exported."""
         started = time.perf_counter()
-        event = self.epochs.look_back(self.course.step) if self.course.step < self.total_steps else None
+        event = self.epochs.look_back(self.course.step)
         self.course.train_seconds += time.perf_counter() - started
         if event:
             self._tell("epoch", **event)

@@ -85,6 +85,11 @@ class Steering:
         dev = data.dev[: len(data.micro_dev)] if costs is None else ()
         self._dev = Probes(attachment, self._surgeon, dev, max_tokens)
 
+    @property
+    def searches_midway(self) -> bool:
+        """Whether the ratio is being sought, and the run goes on when it is found."""
+        return self.answer is None and self.settle_step < self._total_steps
+
     def exports(self, step: int) -> bool:
         """Whether the factors after this step are pruned at the ratio that is to be exported."""
         return self.answer is not None and step >= self._ramp_end

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 _MOST_POINTS = 300
-_KEPT = (
-    "At the end of each epoch, and of the best epoch so far where the ratio is settled, pruned at it; the large dot is what was "
-    "kept."
-)
+_KEPT = "At the end of each epoch; the large dot is what was kept."
+_AGAIN = " A dot off the line: when the ratio was settled, the best epoch until then was pruned at it and judged again."
 
 
 def training_loss(run: RunFolder) -> Figure | None:
@@ -50,10 +48,10 @@ def training_loss(run: RunFolder) -> Figure | None:
 
 
 def dev_loss(run: RunFolder) -> Figure | None:
-    """Dev loss at the end of each epoch; a larger dot marks the epoch that was kept."""
+    """Dev loss at the end of each epoch, and of one that was judged again; a larger dot marks what was kept."""
     figure = _by_epoch(run, lambda epoch: epoch.dev_loss)
     return figure and finished(
-        figure, key="dev-loss", title="Dev loss", caption=_KEPT, x="optimizer step", y="nats per completion token"
+        figure, key="dev-loss", title="Dev loss", caption=_caption(run), x="optimizer step", y="nats per completion token"
     )
 
 
@@ -65,7 +63,7 @@ def dev_score(run: RunFolder) -> Figure | None:
         figure,
         key="dev-score",
         title=judged[0].upper() + judged[1:],
-        caption=_KEPT,
+        caption=_caption(run),
         x="optimizer step",
         y=f"mean {metric_label(select_metric(run.record))}",
     )
@@ -100,14 +98,28 @@ def _by_epoch(run: RunFolder, value_of: Callable[[EpochLine], float | None]) -> 
     for system, style in _drawn(run.record, lines):
         points = lines[system]
         kept = _kept([epoch for epoch, _ in points])
-        figure.add_scatter(
-            x=[epoch.step for epoch, _ in points],
-            y=[value for _, value in points],
-            mode="lines+markers",
-            marker={"opacity": 1, "line": {"width": 0}, "size": [12 if i == kept else 6 for i in range(len(points))]},
-            **style,
-        )
+        again = _again([epoch for epoch, _ in points])
+        for mode, places in (("lines+markers", [i for i in range(len(points)) if i not in again]), ("markers", again)):
+            if places:
+                figure.add_scatter(
+                    x=[points[i][0].step for i in places],
+                    y=[points[i][1] for i in places],
+                    mode=mode,
+                    marker={"opacity": 1, "line": {"width": 0}, "size": [12 if i == kept else 6 for i in places]},
+                    **style | ({"showlegend": False} if places is again else {}),
+                )
     return figure
+
+
+def _again(epochs: Sequence[EpochLine]) -> list[int]:
+    """The places of epochs that stood there before."""
+    return [place for place, epoch in enumerate(epochs) if epoch.epoch in {earlier.epoch for earlier in epochs[:place]}]
+
+
+def _caption(run: RunFolder) -> str:
+    systems = {epoch.system for epoch in run.epochs}
+    again = any(_again([epoch for epoch in run.epochs if epoch.system == system]) for system in systems)
+    return _KEPT + (_AGAIN if again else "")
 
 
 def _kept(epochs: Sequence[EpochLine]) -> int | None:

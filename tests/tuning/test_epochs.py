@@ -1,0 +1,99 @@
+"""The best epoch of a search, looked at again when the ratio is settled: whatever is pruned, and however."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from tests.tuning.runs import DATA, TUNING, events, train, two_adapters
+
+import pomona.tuning.epochs as epochs_module
+from pomona.backbone.attach import TrainableMerge, attached
+from pomona.backbone.load import Backbone
+from pomona.control import Grasp, Layerwise
+from pomona.importance import Magnitude
+from pomona.pruning import pruned_count
+from pomona.tuning.fit import fit
+from pomona.tuning.settings import Event, Pruning
+from pomona.tuning.steering import Steering
+
+# 70 % of 8 steps are 5: the third epoch is the first that ends under the answer.
+LEARNS = Grasp(interval_steps=1, commit_level=0, settle_fraction=0.7)
+KINDS: dict[str, dict[str, Any]] = {
+    "entries": {},
+    "initial": {"pruning": Pruning(reset="initial")},
+    "sum": {"how": TrainableMerge("sum")},
+    "sum and initial": {"how": TrainableMerge("sum"), "pruning": Pruning(reset="initial")},
+    "components": {"pruning": Pruning(granularity="rank")},
+    "modules": {"pruning": Pruning(granularity="module")},
+    "full_pass": {"pruning": Pruning(activations="full_pass")},
+    "groups of layers": {"controller": Layerwise(groups=2, interval_steps=1, commit_level=0, settle_fraction=0.7)},
+    "merge weights": {"how": TrainableMerge(train_weights=True), "weights_learning_rate": 0.2, "pruning": Pruning(Magnitude())},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    options: dict[str, Any] = {"pruning": Pruning(), "controller": LEARNS} | KINDS[kind]
+    how = options.pop("how", TrainableMerge())
+    unpruned: list[dict[str, torch.Tensor]] = []
+    at_epoch: list[dict[str, torch.Tensor]] = []
+    keep = Steering.unpruned
+
+    def spy(steering: Steering) -> dict[str, torch.Tensor]:
+        unpruned.append({name: value.clone() for name, value in keep(steering).items()})
+        return unpruned[-1]
+
+    def look(event: Event) -> None:
+        if event["kind"] == "epoch":
+            trained = attachment.parameters() | attachment.weight_parameters()
+            at_epoch.append({name: parameter.detach().clone() for name, parameter in trained.items()})
+
+    script(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])  # two epochs of the search, the better one again, two more
+    monkeypatch.setattr(Steering, "unpruned", spy)
+    with attached(llama, two_adapters(llama), None, TUNING.dropout, how) as attachment:
+        initial = {name: parameter.detach().clone() for name, parameter in attachment.parameters().items()}
+        fitted = fit(attachment, DATA, TUNING, emit=look, **options)
+        assert [event["epoch"] for event in events(fitted, "epoch")] == [1, 2, 1, 3, 4]
+        assert (fitted.epoch, len(unpruned)) == (1, 1)
+        assert fitted.answer is not None
+        zero = {name: torch.zeros_like(value) for name, value in initial.items()}
+        reset = initial if options["pruning"].reset == "initial" else zero
+        for name, parameter in attachment.parameters().items():
+            then, kept = unpruned[0][name], parameter == unpruned[0][name]
+            assert torch.equal(parameter, torch.where(kept, then, reset[name])), name
+            # What the epoch did not prune was unpruned as it was; what it pruned comes back with a value (padding has none).
+            live = at_epoch[0][name] != reset[name]
+            assert torch.equal(then[live], at_epoch[0][name][live]), name
+            lost = ~live & (initial[name] != 0)
+            assert int((then[lost] == reset[name][lost]).sum()) <= 0.1 * int(lost.sum()), name
+            if options["pruning"].granularity == "parameter" and how.combine != "sum" and kind != "groups of layers":
+                assert int((~kept).sum()) == pruned_count(fitted.answer.prune_ratio, kept.numel()), name
+        for name, weight in attachment.weight_parameters().items():
+            assert torch.equal(weight, at_epoch[0][name])
+        if kind == "merge weights":  # by size alone: what is pruned is smallest with the weights that are handed out
+            for path, layer in attachment.layers.items():
+                whole = layer.merged(unpruned[0][f"{path}.A"], unpruned[0][f"{path}.B"])
+                for side, values in (("A", whole.A), ("B", whole.B)):
+                    kept = attachment.parameters()[f"{path}.{side}"] != 0
+                    assert values[~kept].abs().max() <= values[kept].abs().min()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_looking_back_leaves_the_run_alone(llama: Backbone, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    options: dict[str, Any] = {"pruning": Pruning(), "controller": LEARNS} | KINDS[kind]
+    script(monkeypatch, [1.0, 4.0, 3.0, 2.5, 2.0])
+    looked = train(llama, **options)
+    assert looked.epoch == 4
+    undisturbed = train(llama, dataclasses.replace(DATA, dev=[]), **options)
+    assert looked.adapter.fingerprint() == undisturbed.adapter.fingerprint()
+
+
+def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let the dev losses be these; probes stay as they are."""
+    given = iter(losses)
+    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
