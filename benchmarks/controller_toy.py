@@ -1,6 +1,7 @@
 """How near the learned ratio comes to the optimum, and at how many forward passes, on simulated micro dev losses.
 
-Then how `layerwise` fares with three groups of layers, of one optimum or of their own, in few and many rounds.
+Then what the answer costs in few rounds and under more noise, against the lowest point of the fitted curve; and how `layerwise`
+fares with three groups of layers, of one optimum or of their own.
 
 The loss of example i at ratio p is `2 + 1.5 (p - p_opt)^2 + sqrt(0.9) u_i + sqrt(0.1) v_ip`, u and v normal with deviation 0.5,
 u drawn once a round and v once a probe, 16 examples, p_opt uniform in [0.2, 0.7]; 40 rounds of 3 candidates, 200 seeds.
@@ -55,8 +56,28 @@ def run() -> bool:
         if controller is DEFAULT:
             met = sum(e <= WITHIN for e in curves) >= LEAST_WITHIN and fmean(curves) <= MOST_ERROR
     print(f"bound for the defaults: at least {LEAST_WITHIN} seeds, mean error at most {MOST_ERROR}")
+    few_rounds()
     groups_of_layers()
     return met
+
+
+def few_rounds() -> None:
+    """Print the loss above the optimum's in runs of few rounds, of the answer and of the lowest point of the curve."""
+    print(f"{SEEDS} seeds: loss above the optimum's in nats, of the answer and of the lowest point of the fitted curve")
+    for rounds, candidates in ((3, 2), (3, 3), (10, 3), (40, 3)):
+        controller, columns = replace(PLAIN, candidates=candidates), []
+        for noise in (1.0, 3.0, 10.0):
+            found = [_above_the_optimum(controller, seed, rounds, noise) for seed in range(SEEDS)]
+            answers, lowest = (fmean(one) for one in zip(*found, strict=True))
+            columns.append(f"{noise:g} times the noise {answers:.4f} {lowest:.4f}")
+        print(f"  {rounds} rounds of {candidates}: {', '.join(columns)}", flush=True)
+
+
+def _above_the_optimum(controller: Grasp, seed: int, rounds: int, noise: float) -> tuple[float, float]:
+    best = np.random.default_rng([seed, 0]).uniform(0.2, 0.7)
+    answer = controller.choose(simulated(controller, seed, best, rounds=rounds, noise=noise))
+    lowest = max(answer.curve, key=lambda point: point[1])[0]
+    return BEND * (answer.prune_ratio - best) ** 2, BEND * (lowest - best) ** 2
 
 
 def groups_of_layers() -> None:
@@ -115,15 +136,17 @@ def search(controller: Grasp, seed: int) -> tuple[tuple[float, float, float], in
     return (first, second, third), passes
 
 
-def simulated(controller: Grasp, seed: int, best: float, bend: float = BEND) -> ControllerState:
+def simulated(
+    controller: Grasp, seed: int, best: float, bend: float = BEND, *, rounds: int = ROUNDS, noise: float = 1.0
+) -> ControllerState:
     """A run of the toy, in the order that `control/base.py` asks for."""
     rng = np.random.default_rng([seed, 1])
-    state = controller.start(seed, ROUNDS)
-    for step in range(1, ROUNDS + 1):
+    state = controller.start(seed, rounds)
+    for step in range(1, rounds + 1):
         u_N = rng.normal(0, 0.5, EXAMPLES)
 
         def probe(p: float, u_N: np.ndarray = u_N) -> list[float]:
-            return (2 + bend * (p - best) ** 2 + math.sqrt(0.9) * u_N + _own_noise(rng)).tolist()
+            return (2 + bend * (p - best) ** 2 + math.sqrt(0.9) * u_N + noise * _own_noise(rng)).tolist()
 
         mask_ratio = next((one.mask_prune_ratio for one in reversed(state.rounds) if one.mask_prune_ratio is not None), None)
         before = probe(state.prune_ratio if mask_ratio is None else mask_ratio)

@@ -51,8 +51,8 @@ def test_a_healthy_search_says_nothing() -> None:
         (search(commits=False), [], "None of 6 rounds found a ratio that was better"),
         (search(signal=False), [0.0] * 6, "The 8 micro dev examples do not tell the prune ratios apart"),
         (search(mean=0.78), [0.0] * 6, "ran to the highest prune ratio allowed, 0.80"),
-        (search(best=0.0), [0.0] * 6, "The best prune ratio, 0.20, is the lowest one that was tried"),
-        (search(best=0.9), [0.0] * 6, "The best prune ratio, 0.70, is the highest one that was tried"),
+        (search(best=0.0), [0.0] * 6, "The best prune ratio, 0.20, lies at the lowest one that was tried"),
+        (search(best=0.9), [0.0] * 6, "The best prune ratio, 0.70, lies at the highest one that was tried"),
         (search(), [0.3] * 6, "The mask thrashes: a commit moved on average 30 % of the entries"),
     ],
 )
@@ -220,4 +220,4 @@ def test_what_a_group_prunes_for_good_does_not_count() -> None:
 def test_a_group_at_the_edge_of_what_was_tried_in_it_is_named() -> None:
     controller, state = by_layer((0.3, 0.6), (0.5, 0.6), (0.35, 0.2))
     (warning,) = (one for one in controller.diagnose(state, [0.1] * 3) if "true optimum may lie beyond" in one)
-    assert "The best prune ratio of group 1 of the layers, 0.30, is the lowest one that was tried" in warning
+    assert "The best prune ratio of group 1 of the layers, 0.30, lies at the lowest one that was tried" in warning

@@ -44,14 +44,18 @@ class Curve:
         return self.coefficients_ND.mean(axis=0)
 
     def best(self) -> float:
-        """The ratio in [low, high] with the lowest fitted mean loss. Ratios outside were never tried, and are not trusted."""
-        return float(self._ratio(_lowest_at(self.mean[None]))[0])
+        """The mean over the bootstrap draws of the ratio in [low, high] with the lowest fitted mean loss.
+
+        Where the examples agree, that is the minimum of the curve; where they do not, it keeps away from the ends of the range,
+        at which the minimum of a noisy curve mostly lies. Ratios outside were never tried, and are not trusted.
+        """
+        return float(self._ratio(_lowest_at(self.drawn_QD).mean()))
 
     def interval(self, prune_ratio_min: float, prune_ratio_max: float) -> tuple[float, float]:
         """95 % interval of where the loss is lowest within the allowed range.
 
-        It is the percentile interval of `best` over the bootstrap draws; where that reaches the lowest or highest ratio tried,
-        the optimum may as well lie beyond it, and the interval goes on to the end of the allowed range.
+        It is the percentile interval of the draws that `best` is the mean of. Where it reaches the lowest or highest ratio tried,
+        the optimum may as well lie beyond, and the interval goes on to the end of the allowed range.
 
         Args:
             prune_ratio_min: lowest ratio allowed.

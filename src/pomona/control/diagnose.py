@@ -57,7 +57,7 @@ def diagnose_search(
     - no signal: the fitted curve is flat;
     - collapse: the policy's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
       3 rounds;
-    - at the edge: the best ratio is the lowest or highest one that was tried, and the allowed range goes on beyond it;
+    - at the edge: the best ratio is within 5 % of the range that was tried from its end, and the allowed range goes on beyond;
     - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
     - unrepresentative micro dev: over 3 ratios or more its ranking and the dev set's do not agree (Kendall's tau <= 0), and on dev
       the ratio that is best on micro dev costs more than the best one by over the widest half-width of the curve's intervals;
@@ -152,15 +152,16 @@ def _edge(search: _Search) -> str | None:
     if search.answer.flat or _collapse(search):
         return None
     for group, (answer, low, high) in enumerate(_tried(search)):
-        if answer <= low + _NEAR_EDGE and low > search.prune_ratio_min + _NEAR_EDGE:
+        near = _NEAR_BOUND * (high - low)  # of a mean over draws, a few of which lie elsewhere
+        if answer <= low + near and low > search.prune_ratio_min + _NEAR_EDGE:
             which = "lowest"
-        elif answer >= high - _NEAR_EDGE and high < search.prune_ratio_max - _NEAR_EDGE:
+        elif answer >= high - near and high < search.prune_ratio_max - _NEAR_EDGE:
             which = "highest"
         else:
             continue
         of = f" of group {group + 1} of the layers" if search.answer.by_group else ""
         return (
-            f"The best prune ratio{of}, {answer:.2f}, is the {which} one that was tried, so the true optimum may lie beyond "
+            f"The best prune ratio{of}, {answer:.2f}, lies at the {which} one that was tried, so the true optimum may lie beyond "
             "it; move prune_ratio_start there, or raise deviation_start."
         )
     return None

@@ -35,7 +35,7 @@ class Grasp(Controller):
     mask of each, reward `r_g = mean loss before - mean loss on trial`. The policy climbs `policy.objective`. The best
     candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
     in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
-    rounds, within the range that was tried, with a bootstrap interval over the micro dev examples (`curve.py`).
+    rounds, within the range that was tried: its mean over bootstrap draws of the micro dev examples, with an interval (`curve.py`).
 
     Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
     examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
@@ -237,7 +237,7 @@ class Grasp(Controller):
         return replace(after, rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
-        """The minimum of the fitted curve within the range tried, its 95 % interval, and whether the curve is flat.
+        """Where the fitted curve is lowest in the mean of its draws, a 95 % interval, and whether the curve is flat.
 
         Without a curve (no round, or no loss that depends on the ratio) it is the ratio in force, known to lie in the
         allowed range only. With `paper` it is the ratio of the best reward in the history; the curve is fitted all the same,

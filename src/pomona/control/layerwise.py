@@ -78,7 +78,7 @@ class Layerwise(Grasp):
         return tuple(zip(*columns, strict=True))
 
     def choose(self, state: ControllerState) -> Answer:
-        """Each group's ratio at the minimum of the fitted surface within what was tried in it, with a 95 % interval.
+        """Each group's ratio where the fitted surface is lowest in the mean of its draws, with a 95 % interval.
 
         Without a surface (no round, or no loss that depends on the ratios) it is the ratios in force, known to lie in the allowed
         range only. The interval of `prune_ratio` is the mean of the groups' intervals, which is as wide as it can be.

@@ -50,8 +50,8 @@ class Surface:
     drawn_Q2K: Float64[Array, "Q 2*K"]
 
     def best(self) -> tuple[float, ...]:
-        """For each group the ratio with the lowest fitted mean loss, of those that were tried in it."""
-        return tuple(self._ratio(self._lowest_at(self.coefficients_N2K.mean(axis=0))).tolist())
+        """For each group the mean over the bootstrap draws of the ratio with the lowest fitted mean loss, of those tried in it."""
+        return tuple(self._ratio(self._lowest_at(self.drawn_Q2K).mean(axis=0)).tolist())
 
     def intervals(self, prune_ratio_min: float, prune_ratio_max: float) -> list[tuple[float, float]]:
         """For each group a 95 % interval of where the loss is lowest within the allowed range.
