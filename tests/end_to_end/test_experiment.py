@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import statistics
@@ -153,7 +154,11 @@ def test_a_cell_is_the_run_that_its_recipe_makes_alone(folder: Path, whole: Path
 def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(folder: Path) -> None:
     base = recipe(tuning={"epochs": 1, "batch_size": 4, "learning_rate": 0.01}, merge={"method": "concat", "target": True})
     write_recipe(folder / "target.yaml", content(name="target", recipe=base))
-    with mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+    ticks = itertools.count(0.0)
+    with (
+        mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits,
+        mock.patch("time.perf_counter", side_effect=lambda: next(ticks)),
+    ):
         done = call(folder, "experiment", "target.yaml")
     assert done.code == 0, done.err
     assert [one.kwargs["system"] for one in fits.call_args_list] == ["target_lora", "pomona"] * 2  # of two seeds
