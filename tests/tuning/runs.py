@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from tests.tiny import tiny_adapter, tiny_examples
 
+import pomona.tuning.epochs as epochs_module
 from pomona.adapters import Adapter
 from pomona.backbone.attach import Attachment, TrainableMerge, attached
 from pomona.backbone.load import Backbone
@@ -42,6 +44,12 @@ def train(
         if look is not None:
             options["emit"] = lambda event: look(event, attachment)
         return fit(attachment, data, tuning, **options)
+
+
+def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
+    """Let the epochs' dev losses be these, in the order in which they are asked for; probes stay as they are."""
+    given = iter(losses)
+    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
 
 
 def zeros(adapter: Adapter) -> list[tuple[int, int]]:

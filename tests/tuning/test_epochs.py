@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tuning.runs import DATA, TUNING, events, train, two_adapters
+from tests.tuning.runs import DATA, TUNING, events, script_dev_losses, train, two_adapters
 
-import pomona.tuning.epochs as epochs_module
 from pomona.backbone.attach import TrainableMerge, attached
 from pomona.backbone.load import Backbone
 from pomona.control import Grasp, Layerwise
@@ -53,7 +52,7 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
             trained = attachment.parameters() | attachment.weight_parameters()
             at_epoch.append({name: parameter.detach().clone() for name, parameter in trained.items()})
 
-    script(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])  # two epochs of the search, the better one again, two more
+    script_dev_losses(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])  # two epochs of the search, the better one again, two more
     monkeypatch.setattr(Steering, "unpruned", spy)
     with attached(llama, two_adapters(llama), None, TUNING.dropout, how) as attachment:
         initial = {name: parameter.detach().clone() for name, parameter in attachment.parameters().items()}
@@ -86,14 +85,8 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_back_leaves_the_run_alone(llama: Backbone, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     options: dict[str, Any] = {"pruning": Pruning(), "controller": LEARNS} | KINDS[kind]
-    script(monkeypatch, [1.0, 4.0, 3.0, 2.5, 2.0])
+    script_dev_losses(monkeypatch, [1.0, 4.0, 3.0, 2.5, 2.0])
     looked = train(llama, **options)
     assert looked.epoch == 4
     undisturbed = train(llama, dataclasses.replace(DATA, dev=[]), **options)
     assert looked.adapter.fingerprint() == undisturbed.adapter.fingerprint()
-
-
-def script(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Let the dev losses be these; probes stay as they are."""
-    given = iter(losses)
-    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))

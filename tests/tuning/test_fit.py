@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
-from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, train, zeros
+from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, script_dev_losses, train, zeros
 
-import pomona.tuning.epochs as epochs_module
 from pomona.adapters import Adapter
 from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
 from pomona.backbone.load import Backbone
@@ -193,12 +192,6 @@ def test_gradient_clip_bounds_the_whole_gradient(llama: Backbone, monkeypatch: p
     norms.clear()
     train(llama, tuning=dataclasses.replace(one_step, gradient_clip=free * 4))
     assert norms[0] == free
-
-
-def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
-    """Let the epochs' dev losses be these; probes stay as they are."""
-    given = iter(losses)
-    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
 
 
 @pytest.mark.parametrize("pruning", [None, Pruning()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +16,11 @@ from tests.tuning.runs import (
     attached_zeros,
     best_flags,
     events,
+    script_dev_losses,
     train,
     zeros,
 )
 
-import pomona.tuning.epochs as epochs_module
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
@@ -38,12 +38,6 @@ EXPECTED: dict[str, Callable[[int], float]] = {
     "linear": lambda step: RATIO * min(step / RAMP, 1.0),
     "cubic": lambda step: RATIO * (1 - (1 - min(step / RAMP, 1.0)) ** 3),
 }
-
-
-def scripted(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
-    """Let the epochs' dev losses be these."""
-    given = iter(losses)
-    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
 
 
 @pytest.mark.parametrize("schedule", EXPECTED)
@@ -108,7 +102,7 @@ def test_an_epoch_before_the_end_of_the_ramp_is_never_chosen(
     llama: Backbone, monkeypatch: pytest.MonkeyPatch, schedule: Any, flags: list[bool]
 ) -> None:
     """However low its dev loss: it is pruned at a lower ratio than the answer."""
-    scripted(monkeypatch, [1.0, 2.0, 3.0, 4.0])
+    script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     pruning = Pruning(schedule=schedule, ramp_fraction=0.55)
     fitted = train(llama, pruning=pruning, controller=Fixed(RATIO))
     assert best_flags(fitted) == flags
@@ -117,7 +111,7 @@ def test_an_epoch_before_the_end_of_the_ramp_is_never_chosen(
 
 
 def test_patience_begins_with_the_first_epoch_that_may_be_chosen(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [1.0, 2.0, 3.0, 4.0, 2.0])
+    script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0, 2.0])
     tuning = dataclasses.replace(TUNING, epochs=5, patience_epochs=1)  # 10 steps, the ramp's end is 6
     fitted = train(llama, tuning=tuning, pruning=Pruning(schedule="cubic", ramp_fraction=0.55), controller=Fixed(RATIO))
     assert best_flags(fitted) == [False, False, True, False]
@@ -155,7 +149,7 @@ class Judge:
 def test_the_best_epoch_is_the_judge_s_not_that_of_the_dev_loss(
     llama: Backbone, monkeypatch: pytest.MonkeyPatch, pruning: Pruning | None
 ) -> None:
-    scripted(monkeypatch, [4.0, 3.0, 2.0, 1.0])
+    script_dev_losses(monkeypatch, [4.0, 3.0, 2.0, 1.0])
     judge = Judge(20.0, 50.0, 50.0, 30.0)  # of equals the first
     fitted = train(llama, judge=judge, pruning=pruning, controller=Fixed(RATIO))
     assert (fitted.epoch, fitted.dev_loss, fitted.dev_scores) == (2, 3.0, (49.0, 50.0, 51.0))
@@ -170,11 +164,11 @@ def test_the_best_epoch_is_the_judge_s_not_that_of_the_dev_loss(
 
 
 def test_patience_is_the_judge_s(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [4.0, 3.0, 2.0, 1.0])
+    script_dev_losses(monkeypatch, [4.0, 3.0, 2.0, 1.0])
     tuning = dataclasses.replace(TUNING, patience_epochs=1)
     fitted = train(llama, tuning=tuning, judge=Judge(10.0, 20.0, 15.0, 90.0))
     assert best_flags(fitted) == [True, True, False]
-    scripted(monkeypatch, [1.0, 2.0, 3.0, 4.0])
+    script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0])
     fitted = train(llama, tuning=tuning, judge=Judge(10.0, 20.0, 30.0, 40.0))
     assert best_flags(fitted) == [True] * 4
 
