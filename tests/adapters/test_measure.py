@@ -30,7 +30,7 @@ def test_norm_equals_the_dense_one(rank: int) -> None:
     rank=st.integers(0, 16),
     seed=st.integers(0, 99),
     exponents=st.lists(st.integers(-6, 6), min_size=16, max_size=16),
-    scaling=st.floats(-3, 3),
+    scaling=st.floats(-3, 3).filter(lambda one: one == 0 or abs(one) > 1e-100),  # below, float64 itself runs out of digits
 )
 @settings(max_examples=60, deadline=None)
 def test_singular_values_equal_the_dense_ones(rank: int, seed: int, exponents: list[int], scaling: float) -> None:
