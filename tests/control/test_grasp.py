@@ -11,6 +11,7 @@ import pytest
 from pomona.control import Answer, Candidate, ControllerState, Grasp, controllers, policy, state_from_dict, state_to_dict
 from pomona.control.diagnose import mask_ratios_before
 from pomona.errors import InputError, PomonaError
+from pomona.seeding import stream
 
 PAPER = Grasp(paper=True, mode="two_pass", interval_steps=1)
 TOY = Grasp(mode="two_pass", interval_steps=1)
@@ -83,15 +84,20 @@ def test_candidates_are_antithetic_clamped_and_a_function_of_the_state() -> None
     assert candidates[2] + candidates[3] == pytest.approx(0.8, abs=1e-3)
     assert all(p == round(p, 4) and 0.1 <= p <= 0.8 for p in candidates)
     assert candidates != Grasp(candidates=5).propose(dataclasses.replace(state, seed=8))
-    wild = Grasp(deviation_start=50.0)
+    wild = dataclasses.replace(PAPER, deviation_start=50.0)
     assert set(wild.propose(wild.start(0, 10))) <= {0.1, 0.8}
 
 
+def test_the_paper_s_candidates_are_independent() -> None:
+    first, second = zip(*(PAPER.propose(PAPER.start(seed, 10))[:2] for seed in range(300)), strict=True)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+
+
 def test_samples_follow_the_policy() -> None:
-    controller = Grasp(deviation_start=0.05)
+    controller = Grasp(deviation_start=0.08)
     draws = [p for seed in range(300) for p in controller.propose(controller.start(seed, 10))]
     assert np.mean(draws) == pytest.approx(0.40, abs=0.005)
-    assert np.std(draws) == pytest.approx(0.05, abs=0.005)
+    assert np.std(draws) == pytest.approx(0.08, abs=0.005)
     published = [p for seed in range(300) for p in PAPER.propose(PAPER.start(seed, 10))]
     assert np.mean(published) == pytest.approx(0.40, abs=0.02)
     assert np.std(published) == pytest.approx(0.7 / 6, abs=0.01)
@@ -112,9 +118,10 @@ def test_a_commit_moves_mask_and_record_together_by_at_most_the_bound() -> None:
 
 
 def test_a_near_candidate_is_committed_as_it_is() -> None:
-    controller = Grasp(deviation_start=0.01)
+    controller = Grasp(deviation_start=0.07)
     state = controller.start(seed=1, total_steps=100)
     candidates = controller.propose(state)
+    assert abs(candidates[1] - 0.4) < 0.1
     assert rewarded(controller, state, [0.1, 0.3, 0.2]).rounds[0].mask_prune_ratio == candidates[1]
 
 
@@ -159,6 +166,33 @@ def test_the_paper_s_round_is_the_published_one() -> None:
     one = after.rounds[0]
     assert one.mask_prune_ratio == rho[2]
     assert one.prune_ratio_after == pytest.approx(min(max(rho[2], 0.3), 0.5), abs=1e-12)
+
+
+def test_the_mean_is_pulled_towards_the_ratio_in_force() -> None:
+    """Which is not where the policy's mean is."""
+    rewards = [0.02, -0.01, 0.05]
+    state = dataclasses.replace(TOY.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
+    old = policy.Policy(0.6, state.deviation)
+    drawn = policy.antithetic(3, stream(state.seed, "round", 0, "samples"))
+    expected = policy.grpo_update(
+        old,
+        [0.6 + state.deviation * z for z in drawn],
+        rewards,
+        prune_ratio=0.3,
+        learning_rate=TOY.learning_rate,
+        updates=TOY.updates,
+        clip=TOY.clip,
+        kl=TOY.kl,
+        entropy=TOY.entropy,
+        anchor=TOY.anchor,
+        mean_bounds=(0.1, 0.8),
+        deviation_bounds=(0.07, 0.35),
+    )
+    after = rewarded(TOY, state, rewards)
+    assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-12)
+
+    published = dataclasses.replace(PAPER.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
+    assert rewarded(PAPER, published, [0.0] * 3).mean == pytest.approx(0.6 - 0.05 * 0.05 * 0.3, abs=1e-12)
 
 
 def test_the_paper_commits_the_candidate_s_mask_and_records_the_bounded_ratio() -> None:
@@ -340,7 +374,9 @@ def test_the_policy_starts_a_third_of_the_range_wide_and_as_published_with_paper
         ({"prune_ratio_max": 0.05}, r"prune_ratio_max: must be above prune_ratio_min 0\.1 and at most 1 \(got 0\.05\)"),
         ({"prune_ratio_max": 1.2}, r"prune_ratio_max: .*\(got 1\.2\)"),
         ({"prune_ratio_start": 0.9}, r"prune_ratio_start: must be in \[0\.1, 0\.8\] \(got 0\.9\)"),
-        ({"deviation_start": 0.0}, r"deviation_start: must be above 0 \(got 0\.0\)"),
+        ({"deviation_start": 0.0}, r"deviation_start: must be above 0 and finite \(got 0\.0\)"),
+        ({"deviation_start": 0.069}, r"deviation_start: must be in \[0\.07, 0\.35\], a tenth to half.*\(got 0\.069\)"),
+        ({"deviation_start": 0.36}, r"deviation_start: must be in \[0\.07, 0\.35\].*\(got 0\.36\)"),
         ({"interval_steps": 0}, r"interval_steps: must be at least 1 \(got 0\)"),
         ({"candidates": 1}, r"candidates: must be at least 2.*\(got 1\)"),
         ({"learning_rate": 0.0}, r"learning_rate: must be above 0 and finite \(got 0\.0\)"),

@@ -172,6 +172,8 @@ def test_the_ratio_was_learned_in_rounds(record: RunRecord) -> None:
     assert record.answer is not None
     assert record.prune_ratio == record.answer.prune_ratio
     assert record.answer.low <= record.answer.prune_ratio <= record.answer.high
+    assert record.answer.flat
+    assert any("do not tell the prune ratios apart" in warning for warning in record.warnings)
 
 
 def test_every_factor_has_exactly_the_ratio_s_zeros(adapter: Adapter, folder: Path, record: RunRecord) -> None:
@@ -300,6 +302,8 @@ def test_two_passes_train_again_under_the_ratio_of_the_first(folder: Path, train
     second = [event for event in history if event["system"] == "pomona" and event["kind"] == "step"]
     assert {event["prune_ratio"] for event in second} == {done.prune_ratio}
     assert list(done.metrics) == ["zero_shot", "pomona"]
+    # The table's cost is that of both passes.
+    assert done.systems["pomona"].train_seconds == pytest.approx(done.timing.train_seconds + done.timing.probe_seconds)
     written = read_adapter(folder / "two-pass" / "adapter")
     assert done.prune_ratio is not None
     module = "model.layers.0.self_attn.q_proj"

@@ -70,6 +70,9 @@ def test_the_record_of_a_grid_has_its_curve(grid: RunRecord) -> None:
     assert list(grid.systems) == ["merge_finetune", "pomona"]
     assert set(grid.tokens) == {"merge_finetune", "pomona", *TRIALS} - {f"pomona_{found.prune_ratio}"}
     assert len(set(grid.tokens.values())) == 1
+    seconds = {name: system.train_seconds or 0.0 for name, system in grid.systems.items()}
+    assert sum(seconds.values()) == pytest.approx(grid.timing.train_seconds)
+    assert seconds["pomona"] > seconds["merge_finetune"], "a grid costs all its runs"
     assert all(module.sparsity_A == pytest.approx(found.prune_ratio, abs=0.01) for module in grid.modules)
 
 

@@ -11,12 +11,20 @@ from tests.tuning.runs import DATA, TUNING, events, script_dev_losses, train, tw
 
 from pomona.backbone.attach import TrainableMerge, attached
 from pomona.backbone.load import Backbone
-from pomona.control import Grasp, Layerwise
+from pomona.control import Answer, ControllerState, Grasp, GroupRatio, Layerwise
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import Event, Pruning
 from pomona.tuning.steering import Steering
+
+
+class Apart(Layerwise):
+    """Answers with two ratios, whatever it saw."""
+
+    def choose(self, state: ControllerState) -> Answer:
+        return Answer(0.4, 0.1, 0.8, flat=True, by_group=(GroupRatio(0.2, 0.1, 0.8), GroupRatio(0.6, 0.1, 0.8)))
+
 
 # 70 % of 8 steps are 5: the third epoch is the first that ends under the answer.
 LEARNS = Grasp(interval_steps=1, commit_level=0, settle_fraction=0.7)
@@ -28,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "components": {"pruning": Pruning(granularity="rank")},
     "modules": {"pruning": Pruning(granularity="module")},
     "full_pass": {"pruning": Pruning(activations="full_pass")},
-    "groups of layers": {"controller": Layerwise(groups=2, interval_steps=1, commit_level=0, settle_fraction=0.7)},
+    "groups of layers": {"controller": Apart(groups=2, interval_steps=1, commit_level=0, settle_fraction=0.7)},
     "merge weights": {"how": TrainableMerge(train_weights=True), "weights_learning_rate": 0.2, "pruning": Pruning(Magnitude())},
 }
 
@@ -70,8 +78,10 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
             assert torch.equal(then[live], at_epoch[0][name][live]), name
             lost = ~live & (initial[name] != 0)
             assert int((then[lost] == reset[name][lost]).sum()) <= 0.1 * int(lost.sum()), name
-            if options["pruning"].granularity == "parameter" and how.combine != "sum" and kind != "groups of layers":
-                assert int((~kept).sum()) == pruned_count(fitted.answer.prune_ratio, kept.numel()), name
+            if options["pruning"].granularity == "parameter" and how.combine != "sum":
+                ratios = fitted.answer.ratios  # of each of the two layers, where groups have their own
+                ratio = ratios[int(".layers.1." in name)] if len(ratios) > 1 else fitted.answer.prune_ratio
+                assert int((~kept).sum()) == pruned_count(ratio, kept.numel()), name
         for name, weight in attachment.weight_parameters().items():
             assert torch.equal(weight, at_epoch[0][name])
         if kind == "merge weights":  # by size alone: what is pruned is smallest with the weights that are handed out

@@ -20,7 +20,7 @@ from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.side_by_side import AdaptedLinear
 from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Round
-from pomona.errors import InputError
+from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
 from pomona.seeding import stream
@@ -163,6 +163,49 @@ def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
         assert run.zeros() == run.counts(0.25)
 
 
+@dataclass(frozen=True)
+class Bounded(Scripted):
+    """Books a ratio nearer to the one before than that of the mask it commits, as the published code does."""
+
+    def observe(
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
+    ) -> ControllerState:
+        after = super().observe(state, step, losses_before, losses)
+        return replace(after, prune_ratio=0.4, rounds=(*state.rounds, replace(after.rounds[-1], prune_ratio_after=0.4)))
+
+
+def test_the_mask_in_force_is_the_one_that_was_committed_whatever_the_books_say(llama: Backbone) -> None:
+    with running(llama, Bounded()) as run:
+        run.step(1)
+        run.step(2)
+        run.steering.round(2)
+        assert (run.zeros(), run.steering.prune_ratio) == (run.counts(0.5), 0.4)
+        run.step(3)
+        assert run.zeros() == run.counts(0.5)
+
+
+def test_a_dev_loss_that_is_not_finite_says_so(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(llama, Curved()) as run:
+        for step in range(1, 6):
+            run.step(step)
+        monkeypatch.setattr(
+            probes_module, "candidate_losses", lambda _, examples, masks, __: [[torch.nan] * len(examples)] * len(masks)
+        )
+        with pytest.raises(PomonaError, match=r"a dev loss is not finite where the search ended: .*diverged"):
+            run.steering.settle(5)
+
+
+def test_a_flat_curve_does_not_ask_the_dev_set(llama: Backbone) -> None:
+    with running(llama, Curved(flat=True)) as run:
+        for step in range(1, 6):
+            run.step(step)
+        assert run.steering.settle(5)["dev_check"] == []
+
+
 def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(llama, Scripted(commits=(None, None))) as run:
         run.step(1)
@@ -279,12 +322,16 @@ def test_costs_take_the_place_of_losses(llama: Backbone) -> None:
 class Curved(Scripted):
     """Answers with a curve."""
 
+    flat: bool = False
+
     def choose(self, state: ControllerState) -> Answer:
-        return Answer(0.25, 0.1, 0.4, flat=False, curve=((0.1, -0.2, -0.3, -0.1), (0.25, 0.0, 0.0, 0.0), (0.9, -0.5, -0.6, -0.4)))
+        return Answer(
+            0.25, 0.1, 0.4, flat=self.flat, curve=((0.1, -0.2, -0.3, -0.1), (0.25, 0.0, 0.0, 0.0), (0.9, -0.5, -0.6, -0.4))
+        )
 
 
 def test_the_dev_set_is_asked_at_the_end_of_the_search(llama: Backbone) -> None:
-    """The dev loss of the ends of the curve and of the answer, on as many dev examples as there are for the controller."""
+    """The dev loss of the ends of the curve and of the answer, on half as many dev examples as there are for the controller."""
     with running(llama, Curved()) as run:
         for step in range(1, 6):
             run.step(step)
@@ -294,8 +341,8 @@ def test_the_dev_set_is_asked_at_the_end_of_the_search(llama: Backbone) -> None:
         checked: Any = settled["dev_check"]
         assert [row[:2] for row in checked] == [[0.1, 0.2], [0.25, 0.0], [0.9, 0.5]]
         assert run.zeros() == run.counts(0.25)
-        losses = example_losses(llama, DEV[:3], 3)
-        assert checked[1][2] == pytest.approx(sum(losses) / 3, abs=1e-5)
+        losses = example_losses(llama, DEV[:2], 2)
+        assert checked[1][2] == pytest.approx(sum(losses) / 2, abs=1e-5)
         assert not run.steering.settle_due(5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -60,7 +61,8 @@ def diagnose_search(
     - at the edge: the best ratio is within 5 % of the range that was tried from its end, and the allowed range goes on beyond;
     - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
     - unrepresentative micro dev: over 3 ratios or more its ranking and the dev set's do not agree (Kendall's tau <= 0), and on dev
-      the ratio that is best on micro dev costs more than the best one by over the widest half-width of the curve's intervals;
+      the ratio that is best on micro dev costs more than the best one by over sqrt(2) times the widest half-width of the curve's
+      intervals; a flat curve ranks nothing;
     - frequent clearing of moments: the commits newly pruned more entries than the growth of the ratio asks for, by over half of
       all in the whole search.
 
@@ -193,14 +195,14 @@ def _thrash(search: _Search) -> str | None:
 def _unrepresentative(search: _Search) -> str | None:
     """The rankings differ, and the dev set tells the two best ratios apart.
 
-    The noise of a difference on dev is taken to be that on micro dev, which the curve's intervals tell: a dev set at least as large
-    as the micro dev set is at least as sure.
+    The noise of a difference on micro dev is told by the curve's intervals; that on half as many dev examples is sqrt(2) times as
+    large.
     """
     check, curve = search.dev_check, search.answer.curve
-    if len(check) < _FEW_RATIOS or not curve or _kendall([one[1:] for one in check]) > 0:
+    if len(check) < _FEW_RATIOS or search.answer.flat or not curve or _kendall([one[1:] for one in check]) > 0:
         return None
     on_micro_dev, on_dev = min(check, key=lambda one: one[1]), min(check, key=lambda one: one[2])
-    noise = max(high - low for _, _, low, high in curve) / 2
+    noise = math.sqrt(2) * max(high - low for _, _, low, high in curve) / 2
     if on_micro_dev[2] - on_dev[2] <= noise:
         return None
     return (

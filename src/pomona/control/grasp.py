@@ -22,6 +22,7 @@ Mode = Literal["single_pass", "two_pass"]
 _DECIMALS = 4
 _NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from the curve
 _WIDEST = 1 / 2
+_ROUNDING = 1e-9
 _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
 
 
@@ -52,8 +53,8 @@ class Grasp(Controller):
         prune_ratio_min: lowest ratio allowed, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
         prune_ratio_start: ratio in force before the first round, and the policy's first mean; in the allowed range.
-        deviation_start: the policy's first deviation, > 0; None is a third of the allowed range, with `paper` a sixth. A curve
-            is known the better, the wider the ratios lie that were tried.
+        deviation_start: the policy's first deviation, a tenth to half of the allowed range (any above 0 with `paper`); None is
+            a third of it, with `paper` a sixth. A curve is known the better, the wider the ratios lie that were tried.
         interval_steps: optimizer steps between rounds, >= 1; None is 10, as published, and 6 in a single pass, whose search is
             shorter.
         candidates: ratios tried in a round, >= 2.
@@ -64,7 +65,8 @@ class Grasp(Controller):
         entropy: weight of the entropy bonus, >= 0.
         anchor: weight of the pull of the mean towards the ratio in force, >= 0.
         max_commit_change: most that the ratio in force moves in a round, in (0, 1].
-        commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0.
+        commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0. It is that of
+            each candidate's own test: of several the best one is tested, so a round of equal masks commits more often.
         mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass`
             (the paper) learns it in the whole run, for a second run from the start.
         settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
@@ -100,12 +102,18 @@ class Grasp(Controller):
 
     def __post_init__(self) -> None:
         low, high = self.prune_ratio_min, self.prune_ratio_max
+        least, most = self._deviation_bounds
         check_settings(
             self,
             ("prune_ratio_min", 0 <= low < 1, "must be in [0, 1)"),
             ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
             ("prune_ratio_start", low <= self.prune_ratio_start <= high, f"must be in [{low}, {high}]"),
-            ("deviation_start", self.deviation_start is None or self.deviation_start > 0, "must be above 0"),
+            ("deviation_start", self.deviation_start is None or 0 < self.deviation_start < math.inf, "must be above 0 and finite"),
+            (
+                "deviation_start",
+                self.paper or self.deviation_start is None or least - _ROUNDING <= self.deviation_start <= most + _ROUNDING,
+                f"must be in [{least:.4g}, {most:.4g}], a tenth to half of the allowed range",
+            ),
             ("interval_steps", self.interval_steps is None or self.interval_steps >= 1, "must be at least 1"),
             ("candidates", self.candidates >= 2, "must be at least 2: a reward is judged by the others of its group"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "must be above 0 and finite"),
@@ -300,6 +308,12 @@ class Grasp(Controller):
         )
 
     @property
+    def _deviation_bounds(self) -> tuple[float, float]:
+        """The policy's narrowest and widest deviation."""
+        width = self.prune_ratio_max - self.prune_ratio_min
+        return width * _NARROWEST, width * _WIDEST
+
+    @property
     def _drawn(self) -> int:
         """Ratios drawn in a round."""
         return self.candidates if self.paper or self.proposals is None else self.proposals
@@ -341,7 +355,6 @@ class Grasp(Controller):
 
     def _climbed(self, old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float) -> Policy:
         """The policy after a round in which these samples earned these rewards, with this ratio in force."""
-        width = self.prune_ratio_max - self.prune_ratio_min
         return grpo_update(
             old,
             samples,
@@ -354,7 +367,7 @@ class Grasp(Controller):
             entropy=self.entropy,
             anchor=self.anchor,
             mean_bounds=(self.prune_ratio_min, self.prune_ratio_max),
-            deviation_bounds=(width * _NARROWEST, width * _WIDEST),
+            deviation_bounds=self._deviation_bounds,
         )
 
     def _passes(self, best: Candidate) -> bool:

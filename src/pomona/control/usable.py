@@ -60,6 +60,7 @@ def check_finite(values: Sequence[float], problem: str) -> None:
     """Raise a PomonaError that says `problem` where a value is NaN or infinite."""
     if not all(map(math.isfinite, values)):
         raise PomonaError(
-            f"{problem}: the training has diverged",
-            mend="Lower the learning rate of the training, or use a wider number type",
+            f"{problem}: the training has diverged, or an example does not fit in memory",
+            mend="Lower the learning rate of the training, or use a wider number type; where memory does not hold an example, "
+            "lower tuning.max_tokens",
         )

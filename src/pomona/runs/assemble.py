@@ -34,6 +34,7 @@ from pomona.runs.record import (
     SplitRecord,
     SystemDescription,
 )
+from pomona.runs.store import Trained
 from pomona.runs.workshop import MAIN, Workshop
 from pomona.tuning.settings import Event, Sparsity
 
@@ -95,14 +96,24 @@ def describe_results(
             _describe_main(record, workshop, adapter)
     for name, trained in workshop.trained.items():
         record.tokens[name] = trained.tokens
+    for name, seconds in _train_seconds(workshop.trained).items():
         if name in record.systems:
-            record.systems[name].train_seconds = trained.train_seconds + trained.probe_seconds
+            record.systems[name].train_seconds = seconds
     own = [trained for trained in workshop.trained.values() if not trained.reused]
     reused = [trained for trained in workshop.trained.values() if trained.reused]
     record.timing.train_seconds = sum(trained.train_seconds for trained in own)
     record.timing.probe_seconds = sum(trained.probe_seconds for trained in own)
     record.timing.reused_seconds = sum(trained.train_seconds + trained.probe_seconds for trained in reused)
     record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
+
+
+def _train_seconds(trained: Mapping[str, Trained]) -> Mapping[str, float]:
+    """What each system cost to train; the main one with the pass that learned its ratio, or the runs that it was picked from."""
+    found: dict[str, float] = {}
+    for name, one in trained.items():
+        system = MAIN if name.startswith(f"{MAIN}_") else name
+        found[system] = found.get(system, 0.0) + one.train_seconds + one.probe_seconds
+    return found
 
 
 def _describe_main(record: RunRecord, workshop: Workshop, adapter: Adapter) -> None:

@@ -71,7 +71,11 @@ class AnswersRecord(_Part):
 
 
 class SystemDescription(_Part):
-    """A row of the table: what the system is, and what it cost. `unscored`: how many test examples it has no answer to."""
+    """A row of the table: what the system is, and what it cost.
+
+    `train_seconds`: of the main system with the pass that learned its ratio, or all runs that it was picked from; what it merges
+    (sources, a target LoRA) is not counted. `unscored`: how many test examples the system has no answer to.
+    """
 
     label: str
     description: str

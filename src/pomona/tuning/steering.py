@@ -11,6 +11,7 @@ from torch import Tensor
 from pomona.backbone.attach import Attachment
 from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Answer, Controller, state_from_dict, state_to_dict
+from pomona.control.usable import check_finite
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
 from pomona.tuning.observation import Observation, below
@@ -82,7 +83,7 @@ class Steering:
         max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
         self._probes = Probes(attachment, self._surgeon, data.micro_dev, max_tokens, costs)
         # Losses say nothing of how well the micro dev set stands for the dev set where costs are something else.
-        dev = data.dev[: len(data.micro_dev)] if costs is None else ()
+        dev = data.dev[: (len(data.micro_dev) + 1) // 2] if costs is None else ()
         self._dev = Probes(attachment, self._surgeon, dev, max_tokens)
 
     @property
@@ -191,15 +192,17 @@ class Steering:
     def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
         """(prune ratio, cost by the fitted curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
 
-        The curve's cost is relative to the answer. The dev loss is that of as many dev examples as there are micro dev examples.
+        The curve's cost is relative to the answer. The dev loss is that of half as many dev examples as there are micro dev
+        examples, so that the check costs less than a round. Nothing is measured where the curve is flat, and ranks nothing.
         """
-        if not answer.curve or not self._dev.examples:
+        if answer.flat or not answer.curve or not self._dev.examples:
             return []
         gains = {prune_ratio: gain for prune_ratio, gain, *_ in answer.curve}
         # The answer last: where it is the lowest or the highest, it takes that one's place.
         trials = {one: (-gains[one], (one,)) for one in (min(gains), max(gains))} | {answer.prune_ratio: (0.0, answer.ratios)}
         masks = [self._surgeon.select(scores, ratios) for _, ratios in trials.values()]
         rows = self._dev.measure(masks, range(len(self._dev.examples)))
+        check_finite([loss for row in rows for loss in row], "a dev loss is not finite where the search ended")
         found = [[one, cost, sum(row) / len(row)] for (one, (cost, _)), row in zip(trials.items(), rows, strict=True)]
         return sorted(found)
 
