@@ -18,6 +18,7 @@ NAMES = (
     "train_speed",
     "published_step",
     "controller_cost",
+    "controller_savings",
     "controller_toy",
     "probe_batching",
     "train_memory",

@@ -35,6 +35,7 @@ VARIANTS: tuple[tuple[str, Grasp, bool], ...] = (
     ("no racing", PLAIN, False),
     *((f"racing at {level}", replace(PLAIN, race_level=level), False) for level in (0.1, 0.2, 0.9)),
     ("screening, 3 of 6", replace(PLAIN, proposals=6), False),
+    ("all 6 tried", replace(PLAIN, candidates=6), False),
     ("screening and racing", replace(DEFAULT, proposals=6), False),
     ("as narrow a policy as published", replace(DEFAULT, deviation_start=0.7 / 6), False),
     ("centred advantages", PLAIN, True),
@@ -58,6 +59,7 @@ def run() -> bool:
     print(f"bound for the defaults: at least {LEAST_WITHIN} seeds, mean error at most {MOST_ERROR}")
     few_rounds()
     groups_of_layers()
+    bonus_and_anchor()
     return met
 
 
@@ -90,6 +92,23 @@ def groups_of_layers() -> None:
                 for name, controller in (("grasp", DEFAULT), ("layerwise", Layerwise(mode="two_pass", interval_steps=1)))
             )
             print(f"  {what}, {rounds} rounds: {', '.join(found)}", flush=True)
+
+
+def bonus_and_anchor() -> None:
+    """Print where entropy and anchor alone move the policy: rounds of equal rewards, its mean 0.2 above the ratio in force."""
+    rounds = 14
+    print(
+        f"{rounds} rounds of equal rewards: how far the deviation grows, and how far the mean, 0.2 off, goes to the ratio in force"
+    )
+    for name, weights in (("defaults", {}), ("entropy and anchor of 1", {"entropy": 1.0, "anchor": 1.0})):
+        for way, controller in (("mended", replace(PLAIN, **weights)), ("published", replace(PLAIN, paper=True, **weights))):
+            first = replace(controller.start(0, rounds), mean=0.6)
+            state = first
+            for step in range(1, rounds + 1):
+                losses = [2.0] * EXAMPLES  # a loss a little above the one before, so that nothing is committed
+                state = controller.observe(state, step, [1.9] * EXAMPLES, [losses] * controller.candidates)
+            grown, pulled = state.deviation - first.deviation, first.mean - state.mean
+            print(f"  {name}, {way}: deviation {first.deviation:.3f} + {grown:.4f}, mean {pulled:.4f} of 0.2", flush=True)
 
 
 def excess(controller: Grasp, seed: int, rounds: int, *, alike: bool) -> float:

@@ -145,8 +145,8 @@ def _collapse(search: _Search) -> str | None:
     if len(last) < _LAST_ROUNDS or any(one.mean < near_top for one in last):
         return None
     return (
-        f"The search ran to the highest prune ratio allowed, {highest:.2f}, and stayed there; check the dev scores, and raise "
-        "entropy or anchor if they fall."
+        f"The search ran to the highest prune ratio allowed, {highest:.2f}, and stayed there; check the dev scores, and if they "
+        "fall, lower prune_ratio_max, or raise anchor tenfold."
     )
 
 

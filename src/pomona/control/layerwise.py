@@ -23,8 +23,9 @@ class Layerwise(Grasp):
     its reward. Each group's mean and deviation climb the objective of `grasp` with the group's own density ratio, clipped by
     itself, as GRPO does for every token of an answer (arXiv 2402.03300, section 4.1); with a diagonal covariance the divergence
     and the entropy are sums over groups, so the groups' updates are independent but for the advantages. A commit moves each
-    group's ratio towards the best candidate's by at most `max_commit_change`. The answer is the minimum of a surface fitted to
-    all losses of all rounds (`surface.py`), which tells groups apart only as far as that foretells other rounds.
+    group's ratio towards the best candidate's by at most `max_commit_change`. The answer is where a surface fitted to
+    all losses of all rounds is lowest, in the mean over bootstrap draws (`surface.py`); it tells groups apart only as far as that
+    foretells other rounds.
 
     `prune_ratio`, wherever it stands alone, is the share of all entries.
 

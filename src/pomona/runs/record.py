@@ -122,7 +122,7 @@ class RoundRecord(_Part):
 
 
 class CurvePoint(_Part):
-    """What a ratio gains over the best one, with its 95 % interval.
+    """What a ratio gains over the answer, with its 95 % interval.
 
     It is the fitted reward: in nats per token, or in the unit of what the recipe's `reward` names. Where whole runs were compared
     it is their mean dev score's difference to the best run's: in nats per token, or in points of the metric that `select_by` names.

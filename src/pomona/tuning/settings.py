@@ -33,7 +33,8 @@ class Tuning:
         accumulation_steps: forward passes an optimizer step, >= 1.
         dropout: on the adapters' inputs, in [0, 1); ALM: 0.05.
         gradient_clip: largest norm of the whole gradient; None for no limit.
-        patience_epochs: stop after so many epochs without a better dev loss; None for never; ALM: 3.
+        patience_epochs: stop after so many epochs without a better dev loss, counted from the first one that could be exported;
+            None for never; ALM: 3.
         max_tokens: longest example, prompt and completion together.
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
         gradient_checkpointing: compute the layers' activations again in the backward pass, so that they need not be kept: less
@@ -81,7 +82,8 @@ class Pruning:
 
     Args:
         metric: importance of an entry.
-        interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1.
+        interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1. Above 1 pruned entries grow
+            between selections, so the ratio holds at selections and at the end of an epoch only.
         activations: where norms come from. `streamed`: the forward passes of training; `full_pass`: the whole training set again
             before each selection; `published`: ALM's code, one norm a layer from passes of single examples, for comparison.
         forgetting: of the streamed norms, in [0, 1], a step.

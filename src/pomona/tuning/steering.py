@@ -65,7 +65,7 @@ class Steering:
                 "a controller that learns the prune ratio moves it itself",
                 field="pruning.schedule",
                 value=pruning.schedule,
-                mend="Use constant, or a controller with a given ratio: fixed or grid",
+                mend="Use constant, or a controller with a given ratio: fixed, grid or tpe",
             )
         with torch.no_grad():
             sides = ((path, layer.effective()) for path, layer in attachment.layers.items())

@@ -8,7 +8,7 @@ from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
 _CAPTIONS = {
-    False: "Fitted to all rounds, relative to the best ratio.",
+    False: "Fitted to all rounds, relative to the learned ratio.",
     True: "Fitted to all rounds: what one ratio for all layers would gain over the layers' own, of which the mean is drawn.",
 }
 """Of the fitted curve, by whether groups of layers have ratios of their own."""
