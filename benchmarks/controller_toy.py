@@ -64,22 +64,23 @@ def run() -> bool:
 
 
 def few_rounds() -> None:
-    """Print the loss above the optimum's in runs of few rounds, of the answer and of the lowest point of the curve."""
-    print(f"{SEEDS} seeds: loss above the optimum's in nats, of the answer and of the lowest point of the fitted curve")
+    """Print the loss above the optimum's in runs of few rounds: of the answer, of a single pass', of the curve's lowest point."""
+    print(f"{SEEDS} seeds: loss above the optimum's in nats, of the answer, a single pass' answer, the lowest point of the curve")
     for rounds, candidates in ((3, 2), (3, 3), (10, 3), (40, 3)):
         controller, columns = replace(PLAIN, candidates=candidates), []
         for noise in (1.0, 3.0, 10.0):
             found = [_above_the_optimum(controller, seed, rounds, noise) for seed in range(SEEDS)]
-            answers, lowest = (fmean(one) for one in zip(*found, strict=True))
-            columns.append(f"{noise:g} times the noise {answers:.4f} {lowest:.4f}")
+            means = " ".join(f"{fmean(one):.4f}" for one in zip(*found, strict=True))
+            columns.append(f"{noise:g} times the noise {means}")
         print(f"  {rounds} rounds of {candidates}: {', '.join(columns)}", flush=True)
 
 
-def _above_the_optimum(controller: Grasp, seed: int, rounds: int, noise: float) -> tuple[float, float]:
+def _above_the_optimum(controller: Grasp, seed: int, rounds: int, noise: float) -> tuple[float, ...]:
     best = np.random.default_rng([seed, 0]).uniform(0.2, 0.7)
-    answer = controller.choose(simulated(controller, seed, best, rounds=rounds, noise=noise))
+    state = simulated(controller, seed, best, rounds=rounds, noise=noise)
+    answer, single = controller.choose(state), replace(controller, mode="single_pass").choose(state)
     lowest = max(answer.curve, key=lambda point: point[1])[0]
-    return BEND * (answer.prune_ratio - best) ** 2, BEND * (lowest - best) ** 2
+    return tuple(BEND * (one - best) ** 2 for one in (answer.prune_ratio, single.prune_ratio, lowest))
 
 
 def groups_of_layers() -> None:

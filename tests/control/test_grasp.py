@@ -65,6 +65,24 @@ def test_a_flat_curve_is_called_flat_and_a_bent_one_is_not() -> None:
     assert sum(bent) == 0
 
 
+def test_a_single_pass_whose_curve_is_flat_stays_within_a_commit_of_the_ratio_in_force() -> None:
+    single = dataclasses.replace(TOY, mode="single_pass")
+    flat = drive(TOY, lambda p: 0.0, rounds=3, seed=4)
+    two, one = TOY.choose(flat), single.choose(flat)
+    assert two.flat
+    assert (flat.prune_ratio, two.prune_ratio) == (0.3, 0.5404)
+    assert (one.prune_ratio, one.flat, one.low, one.high) == (0.4, True, min(0.4, two.low), two.high)
+    prune_ratios, gains, *_ = zip(*one.curve, strict=True)
+    assert np.interp(0.4, prune_ratios, gains) == pytest.approx(0, abs=1e-3), "the curve is relative to the answer"
+    assert dataclasses.replace(single, max_commit_change=1.0).choose(flat) == two
+    near = drive(TOY, lambda p: 0.0, rounds=3, seed=8)
+    assert single.choose(near) == TOY.choose(near)
+    bent = drive(TOY, lambda p: 8 * (p - 0.7) ** 2, rounds=8)
+    assert not TOY.choose(bent).flat
+    assert abs(TOY.choose(dataclasses.replace(bent, prune_ratio=0.3)).prune_ratio - 0.3) > 0.2
+    assert single.choose(dataclasses.replace(bent, prune_ratio=0.3)) == TOY.choose(bent)
+
+
 def test_where_pruning_only_hurts_the_answer_is_the_lowest_ratio_tried() -> None:
     state = drive(TOY, lambda p: 0.5 * p, rounds=12, noise=0.05)
     answer = TOY.choose(state)

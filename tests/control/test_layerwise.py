@@ -119,6 +119,21 @@ def test_without_noise_the_answer_is_exact_whatever_was_committed_on_the_way() -
     assert TOY.choose(state).ratios == pytest.approx(optima, abs=1e-4)
 
 
+def test_a_single_pass_whose_surface_is_flat_keeps_each_group_near_its_ratio_in_force() -> None:
+    single = dataclasses.replace(TOY, mode="single_pass")
+    rng, state = np.random.default_rng(0), TOY.start(1, 10, SHARES)
+    for step in range(1, 4):
+        before, *losses = ([float(loss) for loss in rng.normal(2, 0.5, 16)] for _ in range(4))
+        state = TOY.observe(state, step, before, losses)
+    two, one = TOY.choose(state), single.choose(state)
+    assert two.flat
+    distances = [abs(p - ratio) for p, ratio in zip(two.ratios, state.ratios, strict=True)]
+    assert max(distances) > 0.1
+    for found, free, ratio in zip(one.by_group, two.by_group, state.ratios, strict=True):
+        assert found.prune_ratio == pytest.approx(min(max(free.prune_ratio, ratio - 0.1), ratio + 0.1), abs=1e-4)
+        assert found.low <= found.prune_ratio <= found.high
+
+
 def test_before_the_first_round_the_answer_is_what_is_in_force() -> None:
     answer = TOY.choose(TOY.start(0, 10, SHARES))
     assert answer.ratios == (0.4, 0.4, 0.4)

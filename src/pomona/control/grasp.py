@@ -37,6 +37,7 @@ class Grasp(Controller):
     candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
     in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
     rounds, within the range that was tried: its mean over bootstrap draws of the micro dev examples, with an interval (`curve.py`).
+    A single pass goes on from weights that were trained at the ratio in force; where its curve is flat, it stays near that.
 
     Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
     examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
@@ -64,7 +65,8 @@ class Grasp(Controller):
         kl: weight of the divergence from the round's old policy, >= 0.
         entropy: weight of the entropy bonus, >= 0.
         anchor: weight of the pull of the mean towards the ratio in force, >= 0.
-        max_commit_change: most that the ratio in force moves in a round, in (0, 1].
+        max_commit_change: most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in
+            (0, 1].
         commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0. It is that of
             each candidate's own test: of several the best one is tested, so a round of equal masks commits more often.
         mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass`
@@ -249,7 +251,8 @@ class Grasp(Controller):
 
         Without a curve (no round, or no loss that depends on the ratio) it is the ratio in force, known to lie in the
         allowed range only. With `paper` it is the ratio of the best reward in the history; the curve is fitted all the same,
-        and the interval widened to hold the answer.
+        and the interval widened to hold the answer. A single pass whose curve is flat stays within `max_commit_change` of the
+        ratio in force, at which its weights have been trained.
         """
         ratios_before = mask_ratios_before(state)
         curve = fit_curve(
@@ -257,20 +260,17 @@ class Grasp(Controller):
             [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
             stream(state.seed, "curve", len(state.rounds)),
         )
+        flat = curve is None or curve.is_flat(stream(state.seed, "flat", len(state.rounds)))
         if self.paper and state.rounds:
             history = (candidate for one in state.rounds for candidate in one.candidates)
             prune_ratio = max(history, key=lambda candidate: candidate.reward).prune_ratio
         else:
-            prune_ratio = state.prune_ratio if curve is None else self._rounded(curve.best())
+            prune_ratio = state.prune_ratio if curve is None else self._settled(state.prune_ratio, curve.best(), flat=flat)
         if curve is None:
             return Answer(prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
         low, high = curve.interval(self.prune_ratio_min, self.prune_ratio_max)
         return Answer(
-            prune_ratio,
-            low=min(low, prune_ratio),
-            high=max(high, prune_ratio),
-            flat=curve.is_flat(stream(state.seed, "flat", len(state.rounds))),
-            curve=curve.points(prune_ratio),
+            prune_ratio, low=min(low, prune_ratio), high=max(high, prune_ratio), flat=flat, curve=curve.points(prune_ratio)
         )
 
     @property
@@ -379,6 +379,10 @@ class Grasp(Controller):
         """The ratio in force, moved towards another one by at most `max_commit_change`."""
         moved = clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change)
         return moved if self.paper else self._rounded(moved)
+
+    def _settled(self, prune_ratio: float, best: float, *, flat: bool) -> float:
+        """The answer, with this ratio in force, of a curve that is lowest at `best`."""
+        return self._bounded(prune_ratio, best) if flat and self.mode == "single_pass" else self._rounded(best)
 
     def _rounded(self, prune_ratio: float) -> float:
         """Four decimals, far finer than a ratio can be told apart, so that reports show the ratio that was used."""

@@ -82,7 +82,8 @@ class Layerwise(Grasp):
         """Each group's ratio where the fitted surface is lowest in the mean of its draws, with a 95 % interval.
 
         Without a surface (no round, or no loss that depends on the ratios) it is the ratios in force, known to lie in the allowed
-        range only. The interval of `prune_ratio` is the mean of the groups' intervals, which is as wide as it can be.
+        range only. A single pass whose surface is flat keeps each group within `max_commit_change` of its ratio in force. The
+        interval of `prune_ratio` is the mean of the groups' intervals, which is as wide as it can be.
         """
         start = (self.prune_ratio_start,) * self.groups
         before = [start, *(one.by_group for one in state.rounds)]
@@ -92,18 +93,19 @@ class Layerwise(Grasp):
             stream(state.seed, "curve", len(state.rounds)),
         )
         lowest, highest = self.prune_ratio_min, self.prune_ratio_max
+        flat = surface is None or surface.is_flat(stream(state.seed, "flat", len(state.rounds)))
         if surface is None:
             by_group = tuple(GroupRatio(one, lowest, highest) for one in state.ratios)
         else:
-            found = zip(surface.best(), surface.intervals(lowest, highest), strict=True)
-            rounded = ((self._rounded(one), low, high) for one, (low, high) in found)
-            by_group = tuple(GroupRatio(one, min(low, one), max(high, one)) for one, low, high in rounded)
+            found = zip(state.ratios, surface.best(), surface.intervals(lowest, highest), strict=True)
+            settled = ((self._settled(ratio, best, flat=flat), low, high) for ratio, best, (low, high) in found)
+            by_group = tuple(GroupRatio(one, min(low, one), max(high, one)) for one, low, high in settled)
         shares = [one.share for one in state.groups]
         return Answer(
             prune_ratio=over_all(shares, [one.prune_ratio for one in by_group]),
             low=over_all(shares, [one.low for one in by_group]),
             high=over_all(shares, [one.high for one in by_group]),
-            flat=surface is None or surface.is_flat(stream(state.seed, "flat", len(state.rounds))),
+            flat=flat,
             curve=() if surface is None else surface.points([one.prune_ratio for one in by_group]),
             by_group=by_group,
         )
