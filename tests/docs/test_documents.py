@@ -156,7 +156,8 @@ def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None
     assert [f"## pomona {verb}" in hooks.commands_page() for verb in COMMAND.commands] == [True] * len(COMMAND.commands)
     page = hooks.registries_page()
     assert [name for name in merge_methods if f"### {name}\n" not in page] == []
-    assert "| `max_commit_change` | `0.1` | most that the ratio in force moves in a round, in (0, 1]. |" in page
+    moves = "most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in (0, 1]."
+    assert f"| `max_commit_change` | `0.1` | {moves} |" in page
 
 
 def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleType) -> None:
