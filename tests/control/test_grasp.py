@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from tests.control.rule import climbed
 
 from pomona.control import Answer, Candidate, ControllerState, Grasp, controllers, policy, state_from_dict, state_to_dict
 from pomona.control.diagnose import mask_ratios_before
@@ -192,20 +193,7 @@ def test_the_mean_is_pulled_towards_the_ratio_in_force() -> None:
     state = dataclasses.replace(TOY.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
     old = policy.Policy(0.6, state.deviation)
     drawn = policy.antithetic(3, stream(state.seed, "round", 0, "samples"))
-    expected = policy.grpo_update(
-        old,
-        [0.6 + state.deviation * z for z in drawn],
-        rewards,
-        prune_ratio=0.3,
-        learning_rate=TOY.learning_rate,
-        updates=TOY.updates,
-        clip=TOY.clip,
-        kl=TOY.kl,
-        entropy=TOY.entropy,
-        anchor=TOY.anchor,
-        mean_bounds=(0.1, 0.8),
-        deviation_bounds=(0.07, 0.35),
-    )
+    expected = climbed(TOY, old, [0.6 + state.deviation * z for z in drawn], rewards, prune_ratio=0.3)
     after = rewarded(TOY, state, rewards)
     assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-12)
 

@@ -8,9 +8,10 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from tests.control.rule import climbed
 
 from pomona.control import Answer, ControllerState, Grasp, Layerwise, controllers
-from pomona.control.policy import Policy, antithetic, grpo_update
+from pomona.control.policy import Policy, antithetic
 from pomona.errors import InputError
 from pomona.seeding import stream
 
@@ -42,20 +43,7 @@ def test_each_group_s_policy_moves_as_grasp_s_would_under_the_same_rewards() -> 
     draws = (antithetic(3, stream(0, "round", 0, "samples", k)) for k in range(3))
     samples = [[0.4 + one.deviation * z for z in drawn] for one, drawn in zip(state.groups, draws, strict=True)]
     for k, (one, moved) in enumerate(zip(state.groups, after.groups, strict=True)):
-        expected = grpo_update(
-            Policy(one.mean, one.deviation),
-            samples[k],
-            rewards,
-            prune_ratio=one.prune_ratio,
-            learning_rate=TOY.learning_rate,
-            updates=TOY.updates,
-            clip=TOY.clip,
-            kl=TOY.kl,
-            entropy=TOY.entropy,
-            anchor=TOY.anchor,
-            mean_bounds=(0.1, 0.8),
-            deviation_bounds=(0.07, 0.35),
-        )
+        expected = climbed(TOY, Policy(one.mean, one.deviation), samples[k], rewards, one.prune_ratio)
         assert (moved.mean, moved.deviation) == pytest.approx(expected, abs=1e-12)
     assert after.mean == pytest.approx(math.fsum(one.share * one.mean for one in after.groups))
     assert len({one.mean for one in after.groups}) == 3

@@ -33,11 +33,15 @@ TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), ti
 
 @dataclass(frozen=True)
 class Scripted(Controller):
-    """Rounds after steps 2 and 4, candidates 0.1 and 0.9; commits what the script says; answers 0.25 at step 5."""
+    """Rounds after steps 2 and 4, candidates 0.1 and 0.9; commits what the script says; answers 0.25 at step 5.
+
+    With `books` it records that ratio at a commit in place of the mask's own, as the published code does.
+    """
 
     commits: tuple[float | None, ...] = (0.5, None)
     settles: int = 5
     refreshes: bool = True
+    books: float | None = None
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         return ControllerState(seed, total_steps, 0.3, 0.1, 0.3)
@@ -64,7 +68,7 @@ class Scripted(Controller):
             for p, row in zip(self.propose(state), losses, strict=True)
             if row is not None
         )
-        after = state.prune_ratio if committed is None else committed
+        after = state.prune_ratio if committed is None else self.books or committed
         seen = Round(
             len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, state.mean, 0.1
         )
@@ -163,23 +167,8 @@ def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
         assert run.zeros() == run.counts(0.25)
 
 
-@dataclass(frozen=True)
-class Bounded(Scripted):
-    """Books a ratio nearer to the one before than that of the mask it commits, as the published code does."""
-
-    def observe(
-        self,
-        state: ControllerState,
-        step: int,
-        losses_before: Sequence[float],
-        losses: Sequence[Sequence[float | None] | None],
-    ) -> ControllerState:
-        after = super().observe(state, step, losses_before, losses)
-        return replace(after, prune_ratio=0.4, rounds=(*state.rounds, replace(after.rounds[-1], prune_ratio_after=0.4)))
-
-
 def test_the_mask_in_force_is_the_one_that_was_committed_whatever_the_books_say(llama: Backbone) -> None:
-    with running(llama, Bounded()) as run:
+    with running(llama, Scripted(books=0.4)) as run:
         run.step(1)
         run.step(2)
         run.steering.round(2)
