@@ -101,17 +101,18 @@ def test_an_interval_follows_the_ramp_where_it_selects_and_at_the_ends_of_epochs
 def test_an_epoch_before_the_end_of_the_ramp_is_never_chosen(
     llama: Backbone, monkeypatch: pytest.MonkeyPatch, schedule: Any, flags: list[bool]
 ) -> None:
-    """However low its dev loss: it is pruned at a lower ratio than the answer."""
-    script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0])
+    """It is pruned at a lower ratio than the answer, so its dev loss is not even asked for."""
+    script_dev_losses(monkeypatch, losses := [1.0, 2.0, 3.0, 4.0][flags.index(True) :])
     pruning = Pruning(schedule=schedule, ramp_fraction=0.55)
     fitted = train(llama, pruning=pruning, controller=Fixed(RATIO))
     assert best_flags(fitted) == flags
     assert fitted.epoch == flags.index(True) + 1
+    assert [event["dev_loss"] for event in events(fitted, "epoch")] == [None] * flags.index(True) + losses
     assert zeros(fitted.adapter) == [(math.floor(RATIO * n + 1e-9), n) for _, n in zeros(fitted.adapter)]
 
 
 def test_patience_begins_with_the_first_epoch_that_may_be_chosen(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    script_dev_losses(monkeypatch, [1.0, 2.0, 3.0, 4.0, 2.0])
+    script_dev_losses(monkeypatch, [3.0, 4.0, 2.0])  # of the third epoch and later ones
     tuning = dataclasses.replace(TUNING, epochs=5, patience_epochs=1)  # 10 steps, the ramp's end is 6
     fitted = train(llama, tuning=tuning, pruning=Pruning(schedule="cubic", ramp_fraction=0.55), controller=Fixed(RATIO))
     assert best_flags(fitted) == [False, False, True, False]

@@ -3,9 +3,10 @@
 `history.jsonl`, a line each, by `kind`:
     step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
     epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
-                                                            dev_score beside dev_loss where a metric judges the epochs. At the
-                                                            step where a ratio is settled the best epoch of its search comes
-                                                            again, pruned at that ratio
+                                                            dev_loss: null where it never could be, and was not judged;
+                                                            dev_score beside it where a metric judges the epochs. At the step
+                                                            where a ratio is settled the best epoch of its search comes again,
+                                                            pruned at that ratio
     round  {kind, system, ...the fields of Round below}
     settled {kind, system, step, prune_ratio, dev_check}      a controller's answer in force; `dev_check` as lists; by_group where
                                                             groups of layers have ratios of their own

@@ -73,10 +73,13 @@ class Epochs:
         """The first epoch that ended with factors to be exported; 0: none yet."""
 
     def end(self, epoch: int, step: int) -> dict[str, Any]:
-        """Judge what is attached at the end of an epoch, and keep it if it is the best; the event of it."""
+        """Judge what is attached at the end of an epoch, and keep it if it is the best; the event of it.
+
+        An epoch that can never be handed out is not judged: of a ramp of the ratio, or of a search whose answer is for another run.
+        """
         steering = self._steering
-        dev_loss, scores = self._judged()
         exports = steering is None or steering.exports(step)
+        dev_loss, scores = self._judged() if exports or (steering and steering.searches_midway) else (None, [])
         if exports and not self._first:
             self._first = epoch
         best = exports and self.best.yields_to(scores)

@@ -48,7 +48,7 @@ def training_loss(run: RunFolder) -> Figure | None:
 
 
 def dev_loss(run: RunFolder) -> Figure | None:
-    """Dev loss at the end of each epoch, and of one that was judged again; a larger dot marks what was kept."""
+    """Dev loss at the end of each epoch that was judged, and of one that was judged again; a larger dot marks what was kept."""
     figure = _by_epoch(run, lambda epoch: epoch.dev_loss)
     return figure and finished(
         figure, key="dev-loss", title="Dev loss", caption=_caption(run), x="optimizer step", y="nats per completion token"
