@@ -5,11 +5,12 @@
 - search: the first of two passes, which learns the ratio;
 - single pass: from the start to the final adapter, its ratio learned on the way.
 
-All are of 8 examples a step, with the controller's default settings, and score a dev set after each epoch; those that learn ask it
-once more when the search ends, and the single pass also judges the best epoch of its search again. The published procedure is two
-whole runs of steps as `published_peer` has them, the first of them with rounds of probes, an example each; the dev set is scored in
-the same way. Some of its steps and probes are timed, and the run's counts say the rest. Ratios are taken within a turn, and their
-median counts.
+All are of 8 examples a step, with the controller's default settings, and score a dev set after each epoch that may be handed out;
+those that learn ask it once more when the search ends, and the single pass also judges the epochs of its search, the best of them
+again. The published procedure is two whole runs of steps as `published_peer` has them, the first of them with rounds of probes, an
+example each; the dev set is scored after each epoch of the second, whose adapter counts. Some of its steps and probes are timed,
+and the run's counts say the rest. It is made twice: as it is, on torch's own matrix products, and on Pomona's, which tells what
+the procedure costs from what these save. Ratios are taken within a turn, and their median counts.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ TURNS = 3
 GRID_POINTS = 8
 ADDED, SINGLE_PASS, OF_GRID, PUBLISHED = 0.25, 1.35, 1 / 6, 12.0
 PLAIN, FIXED, SEARCH, SINGLE = "plain", "fixed", "search", "single pass"
+PEERS = {"published": False, "published, on Pomona's matrix products": True}
 RUNS: Mapping[str, Controller | None] = {
     PLAIN: None,
     FIXED: Fixed(0.5),
@@ -83,21 +85,28 @@ def run() -> bool:
         f"{len(data.train)} examples ({tokens[0]:.0f} tokens each), {len(data.micro_dev)} micro dev examples ({tokens[1]:.0f}), "
         f"{len(data.dev)} dev examples after each epoch"
     )
-    peer = PublishedPeer(setting.sources, data.train, tuning.learning_rate)
-    peer(data.train[-tuning.batch_size :])
+    peers = {
+        name: PublishedPeer(setting.sources, data.train, tuning.learning_rate, our_products=ours) for name, ours in PEERS.items()
+    }
+    for peer in peers.values():
+        peer(data.train[-tuning.batch_size :])
     _seconds(dataclasses.replace(setting, data=FitData(data.train[: tuning.batch_size])), None)
     turns: list[dict[str, Seconds]] = []
-    published: list[Published] = []
+    published: dict[str, list[Published]] = {name: [] for name in peers}
     for turn in range(TURNS):
         # The order turns around, so that a drift of the machine favours none.
         names = list(RUNS) if turn % 2 else list(RUNS)[::-1]
         turns.append({name: _seconds(setting, RUNS[name]) for name in names})
+        print("  " + ", ".join(f"{name} {turns[-1][name].whole:.1f} s" for name in RUNS))
         first = turn * tuning.batch_size % len(data.train)
-        step = peer(data.train[first : first + tuning.batch_size])
-        published.append(Published(step, peer.probe(data.micro_dev), peer.probe(data.dev)))
-        told = ", ".join(f"{name} {turns[-1][name].whole:.1f} s" for name in RUNS)
-        print(f"  {told}; published: step {sum(published[-1].step):.1f} s, probes {published[-1].probes:.1f} s", flush=True)
-    return all([*_against_runs(turns), _against_published(setting, turns, published)])
+        for name, peer in peers.items():
+            step = peer(data.train[first : first + tuning.batch_size])
+            published[name].append(Published(step, peer.probe(data.micro_dev), peer.probe(data.dev)))
+            print(f"  {name}: step {sum(step):.1f} s, probes {published[name][-1].probes:.1f} s", flush=True)
+    met = _against_runs(turns)
+    as_it_is, *_ = [_against_published(name, setting, turns, timed) for name, timed in published.items()]
+    print(f"(bound {PUBLISHED:g}, for a full pass after each step as published)")
+    return all([*met, as_it_is >= PUBLISHED])
 
 
 def given_setting() -> Setting:
@@ -144,13 +153,15 @@ def _at_most(what: str, ratios: Sequence[float], bound: float) -> bool:
     return median <= bound
 
 
-def _against_published(setting: Setting, turns: Sequence[Mapping[str, Seconds]], published: Sequence[Published]) -> bool:
-    """The published procedure against a single pass, with as many steps as that has; then as its code does in detail."""
+def _against_published(
+    name: str, setting: Setting, turns: Sequence[Mapping[str, Seconds]], published: Sequence[Published]
+) -> float:
+    """How many single passes the published procedure takes with as many steps; printed, and as its code does in detail."""
     rule = Grasp(mode="two_pass", paper=True)
     batch, examples, epochs = setting.tuning.batch_size, len(setting.data.train), setting.tuning.epochs
     steps = total_steps(examples, setting.tuning)
     parts = [statistics.median(part) for part in zip(*(one.step for one in published), strict=True)]
-    print(f"published step of {batch} examples: training {parts[0]:.2f} s, full pass {parts[1]:.2f} s, mask {parts[2]:.2f} s")
+    print(f"{name}, a step of {batch} examples: training {parts[0]:.2f} s, full pass {parts[1]:.2f} s, mask {parts[2]:.2f} s")
 
     def times(what: str, examples_a_step: int, steps: int, full_passes: int) -> float:
         """How many single passes the procedure takes; `steps` are those of one of its two runs."""
@@ -161,24 +172,23 @@ def _against_published(setting: Setting, turns: Sequence[Mapping[str, Seconds]],
                 2 * steps * (one.step.train * examples_a_step / batch + one.step.mask)
                 + full_passes * one.step.full_pass
                 + probed * one.probes
-                + 2 * epochs * one.dev
+                + epochs * one.dev
             )
             / turn[SINGLE].whole
             for turn, one in zip(turns, published, strict=True)
         )
         print(
-            f"published, {what}: {2 * steps} steps of {examples_a_step}, {full_passes} full passes of {examples}, "
-            f"{probed * len(setting.data.micro_dev)} probes in {rounds} rounds, {2 * epochs} times the dev set: "
+            f"{name}, {what}: {2 * steps} steps of {examples_a_step}, {full_passes} full passes of {examples}, "
+            f"{probed * len(setting.data.micro_dev)} probes in {rounds} rounds, {epochs} times the dev set: "
             f"{median:.1f} single passes",
             flush=True,
         )
         return median
 
     found = times("a full pass after each step", batch, steps, 2 * steps)
-    print(f"  (bound {PUBLISHED:g}; only this one counts)")
     times("norms once in the first run, as in GRASP's code", batch, steps, steps + 1)
     times("steps of one example, as many epochs", 1, examples * epochs, 2 * examples * epochs)
-    return found >= PUBLISHED
+    return found
 
 
 if __name__ == "__main__":

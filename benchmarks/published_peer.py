@@ -3,6 +3,7 @@
 A step: examples by themselves, their gradients accumulated; after the optimizer step all training examples by themselves, with
 the hidden states of all layers kept on the CPU; one norm a layer, after its norm without the weight; the dense update's sensitivity
 by autograd; masks on the sums of the factors. A probe: the loss of one example by itself, with the logits of all its positions.
+Matrix products are torch's own, as in the published code, or Pomona's (`frozen_linear`), to see what those make of the difference.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from pomona.adapters import Adapter
 from pomona.backbone.batches import Encoded
 from pomona.backbone.embedded import embedded_model
+from pomona.backbone.frozen_linear import freeze_linear_modules
 
 PRUNE_RATIO = 0.5
 DROPOUT = 0.05
@@ -48,11 +50,15 @@ class SummedLora(nn.Module):
 class PublishedPeer:
     """The published procedure on a copy of the embedded model of its own."""
 
-    def __init__(self, sources: Sequence[Adapter], train: Sequence[Encoded], learning_rate: float) -> None:
+    def __init__(
+        self, sources: Sequence[Adapter], train: Sequence[Encoded], learning_rate: float, *, our_products: bool = False
+    ) -> None:
         from transformers import AutoModelForCausalLM
 
         self._train = train
         self._model: Any = AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32).requires_grad_(False).eval()
+        if our_products:
+            freeze_linear_modules(self._model)
         self._adapted = {path: SummedLora(self._model.get_submodule(path), sources, path) for path in sources[0]}
         for path, module in self._adapted.items():
             self._model.set_submodule(path, module.eval())

@@ -42,7 +42,11 @@ def test_a_folder_is_loaded_frozen_with_its_own_weights_and_tokenizer(folder: Pa
     backbone = load_backbone(str(folder), device="cpu")
     ids = torch.tensor([backbone.tokenizer("Return the sum")["input_ids"]])
     assert ids[0].tolist() == tiny_tokenizer()("Return the sum")["input_ids"]
-    assert torch.equal(backbone.model(input_ids=ids).logits, tiny_model("llama", 3)(input_ids=ids).logits)
+    expected = tiny_model("llama", 3)
+    assert list(backbone.model.state_dict()) == list(expected.state_dict())
+    for name, value in expected.state_dict().items():
+        assert torch.equal(backbone.model.state_dict()[name], value), name
+    torch.testing.assert_close(backbone.model(input_ids=ids).logits, expected(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
     assert not backbone.model.training
     assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
     assert backbone.name == str(folder)

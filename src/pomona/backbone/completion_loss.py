@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from pomona.backbone.frozen_linear import product
 
 ROWS = 128
 """Rows of logits at a time: enough for the matrix product to reach its speed, few enough for memory."""
@@ -45,14 +46,14 @@ class _CompletionLoss(torch.autograd.Function):
     ) -> Tensor:
         losses, gradients = [], []
         for hidden, targets in zip(hidden_NH.split(ROWS), targets_N.split(ROWS), strict=True):
-            logits = F.linear(hidden, weight_VH, bias_V).float()
+            logits = product(hidden, weight_VH, bias_V).float()
             chosen = logits.gather(1, targets[:, None])
             highest = logits.amax(dim=1, keepdim=True)
             weights = logits.sub_(highest).exp_()
             total = weights.sum(dim=1, keepdim=True)
             losses.append((highest + total.log() - chosen).squeeze(1))
             if wants_gradient:
-                gradient = (weights.to(weight_VH.dtype) @ weight_VH).float().div_(total)
+                gradient = product(weights.to(weight_VH.dtype), weight_VH.T).float().div_(total)
                 gradients.append(gradient.sub_(weight_VH[targets].float()))
         if wants_gradient:
             ctx.save_for_backward(torch.cat(gradients).to(hidden_NH.dtype) if gradients else hidden_NH)

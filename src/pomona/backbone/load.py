@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pomona.backbone.embedded import NAME, embedded_model
+from pomona.backbone.frozen_linear import freeze_linear_modules
 from pomona.backbone.needed_rows import can_leave_rows_out
 from pomona.backbone.packed import can_pack
 from pomona.errors import InputError
@@ -154,6 +155,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
     nn.Module.to(network, place)
+    freeze_linear_modules(network)
     if not _is_causal(network):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     return Backbone(network, tokenizer, NAME if model == EMBEDDED else model)
