@@ -69,7 +69,9 @@ def test_outputs_and_gradients_are_those_of_a_linear_map(
     (gradient,) = torch.autograd.grad((expected * upstream).sum(), exact)
     torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-6)
     torch.testing.assert_close(found.double(), gradient, atol=1e-5, rtol=1e-6)
-    assert len(calls) == 2
+    with torch.no_grad():
+        assert torch.equal(module(x), y)
+    assert len(calls) == 3
 
 
 @needs_onednn
