@@ -100,7 +100,7 @@ def test_everything_else_is_left_to_torch(kind: str, calls: list[tuple[int, ...]
     module, x = module.to(dtype), x.to(dtype)
     with torch.autocast("cpu", enabled=kind == "autocast"):
         expected = module(x)
-        freeze_linear_modules(module)
+        module.__class__ = FrozenLinear
         assert torch.equal(module(x), expected)
         assert product(x, module.weight, module.bias).dtype == expected.dtype
     assert not calls
@@ -120,11 +120,12 @@ def test_a_model_keeps_its_weights_and_their_names(calls: list[tuple[int, ...]])
     class Own(nn.Linear):
         pass
 
-    model = nn.ModuleDict({"plain": frozen(), "own": Own(2, 2), "norm": nn.LayerNorm(5)})
+    elsewhere = {"in_half": frozen().bfloat16(), "away": frozen().to("meta")}
+    model = nn.ModuleDict({"plain": frozen(), "own": Own(2, 2), "norm": nn.LayerNorm(5), **elsewhere})
     before = {name: (value.data_ptr(), value.shape) for name, value in model.state_dict().items()}
     freeze_linear_modules(model)
     assert {name: (value.data_ptr(), value.shape) for name, value in model.state_dict().items()} == before
-    assert [type(module) for module in model.values()] == [FrozenLinear, Own, nn.LayerNorm]
+    assert [type(module) for module in model.values()] == [FrozenLinear, Own, nn.LayerNorm, nn.Linear, nn.Linear]
 
 
 def test_a_model_stays_as_it_is_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:

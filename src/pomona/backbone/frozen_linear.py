@@ -52,10 +52,8 @@ class FrozenLinear(nn.Linear):
 
 def freeze_linear_modules(model: nn.Module) -> None:
     """Turn every plain `nn.Linear` into a `FrozenLinear` where that may be faster. Weights stay where and what they are."""
-    if not onednn_is_faster():
-        return
     for module in model.modules():
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear and _is_onednn_s(module.weight):
             module.__class__ = FrozenLinear
 
 
@@ -84,13 +82,17 @@ def _onednn_works() -> bool:
 
 def _suits_onednn(x: Tensor, weight_OI: Tensor) -> bool:
     return (
-        x.dtype == weight_OI.dtype == torch.float32
-        and x.device.type == weight_OI.device.type == "cpu"
+        x.dtype == torch.float32
+        and x.device.type == "cpu"
         and x.shape[-1] > 0
         and x.numel() >= LEAST_ROWS * x.shape[-1]
-        and onednn_is_faster()
+        and _is_onednn_s(weight_OI)
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _is_onednn_s(weight_OI: Tensor) -> bool:
+    return weight_OI.dtype == torch.float32 and weight_OI.device.type == "cpu" and onednn_is_faster()
 
 
 def _onednn(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
