@@ -55,6 +55,11 @@ def fitted(backbone: Backbone, rows: tuple[Example, ...]) -> Fitted:
         return fit(attachment, FitData(train, micro_dev), tuning, pruning=Pruning(), controller=controller)
 
 
+def test_batches_of_the_real_model_are_packed_on_a_cpu_and_rows_left_out(backbone: Backbone) -> None:
+    assert backbone.packs is (backbone.device.type == "cpu")
+    assert backbone.leaves_rows_out
+
+
 def test_training_on_the_real_model_learns_a_ratio_and_lowers_the_loss(fitted: Fitted) -> None:
     losses = [event["loss"] for event in fitted.history if event["kind"] == "step"]
     assert sum(losses[-3:]) < sum(losses[:3])  # pyright: ignore[reportArgumentType, reportCallIssue]
