@@ -46,6 +46,7 @@ def test_the_paper_s_setting() -> None:
     assert learned.start(0, 500).deviation == pytest.approx(0.70 / 6, rel=1e-4)
     assert (learned.learning_rate, learned.anchor, learned.entropy) == (0.05, 0.05, 0.01)
     assert (learned.max_commit_change, learned.commit_level, learned.race_level, learned.proposals) == (0.10, 0, 0, None)
+    assert not learned.feedback
     assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.target_modules) == (8, 32, ("q_proj", "v_proj"))
 
 
@@ -88,6 +89,7 @@ def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> Non
         "grid_best": found,
         "two_pass": dataclasses.replace(single, mode="two_pass"),
         "single_pass": single,
+        "no_feedback": dataclasses.replace(single, feedback=False),
         "layerwise": Layerwise(**dataclasses.asdict(single)),
         "paper": dataclasses.replace(single, **published),
     }

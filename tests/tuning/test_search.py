@@ -18,6 +18,7 @@ from pomona.control import Fixed, Grasp, Layerwise
 from pomona.pruning import pruned_count
 from pomona.tuning.probes import Probes
 from pomona.tuning.settings import Event, FitData, Pruning
+from pomona.tuning.steering import Steering
 
 # Half of 9 micro dev examples is 5 of them, which is enough to stop a candidate at this level.
 RACED = FitData(DATA.train, tiny_examples(9, seed=2), DATA.dev)
@@ -31,6 +32,36 @@ CONTROLLERS = {
     "by layer": LAYERWISE,
     "by layer, two passes": Layerwise(groups=2, interval_steps=2, commit_level=0, mode="two_pass", race_level=0.9),
 }
+
+
+@pytest.mark.parametrize(
+    ("controller", "learns"),
+    [
+        (Grasp(interval_steps=1, commit_level=0), True),
+        (Grasp(interval_steps=2, commit_level=0, mode="two_pass"), True),
+        (LAYERWISE, True),
+        (Grasp(interval_steps=1, commit_level=0, feedback=False), False),
+        (Layerwise(groups=2, interval_steps=1, commit_level=0, feedback=False), False),
+        (Grasp(interval_steps=1, mode="two_pass", paper=True), False),
+        (Grasp(interval_steps=1, mode="two_pass", paper=True, feedback=True), False),
+    ],
+    ids=["one pass", "two", "by layer", "one, off", "by layer, off", "paper", "paper, on"],
+)
+def test_the_stash_learns_between_commits_while_the_ratio_is_sought(llama: Backbone, controller: Grasp, learns: bool) -> None:
+    """Not in the published procedure, nor where that is switched off."""
+    changed: list[bool] = []
+    after_step = Steering.after_step
+
+    def spy(steering: Steering, step: int, *, last_of_epoch: bool) -> None:
+        before = steering.unpruned()
+        after_step(steering, step, last_of_epoch=last_of_epoch)
+        if 1 < step <= steering.settle_step:
+            changed.append(any(not torch.equal(before[name], value) for name, value in steering.unpruned().items()))
+
+    with mock.patch.object(Steering, "after_step", spy):
+        train(llama, pruning=Pruning(), controller=controller)
+    assert changed == [learns] * len(changed)
+    assert len(changed) >= 3
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)

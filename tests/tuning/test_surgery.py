@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -116,6 +119,44 @@ def test_the_stash_outlives_training_steps_that_the_mask_forbids() -> None:
     table.surgeon.hold(table.masks(*NONE))
     assert table.A[0, :2].tolist() == [1.0, -2.0]
     assert torch.equal(table.A.flatten()[2:], grown.flatten()[2:])
+
+
+@pytest.mark.parametrize("reset", ["zero", "initial"])
+def test_with_feedback_the_stash_takes_the_steps_that_the_mask_forbids(reset: Any) -> None:
+    """AdamW by hand: moments cleared when the entry was pruned, the count of steps its parameter's."""
+    table = Table(pruning=Pruning(Magnitude(), reset=reset))
+    table.surgeon.hold(table.masks(*FIRST))
+    at_rest = table.A.flatten()[:2].tolist()
+    first = second = moved = 0.0
+    for step, gradient in ((2, 1.0), (3, -3.0), (4, 0.5)):
+        table.A.grad, table.B.grad = torch.full_like(table.A, gradient), torch.full_like(table.B, gradient)
+        table.optimizer.step()
+        table.surgeon.enforce(feedback=True)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        moved -= 0.5 * first / (1 - 0.9**step) / (math.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        assert table.A.flatten()[:2].tolist() == at_rest
+        assert table.surgeon.unpruned()["m.A"].flatten()[:2].tolist() == pytest.approx([1.0 + moved, -2.0 + moved])
+    assert table.moments(table.A)[0].flatten()[0].item() == pytest.approx(first)
+    grown = table.A.detach().clone()
+    table.surgeon.hold(table.masks(*SECOND))  # entry 0 comes back with what it has learned, entry 2 goes
+    assert table.A[0, 0].item() == pytest.approx(1.0 + moved)
+    assert torch.equal(table.A[1], grown[1])
+    # What comes back keeps its moments; those of what stays pruned, or goes, are cleared.
+    assert (table.moments(table.A)[0] == 0).tolist() == [[False, True, True], [False, False, False]]
+
+
+def test_feedback_moves_nothing_that_is_not_pruned() -> None:
+    plain, fed = Table(), Table()
+    for table in (plain, fed):
+        table.surgeon.hold(table.masks(*FIRST))
+        for _ in range(3):
+            table.step()
+            table.surgeon.enforce(feedback=table is fed)
+    assert torch.equal(plain.A, fed.A)
+    assert torch.equal(plain.B, fed.B)
+    kept = ~torch.tensor(FIRST[0], dtype=torch.bool)
+    assert torch.equal(plain.surgeon.unpruned()["m.A"][kept], fed.surgeon.unpruned()["m.A"][kept])
+    assert torch.equal(plain.moments(plain.A)[1][kept], fed.moments(fed.A)[1][kept])
 
 
 def test_scores_see_pruned_entries_at_their_stashed_value() -> None:

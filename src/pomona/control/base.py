@@ -255,6 +255,11 @@ class Controller(ABC):
         """Whether each round's masks are built from the importance as it is then; False: from that of the first round."""
         return True
 
+    @property
+    def trains_pruned(self) -> bool:
+        """Whether entries that a held mask prunes are trained on in the stash that they may come back from; False by default."""
+        return False
+
     def diagnose(
         self,
         state: ControllerState,

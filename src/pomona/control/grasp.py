@@ -46,7 +46,8 @@ class Grasp(Controller):
     Deviations from the published code, each undone by `paper=True`: advantages are normalised within the group, and the
     update is a clipped surrogate with the closed-form divergence instead of plain REINFORCE; the entropy bonus is part of the
     objective, so the learning rate scales it; the mask in force is always that of the ratio in force (published: the
-    candidate's mask, the bounded ratio in the books); importance is refreshed each round; a gain within the noise is not
+    candidate's mask, the bounded ratio in the books); importance is refreshed each round; pruned entries are trained on
+    (published: their values stay what they were when they were pruned); a gain within the noise is not
     committed (published: reward >= 0); the answer is not the ratio with the luckiest reward, which compares rewards of
     different rounds.
 
@@ -75,8 +76,10 @@ class Grasp(Controller):
         race_level: level of the test that stops a candidate halfway, in [0, 1); 0 stops none. Micro dev sets of fewer than 8
             examples, and rounds of two candidates, are never raced.
         proposals: ratios drawn in a round, of which `candidates` are tried; at least `candidates`. None: as many, no screening.
+        feedback: whether pruned entries are trained on, in their stash, by the gradients of the pruned model (arXiv 2006.07253).
+            Without, what a lower ratio revives has the value at which it was pruned, and the search leans to the ratio in force.
         paper: the published code's behaviour; needs `two_pass`, and does not read `updates`, `clip`, `kl`, `commit_level`,
-            `race_level` and `proposals`.
+            `race_level`, `proposals` and `feedback`.
 
     Raises:
         InputError: a value is out of its range.
@@ -100,6 +103,7 @@ class Grasp(Controller):
     settle_fraction: float = 0.6
     race_level: float = 0.5
     proposals: int | None = None
+    feedback: bool = True
     paper: bool = False
 
     def __post_init__(self) -> None:
@@ -159,6 +163,11 @@ class Grasp(Controller):
         """The round's samples, clamped to the allowed range; rounded to four decimals unless `paper`."""
         clamped = (clamp(sample, self.prune_ratio_min, self.prune_ratio_max) for sample in self._samples(state))
         return tuple(clamped) if self.paper else tuple(self._rounded(prune_ratio) for prune_ratio in clamped)
+
+    @property
+    def trains_pruned(self) -> bool:
+        """`feedback`, but with `paper`."""
+        return self.feedback and not self.paper
 
     @property
     def wants_estimates(self) -> bool:

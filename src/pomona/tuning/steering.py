@@ -109,7 +109,7 @@ class Steering:
             if not self._controller.refreshes_importance:
                 self._surgeon.keep_scores()
             self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.control.ratios))
-        self._surgeon.enforce()
+        self._surgeon.enforce(feedback=self._controller.trains_pruned)
 
     def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning

@@ -1,9 +1,10 @@
 """Pruning at work on a model in training: importance of live factors, masks over them, their optimizer moments.
 
 Two regimes, one after the other in a run that learns its ratio:
-    held       a committed mask stays in force; pruned values wait in a stash and can be revived by the next commit (GRASP)
+    held       a committed mask stays in force; pruned values wait in a stash and can be revived by the next commit (GRASP); with
+               feedback they are trained there
     reselected after each step the lowest entries are reset and may grow again from there (ALM)
-In both the counts are exact after each step, and the moments of reset entries are cleared: momentum would otherwise revive
+In both the counts are exact after each step, and the moments of newly pruned entries are cleared: momentum would otherwise revive
 them at once. A mask is one of the merged factors; where several adapters' factors are summed, it is in force for each.
 """
 
@@ -132,15 +133,21 @@ class Surgeon:
                 self._stash[name] = torch.where(self._masks[name], reset, 0.0)
 
     @torch.no_grad()
-    def enforce(self) -> None:
-        """Reset every pruned entry, and clear its moments."""
+    def enforce(self, *, feedback: bool = False) -> None:
+        """Reset every pruned entry, and clear its moments; with `feedback` they stay, and what moved it goes into its stash.
+
+        So the stash is trained by the gradients of the pruned model: Dynamic Model Pruning with Feedback (Lin et al., ICLR 2020,
+        arXiv 2006.07253). Weight decay, which acts on the entry as it is, does not reach the stash.
+        """
         for name, parameter in self._parameters.items():
             mask, reset = self._masks[name], self._reset[name]
+            if feedback:
+                self._stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
             if reset is None:
                 parameter.masked_fill_(mask, 0.0)
             else:
                 parameter.copy_(torch.where(mask, reset, parameter))
-            state = self._optimizer.state.get(parameter, {})
+            state = {} if feedback else self._optimizer.state.get(parameter, {})
             for moment in MOMENTS:
                 if moment in state:
                     state[moment].masked_fill_(mask, 0.0)
