@@ -4,8 +4,9 @@ Two regimes, one after the other in a run that learns its ratio:
     held       a committed mask stays in force; pruned values wait in a stash and can be revived by the next commit (GRASP); with
                feedback they are trained there
     reselected after each step the lowest entries are reset and may grow again from there (ALM)
-In both the counts are exact after each step, and the moments of newly pruned entries are cleared: momentum would otherwise revive
-them at once. A mask is one of the merged factors; where several adapters' factors are summed, it is in force for each.
+In both the counts are exact after each step, and moments are cleared where a mask is selected or committed: momentum would
+otherwise revive what it prunes at once. A mask is one of the merged factors; where several adapters' factors are summed, it is in
+force for each.
 """
 
 from __future__ import annotations
@@ -143,14 +144,18 @@ class Surgeon:
             mask, reset = self._masks[name], self._reset[name]
             if feedback:
                 self._stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
+            else:
+                self._clear_moments(parameter, mask)
             if reset is None:
                 parameter.masked_fill_(mask, 0.0)
             else:
                 parameter.copy_(torch.where(mask, reset, parameter))
-            state = {} if feedback else self._optimizer.state.get(parameter, {})
-            for moment in MOMENTS:
-                if moment in state:
-                    state[moment].masked_fill_(mask, 0.0)
+
+    def _clear_moments(self, parameter: nn.Parameter, mask: Bool[Tensor, "..."]) -> None:
+        state = self._optimizer.state.get(parameter, {})
+        for moment in MOMENTS:
+            if moment in state:
+                state[moment].masked_fill_(mask, 0.0)
 
     def kept(self, path: str) -> tuple[Bool[Tensor, "R I"], Bool[Tensor, "O R"]]:
         """Which entries of a module's merged factors are not pruned."""
