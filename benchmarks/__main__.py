@@ -6,6 +6,7 @@ import importlib
 import sys
 
 NAMES = (
+    "architectures",
     "frozen_products",
     "step_overhead",
     "merge_exact",

@@ -8,6 +8,8 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: threads of each would wait for those of the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TENSOR_ROOMS = ("pomona.merging", "pomona.importance", "pomona.pruning", "pomona.metrics")
 install_import_hook(TENSOR_ROOMS, "typechecker.checked")
