@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pomona.adapters.carried import task_warnings
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import FolderFactors
 from pomona.errors import InputError
@@ -34,8 +35,8 @@ def check_compatible(
         base_model: the model's name or path, if known.
 
     Returns:
-        Warnings: those of the adapters that are in folders, base model names that contradict each other, adapters that share no
-        module.
+        Warnings: those of the adapters that are in folders, base model names, tasks or revisions that contradict each other,
+        adapters that share no module.
 
     Raises:
         InputError: a module that the model does not have, an embedding where one of them or the model has a linear module, or a
@@ -52,7 +53,13 @@ def check_compatible(
             if weight != first:
                 problem = f"adapts {weight}, but {first_name} adapts {first}"
                 raise InputError(problem, file=name, field=module, mend="Merge adapters of one base model only")
-    return [*_own_warnings(adapters), *_base_model_warnings(adapters, base_model), *_overlap_warnings(adapters)]
+    named = [(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)]
+    return [
+        *_own_warnings(adapters),
+        *_base_model_warnings(adapters, base_model),
+        *task_warnings(named),
+        *_overlap_warnings(adapters),
+    ]
 
 
 def adapter_name(adapter: Adapter, place: int) -> str:

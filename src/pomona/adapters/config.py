@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pomona.adapters.targets import ALL_LINEAR, Targets
@@ -26,6 +27,10 @@ _AGAIN = "Copy the adapter again from its source"
 _LARGEST_RANK = 10**6
 _LARGEST_ALPHA = 3e38  # of fp32, in which the update is added
 _BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga")
+_PEFT_DEFAULT = 8  # of `r` and of `lora_alpha`, where PEFT's config does not have them
+# Variants that work in training only: field -> the part of a key by which their own tensors are known.
+_TRAINING_ONLY: Mapping[str, str] = {"velora_config": ".lora_velora_", "monteclora_config": ".lora_monteclora_sampler"}
+_TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 # field -> (is the value one that a plain sum of low-rank updates cannot stand for, what it means, what to do)
 _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
@@ -88,6 +93,11 @@ class LoraConfig:
         targets: which modules PEFT adapts.
         ensure_weight_tying: where the base ties its head to the embedding, an embedding's factors are the head's too, and the
             file has them under both names.
+        kept: fields that say nothing of the factors but how PEFT loads them, which are written again: `task_type`, and where the
+            config has them `revision` and `auto_mapping`.
+        names_rank: whether the config has `r`; PEFT's default stands in for it otherwise.
+        training_only: parts of the keys of tensors that work in training only.
+        doubts: what may not be as meant, a sentence each.
     """
 
     r: int
@@ -99,6 +109,10 @@ class LoraConfig:
     base_model: str | None = None
     targets: Targets = field(default_factory=Targets)
     ensure_weight_tying: bool = False
+    kept: Mapping[str, object] = field(default_factory=dict)
+    names_rank: bool = True
+    training_only: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""
@@ -109,13 +123,24 @@ class LoraConfig:
         rank = self.rank(module)
         return _first_match(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
+    def warnings(self, modules: Iterable[str]) -> list[str]:
+        """What may not be as meant, the patterns among it that match none of these modules and so do nothing."""
+        known = list(modules)
+        found = list(self.doubts)
+        for name, patterns in (("rank_pattern", self.rank_pattern), ("alpha_pattern", self.alpha_pattern)):
+            unused = [pattern for pattern in patterns if not any(_matches(pattern, module) for module in known)]
+            if unused:
+                more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+                found.append(f"{name}: {', '.join(unused[:3])}{more} match no adapted module and are ignored, as in PEFT")
+        return found
+
 
 def read_config(file: Path) -> LoraConfig:
     """Read and check `adapter_config.json`.
 
     Raises:
-        InputError: the file cannot be read, is not a JSON object, is not a LoRA's, lacks `r` or `lora_alpha`, has a field of the
-            wrong kind, or names a feature that a low-rank update cannot stand for.
+        InputError: the file cannot be read, is not a JSON object, is not a LoRA's, has a field of the wrong kind, or names a
+            feature that a low-rank update cannot stand for.
     """
     raw = read_json_object(file)
     peft_type = raw.get("peft_type")
@@ -127,8 +152,8 @@ def read_config(file: Path) -> LoraConfig:
         if refused(raw.get(name)):
             raise InputError(problem, file=file, field=name, value=raw[name], mend=mend)
     return LoraConfig(
-        r=_rank(raw.get("r"), file, "r"),
-        lora_alpha=_alpha(raw.get("lora_alpha"), file, "lora_alpha"),
+        r=_rank(raw.get("r", _PEFT_DEFAULT), file, "r"),
+        lora_alpha=_alpha(raw.get("lora_alpha", _PEFT_DEFAULT), file, "lora_alpha"),
         use_rslora=_flag(raw, "use_rslora", file),
         rank_pattern={p: _rank(v, file, f"rank_pattern.{p}") for p, v in _patterns(raw, "rank_pattern", file).items()},
         alpha_pattern={p: _alpha(v, file, f"alpha_pattern.{p}") for p, v in _patterns(raw, "alpha_pattern", file).items()},
@@ -136,10 +161,21 @@ def read_config(file: Path) -> LoraConfig:
         base_model=_text(raw.get("base_model_name_or_path"), file, "base_model_name_or_path"),
         targets=_targets(raw, file),
         ensure_weight_tying=_flag(raw, "ensure_weight_tying", file),
+        kept=_kept(raw, file),
+        names_rank="r" in raw,
+        training_only=tuple(part for name, part in _TRAINING_ONLY.items() if raw.get(name)),
+        doubts=tuple(_doubts(raw)),
     )
 
 
-def plain_config(rank: int, modules: tuple[str, ...], *, base_model: str | None, fan_in_fan_out: bool) -> dict[str, object]:
+def plain_config(
+    rank: int,
+    modules: tuple[str, ...],
+    *,
+    base_model: str | None,
+    fan_in_fan_out: bool,
+    provenance: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, object]:
     """The config of an exported adapter: one rank, scaling 1, no patterns.
 
     `target_modules` are full module paths, because a suffix (`q_proj`) would also attach to the layers that are not adapted.
@@ -149,8 +185,10 @@ def plain_config(rank: int, modules: tuple[str, ...], *, base_model: str | None,
         modules: the adapted modules' paths.
         base_model: name or path of the base model, if known.
         fan_in_fan_out: the base keeps these weights as [I, O].
+        provenance: of the adapter; what it has of `LoraConfig.kept` is written. The task is a causal model's where it says nothing.
     """
     return {
+        **{name: value for name in ("revision", "auto_mapping") if (value := provenance.get(name))},
         "base_model_name_or_path": base_model,
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
@@ -160,7 +198,7 @@ def plain_config(rank: int, modules: tuple[str, ...], *, base_model: str | None,
         "peft_type": "LORA",
         "r": rank,
         "target_modules": sorted(modules),
-        "task_type": "CAUSAL_LM",
+        "task_type": provenance.get("task_type", "CAUSAL_LM"),
     }
 
 
@@ -171,7 +209,7 @@ def read_json_object(file: Path) -> dict[str, object]:
         InputError: the file cannot be read, or is not a JSON object in UTF-8.
     """
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair, written as \ud800, could never be printed
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
@@ -185,7 +223,40 @@ def read_json_object(file: Path) -> dict[str, object]:
 
 
 def _first_match(patterns: Mapping[str, T], module: str, default: T) -> T:
-    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+    return next((value for pattern, value in patterns.items() if _matches(pattern, module)), default)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+
+
+def _kept(raw: Mapping[str, object], file: Path) -> dict[str, object]:
+    task = _text(raw.get("task_type"), file, "task_type")
+    kept: dict[str, object] = {"task_type": task if task in _TASK_TYPES else None}
+    if revision := _text(raw.get("revision"), file, "revision"):
+        kept["revision"] = revision
+    mapping = raw.get("auto_mapping")
+    # PEFT looks at it only where there is no task. That of a model which was adapted already names PEFT's class and no base model.
+    if task is None and isinstance(mapping, dict) and mapping and not str(mapping.get("parent_library")).startswith("peft"):
+        kept["auto_mapping"] = mapping
+    return kept
+
+
+def _doubts(raw: Mapping[str, object]) -> list[str]:
+    found = [f"{name} is missing and is taken as {_PEFT_DEFAULT}, as PEFT does" for name in ("r", "lora_alpha") if name not in raw]
+    if (task := raw.get("task_type")) and task not in _TASK_TYPES:
+        found.append(f"task_type {task!r} is no task that PEFT knows, and is left out of what is written")
+    found += [
+        f"{name} works in training only: the adapter is read as the plain LoRA that it is in use"
+        for name in _TRAINING_ONLY
+        if raw.get(name)
+    ]
+    if raw.get("megatron_config"):
+        found.append(
+            "megatron_config: the adapter was trained on Megatron's layers, and its factors are whole only if that was without "
+            "tensor parallelism"
+        )
+    return found
 
 
 def _targets(raw: Mapping[str, object], file: Path) -> Targets:

@@ -5,18 +5,19 @@ Axes: R rank, I input features, O output features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE, LoraConfig
-from pomona.adapters.keys import copied_module, is_name, parse_key
+from pomona.adapters.keys import PREFIX, FactorKey, copied_module, is_name, parse_key
 from pomona.adapters.order import model_order
 from pomona.adapters.targets import HEAD
 from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo
 from pomona.errors import InputError
 
 _AGAIN = "Copy the adapter again from its source"
-_COMPILED = "_orig_mod"
+_BARE = "Save the adapter from the bare model, with PEFT's save_pretrained"
 # Part of a key -> (why a tensor of this name is refused, what to do)
 _REFUSED_KEYS: Mapping[str, tuple[str, str]] = {
     ".lora_magnitude_vector": ("a DoRA magnitude: the adapter is not a low-rank update", "Train it again with use_dora false"),
@@ -33,78 +34,157 @@ _WHOLE_WEIGHT = (
 )
 
 
-def check_header(tensors: TensorFile, config: LoraConfig) -> tuple[dict[str, bool], list[str]]:
+@dataclass(frozen=True)
+class Pair:
+    """Where a module's factors lie in the file.
+
+    Args:
+        A, B: their keys.
+        embedding: whether the module is an embedding.
+        trained_as: the module's path as the config's patterns know it.
+    """
+
+    A: str
+    B: str
+    embedding: bool
+    trained_as: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a sound header says.
+
+    Args:
+        pairs: module -> its factors, in the model's order.
+        copies: those of the modules of whose frozen weights the file has copies.
+        warnings: in which way the keys are not PEFT's own, a sentence each.
+    """
+
+    pairs: Mapping[str, Pair]
+    copies: Sequence[str]
+    warnings: Sequence[str]
+
+
+def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     """Check every tensor's name, shape and dtype, and the ranks against the config's. Reads no tensors.
 
-    Returns:
-        The modules in the model's order, each with whether it is an embedding; and those of them of whose frozen weights the file
-        has copies.
-
     Raises:
-        InputError: the first tensor that is not half of a pair of factors, or a pair that does not fit itself or the config.
+        InputError: the first tensor that is not half of a pair of factors, or a pair that does not fit itself or the config; two
+            tensors that are the same factor; several adapters in one file.
     """
-    sides: dict[str, dict[str, TensorInfo]] = {}
-    kinds: dict[str, bool] = {}
+    parsed: dict[str, FactorKey] = {}
     others: list[str] = []
     for key, info in tensors.info.items():
         if not is_name(key):
             raise InputError("a tensor's name is none that torch gives", file=tensors.file, value=key, mend=_AGAIN)
-        parsed = parse_key(key)
-        if parsed is None:
+        factor = parse_key(key)
+        if factor is not None:
+            _check_matrix(key, info, tensors.file)
+            parsed[key] = factor
+        elif not any(part in key for part in config.training_only):
             others.append(key)
-            continue
-        if len(info.shape) != 2 or 0 in info.shape:
-            raise InputError(
-                "is not a matrix", file=tensors.file, field=key, value=info.shape, mend="Only linear modules can be merged"
-            )
-        if info.dtype not in DTYPES:
-            raise InputError("has a dtype that is not fp32, fp16 or bf16", file=tensors.file, field=key, value=info.dtype)
-        module, side, embedding = parsed
-        if _COMPILED in module:
-            problem = f"has {_COMPILED} in its path: the adapter was saved from a compiled model, and PEFT loads it into no other"
-            mend = "Save the adapter from the model as it was before torch.compile"
-            raise InputError(problem, file=tensors.file, field=key, mend=mend)
-        if kinds.setdefault(module, embedding) != embedding:
-            raise InputError("has the factors of a linear module and of an embedding", file=tensors.file, field=module, mend=_AGAIN)
-        sides.setdefault(module, {})[side] = info
-    copies = {_copied(key, kinds, tensors.file): key for key in others}
-    if not sides:
+    pairs = _pairs(parsed, tensors.file)
+    copies = {_copied(key, pairs, tensors.file): key for key in others}
+    if not pairs:
         raise InputError("holds no LoRA tensors", file=tensors.file, mend="Save the adapter with PEFT's save_pretrained")
-    for module in sides:
-        _check_pair(tensors.file, module, sides[module], config.rank(module), embedding=kinds[module])
+    for module, pair in pairs.items():
+        _check_pair(tensors, module, pair, config)
     for module, key in copies.items():
-        _check_copy(key, tensors, sides[module], embedding=kinds[module])
-    return {module: kinds[module] for module in sorted(kinds, key=model_order)}, sorted(copies, key=model_order)
+        _check_copy(key, tensors, pairs[module])
+    in_order = {module: pairs[module] for module in sorted(pairs, key=model_order)}
+    return Header(in_order, sorted(copies, key=model_order), _warnings(parsed.values()))
 
 
-def _copied(key: str, kinds: Mapping[str, bool], file: Path) -> str:
+def _check_matrix(key: str, info: TensorInfo, file: Path) -> None:
+    if len(info.shape) != 2 or 0 in info.shape:
+        raise InputError("is not a matrix", file=file, field=key, value=info.shape, mend="Only linear modules can be merged")
+    if info.dtype not in DTYPES:
+        raise InputError("has a dtype that is not fp32, fp16 or bf16", file=file, field=key, value=info.dtype)
+
+
+def _pairs(parsed: Mapping[str, FactorKey], file: Path) -> dict[str, Pair]:
+    """The keys module by module."""
+    first = next(iter(parsed.items()), None)
+    sides: dict[str, dict[str, str]] = {}
+    for key, factor in parsed.items():
+        if first is not None and factor.adapter != first[1].adapter:
+            names = " and ".join(sorted(repr(name or "without a name") for name in (factor.adapter, first[1].adapter)))
+            problem = f"holds the factors of several adapters, {names}"
+            raise InputError(problem, file=file, field=key, mend="Save each adapter into a folder of its own")
+        if first is not None and factor.prefix != first[1].prefix:
+            problem = f"starts with {factor.prefix!r}, but {first[0]} with {first[1].prefix!r}: PEFT would apply one kind only"
+            raise InputError(problem, file=file, field=key, mend=_BARE)
+        pair = sides.setdefault(factor.module, {})
+        if factor.side in pair:
+            before = parsed[pair[factor.side]]
+            if before.embedding != factor.embedding:
+                problem = "has the factors of a linear module and of an embedding"
+                raise InputError(problem, file=file, field=factor.module, mend=_AGAIN)
+            problem = f"is the same factor as {pair[factor.side]}, of {factor.module}"
+            raise InputError(problem, file=file, field=key, mend=_BARE)
+        pair[factor.side] = key
+    return {module: _pair(module, pair, parsed, file) for module, pair in sides.items()}
+
+
+def _pair(module: str, keys: Mapping[str, str], parsed: Mapping[str, FactorKey], file: Path) -> Pair:
+    one = parsed[next(iter(keys.values()))]
+    for present, missing in (("A", "B"), ("B", "A")):
+        if missing not in keys:
+            kind = "lora_embedding" if one.embedding else "lora"
+            problem = f"has {kind}_{present} but no {kind}_{missing}"
+            raise InputError(problem, file=file, field=module, mend="Save the adapter again")
+    if parsed[keys["A"]].embedding != parsed[keys["B"]].embedding:
+        raise InputError("has the factors of a linear module and of an embedding", file=file, field=module, mend=_AGAIN)
+    return Pair(keys["A"], keys["B"], one.embedding, one.trained_as)
+
+
+def _copied(key: str, pairs: Mapping[str, Pair], file: Path) -> str:
     """The adapted embedding or head of whose frozen weight this is a copy; any other tensor is refused."""
     module = copied_module(key)
-    if module is None or module not in kinds or not (kinds[module] or module.rpartition(".")[2] == HEAD):
+    if module is None or module not in pairs or not (pairs[module].embedding or module.rpartition(".")[2] == HEAD):
         problem, mend = next((reason for part, reason in _REFUSED_KEYS.items() if part in key), _WHOLE_WEIGHT)
         raise InputError(problem, file=file, field=key, mend=mend)
     return module
 
 
-def _check_copy(key: str, tensors: TensorFile, pair: Mapping[str, TensorInfo], *, embedding: bool) -> None:
-    O, I = pair["B"].shape[0], pair["A"].shape[1]  # noqa: E741 (axes)
-    expected = (I, O) if embedding else (O, I)
+def _check_copy(key: str, tensors: TensorFile, pair: Pair) -> None:
+    O, I = tensors.info[pair.B].shape[0], tensors.info[pair.A].shape[1]  # noqa: E741 (axes)
+    expected = (I, O) if pair.embedding else (O, I)
     if tensors.info[key].shape != expected:
         problem = f"the copied weight is not {expected[0]} x {expected[1]} as the factors are"
         mend = "Use the adapter as it was before the vocabulary was resized"
         raise InputError(problem, file=tensors.file, field=key, value=tensors.info[key].shape, mend=mend)
 
 
-def _check_pair(file: Path, module: str, pair: Mapping[str, TensorInfo], rank: int, *, embedding: bool) -> None:
-    kind = "lora_embedding" if embedding else "lora"
-    for present, missing in (("A", "B"), ("B", "A")):
-        if missing not in pair:
-            problem = f"has {kind}_{present} but no {kind}_{missing}"
-            raise InputError(problem, file=file, field=module, mend="Save the adapter again")
-    a_shape, b_shape = pair["A"].shape, pair["B"].shape
+def _check_pair(tensors: TensorFile, module: str, pair: Pair, config: LoraConfig) -> None:
+    rank = config.rank(pair.trained_as)
+    kind = "lora_embedding" if pair.embedding else "lora"
+    a_shape, b_shape = tensors.info[pair.A].shape, tensors.info[pair.B].shape
     if a_shape[0] != b_shape[1]:
         problem = f"{kind}_A {a_shape} and {kind}_B {b_shape} are not [r, in] and [out, r]"
-        raise InputError(problem, file=file, field=module, mend="Save the adapter again")
+        raise InputError(problem, file=tensors.file, field=module, mend="Save the adapter again")
     if a_shape[0] != rank:
-        problem = f"has rank {a_shape[0]}, but {CONFIG_FILE} says {rank}"
-        raise InputError(problem, file=file, field=module, mend="Correct r or rank_pattern in the config")
+        says = f"says {rank}" if config.names_rank else f"has no r, for which PEFT takes {rank}"
+        problem = f"has rank {a_shape[0]}, but {CONFIG_FILE} {says}"
+        raise InputError(problem, file=tensors.file, field=module, mend="Correct r or rank_pattern in the config")
+
+
+def _warnings(factors: Iterable[FactorKey]) -> list[str]:
+    """How the keys differ from those that PEFT writes for the bare model. It then passes over their tensors without an error."""
+    found = list(factors)
+    prefix, adapter = found[0].prefix, found[0].adapter
+    wrappers = sorted(frozenset[str]().union(*(factor.wrappers for factor in found)))
+    warnings = []
+    if prefix != PREFIX:
+        begin = f"start with {prefix!r} instead of {PREFIX!r}" if prefix else f"lack {PREFIX!r}"
+        warnings.append(f"the keys {begin}, so PEFT would apply none of them; Pomona does, and writes them as PEFT reads them")
+    if wrappers:
+        warnings.append(
+            f"{' and '.join(wrappers)} in the keys' paths {'is' if len(wrappers) == 1 else 'are'} no part of the bare model, so "
+            "PEFT would not apply those tensors; Pomona does, and writes them as PEFT reads them"
+        )
+    if adapter not in (None, "default"):
+        warnings.append(
+            f"the keys name the adapter {adapter!r}, and PEFT applies them under that name only; Pomona writes them without it"
+        )
+    return warnings

@@ -5,13 +5,13 @@ Axes: R rank, I input features, O output features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.header import check_header
-from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE, keys_of
+from pomona.adapters.header import Pair, check_header
+from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE
 from pomona.adapters.tensors import TensorFile, all_finite
 from pomona.errors import InputError
 
@@ -21,28 +21,29 @@ _AGAIN = "Copy the adapter again from its source"
 class FolderFactors(Mapping[str, Factors]):
     """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for, and nothing is kept."""
 
-    def __init__(self, tensors: TensorFile, config: LoraConfig, keys: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, tensors: TensorFile, config: LoraConfig, pairs: Mapping[str, Pair]) -> None:
         self._tensors = tensors
         self._config = config
-        self._keys = keys
+        self._pairs = pairs
 
     def __getitem__(self, module: str) -> Factors:
-        A_RI, B_OR = self._tensors.read(*self._keys[module])
-        return Factors(A_RI, B_OR, self._config.scaling(module))
+        pair = self._pairs[module]
+        A_RI, B_OR = self._tensors.read(pair.A, pair.B)
+        return Factors(A_RI, B_OR, self._config.scaling(pair.trained_as))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
+        return iter(self._pairs)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._pairs)
 
     def __contains__(self, module: object) -> bool:
-        return module in self._keys
+        return module in self._pairs
 
     def shape(self, module: str) -> tuple[int, int]:
         """(O, I) of a module, without reading its tensors."""
-        a_key, b_key = self._keys[module]
-        return self._tensors.info[b_key].shape[0], self._tensors.info[a_key].shape[1]
+        pair = self._pairs[module]
+        return self._tensors.info[pair.B].shape[0], self._tensors.info[pair.A].shape[1]
 
 
 def read_adapter(path: Path | str) -> Adapter:
@@ -61,7 +62,8 @@ def read_adapter(path: Path | str) -> Adapter:
             folder in it.
 
     Returns:
-        An adapter whose provenance holds `path`, `fan_in_fan_out` and `warnings`.
+        An adapter whose provenance holds `path`, `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where
+        the config has them), and `warnings`.
 
     Raises:
         InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
@@ -74,16 +76,21 @@ def read_adapter(path: Path | str) -> Adapter:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
     config = read_config(config_file)
     tensors = TensorFile(tensor_file)
-    kinds, copies = check_header(tensors, config)
-    keys = {module: keys_of(module, embedding=embedding) for module, embedding in kinds.items()}
-    embeddings = frozenset(module for module, embedding in kinds.items() if embedding)
-    factors = FolderFactors(tensors, config, keys)
-    for module in keys:
-        _check_target(factors, module, config, embeddings, config_file)
+    header = check_header(tensors, config)
+    embeddings = frozenset(module for module, pair in header.pairs.items() if pair.embedding)
+    factors = FolderFactors(tensors, config, header.pairs)
+    for module, pair in header.pairs.items():
+        _check_target(factors, module, pair.trained_as, config, embeddings, config_file)
     provenance: dict[str, object] = {
         "path": str(folder),
         "fan_in_fan_out": config.fan_in_fan_out,
-        "warnings": [*_copy_warnings(copies), *_tying_warnings(factors, config, embeddings)],
+        **config.kept,
+        "warnings": [
+            *header.warnings,
+            *config.warnings(pair.trained_as for pair in header.pairs.values()),
+            *_copy_warnings(header.copies),
+            *_tying_warnings(factors, config, embeddings),
+        ],
     }
     return Adapter(factors, config.base_model, provenance, embeddings)
 
@@ -133,8 +140,11 @@ def _files(folder: Path) -> tuple[Path, Path]:
     return config_file, tensor_file
 
 
-def _check_target(factors: FolderFactors, module: str, config: LoraConfig, embeddings: frozenset[str], file: Path) -> None:
-    field = config.targets.leaves_out(module, embedding=module in embeddings)
+def _check_target(
+    factors: FolderFactors, module: str, trained_as: str, config: LoraConfig, embeddings: frozenset[str], file: Path
+) -> None:
+    embedding = module in embeddings
+    field = config.targets.leaves_out(trained_as, embedding=embedding) and config.targets.leaves_out(module, embedding=embedding)
     if field is None or (config.ensure_weight_tying and _is_tied(factors, module, embeddings)):
         return
     problem = f"leaves out {module}, whose factors are in {TENSOR_FILE}: PEFT would not use them"
@@ -146,7 +156,7 @@ def _is_tied(factors: FolderFactors, module: str, embeddings: frozenset[str]) ->
     return module not in embeddings and any(factors.shape(one) == factors.shape(module)[::-1] for one in embeddings)
 
 
-def _copy_warnings(copies: list[str]) -> list[str]:
+def _copy_warnings(copies: Sequence[str]) -> list[str]:
     if not copies:
         return []
     return [

@@ -27,9 +27,9 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dt
 
     One rank `r` (the largest; smaller modules get zero rows in A and zero columns in B), `lora_alpha = r`, so the scaling is 1
     and each module's own scaling is folded into B. Factors keep their dtype where their scaling is 1 (their values are then
-    written bit for bit); other factors are written in fp32. `fan_in_fan_out` is taken from the provenance; that of a merge, which
-    says how it was made, is written beside the two files of PEFT, as `pomona.json`. One module is in memory at a time, beside
-    what `adapter` holds.
+    written bit for bit); other factors are written in fp32. `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` are taken
+    from the provenance; that of a merge, which says how it was made, is written beside the two files of PEFT, as `pomona.json`.
+    One module is in memory at a time, beside what `adapter` holds.
 
     Args:
         adapter: what to write; every module's factors are read twice, for their shapes and for their values.
@@ -49,7 +49,13 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dt
         raise InputError("the adapter has no modules", field="adapter", mend="Give at least one adapted module")
     layout, rank = _layout(adapter, dtype)
     fan_in_fan_out = bool(adapter.provenance.get("fan_in_fan_out", False))
-    config = plain_config(rank, adapter.modules, base_model=adapter.base_model, fan_in_fan_out=fan_in_fan_out)
+    config = plain_config(
+        rank,
+        adapter.modules,
+        base_model=adapter.base_model,
+        fan_in_fan_out=fan_in_fan_out,
+        provenance=adapter.provenance,
+    )
     with appearing(target) as partial:
         _write_json(partial / CONFIG_FILE, config)
         if "method" in adapter.provenance:

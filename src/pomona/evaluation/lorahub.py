@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.carried import carried
 from pomona.adapters.compatible import adapter_name
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
@@ -106,7 +107,7 @@ class Composition:
         self._stacks = {module: _stack([adapter.factors.get(module) for adapter in adapters]) for module in modules}
         self._base_model = next((adapter.base_model for adapter in adapters if adapter.base_model), None)
         self._embeddings = frozenset[str]().union(*(adapter.embeddings for adapter in adapters))
-        self._fan_in_fan_out = any(adapter.provenance.get("fan_in_fan_out", False) for adapter in adapters)
+        self._carried = carried(adapters)
         self._sources = [adapter_name(adapter, place) for place, adapter in enumerate(adapters)]
 
     def __call__(self, weights: Sequence[float]) -> Adapter:
@@ -124,7 +125,7 @@ class Composition:
             "method": "lorahub",
             "weights": list(weights),
             "sources": self._sources,
-            "fan_in_fan_out": self._fan_in_fan_out,
+            **self._carried,
         }
         return Adapter(factors, self._base_model, provenance, self._embeddings)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pomona.adapters.carried import carried
 from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
@@ -40,7 +41,7 @@ def merge(
 
     Returns:
         An adapter of fp32 factors with scaling 1, whose provenance holds `method`, `parameters`, `weights`, `rank`, `seed`,
-        `sources`, `fan_in_fan_out` and the `warnings` of `check_compatible`.
+        `sources`, the `warnings` of `check_compatible`, and what is `carried` over.
 
     Raises:
         InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, adapters that do not
@@ -70,7 +71,7 @@ def merge(
         "rank": rank,
         "seed": seed,
         "sources": [adapter_name(adapter, place) for place, adapter in enumerate(adapters)],
-        "fan_in_fan_out": any(adapter.provenance.get("fan_in_fan_out", False) for adapter in adapters),
+        **carried(adapters),
         "warnings": warnings,
     }
     base_model = next((one.base_model for one in adapters if one.base_model), None)

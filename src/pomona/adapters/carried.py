@@ -1,0 +1,51 @@
+"""What an adapter made of several takes over from their configs: for which task PEFT loads it, on which revision of the base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pomona.adapters.factors import Adapter
+
+_MAIN = "main"
+
+
+def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
+    """The provenance that an adapter made of these needs, so that PEFT loads it as it loads them.
+
+    The task is the first that is named, and the revision that of the adapter that names the base model; an adapter that was made
+    in memory, and whose provenance has no task, says nothing.
+
+    Returns:
+        `fan_in_fan_out`; and `task_type`, `revision` and `auto_mapping` where an adapter has them.
+    """
+    found: dict[str, object] = {"fan_in_fan_out": any(bool(one.provenance.get("fan_in_fan_out")) for one in adapters)}
+    tasks = [one.provenance["task_type"] for one in adapters if "task_type" in one.provenance]
+    if tasks:
+        found["task_type"] = next((task for task in tasks if task is not None), None)
+    base = next((one for one in adapters if one.base_model), None)
+    if base is not None and base.provenance.get("revision"):
+        found["revision"] = base.provenance["revision"]
+    mapping = next((one.provenance["auto_mapping"] for one in adapters if one.provenance.get("auto_mapping")), None)
+    if mapping is not None and found.get("task_type") is None:
+        found["auto_mapping"] = mapping
+    return found
+
+
+def task_warnings(named: Sequence[tuple[str, Adapter]]) -> list[str]:
+    """Where adapters contradict each other in what `carried` takes over: a sentence for each that loses.
+
+    Args:
+        named: the adapters, each with what messages call it.
+    """
+    tasks = [(name, one.provenance["task_type"]) for name, one in named if one.provenance.get("task_type")]
+    found = [
+        f"{name} is for the task {task}, but {tasks[0][0]} for {tasks[0][1]}, which a merge takes over"
+        for name, task in tasks[1:]
+        if task != tasks[0][1]
+    ]
+    bases = [(name, one.base_model, str(one.provenance.get("revision") or _MAIN)) for name, one in named if one.base_model]
+    return found + [
+        f"{name} was trained on revision {revision!r} of {base}, but {bases[0][0]} on {bases[0][2]!r}, which a merge takes over"
+        for name, base, revision in bases[1:]
+        if base == bases[0][1] and revision != bases[0][2]
+    ]
