@@ -24,6 +24,7 @@ NAMES = (
     "controller_toy",
     "probe_batching",
     "train_memory",
+    "busy_machine",
 )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from jaxtyping import install_import_hook
+import pomona  # noqa: F401  # before anything imports torch: see pomona.threads
+
+from jaxtyping import install_import_hook  # isort: skip
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from pomona.threads import wait_asleep
+
 if TYPE_CHECKING:
     from pomona.adapters import Adapter, Factors, read_adapter, write_adapter
     from pomona.merging.merge import merge
@@ -26,6 +28,8 @@ __all__ = [
     "read_recipe",
     "write_adapter",
 ]
+
+wait_asleep()  # here, since every road to Pomona passes before it imports torch
 
 _HOME = {
     "Adapter": "pomona.adapters",
