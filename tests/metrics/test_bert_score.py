@@ -204,6 +204,9 @@ def test_folders_that_cannot_be_trusted_are_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     assert "it has no model.safetensors, and pickles are not read" in refused(copy)
+    (copy / "pytorch_model.bin").rename(copy / "model.safetensors")
+    (copy / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert "an adapter lies beside it, which the library would load with it" in refused(copy)
 
 
 def test_weights_that_are_not_whole_are_refused(copy: Path) -> None:

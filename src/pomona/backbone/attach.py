@@ -18,6 +18,7 @@ from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
+from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.side_by_side import AdaptedLinear
 from pomona.backbone.summed import SummedLinear
 from pomona.errors import InputError, suggest
@@ -149,9 +150,11 @@ def attached(
 
     Raises:
         InputError: the adapters do not fit each other or the model; weights that do not say what a module gets, or leave out
-            every adapter; no adapter that is trained.
+            every adapter; no adapter that is trained; a module whose weight is not a plain float matrix.
         ValueError: a frozen position that no adapter has.
     """
+    linear = backbone.linear_modules()
+    refuse_packed({path: linear[path] for path in linear if any(path in adapter for adapter in adapters)})
     # Found by trial passes, which adapters that drop inputs would disturb, and which no observer may see.
     _ = backbone.has_plain_head, backbone.packs, backbone.leaves_rows_out
     modules = _adapted_modules(backbone, adapters, [1.0] * len(adapters) if weights is None else list(weights), dropout, how)
@@ -206,7 +209,7 @@ def new_adapter(backbone: Backbone, target_modules: Sequence[str], rank: int, al
         generator: a CPU stream, so that the draw is the same on every device.
 
     Raises:
-        InputError: a target matches no linear module.
+        InputError: a target matches no linear module, or one whose weight is not a plain float matrix.
     """
     linear = backbone.linear_modules()
     endings = {path.rpartition(".")[2] for path in linear}
@@ -215,6 +218,7 @@ def new_adapter(backbone: Backbone, target_modules: Sequence[str], rank: int, al
             raise InputError(
                 "the model has no such linear module", field="target_modules", value=target, mend=suggest(target, endings)
             )
+    refuse_packed({path: module for path, module in linear.items() if path.rpartition(".")[2] in target_modules})
     factors = {}
     for path, module in linear.items():
         if path.rpartition(".")[2] in target_modules:

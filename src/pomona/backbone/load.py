@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,17 +14,22 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pomona.backbone.embedded import NAME, embedded_model
+from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.frozen_linear import freeze_linear_modules
+from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate
 from pomona.backbone.needed_rows import can_leave_rows_out
 from pomona.backbone.packed import can_pack
+from pomona.backbone.plain_weights import refuse_packed
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EMBEDDED = "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_NO_ADAPTER = "no-adapter"
+"""A folder in which transformers looks for an adapter to load with a model: there is none, and the model comes alone."""
+_NO_TOKENIZER = "it has no tokenizer, such as tokenizer.json; save the tokenizer into the same folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +40,13 @@ class Backbone:
         model: in eval mode, no parameter requires a gradient.
         tokenizer: its tokenizer; has a padding token.
         name: what records and exported adapters call it.
+        warnings: what loading it gave to say.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -121,30 +127,36 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype
             or device.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # Pomona's own display says what is going on
     place = resolve_device(device)
     if dtype not in DTYPES:
         raise InputError("unknown dtype", field="dtype", value=dtype, mend=f"Use one of {', '.join(DTYPES)}")
-    folder = _resolve(model)
-    local = isinstance(folder, Path)
+    where = locate(model)
+    local = isinstance(where, Path)
+    folder = where if local else fetched_folder(where)
+    warnings, doubt = check_files(folder, model, whole=local) if folder is not None else ([], None)
+    tokenizer = _tokenizer(where, folder, model)
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=local)
             network, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                folder,
+                where,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=local,
                 ignore_mismatched_sizes=True,  # looked at below, where it can be said which
                 output_loading_info=True,
+                adapter_kwargs={"subfolder": _NO_ADAPTER},
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _unloadable(reason, model) from error
+    except _FAILURES as error:
+        if doubt is not None and local:
+            raise InputError(f"the model cannot be loaded: {doubt}", field="model") from error
+        raise _unloadable(_reason(error), model) from error
+    if folder is not None and not local:  # its weights have only come just now
+        check_files(folder, model, whole=True)
     # transformers draws what the weights do not hold at random, and goes on.
     unfit = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     if unfit:
@@ -158,7 +170,24 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     freeze_linear_modules(network)
     if not _is_causal(network):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
-    return Backbone(network, tokenizer, NAME if model == EMBEDDED else model)
+    backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings))
+    refuse_packed(backbone.linear_modules())
+    return backbone
+
+
+def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, which knows some text: transformers makes up an empty one where the vocabulary is missing."""
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=isinstance(where, Path))
+    except _FAILURES as error:
+        missing = folder is not None and lacks_tokenizer(folder)
+        raise _unloadable(_NO_TOKENIZER if missing else _reason(error), model) from error
+    if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
+        raise _unloadable(_NO_TOKENIZER, model)
+    return tokenizer
 
 
 @torch.no_grad()
@@ -183,6 +212,10 @@ def _has_plain_head(network: PreTrainedModel) -> bool:
     return bool((logits - plain).abs().max() <= 16 * torch.finfo(plain.dtype).eps * plain.abs().max())
 
 
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _unloadable(reason: str, model: str) -> InputError:
     return InputError(
         f"the model cannot be loaded: {reason}",
@@ -203,32 +236,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def _resolve(model: str) -> Path | str:
-    if model == EMBEDDED:
-        return embedded_model()
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise InputError(
-            "no such model folder", field="model", value=model, mend="Give an existing folder, a hub id, or `embedded`"
-        )
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"} and not _is_cached(model):
-        raise InputError(
-            "neither a folder nor in the local hub cache, and HF_HUB_OFFLINE is set",
-            field="model",
-            value=model,
-            mend="Give an existing folder or `embedded`, or unset HF_HUB_OFFLINE to let it be downloaded",
-        )
-    return model
-
-
-def _is_cached(hub_id: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
 
 
 def resolve_device(device: str) -> torch.device:

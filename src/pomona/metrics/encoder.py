@@ -115,6 +115,8 @@ def _config(folder: Path, model: str) -> dict[str, Any]:
             raise _unloadable("it needs code of its own, which is not run", model)
     if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         raise _unloadable("it has no model.safetensors, and pickles are not read", model)
+    if (folder / "adapter_config.json").is_file():
+        raise _unloadable("an adapter lies beside it, which the library would load with it", model)
     if "t5" in str(folder) and "t5" not in str(settings["config.json"].get("model_type")):
         raise _unloadable(f"bert-score takes whatever has t5 in its path for a T5 model, here {folder}", model)
     return settings["config.json"]

@@ -130,7 +130,8 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     if recipe.pruning.paper:
         shapes = backbone.shapes()
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
-    return skipped + (check_compatible(given, backbone.shapes(), backbone.name) if given else [])
+    about_given = check_compatible(given, backbone.shapes(), backbone.name) if given else []
+    return [*backbone.warnings, *skipped, *about_given]
 
 
 def _skipped(data: Data, task: Task) -> list[str]:

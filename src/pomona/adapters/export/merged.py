@@ -23,6 +23,7 @@ from pomona.adapters.export.plan import Planned, plan_merge, untied_config
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
 from pomona.adapters.place import appearing
+from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import bytes_of, write_safetensors
 from pomona.errors import InputError, PomonaError
@@ -113,9 +114,7 @@ def _config(base: Path) -> dict[str, object]:
     if not file.is_file():
         raise InputError(f"has no {CONFIG}", file=base, mend="Give a model folder in transformers' format")
     config = read_json_object(file)
-    if config.get("quantization_config"):
-        mend = "Give the model that it was quantised from, and quantise the result"
-        raise InputError("is quantised, and an update cannot be added to it", file=file, field="quantization_config", mend=mend)
+    refuse_quantised(config, file)
     return config
 
 
