@@ -16,6 +16,7 @@ import typer
 
 from pomona.cli.adapt import adapt
 from pomona.cli.check import check
+from pomona.cli.convert import convert
 from pomona.cli.demo import demo
 from pomona.cli.env import env
 from pomona.cli.evaluate import evaluate
@@ -74,7 +75,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS: tuple[Any, ...] = (demo, adapt, experiment, train_adapter, merge, evaluate, generate, inspect, check, export, report, env)
+VERBS: tuple[Any, ...] = (
+    demo,
+    adapt,
+    experiment,
+    train_adapter,
+    merge,
+    evaluate,
+    generate,
+    inspect,
+    check,
+    convert,
+    export,
+    report,
+    env,
+)
 for _verb in VERBS:
     app.command()(guarded(_verb))
 app.command("list")(guarded(list_registered))

@@ -127,6 +127,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, tensors, metadata, sharded=True)
 
 
+def read_file(file: Path) -> Checkpoint:
+    """Read the header of one safetensors file that stands alone.
+
+    Raises:
+        InputError: it is missing or not sound.
+    """
+    tensors, metadata = _read_header(file)
+    return Checkpoint(file.parent, tensors, {file.name: metadata}, sharded=False)
+
+
 def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     try:
         with FileIO(file) as stream:

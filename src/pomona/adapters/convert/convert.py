@@ -1,0 +1,253 @@
+"""Whatever people have, as a plain LoRA folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
+from pomona.adapters.config import CONFIG_FILE
+from pomona.adapters.convert.difference import Kind, differences, plan_difference
+from pomona.adapters.convert.dora import check_dora, dora_deltas
+from pomona.adapters.convert.mlx import is_mlx, is_mlx_full, split_mlx
+from pomona.adapters.convert.pickle import tensors_from_pickle
+from pomona.adapters.convert.plain import Plain, named_as, split_peft, write_config
+from pomona.adapters.convert.result import Approximation, Conversion, Dropped
+from pomona.adapters.convert.source import Source, find_source
+from pomona.adapters.convert.truncate import LARGE_ERROR, Limits, check_limits, factor_all
+from pomona.adapters.export.checkpoint import read_checkpoint, read_file
+from pomona.adapters.export.compress import compress
+from pomona.adapters.factors import Adapter
+from pomona.adapters.keys import TENSOR_FILE, keys_of
+from pomona.adapters.place import appearing, refuse_occupied
+from pomona.adapters.read import check_finite, read_adapter
+from pomona.adapters.tensors import TensorFile
+from pomona.adapters.write import write_adapter
+from pomona.errors import InputError
+
+_MERGE_FIRST = (
+    "Merge it into its base with PEFT's merge_and_unload, save that model with save_pretrained, and give it to pomona convert with "
+    "--base and --rank"
+)
+
+_MLX_MODELS = "mlx-community/"
+
+
+def convert(
+    source: Path | str,
+    output: Path | str,
+    *,
+    rank: int | None = None,
+    max_error: float | None = None,
+    base: Path | str | None = None,
+    base_name: str | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    scaling: float | None = None,
+    drop: Collection[str] = (),
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+) -> Conversion:
+    """Write a plain LoRA folder, which Pomona and PEFT read, from what an adapter or a fine-tuned model is stored as.
+
+    Exactly, every value as it is: a PEFT LoRA whose tensors are in a pickle (`.bin`; read in a process of its own, see
+    `tensors_from_pickle`), and a LoRA of mlx-lm. As the best approximation of a rank, with its measured error: DoRA (of PEFT or
+    mlx-lm) and whole fine-tuned models, whose differences from the base's weights are factored.
+
+    Args:
+        source: an adapter's folder or tensor file, or a model folder.
+        output: the folder to make; it appears whole or not at all.
+        rank: the largest rank of a module; of what is exact, None keeps the rank that it has.
+        max_error: the share of each module's update that may be lost; the least rank that keeps to it is taken.
+        base: the base model's folder, for what is a difference from it.
+        base_name: what the adapter will call its base where the input does not name it, or names one for MLX; None: the folder.
+        kinds: the model's linear modules and embeddings by path; None: told by the tensors' names.
+        scaling: of an mlx-lm adapter whose config does not say it beyond doubt.
+        drop: changes of a whole model that may be left out: `other`, `embeddings`, `head`.
+        dtype: fp32, fp16 or bf16 to write; None: as it is, and fp32 for approximations.
+        force: replace an adapter folder that stands at `output`.
+
+    Raises:
+        InputError: an input that cannot be converted, with the reason and the way there is; nothing is written.
+        PomonaError: a value is not finite.
+    """
+    target = Path(output).resolve()
+    found = find_source(Path(source))
+    if target in {found.folder.resolve(), *found.folder.resolve().parents}:
+        raise InputError("is the input's own folder, or one around it", file=output, mend="Choose another folder")
+    refuse_occupied(target, force=force)
+    base_folder = None if base is None else read_base_folder(base)
+    order = _Order(found, target, Limits(rank, max_error), base_folder, base_name, dtype, force)
+    if found.kind == "model":
+        return _from_model(order, BaseFolder(found.folder, found.config, read_checkpoint(found.folder)), kinds, drop)
+    with TemporaryDirectory(prefix="pomona-convert-") as name:
+        scratch = Path(name).resolve()
+        with named_as(scratch, found.folder / CONFIG_FILE, found.file):
+            tensors = _tensors(found, scratch)
+            if is_mlx_full(found.config):
+                config = {} if base_folder is None else base_folder.config
+                whole = BaseFolder(found.folder, config, read_file(tensors.file))
+                return _from_model(order, whole, kinds, drop, partial=True)
+            if drop:
+                raise InputError("has no effect: it is for whole models", field="--drop", mend="Leave it out")
+            return _from_adapter(order, tensors, scratch, scaling)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be done, whatever the input."""
+
+    source: Source
+    target: Path
+    limits: Limits
+    base: BaseFolder | None
+    base_name: str | None
+    dtype: torch.dtype | None
+    force: bool
+
+
+def _tensors(found: Source, scratch: Path) -> TensorFile:
+    """The adapter's tensors; of a pickle their copy in a safetensors file."""
+    if found.file.suffix != ".bin":
+        return TensorFile(found.file)
+    (scratch / "pickle").mkdir()
+    copy = scratch / "pickle" / TENSOR_FILE
+    tensors_from_pickle(found.file, copy)
+    return TensorFile(copy)
+
+
+def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: float | None) -> Conversion:
+    config, folder = order.source.config, scratch / "plain"
+    folder.mkdir()
+    if is_mlx(config, tensors):
+        plain = split_mlx(config, tensors, folder, order.source.folder / CONFIG_FILE, scaling)
+    else:
+        _check_scaling_option(scaling)
+        peft_type = config.get("peft_type")
+        if peft_type != "LORA":
+            problem = "is not LoRA, and its update is not converted by itself"
+            raise InputError(problem, file=order.source.folder / CONFIG_FILE, field="peft_type", value=peft_type, mend=_MERGE_FIRST)
+        plain = split_peft(config, tensors, folder)
+    adapter = read_adapter(folder)
+    check_finite(adapter)
+    provenance = {**adapter.provenance, "path": str(order.source.folder)}
+    adapter = replace(adapter, base_model=_base_model(adapter.base_model, order.base_name), provenance=provenance)
+    if adapter.base_model is not None and adapter.base_model.startswith(_MLX_MODELS):
+        problem = f"the adapter names {adapter.base_model}, a model for MLX; --base names the model that it was made from"
+        plain = replace(plain, warnings=(*plain.warnings, problem))
+    return _approximated(order, plain, adapter) if plain.magnitudes else _exact(order, plain, adapter, folder)
+
+
+def _base_model(named: str | None, given: str | None) -> str | None:
+    """What the adapter names, unless that is a model for MLX, which is another file of the one that was given."""
+    return given or named if named is None or named.startswith(_MLX_MODELS) else named
+
+
+def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conversion:
+    """The plain folder itself, where nothing is to be changed."""
+    if order.limits.max_error is not None:
+        raise InputError(
+            "has no effect: this adapter is converted exactly", field="--max-error", mend="Leave it out, or give --rank"
+        )
+    if order.base is not None:
+        _check_fit(adapter, order.base)
+    pickled = order.source.file.suffix == ".bin"
+    rank = max(adapter[module].rank for module in adapter)
+    kind = f"{plain.kind} in a pickle" if pickled else plain.kind
+    lost = None
+    if order.limits.rank is not None:
+        adapter, compression = compress(adapter, order.limits.rank)
+        rank = max(adapter[module].rank for module in adapter)
+        lost = Approximation(compression.error, compression.worst_module, compression.worst_error)
+    if order.limits.rank is None and order.dtype is None and _is_canonical(adapter, TensorFile(folder / TENSOR_FILE)):
+        refuse_occupied(order.target, force=order.force)
+        with appearing(order.target) as partial:
+            write_config(partial, {**plain.config, "base_model_name_or_path": adapter.base_model})
+            shutil.copyfile(folder / TENSOR_FILE, partial / TENSOR_FILE)
+    else:
+        write_adapter(adapter, order.target, force=order.force, dtype=order.dtype)
+    return Conversion(order.target, kind, len(adapter), rank, lost, warnings=(*plain.warnings, *_warnings(adapter, lost)))
+
+
+def _approximated(order: _Order, plain: Plain, adapter: Adapter) -> Conversion:
+    """DoRA: differences from the base's weights."""
+    check_limits(order.limits)
+    base = _needed_base(order, plain.kind)
+    weights = check_dora(adapter, plain, base)
+    deltas = dora_deltas(adapter, plain, base, weights)
+    return _written(order, plain.kind, adapter, deltas, plain.warnings)
+
+
+def _from_model(
+    order: _Order, tuned: BaseFolder, kinds: Mapping[str, Kind] | None, drop: Collection[str], *, partial: bool = False
+) -> Conversion:
+    kind = "mlx-lm whole tensors" if partial else "whole model"
+    base = _needed_base(order, kind)
+    check_limits(order.limits)
+    plan = plan_difference(tuned, base, kinds, drop, partial=partial)
+    embeddings = frozenset(module for module, one in plan.modules.items() if one.kind == "embedding")
+    flag = any(one.kind == "transposed" for one in plan.modules.values())
+    provenance = {"path": str(order.source.folder), "fan_in_fan_out": flag, "warnings": []}
+    empty = Adapter({}, order.base_name or str(base.folder), provenance, embeddings)
+    return _written(order, kind, empty, differences(plan), (), plan.dropped)
+
+
+def _written(
+    order: _Order,
+    kind: str,
+    adapter: Adapter,
+    deltas: Iterator[tuple[str, Tensor]],
+    warnings: tuple[str, ...],
+    dropped: tuple[Dropped, ...] = (),
+) -> Conversion:
+    """Factor the differences, and write them under the adapter's names."""
+    dtype = order.dtype or torch.float32
+    factors, lost = factor_all(deltas, order.limits, dtype)
+    provenance = {**adapter.provenance, "method": "convert", "from": kind, **asdict(lost), "dropped": [one.name for one in dropped]}
+    whole = replace(adapter, factors=factors, provenance=provenance, embeddings=adapter.embeddings & factors.keys())
+    write_adapter(whole, order.target, force=order.force, dtype=order.dtype)
+    rank = max(one.rank for one in factors.values())
+    return Conversion(order.target, kind, len(factors), rank, lost, dropped, (*warnings, *_warnings(adapter, lost)))
+
+
+def _needed_base(order: _Order, kind: str) -> BaseFolder:
+    if order.base is None:
+        problem = f"the base model's folder is needed: a {kind} is a difference from its weights"
+        given = {} if order.base_name is None else {"value": order.base_name}
+        raise InputError(problem, field="--base", mend="Give the folder of the model that it was trained on", **given)
+    if order.base.config.get("quantization_config"):
+        mend = "Give the model in bf16, fp16 or fp32, as it was before it was quantised"
+        raise InputError("is quantised", file=order.base.folder, field="quantization_config", mend=mend)
+    return order.base
+
+
+def _check_fit(adapter: Adapter, base: BaseFolder) -> None:
+    for misfit in misfits(adapter, base):
+        if misfit.level == "error":
+            raise InputError(misfit.message, file=base.folder, mend="Give --base with the model that it was trained on")
+
+
+def _check_scaling_option(scaling: float | None) -> None:
+    if scaling is not None:
+        raise InputError("has no effect: PEFT's config says the scaling", field="--scaling", mend="Leave it out")
+
+
+def _is_canonical(adapter: Adapter, tensors: TensorFile) -> bool:
+    """Whether every factor has the name that PEFT looks for."""
+    return all(key in tensors.info for module in adapter for key in keys_of(module, embedding=module in adapter.embeddings))
+
+
+def _warnings(adapter: Adapter, lost: Approximation | None) -> tuple[str, ...]:
+    found = adapter.provenance.get("warnings")
+    kept = tuple(str(one) for one in found) if isinstance(found, list) else ()
+    if lost is None or lost.error <= LARGE_ERROR:
+        return kept
+    return (
+        *kept,
+        f"the factors lose {lost.error:.1%} of the update, so the adapter may answer differently; a higher rank loses less",
+    )

@@ -1,0 +1,142 @@
+"""Adapters of mlx-lm: the factors are transposed, and `scale` is the scaling itself.
+
+What is relied on (mlx-lm's `tuner/lora.py`, `dora.py` and `utils.py`). `y = x W^T + scale (x a) b` with `lora_a` [in, r] and
+`lora_b` [r, out], of an embedding [vocabulary, r] and [r, hidden]. In DoRA, rows of the changed weight are brought to the
+norms `m`: one an output feature, of an embedding one a token. `fine_tune_type: full` stores whole tensors of the trained layers,
+by the names that they have in the model. Older versions had `alpha` beside `scale`, and scaled by `scale alpha / rank`; they
+called the number of layers `lora_layers` instead of `num_layers`.
+
+Axes: O output features, I input features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pomona.adapters.config import plain_config
+from pomona.adapters.convert.plain import Plain, write_config
+from pomona.adapters.export.base import EMBEDDINGS, last_part
+from pomona.adapters.keys import TENSOR_FILE, keys_of
+from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo, write_tensors
+from pomona.errors import InputError
+
+_KEY = re.compile(r"(?P<module>.+)\.(?P<side>lora_a|lora_b|m)")
+
+
+def is_mlx(config: Mapping[str, object], tensors: TensorFile) -> bool:
+    """Whether an adapter was made by mlx-lm: by its keys, or by a config that PEFT does not write."""
+    return any(key.endswith(".lora_a") for key in tensors.info) or is_mlx_full(config)
+
+
+def is_mlx_full(config: Mapping[str, object]) -> bool:
+    """Whether it holds whole tensors of a model."""
+    return config.get("fine_tune_type") == "full" and "peft_type" not in config
+
+
+def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, config_file: Path, scaling: float | None) -> Plain:
+    """Write the plain part of an mlx-lm adapter into a folder as PEFT has it, every value as it is.
+
+    Args:
+        config: mlx-lm's `adapter_config.json`.
+        tensors: its `adapters.safetensors`.
+        folder: where to write.
+        config_file: the config's path, for errors.
+        scaling: what the user says it is; None: what the config says.
+
+    Raises:
+        InputError: tensors that are no pairs of matrices, or a scaling that is not to be known.
+    """
+    modules, magnitudes = _modules(tensors)
+    layout: dict[str, TensorInfo] = {}
+    origin: dict[str, str] = {}
+    ranks: dict[str, int] = {}
+    for module in modules:
+        for side, key in zip("ab", keys_of(module, embedding=_is_embedding(module)), strict=True):
+            name = f"{module}.lora_{side}"
+            info = tensors.info[name]
+            layout[key], origin[key] = TensorInfo(info.shape[::-1], info.dtype), name
+        ranks[module] = tensors.info[f"{module}.lora_a"].shape[1]
+    rank = max(ranks.values())
+    if len(set(ranks.values())) > 1:
+        low = min(ranks, key=lambda module: ranks[module])
+        raise InputError("has another rank than other modules", file=tensors.file, field=low, value=ranks[low])
+    scale = _scaling(config, config_file, rank) if scaling is None else scaling
+    plain = plain_config(rank, tuple(modules), base_model=_base_model(config), fan_in_fan_out=False)
+    alpha = scale * rank
+    plain["lora_alpha"] = int(alpha) if alpha == int(alpha) else alpha
+    write_config(folder, plain)
+    write_tensors(folder / TENSOR_FILE, layout, ((key, tensors.read(origin[key])[0].T.contiguous()) for key in layout))
+    embeddings = frozenset(filter(_is_embedding, modules))
+    read = {module: tensors.read(f"{module}.m")[0] for module in magnitudes}
+    return Plain("mlx-lm DoRA" if read else "mlx-lm LoRA", plain, read, embeddings, _warnings(embeddings))
+
+
+def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
+    """Modules with both factors, and those with magnitudes: all or none."""
+    sides: dict[str, set[str]] = {}
+    for key, info in tensors.info.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            mend = "Give an adapter that was trained with fine_tune_type lora or dora"
+            raise InputError("is neither lora_a, lora_b nor m of a module", file=tensors.file, field=key, mend=mend)
+        if len(info.shape) == 3:
+            mend = "Fuse it with mlx_lm.fuse, and convert the fused model with --base"
+            raise InputError(
+                "is of fused experts (a switch layer), which are not converted", file=tensors.file, field=key, mend=mend
+            )
+        if len(info.shape) != (1 if match["side"] == "m" else 2) or 0 in info.shape or info.dtype not in DTYPES:
+            raise InputError("is no matrix of fp32, fp16 or bf16", file=tensors.file, field=key, value=(info.shape, info.dtype))
+        sides.setdefault(match["module"], set()).add(match["side"])
+    magnitudes = [module for module, found in sides.items() if "m" in found]
+    for module, found in sides.items():
+        if missing := {"lora_a", "lora_b", *(["m"] if magnitudes else [])} - found:
+            raise InputError(
+                f"has no {min(missing)}", file=tensors.file, field=module, mend="Copy the adapter again from its source"
+            )
+    return list(sides), magnitudes
+
+
+def _scaling(config: Mapping[str, object], file: Path, rank: int) -> float:
+    parameters = config.get("lora_parameters")
+    if not isinstance(parameters, dict):
+        raise InputError("is not there, so the scaling is not known", file=file, field="lora_parameters", mend="Give --scaling")
+    scale = _number(parameters, "scale", file)
+    said = parameters.get("rank")
+    if said is not None and said != rank:
+        raise InputError(f"is not the rank of the tensors, {rank}", file=file, field="lora_parameters.rank", value=said)
+    if parameters.get("alpha") is None:
+        return scale
+    old = scale * _number(parameters, "alpha", file) / rank
+    if ("lora_layers" in config and "num_layers" not in config) or old == scale:
+        return old
+    problem = f"older mlx-lm took scale alpha / rank = {old:g} for the scaling, newer takes scale = {scale:g} alone"
+    mend = f"Say which trained it: --scaling {old:g} or --scaling {scale:g}"
+    raise InputError(problem, file=file, field="lora_parameters.alpha", mend=mend)
+
+
+def _number(parameters: Mapping[str, object], name: str, file: Path) -> float:
+    value = parameters.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e30:
+        mend = "Correct it, or give --scaling"
+        raise InputError("must be a finite number", file=file, field=f"lora_parameters.{name}", value=value, mend=mend)
+    return value
+
+
+def _base_model(config: Mapping[str, object]) -> str | None:
+    found = config.get("base_model_name_or_path") or config.get("model")
+    return found if isinstance(found, str) else None
+
+
+def _is_embedding(module: str) -> bool:
+    return last_part(module) in EMBEDDINGS
+
+
+def _warnings(embeddings: frozenset[str]) -> tuple[str, ...]:
+    if not embeddings:
+        return ()
+    return (
+        "the adapter changes the token embedding: where the base model ties its output head to it, mlx-lm changes the head too, "
+        "and the written adapter does not",
+    )

@@ -1,0 +1,97 @@
+"""What every adapter becomes first: a PEFT folder of plain factors, and beside it the magnitudes that DoRA has.
+
+Axes: O output features, I input features.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pomona.adapters.config import CONFIG_FILE
+from pomona.adapters.keys import TENSOR_FILE, parse_key
+from pomona.adapters.tensors import TensorFile, write_tensors
+from pomona.errors import InputError
+
+_MAGNITUDE = re.compile(r"(?P<path>.+)\.lora_magnitude_vector(?:\.(?!weight$)[^.]+)?(?:\.weight)?")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An adapter as PEFT has it.
+
+    Args:
+        kind: what the input was, for people.
+        config: the plain config.
+        magnitudes: of a DoRA, module -> its magnitudes; empty for what is a LoRA already.
+        by_token: modules whose magnitudes are one an input feature and not one an output feature: mlx-lm's embeddings.
+        warnings: one sentence each.
+    """
+
+    kind: str
+    config: Mapping[str, object]
+    magnitudes: Mapping[str, Float[Tensor, " _"]] = field(default_factory=dict)
+    by_token: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+def is_dora(config: Mapping[str, object], tensors: TensorFile) -> bool:
+    """Whether a PEFT adapter is a DoRA: its config or its tensors say so."""
+    return bool(config.get("use_dora")) or any(_MAGNITUDE.fullmatch(key) for key in tensors.info)
+
+
+def split_peft(config: Mapping[str, object], tensors: TensorFile, folder: Path) -> Plain:
+    """Write the plain part of a PEFT adapter into a folder: its factors bit for bit, without magnitudes.
+
+    Raises:
+        InputError: a magnitude that belongs to no module.
+    """
+    if not is_dora(config, tensors):
+        write_config(folder, config)
+        shutil.copyfile(tensors.file, folder / TENSOR_FILE)
+        return Plain("LoRA", config)
+    plain = {**config, "use_dora": False}
+    magnitudes: dict[str, Tensor] = {}
+    factors: list[str] = []
+    for key in tensors.info:
+        match = _MAGNITUDE.fullmatch(key)
+        if match is None:
+            factors.append(key)
+            continue
+        parsed = parse_key(f"{match['path']}.lora_A.weight")
+        if parsed is None:
+            raise InputError("is a DoRA magnitude of no module", file=tensors.file, field=key)
+        (magnitudes[parsed[0]],) = tensors.read(key)
+    write_config(folder, plain)
+    layout = {key: tensors.info[key] for key in factors}
+    write_tensors(folder / TENSOR_FILE, layout, ((key, tensors.read(key)[0]) for key in factors))
+    return Plain("DoRA", plain, magnitudes)
+
+
+def write_config(folder: Path, config: Mapping[str, object]) -> None:
+    """Write `adapter_config.json`."""
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def named_as(scratch: Path, config_file: Path, tensor_file: Path) -> Iterator[None]:
+    """Errors about files in folders of `scratch` name the files that the user gave."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for folder in ("plain", "pickle"):
+            text = text.replace(str(scratch / folder / CONFIG_FILE), str(config_file))
+            text = text.replace(str(scratch / folder / TENSOR_FILE), str(tensor_file))
+            text = text.replace(str(scratch / folder), str(tensor_file.parent))
+        if text == str(error):
+            raise
+        raise InputError(text) from error
