@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,3 +97,42 @@ def test_the_end_tokens_are_the_tokenizer_s_the_model_s_and_the_template_s() -> 
     refuses = "{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}x"
     assert found(None, tiny_chat_tokenizer(refuses)) == {EOS}
     assert AnswerEnd.of(tiny_backbone(), line=True, stop=("x",)).tokens == {EOS}
+
+
+# Thoughts before the answer ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>\n\n</think>\n\nqx\n", "<think>\n\n</think>\n\nqx\n"),
+        ("<think>a\n\nb.</think>\nqx\nz", "<think>a\n\nb.</think>\nqx\n"),
+        (" \n<think>a\nb\n", None),  # they have not ended
+        ("q <think>\nb", "q <think>\n"),  # a tag within an answer is text
+    ],
+)
+def test_line_ends_within_thoughts_end_nothing(text: str, said: str | None) -> None:
+    tokens = ids(text)
+    length = ended_after(end(line=True), tokens)
+    assert (length and tiny_tokenizer().decode(tokens[:length])) == said
+
+
+def test_stops_within_thoughts_end_nothing() -> None:
+    rule = end(stop=("zz",))
+    tokens = ids("<think>zz</think>qzzx")
+    assert str(tiny_tokenizer().decode(tokens[: ended_after(rule, tokens)])).endswith("qzz")
+    assert rule.text(tokens) == "<think>zz</think>q"
+    assert ended_after(rule, ids("<think>zz")) is None
+    assert rule.text(ids("<think>zz")) == "<think>zz"
+
+
+def test_tags_that_are_special_tokens_stay_in_the_text() -> None:
+    """A task reads the answer behind them: without the tags the thoughts would be the answer."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})  # pyright: ignore[reportCallIssue]
+    tokens: Any = tokenizer("<think>\nqx\n</think>\n\nz", add_special_tokens=False)["input_ids"]
+    assert "think" not in str(tokenizer.decode(tokens, skip_special_tokens=True))
+    rule = AnswerEnd(tokenizer, frozenset({EOS}), line=True, stop=())
+    assert rule.text([*tokens, EOS]) == "<think>\nqx\n</think>\n\nz"
+    assert rule.text(tokens[:4]) == "<think>\nqx"
+    assert ended_after(rule, tokens) is None

@@ -226,10 +226,14 @@ def test_a_turn_that_no_token_of_its_own_ends_is_closed_by_the_end_token() -> No
 
 
 def test_a_template_that_opens_no_answer_does_not_lose_the_target() -> None:
-    """It ignores that an answer is to follow, and names the role by a special token after which none ends the turn."""
+    """It ignores that an answer is to follow, and names the role by a special token after which none ends the turn.
+
+    The role's name belongs to the prompt: a model that is asked for an answer need not say who speaks.
+    """
     tokenizer = tiny_chat_tokenizer("{% for message in messages %}<|turn|>{{ message.role }}\n{{ message.content }}\n{% endfor %}")
-    found = completion_tokens(tokenizer, example("x", chat=True))
-    assert found == (*ids("<|turn|>assistant\nYes.\n", tokenizer), EOS)
+    given = example("x", chat=True)
+    assert shown(prompt_tokens(tokenizer, given, 1000).tokens, tokenizer) == f"<|turn|>user\nx{AFTER}\n<|turn|>assistant\n"
+    assert completion_tokens(tokenizer, given) == (*ids("Yes.\n", tokenizer), EOS)
 
 
 def test_special_tokens_in_an_answer_are_not_its_end() -> None:

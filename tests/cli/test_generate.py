@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.backbone.test_chat_template import QWEN_3
 from tests.end_to_end.setting import call
 from tests.tiny import (
     save_tiny_model,
@@ -123,7 +124,10 @@ def test_a_prompt_longer_than_the_context_loses_its_beginning_and_that_is_said(f
     tokens: Any = tiny_tokenizer()(long)["input_ids"]
     outcome = call(folder, "generate", long, *SHORT, "--json")
     assert outcome.code == 0
-    assert outcome.err == "a prompt was longer than the model's context and lost its beginning\n"
+    assert outcome.err == (
+        "warning: too long for the model's context beside --max-new-tokens 6, and cut at the beginning: "
+        f"1 of 1 prompts, by {len(tokens) - 506} tokens in all\n"
+    )
     (answer,) = answers_of(backbone, [[1, *tokens[-505:]]], max_new_tokens=6, batch_size=1, stop_at_line_end=False)
     assert answer is not None
     assert json.loads(outcome.out)["text"] == answer.text
@@ -171,3 +175,16 @@ def refused(folder: Path, arguments: tuple[str, ...], part: str) -> None:
     assert (outcome.code, outcome.out) == (2, "")
     (line,) = outcome.errors
     assert part in line
+
+
+def test_what_a_chat_template_adds_is_said_and_its_arguments_go_to_it(folder: Path) -> None:
+    save_tiny_model(folder / "thinks", tokenizer=tiny_chat_tokenizer(QWEN_3))
+    asked = ("Raise", "--model", "thinks", "--max-new-tokens", "6", "--chat")
+    outcome = call(folder, "generate", *asked)
+    assert outcome.err.startswith("warning: the model's chat template puts '<think>\\n\\n</think>\\n\\n' between a prompt and")
+    given = call(folder, "generate", *asked, "--template-argument", "enable_thinking=false")
+    assert (given.out, given.err) == (outcome.out, "")
+    other = call(folder, "generate", *asked, "--template-argument", "enable_thinkin=false")
+    assert (other.code, "enable_thinking" in other.err) == (2, True)
+    plain = call(folder, "generate", "Raise", *SHORT, "--template-argument", "enable_thinking=false")
+    assert (plain.code, plain.err.split(" (got")[0]) == (2, "error: template_arguments: are for the chat form only")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.tiny import texts_of
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.generate import generate
+from pomona.backbone.joint import tokens_apart
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.control import Grasp
 from pomona.data import Example, examples, number_rows
@@ -100,3 +104,25 @@ def test_peft_alone_gives_the_same_logits_and_the_same_greedy_text(
         output = theirs.generate(**tokens, max_new_tokens=12, do_sample=False, pad_token_id=backbone.tokenizer.pad_token_id)
         expected = backbone.tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
         assert text == expected
+
+
+def test_prompt_and_completion_are_tokenised_as_if_they_stood_apart(backbone: Backbone, rows: tuple[Example, ...]) -> None:
+    """Its tokenizer opens and closes a text with nothing, so that recorded runs do not hang on how the joint is found."""
+    tokenizer: Any = backbone.tokenizer
+    encoded, _ = encode(rows[:200], tokenizer, 1000)
+    for example, found in zip(rows, encoded, strict=False):
+        prompt, target = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (example.prompt, example.target))
+        assert found.tokens == (*prompt, *target, tokenizer.eos_token_id)
+        assert found.completion_start == len(prompt)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.text(max_size=40).map(str.rstrip).filter(bool), st.sampled_from([" ", "\n", "\n\n", "  ", "\t"]), st.text(max_size=40)
+    )
+    def any_text(prompt: str, between: str, answer: str) -> None:
+        target = between + answer.strip()
+        start, completion = tokens_apart(tokenizer, prompt, target, special=True)
+        assert start == tokenizer(prompt)["input_ids"]
+        assert completion == tokenizer(target, add_special_tokens=False)["input_ids"]
+
+    any_text()

@@ -1,4 +1,7 @@
-"""When an answer has ended: at one of the model's end tokens, at a line end, or at a text that the task names."""
+"""When an answer has ended: at one of the model's end tokens, at a line end, or at a text that the task names.
+
+Thoughts that a model writes before its answer (`<think> ... </think>`) hold line ends and texts that end nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pomona.backbone.prompts import end_of_turn
+from pomona.data.tasks.thoughts import answer_start, begins_with_thoughts
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,10 +52,10 @@ class AnswerEnd:
         """Whether its last token ended it."""
         if answer[-1] in self.tokens:
             return True
-        if self.line and "\n" in self._text(answer[-1]) and "\n" in "".join(map(self._text, answer)).lstrip():
+        if self.line and "\n" in self._text(answer[-1]) and "\n" in _answer("".join(map(self._text, answer))):
             return True
         if self.stop:
-            text = str(self.tokenizer.decode(list(answer))).lstrip()
+            text = _answer(str(self.tokenizer.decode(list(answer))))
             return any(stop in text for stop in self.stop)
         return False
 
@@ -62,11 +66,31 @@ class AnswerEnd:
 
     def text(self, answer: Sequence[int]) -> str:
         """The answer's text without special tokens, cut at the first text that ends an answer."""
-        text = str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
-        begins = len(text) - len(text.lstrip())
+        text = self._without_special(answer)
+        begins = answer_start(text)
+        if begins is None:
+            return text
         return text[: min((place for stop in self.stop if (place := text.find(stop, begins)) >= 0), default=len(text))]
+
+    def _without_special(self, answer: Sequence[int]) -> str:
+        """Without special tokens but those that set thoughts apart from the answer, which some tokenizers count among them."""
+        text = str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
+        if begins_with_thoughts(text):
+            return text
+        texts = list(map(self._text, answer))
+        if not begins_with_thoughts("".join(texts[:2])):
+            return text
+        ends = next((place for place in range(len(texts) + 1) if answer_start("".join(texts[:place])) not in (None, 0)), len(texts))
+        thoughts, rest = "".join(texts[:ends]), list(answer[ends:])
+        return thoughts + str(self.tokenizer.decode(rest, skip_special_tokens=True))
 
     def _text(self, token: int) -> str:
         if token not in self._texts:
             self._texts[token] = str(self.tokenizer.decode([token]))
         return self._texts[token]
+
+
+def _answer(text: str) -> str:
+    """What stands behind the thoughts and the white space that an answer may begin with."""
+    start = answer_start(text)
+    return "" if start is None else text[start:]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pomona.backbone.prompts import completion_tokens, prompt_tokens
+from pomona.backbone.prompts import prompt_and_completion, prompt_tokens
 from pomona.data.example import Example
 from pomona.errors import InputError
 
@@ -62,7 +62,7 @@ class Truncation(NamedTuple):
 def encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> tuple[tuple[Encoded, ...], Truncation]:
-    """Prompt and completion of each example as tokens, tokenised apart.
+    """Prompt and completion of each example as tokens, split at their joint as `joint` says.
 
     A prompt that is too long is cut as `prompt_tokens` says; completions are kept whole.
 
@@ -79,7 +79,7 @@ def encode(
     """
     encoded, cuts = [], []
     for example in examples:
-        completion = completion_tokens(tokenizer, example)
+        whole_prompt, completion = prompt_and_completion(tokenizer, example)
         room = max_tokens - len(completion)
         if room < 1:
             raise InputError(
@@ -88,7 +88,7 @@ def encode(
                 value=max_tokens,
                 mend="Raise max_tokens, or shorten the completion",
             )
-        prompt = prompt_tokens(tokenizer, example, room)
+        prompt = prompt_tokens(tokenizer, example, room, whole_prompt)
         cuts.append(prompt.cut)
         encoded.append(Encoded((*prompt.tokens, *completion), len(prompt.tokens)))
     return tuple(encoded), Truncation(sum(cut > 0 for cut in cuts), sum(cuts))

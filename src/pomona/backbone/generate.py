@@ -13,6 +13,7 @@ from torch import Tensor
 from pomona.backbone.answer_end import AnswerEnd
 from pomona.backbone.batches import evaluation_order
 from pomona.backbone.decoding import Decoding
+from pomona.backbone.joint import opening_tokens
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
 from pomona.backbone.prefill import positions, prefill
@@ -92,7 +93,7 @@ def generate(
 
 def _tokens(backbone: Backbone, prompt: str | Sequence[int]) -> list[int]:
     if isinstance(prompt, str):
-        return backbone.tokenizer(prompt)["input_ids"]  # pyright: ignore[reportReturnType]
+        return opening_tokens(backbone.tokenizer, prompt)
     return list(prompt)
 
 

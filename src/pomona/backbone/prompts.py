@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pomona.data.example import Example, Turn
+from pomona.backbone.chat_template import answer_text, frame
+from pomona.backbone.joint import opening_tokens, plain_tokens, tokens_apart
+from pomona.data.example import Example
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ class Prompt:
     cut: int = 0
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, example: Example, room: int) -> Prompt:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, example: Example, room: int, whole_prompt: list[int] | None = None) -> Prompt:
     """The example's prompt in at most `room` tokens.
 
     A prompt that is too long loses the end of its body (the document, the context), so that what frames it stays whole. Where
@@ -31,11 +33,12 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, example: Example, room: in
         tokenizer: adds its special tokens in the base form; its chat template renders the chat form.
         example: its prompt, and the history in the chat form.
         room: tokens, >= 1.
+        whole_prompt: the prompt's tokens, where they are known.
 
     Raises:
         InputError: the prompt is empty; the tokenizer has no chat template, or one that cannot render the conversation.
     """
-    tokens = _encoded(tokenizer, example)
+    tokens = _encoded(tokenizer, example) if whole_prompt is None else whole_prompt
     if not tokens:
         raise InputError(f"example {example.id!r}: its prompt is empty, so there is nothing to go on from")
     whole = len(tokens)
@@ -51,32 +54,29 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, example: Example, room: in
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[int, ...]:
     """The example's target and the token that ends an answer: the tokenizer's own, or the chat template's end of a turn.
 
-    In the chat form these are the tokens of the conversation with its answer after those of the prompt.
+    The tokens are those that the target has after the prompt; `joint` says where a text is split.
 
     Raises:
         InputError: the chat template does not go on from its prompt, so that no completion can be told from it.
     """
+    return prompt_and_completion(tokenizer, example)[1]
+
+
+def prompt_and_completion(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[list[int], tuple[int, ...]]:
+    """The whole prompt's tokens, and those of `completion_tokens`.
+
+    Raises:
+        InputError: the prompt cannot be rendered, or the chat template does not go on from it.
+    """
     if example.history is None:
-        return _with_end(tokenizer, _ids(tokenizer, example.target, special=False))
-    before = _rendered(tokenizer, example)
-    whole = _apply(tokenizer, [*_turns(example), Turn("assistant", example.target)], opens_answer=False)
-    if not whole.startswith(before):
-        raise InputError(
-            f"example {example.id!r}: the model's chat template changes what stands before an answer",
-            field="form",
-            value="chat",
-            mend="Use the task's base form, or a model whose template only adds to a conversation",
-        )
-    written = whole[len(before) :]
-    start, tokens = _ids(tokenizer, before, special=False), _ids(tokenizer, whole, special=False)
-    # Some tokenizers open a text with a space: an answer by itself would get one that it has not after the prompt.
-    tokens = tokens[len(start) :] if tokens[: len(start)] == start else _ids(tokenizer, written, special=False)
-    place = written.find(example.target)
-    closing = _ids(tokenizer, written[place + len(example.target) :] if place >= 0 else written, special=False)
-    ends = [place for place, token in enumerate(closing) if _is_special(tokenizer, token)]
-    if not ends:
-        return _with_end(tokenizer, tokens)
-    return tuple(tokens[: len(tokens) - (len(closing) - 1 - ends[-1])])
+        start, tokens = tokens_apart(tokenizer, example.prompt, example.target, special=True)
+        return start, _with_end(tokenizer, tokens)
+    found = frame(tokenizer, example)
+    start, tokens = tokens_apart(tokenizer, found.prompt, answer_text(tokenizer, example, found.prompt), special=False)
+    if not any(_is_special(tokenizer, token) for token in plain_tokens(tokenizer, found.closing)):
+        return start, _with_end(tokenizer, tokens)
+    last = max((place for place, token in enumerate(tokens) if _is_special(tokenizer, token)), default=len(tokens) - 1)
+    return start, tuple(tokens[: last + 1])
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -89,12 +89,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
     if example.history is None:
-        return _ids(tokenizer, example.prompt, special=True)
-    return _ids(tokenizer, _rendered(tokenizer, example), special=False)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
-    return tokenizer(text, add_special_tokens=special)["input_ids"]  # pyright: ignore[reportReturnType]
+        return opening_tokens(tokenizer, example.prompt)
+    return plain_tokens(tokenizer, frame(tokenizer, example).prompt)
 
 
 def _is_special(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
@@ -113,38 +109,9 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, example: Example, excess: int
     start, end = example.body
     body = example.prompt[start:end]
     # Where a token begins is known from its text alone only roughly: what is left is as long as as many tokens decode to.
-    tokens = _ids(tokenizer, body, special=False)
+    tokens = plain_tokens(tokenizer, body)
     kept = tokens[: max(0, len(tokens) - excess)]
     length = min(len(str(tokenizer.decode(kept))), len(body) - 1) if kept else 0
     shorter = body[:length].rstrip()
     prompt = example.prompt[:start] + shorter + example.prompt[end:]
     return dataclasses.replace(example, prompt=prompt, body=(start, start + len(shorter)))
-
-
-def _turns(example: Example) -> list[Turn]:
-    return [*(example.history or ()), Turn("user", example.prompt)]
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:
-    return _apply(tokenizer, _turns(example), opens_answer=True)
-
-
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[Turn], *, opens_answer: bool) -> str:
-    """The conversation as the model's own template writes it."""
-    if not tokenizer.chat_template:
-        raise InputError(
-            "the model has no chat template",
-            field="form",
-            value="chat",
-            mend="Use the base form, or a model that was tuned to chat",
-        )
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer))
-    except Exception as error:  # a template is a program of the model's publisher: it may raise what it likes
-        raise InputError(
-            f"the model's chat template refuses the conversation: {' '.join(str(error).split())}",
-            field="form",
-            value="chat",
-            mend="Leave the system turn out, or let user and assistant take turns",
-        ) from error

@@ -18,6 +18,10 @@ def generate(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
     chat: Annotated[bool, typer.Option("--chat", help="Each prompt is a user's message, in the model's chat template.")] = False,
     system: Annotated[str | None, typer.Option(help="With --chat: the system's message.")] = None,
+    template_arguments: Annotated[
+        list[str] | None,
+        typer.Option("--template-argument", metavar="NAME=VALUE", help="With --chat: for its template: enable_thinking=false."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     line: Annotated[bool, typer.Option("--line", help="Stop at the answer's first line end.")] = False,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be repeated.")] = None,
@@ -33,11 +37,13 @@ def generate(
 
     from pomona.adapters import check_finite, read_adapter
     from pomona.backbone.attach import attached
+    from pomona.backbone.chat_template import template_warnings
     from pomona.backbone.generate import generate as run
     from pomona.backbone.load import load_backbone
     from pomona.backbone.prompts import prompt_tokens
-    from pomona.cli.values import decoding_of
+    from pomona.cli.values import decoding_of, settings
     from pomona.data import Example, Turn
+    from pomona.data.tasks.template_arguments import check_template_arguments
     from pomona.errors import InputError
 
     if system is not None and not chat:
@@ -45,6 +51,8 @@ def generate(
     if any(not text for text in stop or ()):
         raise InputError("an empty text ends nothing", field="--stop", value="")
     chosen = decoding_of(decoding)
+    arguments = settings(template_arguments or (), "--template-argument", "enable_thinking=false")
+    check_template_arguments(arguments, "chat" if chat else "base")
     texts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
     given = read_adapter(adapter) if adapter else None
     if given is not None:
@@ -54,10 +62,20 @@ def generate(
     room = (backbone.context_tokens or sys.maxsize) - max_new_tokens
     if room < 1:
         raise InputError("leaves no room for a prompt in the model's context", field="--max-new-tokens", value=max_new_tokens)
-    examples = [Example(f"prompt {number}", text, "", (), "", history=history) for number, text in enumerate(texts, start=1)]
+    given_to_template = tuple(sorted(arguments.items()))
+    examples = [
+        Example(f"prompt {number}", text, "", (), "", history=history, template_arguments=given_to_template)
+        for number, text in enumerate(texts, start=1)
+    ]
     encoded = [prompt_tokens(backbone.tokenizer, example, room) for example in examples]
-    if any(prompt.cut for prompt in encoded):
-        typer.echo("a prompt was longer than the model's context and lost its beginning", err=True)
+    for warning in template_warnings(backbone.tokenizer, examples):
+        typer.echo(f"warning: {warning}", err=True)
+    if lost := [prompt.cut for prompt in encoded if prompt.cut]:
+        typer.echo(
+            f"warning: too long for the model's context beside --max-new-tokens {max_new_tokens}, and cut at the beginning: "
+            f"{len(lost)} of {len(encoded)} prompts, by {sum(lost)} tokens in all",
+            err=True,
+        )
     with contextlib.ExitStack() as stack:
         if given is not None:
             stack.enter_context(stack.enter_context(attached(backbone, [given])).folded())

@@ -36,6 +36,7 @@ class Example:
         history: the turns before the prompt, or None where there is no conversation.
         body: start and end of the part of the prompt that may lose its end where the prompt is too long; None: the prompt loses
             its beginning.
+        template_arguments: what the chat template is given beside the conversation: names and values, in the order of the names.
         cut_characters: what the task left out of the document, in characters.
     """
 
@@ -48,6 +49,7 @@ class Example:
     history: tuple[Turn, ...] | None = None
     body: tuple[int, int] | None = None
     cut_characters: int = 0
+    template_arguments: tuple[tuple[str, bool | int | float | str | None], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,14 @@ def make_splits(
 def fingerprint(examples: Iterable[Example]) -> str:
     """SHA-256 of the examples' content in their order: prompts with the turns before them, targets, references, documents.
 
-    Ids and groups do not matter.
+    The chat template's arguments count, where there are any; ids and groups do not matter.
     """
     digest = hashlib.sha256()
     for example in examples:
         content: list[object] = [example.prompt, example.target, example.references, example.document]
         if example.history is not None:
             content.append([[turn.role, turn.content] for turn in example.history])
+        if example.template_arguments:
+            content.append(example.template_arguments)
         digest.update(json.dumps(content).encode() + b"\n")
     return digest.hexdigest()

@@ -11,7 +11,9 @@ from pomona.data.example import Example, Turn
 from pomona.data.tasks.answers import before_stop, first_line
 from pomona.data.tasks.base import Task
 from pomona.data.tasks.fields import check_at_least, id_field, one_line
+from pomona.data.tasks.template_arguments import check_template_arguments
 from pomona.data.tasks.templates import check_template, fill, prompt_language
+from pomona.data.tasks.thoughts import after_thoughts
 from pomona.errors import InputError
 from pomona.metrics.text import primary_language
 
@@ -58,6 +60,8 @@ class PromptedTask(Task):
         max_new_tokens: longest answer, in tokens, >= 1.
         max_document_characters: a longer document loses its end, never the frame around it; >= 1.
         stop: texts that end an answer, besides the model's end token and the task's line end.
+        template_arguments: what the model's chat template is given beside the conversation, such as `{enable_thinking: false}`; in
+            the chat form.
 
     Raises:
         InputError: a value that cannot be used.
@@ -82,6 +86,7 @@ class PromptedTask(Task):
     max_new_tokens: int = 64
     max_document_characters: int = 4000
     stop: tuple[str, ...] = ()
+    template_arguments: dict[str, bool | int | float | str | None] | None = None
 
     def __post_init__(self) -> None:
         primary_language(self.language)
@@ -95,6 +100,7 @@ class PromptedTask(Task):
         check_at_least("max_document_characters", self.max_document_characters, 1)
         if not isinstance(self.stop, tuple) or not all(isinstance(one, str) and one for one in self.stop):
             raise InputError("texts are expected, none of them empty", field="stop", value=self.stop)
+        check_template_arguments(self.template_arguments, self.form)
 
     @abstractmethod
     def read(self, row: Mapping[str, object]) -> Reading:
@@ -125,24 +131,28 @@ class PromptedTask(Task):
         prompt, starts = fill(self.prompt_template, {**reading.others, name: reading.lead + body})
         start = starts[name] + len(reading.lead)
         lines = map(one_line, reading.references) if self.stops_at_line_end else reading.references
-        references = tuple(dict.fromkeys(lines))
+        right = tuple(dict.fromkeys(lines))
         earlier = [turn.content for turn in reading.history if turn.role != "system"]
         chat = self.form == "chat"
         return Example(
             id=id_field(row, id),
             prompt=prompt,
-            target=references[0] if chat else reading.separator + references[0],
-            references=references,
+            target=right[0] if chat else reading.separator + right[0],
+            references=tuple(dict.fromkeys(after_thoughts(one) or one for one in right)),
             document="\n\n".join([*earlier, reading.lead + reading.body]),
             group=reading.group,
             history=self._history(reading) if chat else None,
             body=None if self.loses_its_beginning else (start, start + len(body)),
             cut_characters=len(reading.body) - len(body),
+            template_arguments=tuple(sorted((self.template_arguments or {}).items())),
         )
 
     def parse(self, text: str) -> str:
-        """What stands before the first of the `stop` texts; of it the first line that is not blank, where an answer is one line."""
-        answer = before_stop(text, self.stop)
+        """What stands before the first of the `stop` texts; of it the first line that is not blank, where an answer is one line.
+
+        Thoughts before the answer (`<think> ... </think>`) are no part of it; where they have not ended there is none.
+        """
+        answer = before_stop(after_thoughts(text), self.stop)
         return first_line(answer) if self.stops_at_line_end else answer
 
     def _shortened(self, body: str) -> str:
