@@ -20,8 +20,11 @@ def check(folder: Path, weight: object, **changes: Any) -> list[str]:
     backbone = tiny_backbone()
     write_adapter(tiny_adapter(backbone, seed=1), folder / "one")
     (folder / "two.jsonl").write_text('{"document": "amber birch", "summary": "amber"}\n')
-    sources = [{"name": "one", "adapter": str(folder / "one"), "weight": weight}, {"name": "two", **changes}]
-    content = {"data": {"train": "x.jsonl"}, "sources": sources if changes else sources[:1], "lora": {"target_modules": ["k_proj"]}}
+    sources = [
+        {"name": "one", "adapter": str(folder / "one"), "weight": weight},
+        {"name": "two", "lora": {"target_modules": ["k_proj"]}, **changes},
+    ]
+    content = {"data": {"train": "x.jsonl"}, "sources": sources if changes else sources[:1]}
     return check_sources(parse_recipe(content, Recipe), backbone)
 
 

@@ -5,6 +5,7 @@ Axes: R rank, I input features, O output features.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.targets import Targets
 from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
 from pomona.backbone.plain_weights import refuse_packed
@@ -198,12 +200,14 @@ def _factors(adapter: Adapter, path: str, how: TrainableMerge) -> Factors | None
     return pair if how.scaling else Factors(pair.A, pair.B)
 
 
-def new_adapter(backbone: Backbone, target_modules: Sequence[str], rank: int, alpha: float, generator: torch.Generator) -> Adapter:
+def new_adapter(
+    backbone: Backbone, target_modules: Sequence[str] | str, rank: int, alpha: float, generator: torch.Generator
+) -> Adapter:
     """An untrained LoRA: A uniform in +-1/sqrt(I) (Kaiming, as PEFT draws it), B zero, so that its update is zero.
 
     Args:
         backbone: the model it is for.
-        target_modules: last parts of module paths, such as `q_proj`.
+        target_modules: see `target_paths`.
         rank: R, >= 1.
         alpha: scaling is alpha / rank.
         generator: a CPU stream, so that the draw is the same on every device.
@@ -212,18 +216,39 @@ def new_adapter(backbone: Backbone, target_modules: Sequence[str], rank: int, al
         InputError: a target matches no linear module, or one whose weight is not a plain float matrix.
     """
     linear = backbone.linear_modules()
-    endings = {path.rpartition(".")[2] for path in linear}
-    for target in target_modules:
-        if target not in endings:
-            raise InputError(
-                "the model has no such linear module", field="target_modules", value=target, mend=suggest(target, endings)
-            )
-    refuse_packed({path: module for path, module in linear.items() if path.rpartition(".")[2] in target_modules})
     factors = {}
-    for path, module in linear.items():
-        if path.rpartition(".")[2] in target_modules:
-            out_features, in_features = linear_shape(module)
-            bound = in_features**-0.5
-            A_RI: Float[Tensor, "R I"] = (torch.rand((rank, in_features), generator=generator) * 2 - 1) * bound
-            factors[path] = Factors(A_RI, torch.zeros(out_features, rank), alpha / rank)
+    for path in target_paths(backbone, target_modules):
+        out_features, in_features = linear_shape(linear[path])
+        bound = in_features**-0.5
+        A_RI: Float[Tensor, "R I"] = (torch.rand((rank, in_features), generator=generator) * 2 - 1) * bound
+        factors[path] = Factors(A_RI, torch.zeros(out_features, rank), alpha / rank)
     return Adapter(factors, backbone.name)
+
+
+def target_paths(backbone: Backbone, target_modules: Sequence[str] | str) -> list[str]:
+    """The paths of the linear modules that are named as in PEFT's `target_modules`, in the model's order.
+
+    Args:
+        backbone: the model.
+        target_modules: a list of paths or of their last parts (`q_proj`, `self_attn.q_proj`); or one text: `all-linear`, every
+            linear module but the output head, or a regular expression for whole paths.
+
+    Raises:
+        InputError: an entry of the list, or the expression, matches no linear module, or one whose weight is not a plain float
+            matrix.
+    """
+    linear = backbone.linear_modules()
+    paths = list(linear)
+    endings = {path.rpartition(".")[2] for path in paths}
+    for target in [target_modules] if isinstance(target_modules, str) else target_modules:
+        wanted = Targets(target_modules if isinstance(target_modules, str) else [target])
+        if all(wanted.leaves_out(path) for path in paths):
+            # Of an expression the last word is most likely the module's name.
+            name = (re.findall(r"\w+", target) or [target])[-1]
+            whole = f"A text is a regular expression for whole paths, such as {paths[0]!r}; names stand in a list. "
+            mend = (whole if isinstance(target_modules, str) else "") + suggest(name, endings)
+            raise InputError("the model has no such linear module", field="target_modules", value=target, mend=mend)
+    wanted = Targets(target_modules)
+    found = {path: module for path, module in linear.items() if wanted.leaves_out(path) is None}
+    refuse_packed(found)
+    return list(found)

@@ -35,10 +35,8 @@ from pomona.runs.record import (
     SystemDescription,
 )
 from pomona.runs.store import Trained
-from pomona.runs.workshop import MAIN, Workshop
+from pomona.runs.workshop import MAIN, TARGET, Workshop
 from pomona.tuning.settings import Event, Sparsity
-
-TARGET = "target_lora"
 
 
 def describe_inputs(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, write_adapter
-from pomona.backbone.attach import attached, new_adapter
+from pomona.backbone.attach import attached, new_adapter, target_paths
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
@@ -27,6 +27,7 @@ from pomona.merging.weights import module_weights
 from pomona.pruning import layer_groups
 from pomona.runs.fields import WeightField
 from pomona.runs.recipe import Data, Lora, Recipe, Source
+from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, warning
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
@@ -110,28 +111,46 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
     skipped = _skipped(recipe.data, recipe.task)
-    given = [read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None]
-    for adapter in given:
+    given = {source.name: read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None}
+    for adapter in given.values():
         check_finite(adapter)
     for source in recipe.sources:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
             encode(chosen, backbone.tokenizer, source.tuning.max_tokens)
             skipped += _skipped(source.data, source.task or recipe.task)
-    modules = {module: None for adapter in given for module in adapter}
-    trained = [source for source in recipe.sources if source.data is not None]
-    fresh_target = recipe.merge.target or any(isinstance(find_baseline(name), TargetLora) for name in recipe.evaluation.baselines)
-    if trained or fresh_target:
-        fresh = new_adapter(backbone, recipe.lora.target_modules, 1, recipe.lora.alpha, stream(recipe.seed, "check"))
-        modules |= dict.fromkeys(fresh.modules if trained or recipe.merge.target else ())
+    ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
+    modules = {module: None for one in ranks for module in one}
+    if recipe.merge.target:
+        modules |= dict.fromkeys(merged_target(recipe, ranks, backbone).modules)
     module_weights([source.weight for source in recipe.sources], list(modules))
     if isinstance(recipe.controller, Controller):
         layer_groups(modules, recipe.controller.layer_groups)
+    shapes = backbone.shapes()
     if recipe.pruning.paper:
-        shapes = backbone.shapes()
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
-    about_given = check_compatible(given, backbone.shapes(), backbone.name) if given else []
-    return [*backbone.warnings, *skipped, *about_given]
+    about_given = check_compatible(list(given.values()), shapes, backbone.name) if given else []
+    return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone)]
+
+
+def _ranks(source: Source, adapter: Adapter | None, recipe: Recipe, backbone: Backbone) -> Ranks:
+    """The source's rank by module, whether it is there or will be trained."""
+    if adapter is not None:
+        return {module: adapter[module].rank for module in adapter}
+    lora = source.lora or recipe.lora
+    return dict.fromkeys(target_paths(backbone, lora.own_modules), lora.own_rank)
+
+
+def _unlike(recipe: Recipe, ranks: Sequence[Ranks], backbone: Backbone) -> list[str]:
+    """A warning where the target LoRA will not be trained like the merge, as far as that is known without merging."""
+    baselines = [found for name in recipe.evaluation.baselines if isinstance(found := find_baseline(name), TargetLora)]
+    if not baselines:
+        return []
+    if recipe.lora.target_modules is not None:
+        target_paths(backbone, recipe.lora.target_modules)
+    main = main_ranks(recipe, ranks, backbone)
+    found = differences(opponent(recipe, main, backbone).ranks, main, backbone.shapes()) if main else []
+    return [warning(baselines[0].label, found, recipe.lora)] if found else []
 
 
 def _skipped(data: Data, task: Task) -> list[str]:
@@ -151,7 +170,8 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     # A stream for each name: adapters of one recipe must not start from the same random factors.
     seed = derive_seed(recipe.seed, "source", source.name)
     label = f"source {source.name}"
-    folder = train_cached(backbone, chosen, recipe.lora, source.tuning, seed=seed, label=label, progress=progress)
+    lora = source.lora or recipe.lora
+    folder = train_cached(backbone, chosen, lora, source.tuning, seed=seed, label=label, progress=progress)
     place = f"docstrings of {source.data.docstrings}" if source.data.docstrings else str(source.data.train)
     return SourceAdapter(source.name, f"trained on {len(chosen)} examples: {place}", read_adapter(folder), source.weight)
 
@@ -166,7 +186,7 @@ def train_cached(
                 "format": _CACHE_FORMAT,
                 "model": backbone.fingerprint,
                 "examples": fingerprint(chosen),
-                "lora": lora.model_dump(),
+                "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
                 "tuning": dataclasses.asdict(tuning),
                 "seed": seed,
             },
@@ -188,7 +208,7 @@ def train_plain(
     backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, *, seed: int, label: str, progress: Progress
 ) -> Adapter:
     """A LoRA from scratch on the examples, no pruning, the last epoch's weights."""
-    start = new_adapter(backbone, lora.target_modules, lora.rank, lora.alpha, stream(seed, "lora"))
+    start = new_adapter(backbone, lora.own_modules, lora.own_rank, lora.alpha, stream(seed, "lora"))
     encoded, _ = encode(chosen, backbone.tokenizer, tuning.max_tokens)
     with attached(backbone, [start], dropout=tuning.dropout) as attachment:
         return fit(attachment, FitData(encoded), tuning, seed=seed, system=label, progress=progress).adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -69,17 +70,41 @@ class Data(_Section):
 
 
 class Lora(_Section):
-    """The shape of a LoRA that is trained from scratch: the target LoRA, and sources that a recipe trains.
+    """The shape of a LoRA that is trained from scratch: a source that a recipe trains, and the target LoRA.
+
+    Where not given: a source has rank 8 on `q_proj` and `v_proj`; the target LoRA that is merged (`merge.target`) has rank
+    8 on the modules of the sources; the target LoRA that the run is compared with has the modules that the run trains, and the rank
+    that comes nearest in trained parameters (`pomona.runs.shape`).
 
     Args:
         rank: R of every module.
-        alpha: the scaling is alpha / rank.
-        target_modules: last parts of the paths of the modules that it adapts.
+        alpha: the scaling is alpha / rank; alpha / 8 where no rank is given, whatever rank follows from that.
+        target_modules: as PEFT has it: a list of last parts of the modules' paths, or one text: `all-linear`, every linear module
+            but the output head, or a regular expression for whole paths.
     """
 
-    rank: int = Field(default=8, ge=1)
+    rank: int | None = Field(default=None, ge=1)
     alpha: float = Field(default=32.0, gt=0)
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    target_modules: tuple[str, ...] | str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if isinstance(self.target_modules, str):
+            try:
+                re.compile(self.target_modules)
+            except re.error as error:
+                raise ValueError(f"target_modules is no regular expression: {error}") from error
+        return self
+
+    @property
+    def own_rank(self) -> int:
+        """The rank of a LoRA that follows nothing."""
+        return 8 if self.rank is None else self.rank
+
+    @property
+    def own_modules(self) -> tuple[str, ...] | str:
+        """The target modules of a LoRA that follows nothing."""
+        return ("q_proj", "v_proj") if self.target_modules is None else self.target_modules
 
 
 class Source(_Section):
@@ -91,6 +116,7 @@ class Source(_Section):
         data: to train one.
         task: of the source's data; the target's by default.
         examples: how many to train it on, drawn by seed; None takes all.
+        lora: its shape; the recipe's by default.
         tuning: how to train it.
         weight: its merge weight: a number, a list of numbers over the depth of the model, or a list of `{filter, value}` entries,
             whose first with `filter` in a module's path counts and which may end with a `{value}` for the rest.
@@ -101,6 +127,7 @@ class Source(_Section):
     data: Data | None = None
     task: TaskField | None = None
     examples: int | None = Field(default=None, ge=1)
+    lora: Lora | None = None
     tuning: Tuning = Tuning(epochs=1, learning_rate=5e-4)
     weight: WeightField = 1.0
 
@@ -108,6 +135,8 @@ class Source(_Section):
     def _one_kind(self) -> Self:
         if (self.adapter is None) == (self.data is None):
             raise ValueError("give either `adapter` (a folder) or `data` (to train one on)")
+        if self.adapter is not None and self.lora is not None:
+            raise ValueError("an `adapter` has its shape: `lora` shapes one that is trained on `data`")
         return self
 
 

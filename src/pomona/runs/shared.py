@@ -17,6 +17,7 @@ from pomona.evaluation.evaluate import Answers
 from pomona.runs.inputs import SourceAdapter, check_sources, prepare_source, read_examples, read_splits
 from pomona.runs.recipe import Recipe, Source
 from pomona.runs.record import CutRecord
+from pomona.runs.shape import Shape
 from pomona.runs.store import Trained
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData
@@ -96,8 +97,8 @@ class Shared:
         prepared = self._once("source", key, prepare)
         return dataclasses.replace(prepared, weight=source.weight)
 
-    def fresh_loras(self, recipe: Recipe) -> dict[str, tuple[Adapter, Trained]]:
-        """The LoRAs trained on the target alone, by system, for the runs to fill: no merge, pruning or controller shapes them."""
+    def fresh_loras(self, recipe: Recipe) -> dict[tuple[str, Shape], tuple[Adapter, Trained]]:
+        """The LoRAs trained on the target alone, by system and shape, for the runs to fill: nothing else of a merge shapes them."""
         how_answered = recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})  # to the dev set, for `select_by`
         key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + how_answered
         return self._once("fresh LoRAs", key, dict)

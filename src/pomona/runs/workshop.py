@@ -7,8 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, Literal
+from functools import cached_property, partial
 
 from pomona.adapters import Adapter
 from pomona.backbone.attach import TrainableMerge, attached, new_adapter
@@ -24,6 +23,7 @@ from pomona.merging import merge
 from pomona.merging.weights import Weight
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
+from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, opponent, taking_part, trainable
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.epochs import Judge
@@ -34,7 +34,9 @@ from pomona.tuning.settings import FitData, Fitted, Pruning
 
 MAIN = "pomona"
 SEARCH = "pomona_search"
-_TRAINABLE: Final[dict[str, Literal["concat", "sum"]]] = {"concat": "concat", "linear": "sum"}
+TARGET = "target_lora"
+MERGED_TARGET = "merged_target"
+"""The target LoRA that is merged, where it has another shape than the one that the run is compared with."""
 
 
 @dataclass(eq=False)
@@ -58,7 +60,7 @@ class Workshop:
     dev: Sequence[Example] = ()
     micro_dev: Sequence[Example] = ()
     trained: dict[str, Trained] = field(default_factory=dict)
-    known: dict[str, tuple[Adapter, Trained]] = field(default_factory=dict)
+    known: dict[tuple[str, Shape], tuple[Adapter, Trained]] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Adapter]:
@@ -108,15 +110,18 @@ class Workshop:
         return self._train(system, *self._merged())
 
     def train_new(self, system: str) -> Adapter:
-        """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
-        if system in self.known and self.store.load_trained(system) is None:
-            self.store.save_trained(system, *self.known[system], reused=True)
-        lora = self.recipe.lora
-        start = new_adapter(self.backbone, lora.target_modules, lora.rank, lora.alpha, stream(self.seed, "lora"))
-        adapter = self._train(system, [start], [1.0])
-        if system not in self.known:
-            self.known[system] = loaded(adapter), self.trained[system]
-        return adapter
+        """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
+        return self._train_fresh(system, opponent(self.recipe, self.main_ranks, self.backbone))
+
+    @cached_property
+    def main_ranks(self) -> Ranks:
+        """What the main system trains: module -> rank."""
+        known = main_ranks(self.recipe, self._source_ranks, self.backbone)
+        return known or {module: factors.rank for module, factors in self._pair.factors.items()}
+
+    @property
+    def _source_ranks(self) -> list[Ranks]:
+        return [{module: source[module].rank for module in source} for source in self.sources]
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
         """An adapter that `find` finds by asking for losses on the training examples, at most `evaluations` of them.
@@ -170,15 +175,44 @@ class Workshop:
 
     def _merged(self) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
         """What is trained: the adapters' own factors, side by side or summed, or one pair that a static method made of them."""
+        how = trainable(self.recipe.merge, [source.name for source in self.prepared])
+        return ([self._pair], [1.0], TrainableMerge()) if how is None else (*self._parts(), how)
+
+    def _parts(self) -> tuple[list[Adapter], list[Weight]]:
+        """The adapters that are merged, and their weights."""
+        if not self.recipe.merge.target:
+            return self.sources, self.weights
+        return [*self.sources, self._train_merged_target()], [*self.weights, 1.0]
+
+    @cached_property
+    def _pair(self) -> Adapter:
+        """The static merge that is trained, without modules that nothing is merged into: they would stay zero."""
         how = self.recipe.merge
-        adapters, weights = self.sources, self.weights
-        if how.target:
-            adapters, weights = [*adapters, self.train_new("target_lora")], [*weights, 1.0]
-        if how.method not in _TRAINABLE:
-            return [merge(adapters, how.method, weights, how.rank, self.seed, **how.parameters)], [1.0], TrainableMerge()
-        frozen = frozenset(place for place, source in enumerate(self.prepared) if source.name in how.frozen)
-        train_weights = how.weights_learning_rate is not None
-        return adapters, weights, TrainableMerge(_TRAINABLE[how.method], not how.paper, train_weights, frozen)
+        adapters, weights = self._parts()
+        merged = merge(adapters, how.method, weights, how.rank, self.seed, **how.parameters)
+        kept = set(taking_part(self.recipe, self._source_ranks, self.backbone))
+        return dataclasses.replace(merged, factors={module: merged[module] for module in merged if module in kept})
+
+    def _train_merged_target(self) -> Adapter:
+        """The target LoRA among the merged adapters; the opponent is the same one where it has the same shape."""
+        recipe = self.recipe
+        shape = merged_target(recipe, self._source_ranks, self.backbone)
+        known = main_ranks(recipe, self._source_ranks, self.backbone)
+        if known is None and recipe.lora.rank is not None:  # then the rank of the pair, which is not there yet, has no say
+            known = dict.fromkeys(taking_part(recipe, self._source_ranks, self.backbone), 1)
+        same = known is not None and opponent(recipe, known, self.backbone) == shape
+        return self._train_fresh(TARGET if same else MERGED_TARGET, shape)
+
+    def _train_fresh(self, system: str, shape: Shape) -> Adapter:
+        """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
+        key = system, shape
+        if key in self.known and self.store.load_trained(system) is None:
+            self.store.save_trained(system, *self.known[key], reused=True)
+        start = new_adapter(self.backbone, shape.modules, shape.rank, shape.alpha, stream(self.seed, "lora"))
+        adapter = self._train(system, [start], [1.0])
+        if key not in self.known:
+            self.known[key] = loaded(adapter), self.trained[system]
+        return adapter
 
     def _judge(self) -> Judge | None:
         """What the best epoch is chosen by, where it is not the dev loss."""
