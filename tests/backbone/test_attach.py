@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pomona.adapters import Adapter, Factors, write_adapter
 from pomona.backbone.adapted import AdaptedModule
-from pomona.backbone.attach import Attachment, TrainableMerge, attached, new_adapter
+from pomona.backbone.attach import Attachment, TrainableMerge, attached, new_adapter, target_paths
 from pomona.backbone.batches import Batch, collate
 from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone
@@ -421,6 +421,51 @@ def in_plain_tensors(backbone: Backbone, adapters: Sequence[Adapter], how: Train
         plain[path] = Plain(model.get_submodule(path), pairs, how)
         model.set_submodule(path, plain[path])
     return model, plain
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("llama", "all-linear"),
+        ("gpt2", "ALL-LINEAR"),
+        ("gemma3", r".*\.(0|2)\.(self_attn\.[qk]_proj|mlp\..*_proj)"),
+        ("gpt2", r"transformer\.h\.1\..*c_proj"),
+        ("llama", ["q_proj", "mlp.down_proj", "model.layers.1.self_attn.o_proj"]),
+        ("gpt2", ["c_proj"]),
+    ],
+)
+def test_target_modules_are_those_that_peft_adapts(name: str, targets: list[str] | str) -> None:
+    config = peft.LoraConfig(target_modules=targets, fan_in_fan_out=name == "gpt2")
+    wrapped = peft.get_peft_model(tiny_model(name), config)
+    adapted = [
+        path.removeprefix("base_model.model.")
+        for path, module in wrapped.named_modules()
+        if isinstance(module, peft.tuners.lora.Linear)
+    ]
+    assert target_paths(tiny_backbone(name), targets) == adapted
+    assert adapted
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            ("q_proj", "qprj"),
+            r"target_modules: the model has no such linear module \(got 'qprj'\)\. Did you mean 'q_proj'\? Known: down_",
+        ),
+        (("proj",), r"\(got 'proj'\)"),
+        ((".*q_proj",), r"\(got '\.\*q_proj'\)\. Did you mean 'q_proj'"),
+        (
+            "q_proj",
+            r"\(got 'q_proj'\)\. A text is a regular expression for whole paths, such as 'model\.layers\.0\..*'; names stand in a",
+        ),
+        (r".*\.qprj", r"Did you mean 'q_proj'"),
+        ("lm_head", r"\(got 'lm_head'\)"),
+    ],
+)
+def test_targets_that_match_nothing_name_the_nearest(llama: Backbone, targets: tuple[str, ...] | str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        target_paths(llama, targets)
 
 
 @pytest.mark.parametrize("how", MERGES, ids=str)

@@ -19,7 +19,7 @@ from pomona.importance import DeltaSensitivity, GradientSmoothed, Wanda
 from pomona.metrics import Bleu, ExactMatch, TokenF1
 from pomona.runs.demo import demo_recipe
 from pomona.runs.read_recipe import parse_recipe, read_recipe
-from pomona.runs.recipe import Recipe, TrainRecipe
+from pomona.runs.recipe import Lora, Recipe, TrainRecipe
 from pomona.tuning.settings import Pruning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +168,32 @@ def test_a_merge_weight_is_a_number_or_a_list_over_depth_or_entries_by_module(gi
     recipe = parse_recipe(copy.deepcopy(LEAST), Recipe, [f"sources.0.weight={given}"])
     assert recipe.sources[0].weight == kept
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+
+
+def test_a_lora_s_shape_may_be_left_open_or_named_as_peft_does() -> None:
+    sources = [{"name": "a", "data": {"train": "a.jsonl"}, "lora": {"rank": 2, "target_modules": ".*_proj"}}]
+    plain = parse_recipe({"data": {"train": "x.jsonl"}, "sources": sources}, Recipe)
+    assert (plain.lora.rank, plain.lora.target_modules) == (None, None)
+    assert (plain.lora.own_rank, plain.lora.own_modules) == (8, ("q_proj", "v_proj"))
+    assert plain.sources[0].lora == Lora(rank=2, target_modules=".*_proj")
+    assert parse_recipe(plain.resolved(), Recipe) == plain
+    named = parse_recipe({**plain.resolved(), "lora": {"target_modules": "all-linear"}}, Recipe)
+    assert named.lora.own_modules == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"lora": {"target_modules": ".*(q_proj"}}, "target_modules is no regular expression: missing )"),
+        ({"lora": {"target_modules": []}}, "lora.target_modules"),
+        ({"lora": {"target_modules": ""}}, "lora.target_modules"),
+        ({"sources": [{"name": "a", "adapter": "a", "lora": {"rank": 2}}]}, "an `adapter` has its shape"),
+    ],
+)
+def test_shapes_that_cannot_be(changes: dict[str, Any], part: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_recipe({"data": {"train": "x.jsonl"}, "sources": [{"name": "a", "adapter": "a"}], **changes}, Recipe)
+    assert part in str(error.value)
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda file: file.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -224,6 +225,34 @@ def test_a_target_lora_is_merged_and_trained_once_though_it_is_a_baseline_too(
         assert list(shop.trained) == ["target_lora", "pomona", "merge_finetune"]
         assert {main[module].rank for module in main} == {3 + 2 + 2}
         assert target[main.modules[0]].rank == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "rank"),
+    [(Merge(target=True), 3 + 2 + 8), (Merge(method="linear", target=True), 8), (Merge(method="svd", rank=4, target=True), 4)],
+    ids=lambda how: getattr(how, "method", ""),
+)
+def test_the_opponent_of_a_merge_with_the_target_lora_is_one_of_its_own_where_its_shape_differs(
+    tmp_path: Path, backbone: Backbone, fitted: list[str], how: Merge, rank: int
+) -> None:
+    shop = shop_for(tmp_path, backbone, merge=how, lora=Lora(), controller=Fixed(0.0))
+    shop.train_main()
+    opponent = shop.train_new("target_lora")
+    merged = ["target_lora", "pomona"] if how.method == "linear" else ["merged_target", "pomona", "target_lora"]
+    assert fitted == merged
+    assert {opponent[module].rank for module in opponent} == {rank}
+    assert shop.trained[merged[0]].sparsity[opponent.modules[0]].entries_A == 8 * opponent[opponent.modules[0]].in_features
+
+
+def test_the_opponent_of_a_pair_has_its_rank_and_no_module_that_nothing_is_merged_into(tmp_path: Path, backbone: Backbone) -> None:
+    weight = [{"filter": "layers.0", "value": 0.0}, {"value": 1.0}]
+    sources = tuple(Source(name=name, adapter=Path(name), weight=weight) for name in "ab")
+    how = Merge(method="svd", rank=4)
+    shop = shop_for(tmp_path, backbone, merge=how, lora=Lora(), controller=Fixed(0.0), sources=sources)
+    shop.prepared = [dataclasses.replace(source, weight=weight) for source in shop.prepared]
+    main, opponent = shop.train_main(), shop.train_new("target_lora")
+    assert {module.partition("self_attn")[0] for module in main} == {"model.layers.1."}
+    assert {module: main[module].rank for module in main} == {module: opponent[module].rank for module in opponent}
 
 
 @pytest.mark.parametrize("how", [Merge(target=True), Merge(method="svd", rank=7, target=True)], ids=lambda how: how.method)
