@@ -24,6 +24,7 @@ from pomona.errors import InputError
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 A_KEY, B_KEY = f"base_model.model.{Q0}.lora_A.weight", f"base_model.model.{Q0}.lora_B.weight"
 EMBEDDING = "base_model.model.model.embed_tokens"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
 Break = Callable[[Path], object]
 
 
@@ -121,6 +122,10 @@ def with_embedding(targets: object = ("embed_tokens", "q_proj", "v_proj"), **cha
     return broken
 
 
+def tensor_bytes(raw: bytes) -> Break:
+    return lambda folder: (folder / TENSORS).write_bytes(raw)
+
+
 class Bomb:
     """Goes off when it is unpickled."""
 
@@ -136,11 +141,22 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "no tensors": (missing(TENSORS), "", f"has no {TENSORS}"),
     "config is a folder": (a_folder_instead_of(CONFIG), "", f"has no {CONFIG}"),
     "tensors are a folder": (a_folder_instead_of(TENSORS), "", f"has no {TENSORS}"),
-    "only a pickle": (only_a_pickle, "adapter_model.bin", "never opened"),
+    "only a pickle": (only_a_pickle, "adapter_model.bin", "never opened here. Where you trust it, convert it: pomona convert "),
     "config is a link to itself": (a_link_to_itself(CONFIG), "", f"has no {CONFIG}"),
     "tensors are a link to themselves": (a_link_to_itself(TENSORS), "", f"has no {TENSORS}"),
     "config is not JSON": (config_bytes(b"{'r': 8}"), CONFIG, "is not JSON"),
-    "config is empty": (config_bytes(b""), CONFIG, "is not JSON"),
+    "config is empty": (config_bytes(b""), CONFIG, "is empty"),
+    "config is a Git LFS pointer": (
+        config_bytes(POINTER),
+        CONFIG,
+        "is a Git LFS pointer and not the file itself. Run `git lfs pull`",
+    ),
+    "config is an HTML page": (config_bytes(b"<!DOCTYPE html><html>"), CONFIG, "is an HTML page, as a server sends it"),
+    "config is of mlx-lm": (
+        config_bytes(b'{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}, "num_layers": 16}'),
+        CONFIG,
+        "is the config of an mlx-lm adapter and not of PEFT",
+    ),
     "config is cut": (config_bytes(json.dumps(peft_config()).encode()[:60]), CONFIG, "is not JSON"),
     "config is not UTF-8": (config_bytes(b'{"peft_type": "\xff\xfe"}'), CONFIG, "not UTF-8"),
     "config is a list": (config_bytes(b"[]"), CONFIG, "not a JSON object"),
@@ -216,11 +232,21 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "base model is a number": (config(base_model_name_or_path=3), CONFIG, "base_model_name_or_path"),
     "rank contradicts the tensors": (config(r=8), TENSORS, "has rank 4, but adapter_config.json says 8"),
     "rank pattern contradicts the tensors": (config(rank_pattern={Q0: 2}), TENSORS, "has rank 4, but adapter_config.json says 2"),
-    "tensors are empty": (lambda folder: (folder / TENSORS).write_bytes(b""), TENSORS, "not a sound safetensors file"),
-    "tensors are text": (lambda folder: (folder / TENSORS).write_text("version https://git-lfs"), TENSORS, "not a sound"),
-    "tensors are a pickle": (lambda folder: (folder / TENSORS).write_bytes(pickle.dumps(Bomb())), TENSORS, "not a sound"),
+    "tensors are empty": (tensor_bytes(b""), TENSORS, "is empty"),
+    "tensors are text": (tensor_bytes(b"no tensors at all"), TENSORS, "not a sound safetensors file"),
+    "tensors are a Git LFS pointer": (tensor_bytes(POINTER), TENSORS, "is a Git LFS pointer and not the file itself. Run `git lfs"),
+    "tensors are an HTML page": (tensor_bytes(b"\n<html lang=en><title>404</title>"), TENSORS, "is an HTML page, as a server"),
+    "tensors are an XML page": (tensor_bytes(b'<?xml version="1.0"?><Error>'), TENSORS, "is an XML page, as a server"),
+    "tensors are GGUF": (tensor_bytes(b"GGUF\x03\0\0\0"), TENSORS, "is a GGUF file, the format of llama.cpp"),
+    "tensors are a pickle": (tensor_bytes(pickle.dumps(Bomb())), TENSORS, "is a pickle or an archive of pickles"),
+    "tensors are of torch.save": (tensor_bytes(b"PK\x03\x04" + bytes(99)), TENSORS, "which can run code and is never opened"),
+    "mlx-lm's factors": (
+        tensors(lambda named: (named.clear(), named.update({f"{Q0}.lora_a": torch.ones(12, 4)}))),
+        TENSORS,
+        "a factor of mlx-lm, which is transposed. Convert",
+    ),
     "tensors are cut in the header": (cut(0.02), TENSORS, "not a sound"),
-    "tensors are cut in the data": (cut(0.9), TENSORS, "not a sound"),
+    "tensors are cut in the data": (cut(0.9), TENSORS, "not a sound safetensors file: it has 2,"),
     "header length beyond the file": (raw_tensors(b"{}", length=2**40), TENSORS, "not a sound"),
     "header beyond what the format allows": (a_header_of(2**28), TENSORS, "not a sound"),
     "header of no bytes": (raw_tensors(b""), TENSORS, "not a sound"),

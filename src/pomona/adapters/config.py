@@ -15,8 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from pomona.adapters.not_peft import refuse_mlx_config
 from pomona.adapters.targets import ALL_LINEAR, Targets
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_stand_in
 
 T = TypeVar("T")
 
@@ -143,6 +145,7 @@ def read_config(file: Path) -> LoraConfig:
             feature that a low-rank update cannot stand for.
     """
     raw = read_json_object(file)
+    refuse_mlx_config(raw, file)
     peft_type = raw.get("peft_type")
     if peft_type != "LORA":
         raise InputError(
@@ -209,7 +212,9 @@ def read_json_object(file: Path) -> dict[str, object]:
         InputError: the file cannot be read, or is not a JSON object in UTF-8.
     """
     try:
-        raw = json.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
+        refuse_stand_in(file, text[:64].encode())
+        raw = json.loads(text)
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair, written as \ud800, could never be printed
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error

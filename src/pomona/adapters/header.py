@@ -22,6 +22,8 @@ _BARE = "Save the adapter from the bare model, with PEFT's save_pretrained"
 _REFUSED_KEYS: Mapping[str, tuple[str, str]] = {
     ".lora_magnitude_vector": ("a DoRA magnitude: the adapter is not a low-rank update", "Train it again with use_dora false"),
     ".lora_B.bias": ("a bias of lora_B, which a merge would lose", "Train it again with lora_bias false"),
+    ".lora_a": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),
+    ".lora_b": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),
     ".lora_": ("a tensor that is no lora_A.weight or lora_B.weight", "Save the adapter with PEFT's save_pretrained"),
     ".embed_tokens.weight": (
         "a whole embedding: PEFT saves it where the vocabulary was resized, and new rows cannot be merged as factors",

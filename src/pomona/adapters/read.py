@@ -11,9 +11,11 @@ from pathlib import Path
 from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.header import Pair, check_header
-from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE
+from pomona.adapters.keys import TENSOR_FILE
+from pomona.adapters.not_peft import by_number, no_config, no_factors
 from pomona.adapters.tensors import TensorFile, all_finite
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_stand_in
 
 _AGAIN = "Copy the adapter again from its source"
 
@@ -118,14 +120,17 @@ def _folder(path: Path) -> Path:
     if not path.exists():
         raise InputError("no such folder", file=path, mend=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not path.is_dir():
+        with path.open("rb") as stream:
+            refuse_stand_in(path, stream.read(64))
         raise InputError("is a file", file=path, mend=f"Give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if (path / CONFIG_FILE).is_file():
         return path
-    inner = sorted(one for one in path.iterdir() if not one.name.startswith(".") and (one / CONFIG_FILE).is_file())
+    inner = [one for one in path.iterdir() if not one.name.startswith(".") and (one / CONFIG_FILE).is_file()]
+    inner.sort(key=by_number)
     if not inner:
-        raise InputError(f"has no {CONFIG_FILE}", file=path, mend="Give the folder of a PEFT adapter")
+        raise no_config(path, CONFIG_FILE)
     if len(inner) > 1:
-        shown = ", ".join(one.name for one in inner[:5]) + (", ..." if len(inner) > 5 else "")
+        shown = ("..., " if len(inner) > 5 else "") + ", ".join(one.name for one in inner[-5:])
         raise InputError(f"holds {len(inner)} adapters: {shown}", file=path, mend=f"Give one of them: {inner[-1]}")
     return inner[0]
 
@@ -133,10 +138,7 @@ def _folder(path: Path) -> Path:
 def _files(folder: Path) -> tuple[Path, Path]:
     config_file, tensor_file = folder / CONFIG_FILE, folder / TENSOR_FILE
     if not tensor_file.is_file():
-        if (folder / PICKLE_FILE).exists():
-            mend = "Load it with PEFT where you trust it and save it again with save_pretrained(safe_serialization=True)"
-            raise InputError("is a pickle, which can run code and is never opened", file=folder / PICKLE_FILE, mend=mend)
-        raise InputError(f"has no {TENSOR_FILE}", file=folder, mend="Copy the adapter again from its source")
+        raise no_factors(folder)
     return config_file, tensor_file
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_stand_in
 
 DTYPES: Mapping[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -132,7 +133,9 @@ def read_header(file: Path, stream: FileIO) -> tuple[dict[str, dict[str, Any]], 
         length = int.from_bytes(stream.read(8), "little")
         entries = _unique_entries(stream.read(length), file)
     except SafetensorError as error:
-        raise InputError(f"is not a sound safetensors file: {error}", file=file, mend=_AGAIN) from error
+        stream.seek(0)
+        refuse_stand_in(file, stream.read(64))
+        raise InputError(f"is not a sound safetensors file: {_cut(stream) or error}", file=file, mend=_AGAIN) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
     return entries, entries.pop("__metadata__", {}), 8 + length
@@ -188,6 +191,21 @@ def all_finite(tensor: Tensor) -> bool:
     """
     total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
     return math.isfinite(float(total)) or bool(torch.isfinite(tensor).all())
+
+
+def _cut(stream: FileIO) -> str | None:
+    """Where the file is shorter than its header says, as after a download that broke off: by how much."""
+    has = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    length = int.from_bytes(stream.read(8), "little")
+    if not 8 < length <= has - 8:
+        return None
+    try:
+        entries = json.loads(stream.read(length))
+        needed = 8 + length + max(int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return None
+    return f"it has {has:,} of its {needed:,} bytes, as if its download broke off" if has < needed < 2**50 else None
 
 
 def _size(info: TensorInfo) -> int:

@@ -11,6 +11,7 @@ from pomona.adapters.export.checkpoint import read_checkpoint
 from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.backbone.embedded import EMBEDDED, embedded_model
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_pointers
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json", "*.tiktoken")
 _WHOLE = "Give a folder with config.json, safetensors weights and a tokenizer"
@@ -21,12 +22,13 @@ def locate(model: str) -> Path | str:
     """The folder of a model, or its hub id where there is no such folder.
 
     Raises:
-        InputError: neither.
+        InputError: neither; one of its files is a Git LFS pointer.
     """
     if model == EMBEDDED:
         return embedded_model()
     path = Path(model).expanduser()
     if path.is_dir():
+        refuse_pointers(path, (file for file in path.iterdir() if not file.name.startswith("adapter_")))
         return path
     if path.is_file():
         kind = "a GGUF file" if path.suffix == ".gguf" else "a file"

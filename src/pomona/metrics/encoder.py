@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_pointers
 
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
@@ -103,10 +104,11 @@ def _folder(model: str) -> Path:
 
 def _config(folder: Path, model: str) -> dict[str, Any]:
     """The model's settings; refuses what the library would load in another way than it should."""
+    refuse_pointers(folder)
     settings: dict[str, dict[str, Any]] = {}
     for name in ("config.json", "tokenizer_config.json"):
         try:
-            settings[name] = json.loads((folder / name).read_text(encoding="utf-8"))
+            settings[name] = json.loads((folder / name).read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             settings[name] = {}
         except (OSError, ValueError) as error:

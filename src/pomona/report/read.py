@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pomona.errors import InputError
 from pomona.runs.record import FORMAT_VERSION, RoundRecord, RunRecord
+from pomona.stand_ins import refuse_pointer
 
 T = TypeVar("T")
 
@@ -181,11 +182,13 @@ def _read_lines(file: Path, adapter: TypeAdapter[T], *, torn_end: bool) -> list[
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start}", file=file) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+    refuse_pointer(file, text[:64].encode())
+    return text
 
 
 def _input_error(error: ValidationError, place: str) -> InputError:

@@ -16,6 +16,7 @@ from pomona.errors import InputError, PomonaError, suggest
 from pomona.evaluation.evaluate import LOSS
 from pomona.importance import importance_metrics
 from pomona.registry import Registry
+from pomona.stand_ins import refuse_pointer
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -36,10 +37,11 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"the recipe cannot be read: {reason}", file=path, mend="Give a YAML file in UTF-8") from error
+    refuse_pointer(path, text[:64].encode())
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that no calendar has

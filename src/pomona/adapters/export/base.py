@@ -9,6 +9,7 @@ from pathlib import Path
 from pomona.adapters.config import read_json_object
 from pomona.adapters.factors import Adapter
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_pointer
 
 CONFIG = "config.json"
 GGUF_MAGIC = b"GGUF"
@@ -139,7 +140,9 @@ def _whole(config: Mapping[str, object], file: Path, *names: str) -> int:
 
 def _from_gguf(path: Path) -> Base:
     with path.open("rb") as stream:
-        if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+        head = stream.read(64)
+        if not head.startswith(GGUF_MAGIC):
+            refuse_pointer(path, head)
             raise InputError("is no GGUF file", file=path, mend=f"Give a GGUF file, or a folder that holds {CONFIG}")
     from gguf import GGUFReader
 

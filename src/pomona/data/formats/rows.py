@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_pointer
 
 HUB = "hub:"
 _WITHOUT_LINES = (".json", ".parquet")
@@ -46,11 +47,13 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
     """The file's content, or its first `count` bytes.
 
     Raises:
-        InputError: it is missing, a folder, or cannot be read.
+        InputError: it is missing, a folder, a Git LFS pointer, or cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return file.read(count)
+            content = file.read(count)
+            refuse_pointer(path, content)
+            return content
     except FileNotFoundError as error:
         raise InputError("no such file", file=path, mend="Check the path") from error
     except IsADirectoryError as error:
