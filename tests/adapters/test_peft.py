@@ -270,11 +270,3 @@ def test_peft_loads_merged_experts(tmp_path: Path) -> None:
     expected = logits(changed)
     assert (expected - logits(model)).abs().max() > 1e-2
     torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_fused_experts_are_refused(tmp_path: Path) -> None:
-    saved_by_peft(tiny_mixtral(), tmp_path / "a", target_modules=["q_proj"], target_parameters=["mlp.experts.down_proj"])
-    with pytest.raises(
-        InputError, match=r"target_parameters: LoRA on bare parameters \(fused experts\) has one pair of factors for all"
-    ):
-        read_adapter(tmp_path / "a")

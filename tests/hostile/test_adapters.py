@@ -168,7 +168,7 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "lora_bias": (config(lora_bias=True), CONFIG, "lora_bias"),
     "modules_to_save": (config(modules_to_save=["lm_head"]), CONFIG, "modules_to_save"),
     "trainable tokens": (config(trainable_token_indices=[1, 2]), CONFIG, "trainable_token_indices"),
-    "target parameters": (config(target_parameters=["experts.gate_up_proj"]), CONFIG, "target_parameters"),
+    "target parameters": (config(target_parameters="experts.gate_up_proj"), CONFIG, "target_parameters"),
     "PiSSA not converted": (config(init_lora_weights="pissa_niter_4"), CONFIG, "init_lora_weights"),
     "activated LoRA": (config(alora_invocation_tokens=[7]), CONFIG, "alora_invocation_tokens"),
     "no rank, and another than PEFT's": (

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pomona.adapters.carried import task_warnings
+from pomona.adapters.experts import SINGLE, clash, expert_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import FolderFactors
 from pomona.errors import InputError
 
 _OWN_BASE = "Use the base model that it was trained on"
+_FOLD = "Add it to its base with `pomona export --for merged` and use that model; merge, inspect and check take it as it is"
 
 
 class _Weight(NamedTuple):
@@ -53,6 +55,7 @@ def check_compatible(
             if weight != first:
                 problem = f"adapts {weight}, but {first_name} adapts {first}"
                 raise InputError(problem, file=name, field=module, mend="Merge adapters of one base model only")
+    _check_clash({module: name for module, (_, name) in seen.items()})
     named = [(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)]
     return [
         *_own_warnings(adapters),
@@ -98,12 +101,32 @@ def _check_model(name: str, module: str, weight: _Weight, shapes: Mapping[str, t
     if weight.embedding:
         problem = "adapts an embedding, and only factors of linear modules can be attached to the model"
         raise InputError(problem, file=name, field=module, mend="Take the embedding's factors out, or train it again without them")
+    if expert_of(module) is not None:
+        problem = "adapts a parameter that is no linear module (target_parameters), and only linear modules can be attached"
+        raise InputError(problem, file=name, field=module, mend=_FOLD)
+    if module not in shapes and SINGLE.fullmatch(module):
+        problem = "adapts a single expert, and this version of transformers keeps all experts of a layer in one tensor"
+        raise InputError(problem, file=name, field=module, mend=_FOLD)
     if module not in shapes:
         raise InputError("the model has no such linear module", file=name, field=module, mend=nearest(module, shapes))
     if shapes[module] != weight.shape:
         has = show_shape(shapes[module], embedding=False).removeprefix("a weight of ")
         origin = f", {trained_on}" if trained_on else ""
         raise InputError(f"adapts {weight}, but the model's is {has}", file=name, field=module, mend=f"{_OWN_BASE}{origin}")
+
+
+def _check_clash(owners: Mapping[str, str]) -> None:
+    twice = clash(owners)
+    if twice is None:
+        return
+    first, second = sorted(twice, key=list(owners).index)
+    between = f"but {owners[first]} adapts {first}" if owners[first] != owners[second] else f"and it adapts {first} too"
+    problem = (
+        f"is the same weight for PEFT, {between}"
+        if expert_of(first) is None or expert_of(second) is None
+        else (f"has another number of experts, {between}")
+    )
+    raise InputError(problem, file=owners[second], field=second, mend="Merge adapters of one base model and one spelling only")
 
 
 def _own_warnings(adapters: Sequence[Adapter]) -> list[str]:

@@ -57,12 +57,6 @@ _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
         "the adapter brings token embeddings, which cannot be merged as factors",
         "Train it again without them",
     ),
-    "target_parameters": (
-        bool,
-        "LoRA on bare parameters (fused experts) has one pair of factors for all experts, and whose rows and columns are whose "
-        "depends on the model's code",
-        "Train it without target_parameters, or on a model whose experts are linear modules",
-    ),
     "init_lora_weights": (
         lambda v: isinstance(v, str) and _BASE_CHANGING.fullmatch(v) is not None,
         "this initialisation changes the base model, so the factors are not its update",
@@ -93,6 +87,7 @@ class LoraConfig:
         fan_in_fan_out: the base keeps these weights as [I, O] (GPT-2's Conv1D); the factors are [R, I] and [O, R] all the same.
         base_model: `base_model_name_or_path`.
         targets: which modules PEFT adapts.
+        target_parameters: which bare parameters it adapts: paths or their last parts.
         ensure_weight_tying: where the base ties its head to the embedding, an embedding's factors are the head's too, and the
             file has them under both names.
         kept: fields that say nothing of the factors but how PEFT loads them, which are written again: `task_type`, and where the
@@ -115,6 +110,7 @@ class LoraConfig:
     names_rank: bool = True
     training_only: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
 
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""
@@ -168,6 +164,7 @@ def read_config(file: Path) -> LoraConfig:
         names_rank="r" in raw,
         training_only=tuple(part for name, part in _TRAINING_ONLY.items() if raw.get(name)),
         doubts=tuple(_doubts(raw)),
+        target_parameters=_parameters(raw, file),
     )
 
 
@@ -177,6 +174,7 @@ def plain_config(
     *,
     base_model: str | None,
     fan_in_fan_out: bool,
+    parameters: tuple[str, ...] = (),
     provenance: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, object]:
     """The config of an exported adapter: one rank, scaling 1, no patterns.
@@ -188,9 +186,10 @@ def plain_config(
         modules: the adapted modules' paths.
         base_model: name or path of the base model, if known.
         fan_in_fan_out: the base keeps these weights as [I, O].
+        parameters: the adapted bare parameters' paths.
         provenance: of the adapter; what it has of `LoraConfig.kept` is written. The task is a causal model's where it says nothing.
     """
-    return {
+    config: dict[str, object] = {
         **{name: value for name in ("revision", "auto_mapping") if (value := provenance.get(name))},
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -203,6 +202,7 @@ def plain_config(
         "target_modules": sorted(modules),
         "task_type": provenance.get("task_type", "CAUSAL_LM"),
     }
+    return {**config, "target_parameters": sorted(parameters)} if parameters else config
 
 
 def read_json_object(file: Path) -> dict[str, object]:
@@ -278,6 +278,16 @@ def _targets(raw: Mapping[str, object], file: Path) -> Targets:
     for pattern in patterns:
         _check_expression(pattern, file, "layers_pattern")
     return Targets(modules, () if exclude is None else exclude, None if layers is None else frozenset(layers), tuple(patterns))
+
+
+def _parameters(raw: Mapping[str, object], file: Path) -> tuple[str, ...]:
+    value = raw.get("target_parameters") or []
+    if not isinstance(value, list) or not all(isinstance(one, str) and one.isprintable() and one for one in value):
+        raise InputError("is not a list of parameter names", file=file, field="target_parameters", value=value)
+    if value and _flag(raw, "fan_in_fan_out", file):
+        problem = "PEFT has no LoRA on bare parameters where it is true"
+        raise InputError(problem, file=file, field="fan_in_fan_out", value=True, mend="Set it to false")
+    return tuple(dict.fromkeys(value))
 
 
 def _modules(raw: Mapping[str, object], name: str, file: Path) -> frozenset[str] | str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pomona.adapters.config import CONFIG_FILE, LoraConfig
 from pomona.adapters.keys import PREFIX, FactorKey, copied_module, is_name, parse_key
 from pomona.adapters.order import model_order
+from pomona.adapters.stacks import InFile, Stack, find_stacks
 from pomona.adapters.targets import HEAD
 from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo
 from pomona.errors import InputError
@@ -43,13 +44,15 @@ class Pair:
     Args:
         A, B: their keys.
         embedding: whether the module is an embedding.
-        trained_as: the module's path as the config's patterns know it.
+        trained_as: the module's path as the config's patterns know it; the parameter's where it is adapted as a bare parameter.
+        parameter: whether it is a bare parameter's, or one of its experts'.
     """
 
     A: str
     B: str
     embedding: bool
     trained_as: str
+    parameter: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     for key, info in tensors.info.items():
         if not is_name(key):
             raise InputError("a tensor's name is none that torch gives", file=tensors.file, value=key, mend=_AGAIN)
-        factor = parse_key(key)
+        factor = parse_key(key, wrapped=bool(config.target_parameters))
         if factor is not None:
             _check_matrix(key, info, tensors.file)
             parsed[key] = factor
@@ -89,11 +92,15 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     copies = {_copied(key, pairs, tensors.file): key for key in others}
     if not pairs:
         raise InputError("holds no LoRA tensors", file=tensors.file, mend="Save the adapter with PEFT's save_pretrained")
+    stacks = find_stacks({module: _in_file(tensors, pair) for module, pair in pairs.items()}, config, tensors.file)
     for module, pair in pairs.items():
-        _check_pair(tensors, module, pair, config)
+        _check_pair(tensors, module, pair, None if module in stacks else config)
     for module, key in copies.items():
         _check_copy(key, tensors, pairs[module])
-    in_order = {module: pairs[module] for module in sorted(pairs, key=model_order)}
+    entries: dict[str, Pair] = {}
+    for module, pair in pairs.items():
+        entries |= _entries(pair, stacks[module]) if module in stacks else {module: pair}
+    in_order = {module: entries[module] for module in sorted(entries, key=model_order)}
     return Header(in_order, sorted(copies, key=model_order), _warnings(parsed.values()))
 
 
@@ -158,14 +165,22 @@ def _check_copy(key: str, tensors: TensorFile, pair: Pair) -> None:
         raise InputError(problem, file=tensors.file, field=key, value=tensors.info[key].shape, mend=mend)
 
 
-def _check_pair(tensors: TensorFile, module: str, pair: Pair, config: LoraConfig) -> None:
-    rank = config.rank(pair.trained_as)
+def _in_file(tensors: TensorFile, pair: Pair) -> InFile:
+    return InFile(pair.trained_as, tensors.info[pair.A].shape, tensors.info[pair.B].shape)
+
+
+def _entries(pair: Pair, stack: Stack) -> dict[str, Pair]:
+    return dict.fromkeys(stack.entries(), Pair(pair.A, pair.B, False, stack.trained_as, parameter=True))
+
+
+def _check_pair(tensors: TensorFile, module: str, pair: Pair, config: LoraConfig | None) -> None:
+    """Check that A and B fit each other, and the config's rank if it is given."""
     kind = "lora_embedding" if pair.embedding else "lora"
     a_shape, b_shape = tensors.info[pair.A].shape, tensors.info[pair.B].shape
     if a_shape[0] != b_shape[1]:
         problem = f"{kind}_A {a_shape} and {kind}_B {b_shape} are not [r, in] and [out, r]"
         raise InputError(problem, file=tensors.file, field=module, mend="Save the adapter again")
-    if a_shape[0] != rank:
+    if config is not None and a_shape[0] != (rank := config.rank(pair.trained_as)):
         says = f"says {rank}" if config.names_rank else f"has no r, for which PEFT takes {rank}"
         problem = f"has rank {a_shape[0]}, but {CONFIG_FILE} {says}"
         raise InputError(problem, file=tensors.file, field=module, mend="Correct r or rank_pattern in the config")

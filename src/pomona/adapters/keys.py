@@ -22,6 +22,7 @@ PREFIX = "base_model.model."
 # What torch puts into a module's path where it compiles, shards or checkpoints it, and PEFT where it adapts a module again.
 _TORCH_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _WRAPPERS = _TORCH_WRAPPERS | {"base_layer"}
+_NESTED = ".base_layer"
 _LEADING = re.compile(rf"(?:(?:base_model\.model|module|{'|'.join(sorted(_TORCH_WRAPPERS))})\.)*")
 _KEY = re.compile(
     r"(?P<path>.+)\.lora_(?:(?P<linear>[AB])(?:\.(?P<name>[^.]+))?\.weight|embedding_(?P<embedding>[AB])(?:\.(?P<other>(?!weight$)[^.]+))?)"
@@ -61,17 +62,25 @@ def keys_of(module: str, *, embedding: bool) -> tuple[str, str]:
     return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
 
 
-def parse_key(key: str) -> FactorKey | None:
-    """What a factor's key says; None for any other key."""
+def parse_key(key: str, *, wrapped: bool = False) -> FactorKey | None:
+    """What a factor's key says; None for any other key.
+
+    Args:
+        key: the tensor's name.
+        wrapped: `base_layer` at the end of the path is a part of the module's: it tells apart the bare parameters of one module.
+    """
     match = _KEY.fullmatch(key)
     if match is None:
         return None
-    prefix, module, wrappers = _unwrapped(match["path"])
+    path, nested = match["path"], ""
+    while wrapped and path.endswith(_NESTED):
+        path, nested = path.removesuffix(_NESTED), nested + _NESTED
+    prefix, module, wrappers = _unwrapped(path)
     if not module or module.startswith("base_model.") or "lora_" in module:
         return None
     side, embedding = match["linear"] or match["embedding"], match["embedding"] is not None
     trained_as = match["path"].partition(PREFIX)[2] or module
-    return FactorKey(module, side, embedding, prefix, wrappers, match["name"] or match["other"], trained_as)
+    return FactorKey(module + nested, side, embedding, prefix, wrappers, match["name"] or match["other"], trained_as)
 
 
 def copied_module(key: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pomona.adapters.experts import expert_of
+
 # Names that stand in this order, in the model or within a layer; any other name comes after them, alphabetically.
 _FIRST = (
     "embed_tokens",
@@ -15,6 +17,8 @@ _FIRST = (
     "o_proj",
     "mlp",
     "gate_proj",
+    "gate_up_proj",
+    "gate_up_proj_bias",
     "up_proj",
     "down_proj",
     "c_fc",
@@ -27,6 +31,9 @@ def model_order(module: str) -> tuple[tuple[int, int, str], ...]:
 
     The embedding first; q, k, v, o, gate, up, down; other names alphabetically; the head last.
     """
+    expert = expert_of(module)
+    if expert is not None:
+        return (*model_order(expert.parameter), (0, expert.number, ""))
     return tuple((0, int(part), "") if _is_number(part) else (1, _PLACE.get(part, len(_FIRST)), part) for part in module.split("."))
 
 

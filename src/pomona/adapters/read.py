@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
+from pomona.adapters.experts import expert_of, unstack
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.header import Pair, check_header
 from pomona.adapters.keys import TENSOR_FILE
@@ -21,17 +24,31 @@ _AGAIN = "Copy the adapter again from its source"
 
 
 class FolderFactors(Mapping[str, Factors]):
-    """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for, and nothing is kept."""
+    """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for.
+
+    Nothing is kept but the stacked factors of one bare parameter.
+    """
 
     def __init__(self, tensors: TensorFile, config: LoraConfig, pairs: Mapping[str, Pair]) -> None:
         self._tensors = tensors
         self._config = config
         self._pairs = pairs
+        self._stacked: tuple[Pair, list[Tensor]] | None = None
 
     def __getitem__(self, module: str) -> Factors:
-        pair = self._pairs[module]
-        A_RI, B_OR = self._tensors.read(pair.A, pair.B)
+        pair, expert = self._pairs[module], expert_of(module)
+        A_RI, B_OR = self._read(pair, keep=expert is not None)
+        if expert is not None:
+            A_RI, B_OR = unstack(A_RI, B_OR, expert.number, expert.total)
         return Factors(A_RI, B_OR, self._config.scaling(pair.trained_as))
+
+    def _read(self, pair: Pair, *, keep: bool) -> list[Tensor]:
+        """A pair of the file; a stacked one is kept until another is asked for, as experts are asked for one after the other."""
+        if not keep:
+            return self._tensors.read(pair.A, pair.B)
+        if self._stacked is None or self._stacked[0] != pair:
+            self._stacked = pair, self._tensors.read(pair.A, pair.B)
+        return self._stacked[1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pairs)
@@ -50,6 +67,8 @@ class FolderFactors(Mapping[str, Factors]):
 
 def read_adapter(path: Path | str) -> Adapter:
     """Open a PEFT LoRA folder.
+
+    The stacked factors of bare parameters (`target_parameters`) become an entry an expert: see `pomona.adapters.experts`.
 
     Config and header (keys, shapes, dtypes, ranks, targets) are checked at once; tensors are read, and their values checked, when
     a module is asked for. Modules come in the model's order (`model_order`), whatever their order in the file.
@@ -82,7 +101,8 @@ def read_adapter(path: Path | str) -> Adapter:
     embeddings = frozenset(module for module, pair in header.pairs.items() if pair.embedding)
     factors = FolderFactors(tensors, config, header.pairs)
     for module, pair in header.pairs.items():
-        _check_target(factors, module, pair.trained_as, config, embeddings, config_file)
+        if not pair.parameter:
+            _check_target(factors, module, pair.trained_as, config, embeddings, config_file)
     provenance: dict[str, object] = {
         "path": str(folder),
         "fan_in_fan_out": config.fan_in_fan_out,

@@ -6,17 +6,21 @@ Axes: R rank, I input features, O output features.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pomona.adapters.compatible import shape_of
 from pomona.adapters.config import CONFIG_FILE, plain_config
+from pomona.adapters.experts import stack
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.keys import TENSOR_FILE, keys_of
+from pomona.adapters.layout import FilePair, lay_out
 from pomona.adapters.place import appearing, refuse_occupied
-from pomona.adapters.tensors import TensorInfo, all_finite, tensor_info, write_tensors
+from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, tensor_info, write_tensors
 from pomona.errors import InputError, PomonaError
 
 PROVENANCE_FILE = "pomona.json"
@@ -47,47 +51,61 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dt
     refuse_occupied(target, force=force)
     if len(adapter) == 0:
         raise InputError("the adapter has no modules", field="adapter", mend="Give at least one adapted module")
-    layout, rank = _layout(adapter, dtype)
-    fan_in_fan_out = bool(adapter.provenance.get("fan_in_fan_out", False))
+    laid_out = lay_out(adapter)
+    tensors, rank = _tensor_layout(adapter, laid_out.pairs, dtype)
     config = plain_config(
         rank,
-        adapter.modules,
+        laid_out.modules,
         base_model=adapter.base_model,
-        fan_in_fan_out=fan_in_fan_out,
+        fan_in_fan_out=bool(adapter.provenance.get("fan_in_fan_out", False)),
+        parameters=laid_out.parameters,
         provenance=adapter.provenance,
     )
     with appearing(target) as partial:
         _write_json(partial / CONFIG_FILE, config)
         if "method" in adapter.provenance:
             _write_json(partial / PROVENANCE_FILE, dict(adapter.provenance))
-        write_tensors(partial / TENSOR_FILE, layout, _tensors(adapter, rank, dtype))
+        write_tensors(partial / TENSOR_FILE, tensors, _tensors(adapter, laid_out.pairs, rank, tensors))
 
 
 def _write_json(file: Path, content: dict[str, object]) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _layout(adapter: Adapter, dtype: torch.dtype | None) -> tuple[dict[str, TensorInfo], int]:
+def _tensor_layout(adapter: Adapter, pairs: Sequence[FilePair], dtype: torch.dtype | None) -> tuple[dict[str, TensorInfo], int]:
     """What the file will hold, without folding or padding anything yet; and the one rank."""
-    rank = max(1, *(adapter[module].rank for module in adapter))
+    found = [[_Entry(one.rank, one.scaling != 1.0, one.A.dtype, one.B.dtype) for one in pair.factors(adapter)] for pair in pairs]
+    rank = max(1, *(entry.rank for entries in found for entry in entries))
     layout: dict[str, TensorInfo] = {}
-    for module in adapter:
-        factors = adapter[module]
-        wide = factors.scaling != 1.0
-        shapes = ((rank, factors.in_features), (factors.out_features, rank))
-        for key, shape, matrix in zip(_keys(adapter, module), shapes, (factors.A, factors.B), strict=True):
-            written = dtype or (torch.float32 if wide else matrix.dtype)
+    for pair, entries in zip(pairs, found, strict=True):
+        O, I = shape_of(adapter, pair.like)  # noqa: E741 (axes)
+        wide, stacked_rank = any(entry.wide for entry in entries), rank * len(entries)
+        dtypes = ({entry.dtype_A for entry in entries}, {entry.dtype_B for entry in entries})
+        for key, shape, own in zip(_keys(adapter, pair), ((stacked_rank, I), (O, stacked_rank)), dtypes, strict=True):
+            written = dtype or (torch.float32 if wide or len(own) > 1 else own.pop())
             layout[key] = TensorInfo(shape, tensor_info(torch.empty(0, dtype=written)).dtype)
     return layout, rank
 
 
-def _tensors(adapter: Adapter, rank: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    for module in adapter:
-        for key, matrix in zip(_keys(adapter, module), _plain(adapter[module], rank), strict=True):
-            written = matrix if dtype is None else matrix.to(dtype)
-            if not all_finite(written):
-                raise PomonaError("has NaN or infinite values, nothing was written", field=module)
-            yield key, written
+class _Entry(NamedTuple):
+    rank: int
+    wide: bool
+    dtype_A: torch.dtype
+    dtype_B: torch.dtype
+
+
+def _tensors(
+    adapter: Adapter, pairs: Sequence[FilePair], rank: int, layout: Mapping[str, TensorInfo]
+) -> Iterator[tuple[str, Tensor]]:
+    for pair in pairs:
+        plain = [_plain(factors, rank) for factors in pair.factors(adapter)]
+        keys = _keys(adapter, pair)
+        dtype_A, dtype_B = (DTYPES[layout[key].dtype] for key in keys)
+        cast = [(A_RI.to(dtype_A), B_OR.to(dtype_B)) for A_RI, B_OR in plain]
+        for key, matrix in zip(keys, stack(cast) if pair.stacked else cast[0], strict=True):
+            if not all_finite(matrix):
+                raise PomonaError("has NaN or infinite values, nothing was written", field=pair.like)
+            yield key, matrix
 
 
 def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:
@@ -101,5 +119,5 @@ def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(A_RI, (0, 0, 0, missing)), torch.nn.functional.pad(B_OR, (0, missing))
 
 
-def _keys(adapter: Adapter, module: str) -> tuple[str, str]:
-    return keys_of(module, embedding=module in adapter.embeddings)
+def _keys(adapter: Adapter, pair: FilePair) -> tuple[str, str]:
+    return keys_of(pair.module, embedding=pair.module in adapter.embeddings)

@@ -1,0 +1,124 @@
+"""Which pairs of tensors a written adapter has, in PEFT's spelling, and by which field of the config PEFT finds each.
+
+Three things make a pair of the file differ from an entry of the adapter. The experts of one parameter are stacked into one pair.
+PEFT 0.21 translates single experts of transformers 4 for the fused ones of transformers 5 only where all experts of a layer have
+a pair, and `gate_proj` where `up_proj` has: what is missing is written as zeros. And in a mixture of experts it takes every
+`gate_proj`, `up_proj` and `down_proj` in `target_modules` for an expert's, also that of a shared expert or a dense layer, which it
+then passes over: those, and routers, which are no linear modules, are named in `target_parameters`, by their weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pomona.adapters.experts import ROUTERS, SINGLE, Expert, clash, expert_of, key_modules, without_experts
+from pomona.adapters.factors import Adapter, Factors
+from pomona.errors import InputError
+
+# What belongs to one fused tensor of transformers 5.
+_FUSED = ({"gate_proj", "up_proj"}, {"down_proj"}, {"w1", "w3"}, {"w2"})
+_TAKEN_FOR_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj"})
+_TRANSLATED_IN = (".mlp.experts", ".block_sparse_moe.experts")
+_SHARED = ".shared_expert"
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """One pair of the file.
+
+    Args:
+        module: what its keys name as the module.
+        entries: the adapter's entries in it, one of a module, one an expert of a parameter; None: zeros.
+        like: an entry of the same shape.
+        stacked: whether it is a parameter's.
+    """
+
+    module: str
+    entries: tuple[str | None, ...]
+    like: str
+    stacked: bool = False
+
+    def factors(self, adapter: Adapter) -> Iterator[Factors]:
+        """Each entry's factors, read one after the other; of rank 0 for zeros."""
+        for entry in self.entries:
+            yield without_experts(adapter[self.like]) if entry is None else adapter[entry]
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """The pairs, in the adapter's order, and what the config says of them.
+
+    Args:
+        pairs: at least one.
+        modules: `target_modules`.
+        parameters: `target_parameters`.
+    """
+
+    pairs: tuple[FilePair, ...]
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+def lay_out(adapter: Adapter) -> FileLayout:
+    """What an adapter's file holds. Reads no factors.
+
+    Raises:
+        InputError: two entries would be one weight's for PEFT, or parameters of one module whose order is not known.
+    """
+    twice = clash(adapter)
+    if twice is not None:
+        problem = f"has factors of {twice[0]} and of {twice[1]}, which are one weight for PEFT"
+        raise InputError(problem, field="adapter", mend="Merge adapters of one spelling only")
+    experts = [expert for path in adapter if (expert := expert_of(path)) is not None]
+    try:
+        keys = key_modules(expert.parameter for expert in experts)
+    except ValueError as error:
+        problem = "has several adapted parameters, and their order in the model is not known"
+        raise InputError(problem, field=str(error), mend="Merge adapters of one parameter of this module") from error
+    missing = _missing_singles(adapter)
+    pairs: dict[str, FilePair] = {}
+    for path in adapter:
+        expert = expert_of(path)
+        if expert is None:
+            pairs[path] = FilePair(path, (path,), path)
+        elif expert.parameter not in pairs:
+            places = [Expert(expert.parameter, number, expert.total).path for number in range(expert.total)]
+            entries = tuple(place if place in adapter else None for place in places)
+            pairs[expert.parameter] = FilePair(keys[expert.parameter], entries, path, stacked=True)
+    pairs |= {path: FilePair(path, (None,), like) for path, like in missing.items()}
+    mixture = bool(experts) or any(SINGLE.fullmatch(path) or _SHARED in path for path in adapter)
+    by_weight = {path for path, pair in pairs.items() if not pair.stacked and _is_by_weight(adapter, path, mixture=mixture)}
+    modules = tuple(name for name, pair in pairs.items() if not pair.stacked and name not in by_weight)
+    parameters = tuple(
+        f"{name}.weight" if name in by_weight else name for name in pairs if name in by_weight or pairs[name].stacked
+    )
+    return FileLayout(tuple(pairs.values()), modules, parameters)
+
+
+def _is_by_weight(adapter: Adapter, path: str, *, mixture: bool) -> bool:
+    if path in adapter.embeddings or SINGLE.fullmatch(path) or bool(adapter.provenance.get("fan_in_fan_out")):
+        return False
+    last = path.rpartition(".")[2]
+    return last in ROUTERS or (mixture and last in _TAKEN_FOR_EXPERTS)
+
+
+def _missing_singles(adapter: Adapter) -> dict[str, str]:
+    """Single experts' modules without which PEFT could not put the others together -> an entry of the same shape."""
+    found: dict[tuple[str, int], dict[int, dict[str, str]]] = {}
+    count = 0
+    for path in adapter:
+        single = SINGLE.fullmatch(path)
+        if single is None or not single["experts"].endswith(_TRANSLATED_IN):
+            continue
+        group = next((place for place, names in enumerate(_FUSED) if single["name"] in names), None)
+        if group is not None:
+            found.setdefault((single["experts"], group), {}).setdefault(int(single["number"]), {})[single["name"]] = path
+            count = max(count, int(single["number"]) + 1)
+    missing: dict[str, str] = {}
+    for (experts, group), by_number in found.items():
+        like = next(iter(next(iter(by_number.values())).values()))
+        for number in range(count):
+            absent = _FUSED[group] - by_number.get(number, {}).keys()
+            missing |= {f"{experts}.{number}.{name}": like for name in sorted(absent)}
+    return missing
