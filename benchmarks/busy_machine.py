@@ -33,7 +33,7 @@ def run() -> bool:
         print(f"programs cannot be kept on {CORES} cores here: not measured")
         return True
     print(
-        f"{STEPS} steps of {EXAMPLES} x {TOKENS} tokens, {LAYERS} layers {HIDDEN} wide, {CORES} threads on {CORES} cores",
+        f"steps of {EXAMPLES} x {TOKENS} tokens, {LAYERS} layers {HIDDEN} wide, {CORES} threads on {CORES} cores",
         flush=True,
     )
     ratios = [_pair("as Pomona waits", {}, STEPS) for _ in range(PAIRS)]

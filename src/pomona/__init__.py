@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pomona.threads import wait_asleep
 
 if TYPE_CHECKING:
+    __version__: str
     from pomona.adapters import Adapter, Factors, read_adapter, write_adapter
     from pomona.merging.merge import merge
     from pomona.runs.adapt import adapt
@@ -47,6 +48,18 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: `import pomona` alone costs nothing."""
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'pomona' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def _version() -> str:
+    """What the installed package's metadata say."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pomona")
+    except PackageNotFoundError:  # sources that were never installed
+        return "unknown"

@@ -35,7 +35,6 @@ def check(
     import dataclasses
     import json
 
-    from pomona.adapters.check import Finding, check_adapters
     from pomona.errors import InputError
 
     recipes = [path for path in paths if path.suffix in {".yaml", ".yml"}]
@@ -43,6 +42,8 @@ def check(
     if not folders and (base is not None or targets):
         option = "--base" if base is not None else "--for"
         raise InputError("is about adapters, and only recipes are given", field=option, mend="Leave it out, or give adapters too")
+    from pomona.adapters.check import Finding, check_adapters
+
     findings: list[Finding] = check_adapters(folders, base, targets or ()) if folders else []
     for recipe in recipes:
         from pomona.runs.check import check_recipe

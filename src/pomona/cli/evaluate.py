@@ -49,13 +49,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score the bare model and each adapter, with 95 % bootstrap intervals, and each adapter against the bare model."""
-    from pomona.cli.selection import from_data, from_recipe
     from pomona.cli.values import decoding_of, metrics_of, refuse_given
     from pomona.errors import InputError
-    from pomona.evaluation.evaluate import check_room
-    from pomona.runs.evaluate import evaluate as run
-    from pomona.runs.evaluate import read_adapters, ready_metrics, score_predictions
-    from pomona.runs.predictions import check_output, read_predictions, write_predictions
 
     # Whatever can be wrong is found before the model is loaded.
     of_model = {"--model": model, "--device": device, "--dtype": dtype}
@@ -69,6 +64,13 @@ def evaluate(
         refuse_given(of_data | of_model, "the recipe says this itself")
     if predictions is not None:
         refuse_given(of_answers | of_model, "--predictions runs no model")
+
+    from pomona.cli.selection import from_data, from_recipe
+    from pomona.evaluation.evaluate import check_room
+    from pomona.runs.evaluate import evaluate as run
+    from pomona.runs.evaluate import read_adapters, ready_metrics, score_predictions
+    from pomona.runs.predictions import check_output, read_predictions, write_predictions
+
     if output is not None:
         check_output(output)
     given = {"metrics": metrics_of(metrics), "batch_size": batch_size, "max_tokens": max_tokens, "decoding": decoding_of(decoding)}

@@ -35,6 +35,13 @@ def generate(
     import json
     import sys
 
+    from pomona.errors import InputError
+
+    if system is not None and not chat:
+        raise InputError("only a conversation has a system's message", field="--system", value=system, mend="Give --chat too")
+    if any(not text for text in stop or ()):
+        raise InputError("an empty text ends nothing", field="--stop", value="")
+
     from pomona.adapters import check_finite, read_adapter
     from pomona.backbone.attach import attached
     from pomona.backbone.chat_template import template_warnings
@@ -44,12 +51,7 @@ def generate(
     from pomona.cli.values import decoding_of, settings
     from pomona.data import Example, Turn
     from pomona.data.tasks.template_arguments import check_template_arguments
-    from pomona.errors import InputError
 
-    if system is not None and not chat:
-        raise InputError("only a conversation has a system's message", field="--system", value=system, mend="Give --chat too")
-    if any(not text for text in stop or ()):
-        raise InputError("an empty text ends nothing", field="--stop", value="")
     chosen = decoding_of(decoding)
     arguments = settings(template_arguments or (), "--template-argument", "enable_thinking=false")
     check_template_arguments(arguments, "chat" if chat else "base")

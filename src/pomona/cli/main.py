@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -67,7 +67,6 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
 
 app = typer.Typer(
     name="pomona",
-    help="Merge LoRA adapters, fine-tune the merge on fifty examples, learn how much of it to prune.",
     epilog="--debug, with any verb, shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
@@ -90,9 +89,27 @@ VERBS: tuple[Any, ...] = (
     report,
     env,
 )
-for _verb in VERBS:
-    app.command()(guarded(_verb))
-app.command("list")(guarded(list_registered))
+NAMED = {list_registered: "list"}
+for _verb in (*VERBS, *NAMED):
+    # Of itself the list of verbs shows as much of a line as it has room for; what is given as `short_help` it shows whole.
+    app.command(NAMED.get(_verb), short_help=(_verb.__doc__ or "").partition("\n\n")[0])(guarded(_verb))
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import pomona
+
+        typer.echo(f"pomona {pomona.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_any_verb(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Merge LoRA adapters, fine-tune the merge on fifty examples, learn how much of it to prune."""
 
 
 def main() -> None:
