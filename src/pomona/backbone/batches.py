@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pomona.backbone.prompts import prompt_and_completion, prompt_tokens
+from pomona.backbone.token_ids import refuse_unknown
 from pomona.data.example import Example
 from pomona.errors import InputError
 
@@ -60,7 +61,7 @@ class Truncation(NamedTuple):
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rows: int | None = None
 ) -> tuple[tuple[Encoded, ...], Truncation]:
     """Prompt and completion of each example as tokens, split at their joint as `joint` says.
 
@@ -70,12 +71,13 @@ def encode(
         examples: what to encode.
         tokenizer: adds its own special tokens to the prompt; its end token closes the completion.
         max_tokens: longest example, in tokens.
+        rows: of the model's embedding: ids must be below; None: no model is there to be asked.
 
     Returns:
         The encoded examples, in order, and what was cut.
 
     Raises:
-        InputError: a completion alone does not fit, or a prompt has no token at all.
+        InputError: a completion alone does not fit, a prompt has no token at all, or a token has no embedding.
     """
     encoded, cuts = [], []
     for example in examples:
@@ -91,6 +93,8 @@ def encode(
         prompt = prompt_tokens(tokenizer, example, room, whole_prompt)
         cuts.append(prompt.cut)
         encoded.append(Encoded((*prompt.tokens, *completion), len(prompt.tokens)))
+        if rows is not None:
+            refuse_unknown(encoded[-1].tokens, rows, tokenizer, f"example {example.id!r}")
     return tuple(encoded), Truncation(sum(cut > 0 for cut in cuts), sum(cuts))
 
 

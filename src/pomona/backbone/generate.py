@@ -17,6 +17,7 @@ from pomona.backbone.joint import opening_tokens
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
 from pomona.backbone.prefill import positions, prefill
+from pomona.backbone.token_ids import refuse_unknown
 from pomona.errors import InputError
 from pomona.seeding import stream
 
@@ -67,11 +68,13 @@ def generate(
         on_batch: told how many prompts each finished batch had.
 
     Raises:
-        InputError: a prompt has no token at all.
+        InputError: a prompt has no token at all, or one that the model has no embedding for.
     """
     encoded = [_tokens(backbone, prompt) for prompt in prompts]
     if not all(encoded):
         raise InputError("an empty prompt, which this model has nothing to go on from", field="prompt", value="")
+    for tokens in encoded:
+        refuse_unknown(tokens, backbone.embedding_rows, backbone.tokenizer, "a prompt")
     decoding = decoding or Decoding()
     end = AnswerEnd.of(backbone, line=stop_at_line_end, stop=tuple(stop))
     # Every answer has draws of its own, so that it does not matter which batch it is in.
@@ -109,7 +112,7 @@ def _batch(
     from transformers import StoppingCriteriaList
 
     tokenizer = backbone.tokenizer
-    pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
+    pad = backbone.pad_id
     longest = max(map(len, prompts))
     tokens_BT = torch.full((len(prompts), longest), pad)
     content_BT = torch.zeros_like(tokens_BT)

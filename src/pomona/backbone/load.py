@@ -16,17 +16,18 @@ from torch import nn
 
 from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.frozen_linear import freeze_linear_modules
-from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate
+from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.needed_rows import can_leave_rows_out
 from pomona.backbone.packed import can_pack
 from pomona.backbone.plain_weights import refuse_packed
+from pomona.backbone.token_ids import embedding_rows, padding_id
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+_FAILURES = (OSError, ValueError, KeyError, AssertionError, RuntimeError, ImportError, SafetensorError)
 _NO_ADAPTER = "no-adapter"
 """A folder in which transformers looks for an adapter to load with a model: there is none, and the model comes alone."""
 _NO_TOKENIZER = "it has no tokenizer, such as tokenizer.json; save the tokenizer into the same folder"
@@ -58,6 +59,16 @@ class Backbone:
         """The longest text that the model was made for, in tokens, where its config says so."""
         found = getattr(self.model.config, "max_position_embeddings", None)
         return found if isinstance(found, int) and found > 0 else None
+
+    @functools.cached_property
+    def embedding_rows(self) -> int:
+        """How many tokens the model has an embedding for; its tokenizer may have more."""
+        return embedding_rows(self.model)
+
+    @property
+    def pad_id(self) -> int:
+        """A token to pad with, for which the model has an embedding."""
+        return padding_id(self.tokenizer, self.embedding_rows)
 
     def linear_modules(self) -> dict[str, nn.Module]:
         """Path -> module of every linear map (`nn.Linear`, and GPT-2's `Conv1D`) but the output head."""
@@ -150,6 +161,8 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
                 ignore_mismatched_sizes=True,  # looked at below, where it can be said which
                 output_loading_info=True,
                 adapter_kwargs={"subfolder": _NO_ADAPTER},
+                # torch makes no embedding whose padding is none of its rows.
+                **({"pad_token_id": None} if folder is not None and pads_outside(folder) else {}),
             )
     except _FAILURES as error:
         if doubt is not None and local:

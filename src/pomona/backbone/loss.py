@@ -27,7 +27,7 @@ def make_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
     """The examples in the layout that is faster on this model and device: packed, or padded."""
     if backbone.packs:
         return pack(examples, backbone.device)
-    return collate(examples, int(backbone.tokenizer.pad_token_id), backbone.device)  # pyright: ignore[reportArgumentType]
+    return collate(examples, backbone.pad_id, backbone.device)
 
 
 def hidden_states(backbone: Backbone, batch: Batch, needed: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:

@@ -115,6 +115,13 @@ def lacks_tokenizer(folder: Path) -> bool:
     return not any(True for pattern in _TOKENIZERS for _ in folder.glob(pattern))
 
 
+def pads_outside(folder: Path) -> bool:
+    """Whether the config's padding token is beyond the vocabulary that it gives the model."""
+    config = read_json_object(folder / CONFIG)
+    pad, size = config.get("pad_token_id"), config.get("vocab_size")
+    return isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size
+
+
 def _weights(folder: Path) -> list[Path]:
     """Files of whole weights, whatever their format."""
     return [path for pattern in _WEIGHTS for path in folder.glob(pattern) if not path.name.startswith("adapter_")]

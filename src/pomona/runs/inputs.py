@@ -117,7 +117,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     for source in recipe.sources:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
-            encode(chosen, backbone.tokenizer, source.tuning.max_tokens)
+            encode(chosen, backbone.tokenizer, source.tuning.max_tokens, backbone.embedding_rows)
             skipped += _skipped(source.data, source.task or recipe.task)
     ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
     modules = {module: None for one in ranks for module in one}
@@ -209,6 +209,6 @@ def train_plain(
 ) -> Adapter:
     """A LoRA from scratch on the examples, no pruning, the last epoch's weights."""
     start = new_adapter(backbone, lora.own_modules, lora.own_rank, lora.alpha, stream(seed, "lora"))
-    encoded, _ = encode(chosen, backbone.tokenizer, tuning.max_tokens)
+    encoded, _ = encode(chosen, backbone.tokenizer, tuning.max_tokens, backbone.embedding_rows)
     with attached(backbone, [start], dropout=tuning.dropout) as attachment:
         return fit(attachment, FitData(encoded), tuning, seed=seed, system=label, progress=progress).adapter

@@ -153,7 +153,7 @@ def _in_memory(adapter: Adapter) -> Adapter:
 def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, dict[str, CutRecord]]:
     encoded, cut = {}, {}
     for name, part in splits.named():
-        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens)
+        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens, backbone.embedding_rows)
         characters = [example.cut_characters for example in part]
         cut[name] = CutRecord(
             documents=sum(count > 0 for count in characters),
