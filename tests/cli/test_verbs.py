@@ -91,6 +91,18 @@ def test_dry_run_says_what_it_would_work_on_and_writes_nothing(folder: Path) -> 
     assert not (folder / "dry").exists()
 
 
+def test_dry_run_as_json_is_one_object_even_where_something_is_wrong(folder: Path) -> None:
+    found = told(folder, "adapt", "quick.yaml", "--output", "dry", "--dry-run")
+    assert found["ok"] is True
+    assert found["findings"] == [one for one in told(folder, "check", "quick.yaml")["findings"] if one["subject"] == "quick.yaml"]
+    outcome = call(folder, "adapt", "quick.yaml", "--dry-run", "--json", "--set", "data.train=none.jsonl")
+    assert outcome.code == 2
+    found = json.loads(outcome.out)
+    assert found["ok"] is False
+    assert [one["level"] for one in found["findings"]] == ["error"]
+    assert outcome.errors == [f"error: {found['findings'][0]['message']}"]
+
+
 def test_check_a_recipe_with_its_adapters(folder: Path) -> None:
     found = told(folder, "check", "quick.yaml", "adapters/alpha", "adapters/beta")
     assert found["ok"] is True
@@ -176,5 +188,6 @@ def test_demo_takes_the_next_free_folder(folder: Path, tmp_path: Path) -> None:
             assert call(tmp_path, "demo", *extra).code == 0
     (first, resumed, own) = started.call_args_list
     assert [one.args[1] for one in (first, resumed, own)] == [Path("runs/demo-2"), Path("runs/demo"), Path("mine")]
+    assert [one.kwargs["named"] for one in (first, resumed, own)] == [False, False, True]
     assert (own.args[0].model, own.args[0].seed) == ("m", 3)
     assert [one.kwargs["resume"] for one in (first, resumed, own)] == [False, True, False]

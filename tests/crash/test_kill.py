@@ -108,6 +108,7 @@ def test_killed_in_three_places_and_interrupted_in_one(folder: Path, whole: Path
     said = stop_when(running, (kept / "target_lora.safetensors").exists, signal.SIGINT)
     assert running.returncode == 130, said
     assert "Traceback" not in said
+    assert said.splitlines()[-1] == "interrupted; go on with: pomona adapt long.yaml --output hurt --resume"
     assert status(run) == "interrupted"
     assert (kept / "pomona" / "fitted.json").exists()
     assert not (kept / "target_lora" / "fitted.json").exists()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from unittest import mock
 
 import pytest
 from rich.console import Console
@@ -21,14 +22,31 @@ def tell(progress: Progress) -> None:
     progress.end()
 
 
-def test_elsewhere_than_on_a_terminal_it_is_one_line_a_finished_stage() -> None:
+def test_elsewhere_than_on_a_terminal_a_stage_says_that_it_begins_and_how_it_ended() -> None:
     out = io.StringIO()
     with Display(Console(file=out, width=60, highlight=False)) as display:
         tell(display)
-    first, second, *rest = out.getvalue().split("\n")
+    begins, first, also_begins, second, *rest = out.getvalue().split("\n")
+    assert (begins, also_begins) == ("tuning pomona: 0 of 4", "evaluating: begins")
     assert re.fullmatch(r"tuning pomona {32} +\d+\.\d s  epoch 2, dev loss 2\.950 prune ratio 1\.00 ▃█", first)
     assert re.fullmatch(r"evaluating {35} +\d+\.\d s ? *", second)
     assert rest == [""]
+
+
+def test_elsewhere_than_on_a_terminal_it_says_every_half_minute_how_far_it_is() -> None:
+    out, times = io.StringIO(), [0.0, 10.0, 29.9, 31.0, 31.0, 40.0, 60.9, 61.5, 61.5, 70.0]
+    with mock.patch("pomona.tuning.progress.time.monotonic", side_effect=times), Display(Console(file=out, width=20)) as display:
+        display.begin("tuning pomona", 400)
+        for step in range(1, 7):
+            display.advance(20, f"loss {step}.000")
+        display.end("epoch 2")
+    assert out.getvalue().splitlines()[:-1] == [
+        "tuning pomona: 0 of 400",
+        "tuning pomona: 60 of 400, loss 3.000",
+        "tuning pomona: 120 of 400, loss 6.000",
+    ]
+    assert "\x1b" not in out.getvalue()
+    assert "\r" not in out.getvalue()
 
 
 def test_on_a_terminal_the_bar_says_stage_place_note_and_ratio() -> None:
@@ -54,7 +72,7 @@ def test_the_trace_shows_the_last_ratios_from_low_to_high() -> None:
         display.end()
         display.begin("two", 1)
         display.end()
-    one, two, _ = out.getvalue().split("\n")
+    _, one, _, two, _ = out.getvalue().split("\n")
     assert one.endswith("prune ratio 0.99 " + "▁" * 24 + "█" * 8)
     assert "prune ratio" not in two
 
@@ -74,7 +92,7 @@ def test_by_default_it_writes_to_standard_error(capsys: pytest.CaptureFixture[st
         display.end()
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("one ")
+    assert err.startswith("one: 0 of 1\none ")
 
 
 def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ def adapt(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, data, model and adapters; train nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record, or what --dry-run found, as one JSON object.")] = False,
 ) -> None:
     """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report."""
     from pomona.runs.read_recipe import read_recipe
@@ -24,11 +24,12 @@ def adapt(
 
     read = read_recipe(recipe, Recipe, overrides or [])
     if dry_run:
+        from pomona.cli.dry_run import print_findings
         from pomona.runs.check import check_inputs
 
-        for finding in check_inputs(read, str(recipe)):
-            typer.echo(f"{finding.level}: {finding.message}")
+        print_findings(lambda: check_inputs(read, str(recipe)), as_json=as_json)
         return
     from pomona.cli.running import run_and_report
 
-    run_and_report(read, output, resume=resume, as_json=as_json)
+    folder = output or Path("runs") / read.name
+    run_and_report(read, folder, named=output is not None, resume=resume, as_json=as_json)

@@ -22,7 +22,8 @@ def demo(
     from pomona.runs.demo import demo_recipe
 
     changes = [*(overrides or []), *([f"model={model}"] if model else [])]
-    run_and_report(demo_recipe(changes), output or _free_folder(resume), resume=resume, as_json=as_json)
+    folder = output or _free_folder(resume)
+    run_and_report(demo_recipe(changes), folder, named=output is not None, resume=resume, as_json=as_json)
 
 
 def _free_folder(resume: bool) -> Path:

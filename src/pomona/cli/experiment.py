@@ -26,8 +26,10 @@ def experiment(
     """Run a recipe over systems, settings and seeds, each cell in a folder of its own, and compare the systems in one table."""
     import json
 
+    from pomona.cli.interrupted import resumable
+    from pomona.errors import InputError
     from pomona.runs.experiment import check_cells, run_experiment, states
-    from pomona.runs.experiment_recipe import TABLE, read_experiment, select
+    from pomona.runs.experiment_recipe import EXPERIMENT, TABLE, read_experiment, select
     from pomona.runs.experiment_table import table
     from pomona.runs.shared import Shared
     from pomona.tuning.progress import Display
@@ -37,18 +39,23 @@ def experiment(
     folder = output or Path("runs") / read.name
     if dry_run:
         shared = Shared(test_seed=read.seeds[0])
-        with Display() as display:
-            warnings = check_cells(chosen, folder, shared, display)
+        try:
+            with Display() as display:
+                warnings = check_cells(chosen, folder, shared, display)
+        except InputError as error:
+            if as_json:
+                typer.echo(json.dumps({"ok": False, "error": str(error)}))
+            raise
         found = states(folder, chosen, shared)
         if as_json:
-            typer.echo(json.dumps({"cells": found, "warnings": warnings}))
+            typer.echo(json.dumps({"ok": True, "cells": found, "warnings": warnings}))
             return
         for path, state in found.items():
             typer.echo(f"{state:<12} {folder / path}")
         for warning in warnings:
             typer.echo(f"warning: {warning}")
         return
-    with Display() as display:
+    with resumable(folder, EXPERIMENT, named=output is not None), Display() as display:
         result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display)
     typer.echo(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}")
     asked = {cell.path for cell in chosen}

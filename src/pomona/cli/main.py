@@ -1,6 +1,6 @@
 """The `pomona` command: its verbs, and how every error becomes one line and an exit code.
 
-0 done, 1 failed, 2 wrong input, 130 interrupted. `--debug`, anywhere, shows the traceback.
+0 done, 1 failed, 2 wrong input, 130 interrupted, 143 terminated. `--debug`, anywhere, shows the traceback.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pomona.cli.experiment import experiment
 from pomona.cli.export import export
 from pomona.cli.generate import generate
 from pomona.cli.inspect import inspect
+from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message, terminable
 from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
@@ -34,8 +35,6 @@ from pomona.errors import InputError, PomonaError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DEBUG = "--debug"
-INTERRUPTED = 130
 # Typer carries its own copy of click and names the class of usage errors only as the base of this one.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -47,8 +46,9 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return verb(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            typer.echo(message(interrupt), err=True)
+            raise SystemExit(exit_code(interrupt)) from None
         except typer.Exit:  # a verb's own exit code
             raise
         except BrokenPipeError:  # the reader has seen enough: `pomona list | head`
@@ -119,7 +119,10 @@ def main() -> None:
     if len(arguments) < len(sys.argv) - 1:
         os.environ["POMONA_DEBUG"] = "1"
     try:
-        code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
+        with terminable():
+            code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
+    except typer.Abort:  # Ctrl-C before the verb had begun
+        raise SystemExit(INTERRUPTED) from None
     except USAGE_ERROR as error:
         typer.echo(f"error: {_usage_problem(error)}", err=True)
         raise SystemExit(InputError.exit_code) from None

@@ -11,14 +11,24 @@ if TYPE_CHECKING:
     from pomona.runs.recipe import Recipe
 
 
-def run_and_report(recipe: Recipe, output: Path | None, *, resume: bool, as_json: bool) -> None:
-    """Run, write the page and the adapter's model card, print sentences, table and paths (or the record as JSON)."""
+def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, as_json: bool) -> None:
+    """Run, write the page and the adapter's model card, print sentences, table and paths (or the record as JSON).
+
+    Args:
+        recipe: what to run.
+        output: the run folder.
+        named: whether the command line names it.
+        resume: go on with the run that stands there.
+        as_json: print the record.
+    """
+    from pomona.cli.interrupted import resumable
     from pomona.report import model_card, three_sentences, write_report
     from pomona.runs.adapt import adapt
+    from pomona.runs.store import RECIPE
     from pomona.tuning.progress import Display
 
-    folder = output or Path("runs") / recipe.name
-    with Display() as display:
+    folder = output
+    with resumable(folder, RECIPE, named=named), Display() as display:
         record = adapt(recipe, folder, resume=resume, progress=display)
     page = write_report(folder)
     (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")

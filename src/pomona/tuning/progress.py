@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+LINE_SECONDS = 30.0
+"""Between two lines about one stage, where there is no terminal."""
+
 _TICKS = "▁▂▃▄▅▆▇█"
 
 
@@ -44,7 +47,9 @@ class Silent:
 
 
 class Display:
-    """A live bar on a terminal; elsewhere one line a finished stage. Use as a context manager.
+    """A live bar on a terminal; elsewhere plain lines: at a stage's begin and end, and every half minute between.
+
+    Use as a context manager.
 
     Args:
         console: where to write; standard error by default, so that standard output stays for results.
@@ -70,6 +75,7 @@ class Display:
         self._task = None
         self._stage = ""
         self._started = 0.0
+        self._told, self._done, self._total = 0.0, 0, 0
         self._ratios: list[float] = []
 
     def __enter__(self) -> Display:
@@ -80,14 +86,24 @@ class Display:
         self._bars.stop()
 
     def begin(self, stage: str, total: int) -> None:
-        """Show a new bar."""
+        """Show a new bar, or say that it begins."""
         self._stage, self._started, self._ratios = stage, time.monotonic(), []
+        self._told, self._done, self._total = self._started, 0, total
+        if not self._console.is_terminal:
+            self._say(f"{stage}: {f'0 of {total}' if total else 'begins'}")
         self._task = self._bars.add_task(stage, total=total or None, note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """Move the bar."""
-        if self._task is not None:
-            self._bars.update(self._task, advance=done, note=" ".join(filter(None, (note, self._trace()))))
+        """Move the bar, or say how far it is if nothing was said for half a minute."""
+        if self._task is None:
+            return
+        told = " ".join(filter(None, (note, self._trace())))
+        self._bars.update(self._task, advance=done, note=told)
+        self._done += done
+        if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            place = f"{self._done} of {self._total}" if self._total else f"{self._done} done"
+            self._say(f"{self._stage}: " + ", ".join(filter(None, (place, told))))
 
     def end(self, note: str = "") -> None:
         """Replace the bar by a line."""
@@ -96,6 +112,9 @@ class Display:
             self._task = None
         seconds = time.monotonic() - self._started
         line = " ".join(filter(None, (f"{self._stage:<44} {seconds:6.1f} s ", note, self._trace())))
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
 
     def ratio(self, prune_ratio: float) -> None:
