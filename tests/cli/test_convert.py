@@ -139,3 +139,12 @@ def test_a_plain_adapter_is_written_with_another_dtype_or_rank(tmp_path: Path) -
     assert done["approximation"]["error"] > 0.1
     refused = RUNNER.invoke(app, [str(folder), "--max-error", "0.1", "-o", str(tmp_path / "out")])
     assert isinstance(refused.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"use_dora": True}, {"peft_type": "LOHA"}, {"lora_bias": True}, {"bias": "all"}, {"init_lora_weights": "pissa"}]
+)
+def test_what_other_verbs_refuse_is_shown_the_way(changes: dict[str, object], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", config=peft_config(**changes))
+    with pytest.raises(InputError, match=r"pomona convert INPUT --base BASE --rank R --output DIR"):
+        read_adapter(folder)

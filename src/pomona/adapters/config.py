@@ -34,19 +34,26 @@ _PEFT_DEFAULT = 8  # of `r` and of `lora_alpha`, where PEFT's config does not ha
 _TRAINING_ONLY: Mapping[str, str] = {"velora_config": ".lora_velora_", "monteclora_config": ".lora_monteclora_sampler"}
 _TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
+_CONVERT = "pomona convert INPUT --base BASE --rank R --output DIR"
+_MERGED = f"Or merge it into its base with PEFT's merge_and_unload, and give that model to {_CONVERT}"
+
 # field -> (is the value one that a plain sum of low-rank updates cannot stand for, what it means, what to do)
 _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
     "use_dora": (
         bool,
         "DoRA rescales the base weight, so the adapter is not a low-rank update",
-        "Train it again with use_dora false",
+        f"Approximate it by one: {_CONVERT}",
     ),
     "bias": (
         lambda v: v not in (None, "none"),
         "the adapter changes biases, which a merge would lose",
-        'Train it again with bias "none"',
+        f'Train it again with bias "none". {_MERGED}',
     ),
-    "lora_bias": (bool, "the adapter has biases in lora_B, which a merge would lose", "Train it again with lora_bias false"),
+    "lora_bias": (
+        bool,
+        "the adapter has biases in lora_B, which a merge would lose",
+        f"Train it again with lora_bias false. {_MERGED}",
+    ),
     "modules_to_save": (
         bool,
         "the adapter brings whole modules, which cannot be merged as factors",
@@ -60,7 +67,7 @@ _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
     "init_lora_weights": (
         lambda v: isinstance(v, str) and _BASE_CHANGING.fullmatch(v) is not None,
         "this initialisation changes the base model, so the factors are not its update",
-        "Convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        f"Convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...). {_MERGED}",
     ),
     "alora_invocation_tokens": (bool, "an activated LoRA works on some tokens only and cannot be merged", "Train a plain LoRA"),
     "layer_replication": (bool, "the adapter is for a model with replicated layers", "Train it on the base model as it is"),
@@ -145,7 +152,11 @@ def read_config(file: Path) -> LoraConfig:
     peft_type = raw.get("peft_type")
     if peft_type != "LORA":
         raise InputError(
-            "not a LoRA adapter", file=file, field="peft_type", value=peft_type, mend="Give an adapter of peft_type LORA"
+            "not a LoRA adapter",
+            file=file,
+            field="peft_type",
+            value=peft_type,
+            mend=f"Give an adapter of peft_type LORA. {_MERGED}",
         )
     for name, (refused, problem, mend) in _REFUSED.items():
         if refused(raw.get(name)):

@@ -19,9 +19,10 @@ from pomona.errors import InputError
 
 _AGAIN = "Copy the adapter again from its source"
 _BARE = "Save the adapter from the bare model, with PEFT's save_pretrained"
+_CONVERT = "If it is a DoRA, approximate it: pomona convert INPUT --base BASE --rank R --output DIR"
 # Part of a key -> (why a tensor of this name is refused, what to do)
 _REFUSED_KEYS: Mapping[str, tuple[str, str]] = {
-    ".lora_magnitude_vector": ("a DoRA magnitude: the adapter is not a low-rank update", "Train it again with use_dora false"),
+    ".lora_magnitude_vector": ("a DoRA magnitude: the adapter is not a low-rank update", _CONVERT),
     ".lora_B.bias": ("a bias of lora_B, which a merge would lose", "Train it again with lora_bias false"),
     ".lora_a": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),
     ".lora_b": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),

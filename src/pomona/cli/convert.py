@@ -84,7 +84,8 @@ def convert(
         force=force,
     )
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(done), "output": str(output)}))
+        dropped = [{"name": one.name, "change": _finite(one.change)} for one in done.dropped]
+        typer.echo(json.dumps({**dataclasses.asdict(done), "output": str(output), "dropped": dropped}))
         return
     _say(done, output, dtype)
 
@@ -104,6 +105,13 @@ def _say(done: Conversion, output: Path, dtype: str | None) -> None:
     else:
         worst = f"at worst {_percent(lost.worst_error)}, at {lost.worst_module}"
         typer.echo(f"The factors lose {_percent(lost.error)} of the update; {worst}")
+
+
+def _finite(share: float | None) -> float | None:
+    """JSON has no infinity."""
+    import math
+
+    return None if share is None or math.isinf(share) else share
 
 
 def _change(share: float | None) -> str:
@@ -132,7 +140,9 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dic
         folder, name = embedded_model(), NAME
     else:
         folder = Path(name).expanduser()
-        if given and (folder.exists() or not _is_hub_name(given)):
+        if not folder.exists() and _is_hub_name(name):
+            folder = _cached(name) or folder
+        elif given:
             _check_folder(folder, given)
     if not (folder / "config.json").is_file():
         return None, name, None
@@ -141,6 +151,14 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dic
     from pomona.backbone.kinds import module_kinds
 
     return folder, name, module_kinds(folder)
+
+
+def _cached(name: str) -> Path | None:
+    """Where the local hub cache has the whole model; nothing is fetched."""
+    from pomona.backbone.model_folder import cached_folder
+
+    folder = cached_folder(name)
+    return folder if folder is not None and any(folder.glob("model*.safetensors")) else None
 
 
 def _is_hub_name(name: str) -> bool:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from pomona.adapters import read_adapter
 from pomona.adapters.convert import convert
+from pomona.adapters.convert.difference import task_of
 from pomona.backbone.kinds import module_kinds
 from pomona.errors import InputError
 
@@ -88,6 +89,7 @@ def test_only_what_changed_is_in_it_and_a_merged_lora_comes_back(tmp_path: Path)
     assert (done.rank, written[Q0].rank) == (2, 2)  # no factors for rounding
     torch.testing.assert_close(written.delta(Q0), change, rtol=1e-4, atol=1e-5)
     assert written.base_model == str(base)
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -173,8 +175,8 @@ def not_a_number(tensors: dict[str, Tensor]) -> None:
         (None, {"drop": ["norms"]}, "--drop: cannot be left out (got 'norms')"),
         (None, {"base": None}, "--base: the base model's folder is needed"),
         (edited(model_type="mistral"), {}, "is of another architecture than the base model, which is 'llama'"),
-        (edited(quantization_config={"bits": 4}), {}, "quantization_config: is quantised"),
-        (with_tensors(quantised), {}, f"{Q0}.weight: is not a float weight (got 'I8')"),
+        (edited(quantization_config={"bits": 4}), {}, "quantization_config: the model is quantised"),
+        (with_tensors(quantised), {}, f"{Q0}.weight: is stored as I8, so the model is quantised"),
         (with_tensors(lambda tensors: tensors.pop(f"{Q0}.weight")), {}, "tensors that the tuned model does not have"),
         (with_tensors(lambda tensors: tensors.update(extra=torch.ones(2))), {}, "tensors that the base model does not have: extra"),
         (
@@ -192,6 +194,21 @@ def test_refusals_write_nothing(edit: Any, options: dict[str, Any], said: str, t
         convert(folder, tmp_path / "out", **{"rank": 4, "base": base, **options})
     assert said in str(caught.value)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "SEQ_2_SEQ_LM"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"]}, "CAUSAL_LM"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "CAUSAL_LM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "SEQ_CLS"),
+        ({"architectures": ["LlamaModel"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_task_is_the_class_of_the_model(config: dict[str, object], task: str | None) -> None:
+    assert task_of(config) == task
 
 
 def test_equal_models_and_the_base_itself(tmp_path: Path) -> None:

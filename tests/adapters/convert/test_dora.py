@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_by_hand() -> None:
     assert torch.equal(found, torch.tensor([[3.0, 8.0], [0.0, 2.0]]))
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")
+def test_the_base_and_not_the_flag_says_how_a_weight_lies(base: Path, folder: Path, tmp_path: Path) -> None:
+    convert(folder, tmp_path / "expected", rank=2, base=base)
+    edited(fan_in_fan_out=True)(folder)
+    convert(folder, tmp_path / "out", rank=2, base=base)
+    assert read_adapter(tmp_path / "out").fingerprint() == read_adapter(tmp_path / "expected").fingerprint()
+    assert read_adapter(tmp_path / "out").provenance["fan_in_fan_out"] is False
+
+
 @pytest.mark.parametrize("suffix", [".weight", ".default", ".default.weight"])
 def test_magnitudes_by_other_names(suffix: str, base: Path, folder: Path, tmp_path: Path) -> None:
     convert(folder, tmp_path / "expected", rank=2, base=base)
@@ -132,9 +142,17 @@ def lose_factors(folder: Path) -> None:
     save_file({key: tensor for key, tensor in tensors.items() if f"{Q0}.lora_A" not in key and f"{Q0}.lora_B" not in key}, file)
 
 
-def has_biases(folder: Path) -> None:
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "bias": "all"}))
+def lose_all_magnitudes(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    save_file({key: tensor for key, tensor in load_file(file).items() if "magnitude" not in key}, file)
+
+
+def edited(**changes: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return edit
 
 
 @pytest.mark.parametrize(
@@ -149,7 +167,9 @@ def has_biases(folder: Path) -> None:
         (lose_magnitude, {"rank": 2}, f"{Q0}: has factors and no DoRA magnitude"),
         (cut_magnitude, {"rank": 2}, f"{Q0}: has magnitudes of shape (5,) and not (16,)"),
         (lose_factors, {"rank": 2}, f"{Q0}: has a DoRA magnitude and no factors"),
-        (has_biases, {"rank": 2}, "adapter_config.json: bias: "),
+        (lose_all_magnitudes, {"rank": 2}, f"{Q0}: has factors and no DoRA magnitude"),
+        (edited(use_dora=False), {"rank": 2}, "which PEFT passes over, since use_dora is not true"),
+        (edited(bias="all"), {"rank": 2}, "adapter_config.json: bias: "),
     ],
 )
 def test_refusals_write_nothing(change: Any, options: dict[str, Any], said: str, base: Path, folder: Path, tmp_path: Path) -> None:

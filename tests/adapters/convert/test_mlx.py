@@ -136,6 +136,8 @@ def test_whole_layers_are_a_difference_from_the_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "config", "said"),
     [
+        (small(), {"fine_tune_type": "dora"}, "fine_tune_type: is 'dora', but there are no magnitudes"),
+        ({**small(), f"{Q0}.m": torch.ones(4)}, {}, "fine_tune_type: is 'lora', but there are magnitudes"),
         ({f"{Q0}.lora_a": torch.zeros(6, 2)}, {}, f"{Q0}: has no lora_b"),
         ({"a.lora_a": torch.zeros(4, 2, 6), "a.lora_b": torch.zeros(4, 5, 2)}, {}, "of fused experts"),
         ({**small(), "model.norm.weight": torch.ones(3)}, {}, "model.norm.weight: is neither"),

@@ -127,7 +127,9 @@ def test_what_is_no_state_dict(content: object, said: str) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
         (pickle.dumps({"a": 1}), "was not written by torch.save, and was not opened"),
-        (b"", "was not written by torch.save, and was not opened"),
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is an HTML page"),
+        (b"weights", "was not written by torch.save, and was not opened"),
     ],
 )
 def test_what_torch_never_wrote_is_not_opened(content: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

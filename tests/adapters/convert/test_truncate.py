@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pomona.adapters.convert.truncate import Limits, factor, factor_all
-from pomona.errors import PomonaError
+from pomona.errors import InputError
 
 
 def falling(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -69,5 +69,5 @@ def test_zero_differences_are_left_out_and_bad_ones_named() -> None:
     found, lost = factor_all([("a", torch.zeros(3, 4)), ("b", torch.ones(3, 4))], Limits(1, None), torch.float32)
     assert list(found) == ["b"]
     assert math.isclose(lost.error, 0, abs_tol=1e-6)
-    with pytest.raises(PomonaError, match="b: the difference of weights has NaN"):
+    with pytest.raises(InputError, match="b: the difference of weights has NaN"):
         factor_all([("b", torch.full((2, 2), math.nan))], Limits(1, None), torch.float32)

@@ -13,19 +13,21 @@ from torch import Tensor
 
 from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
 from pomona.adapters.config import CONFIG_FILE
-from pomona.adapters.convert.difference import Kind, differences, plan_difference
-from pomona.adapters.convert.dora import check_dora, dora_deltas
+from pomona.adapters.convert.difference import Kind, differences, plan_difference, task_of
+from pomona.adapters.convert.dora import DoraParts, dora_deltas, find_weights
 from pomona.adapters.convert.mlx import is_mlx, is_mlx_full, split_mlx
 from pomona.adapters.convert.pickle import tensors_from_pickle
 from pomona.adapters.convert.plain import Plain, named_as, split_peft, write_config
 from pomona.adapters.convert.result import Approximation, Conversion, Dropped
 from pomona.adapters.convert.source import Source, find_source
 from pomona.adapters.convert.truncate import LARGE_ERROR, Limits, check_limits, factor_all
+from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.checkpoint import read_checkpoint, read_file
 from pomona.adapters.export.compress import compress
 from pomona.adapters.factors import Adapter
 from pomona.adapters.keys import TENSOR_FILE, keys_of
 from pomona.adapters.place import appearing, refuse_occupied
+from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.tensors import TensorFile
 from pomona.adapters.write import write_adapter
@@ -74,7 +76,6 @@ def convert(
 
     Raises:
         InputError: an input that cannot be converted, with the reason and the way there is; nothing is written.
-        PomonaError: a value is not finite.
     """
     target = Path(output).resolve()
     found = find_source(Path(source))
@@ -140,7 +141,9 @@ def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: fl
     if adapter.base_model is not None and adapter.base_model.startswith(_MLX_MODELS):
         problem = f"the adapter names {adapter.base_model}, a model for MLX; --base names the model that it was made from"
         plain = replace(plain, warnings=(*plain.warnings, problem))
-    return _approximated(order, plain, adapter) if plain.magnitudes else _exact(order, plain, adapter, folder)
+    if plain.magnitudes is None:
+        return _exact(order, plain, adapter, folder)
+    return _approximated(order, plain.kind, adapter, DoraParts(adapter, plain.magnitudes, plain.by_token), plain.warnings)
 
 
 def _base_model(named: str | None, given: str | None) -> str | None:
@@ -174,13 +177,14 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
     return Conversion(order.target, kind, len(adapter), rank, lost, warnings=(*plain.warnings, *_warnings(adapter, lost)))
 
 
-def _approximated(order: _Order, plain: Plain, adapter: Adapter) -> Conversion:
+def _approximated(order: _Order, kind: str, adapter: Adapter, parts: DoraParts, warnings: tuple[str, ...]) -> Conversion:
     """DoRA: differences from the base's weights."""
     check_limits(order.limits)
-    base = _needed_base(order, plain.kind)
-    weights = check_dora(adapter, plain, base)
-    deltas = dora_deltas(adapter, plain, base, weights)
-    return _written(order, plain.kind, adapter, deltas, plain.warnings)
+    base = _needed_base(order, kind)
+    found = find_weights(parts, base)
+    flag = any(one.transposed and module not in adapter.embeddings for module, one in found.items())
+    adapter = replace(adapter, provenance={**adapter.provenance, "fan_in_fan_out": flag})
+    return _written(order, kind, adapter, dora_deltas(parts, found), warnings)
 
 
 def _from_model(
@@ -189,10 +193,12 @@ def _from_model(
     kind = "mlx-lm whole tensors" if partial else "whole model"
     base = _needed_base(order, kind)
     check_limits(order.limits)
+    _refuse_quantised(tuned)
     plan = plan_difference(tuned, base, kinds, drop, partial=partial)
     embeddings = frozenset(module for module, one in plan.modules.items() if one.kind == "embedding")
     flag = any(one.kind == "transposed" for one in plan.modules.values())
-    provenance = {"path": str(order.source.folder), "fan_in_fan_out": flag, "warnings": []}
+    task = task_of(tuned.config if "architectures" in tuned.config else base.config)
+    provenance = {"path": str(order.source.folder), "fan_in_fan_out": flag, "task_type": task, "warnings": []}
     empty = Adapter({}, order.base_name or str(base.folder), provenance, embeddings)
     return _written(order, kind, empty, differences(plan), (), plan.dropped)
 
@@ -220,10 +226,13 @@ def _needed_base(order: _Order, kind: str) -> BaseFolder:
         problem = f"the base model's folder is needed: a {kind} is a difference from its weights"
         given = {} if order.base_name is None else {"value": order.base_name}
         raise InputError(problem, field="--base", mend="Give the folder of the model that it was trained on", **given)
-    if order.base.config.get("quantization_config"):
-        mend = "Give the model in bf16, fp16 or fp32, as it was before it was quantised"
-        raise InputError("is quantised", file=order.base.folder, field="quantization_config", mend=mend)
+    _refuse_quantised(order.base)
     return order.base
+
+
+def _refuse_quantised(model: BaseFolder) -> None:
+    refuse_quantised(model.config, model.folder / CONFIG)
+    refuse_codes(model.checkpoint)
 
 
 def _check_fit(adapter: Adapter, base: BaseFolder) -> None:

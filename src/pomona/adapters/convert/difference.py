@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pomona.adapters.base_fit import BaseFolder
 from pomona.adapters.convert.result import Dropped
-from pomona.adapters.convert.weights import as_matrix, check_float, tied_embedding
+from pomona.adapters.convert.weights import CONV1D, as_matrix, check_float, tied_embedding
 from pomona.adapters.export.base import CONFIG, EMBEDDINGS, HEADS, last_part
 from pomona.adapters.export.checkpoint import Stored
 from pomona.adapters.order import model_order
@@ -31,8 +31,13 @@ DROPS = ("other", "embeddings", "head")
 """What may be left out: tensors that are no linear map, token embeddings, the output head."""
 
 _SHOWN = 5
-_CONV1D = frozenset({"gpt2", "openai-gpt"})
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_TASKS = {
+    **dict.fromkeys(_GENERATES, "CAUSAL_LM"),
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
 # Last parts of the paths of matrices that are no linear modules: positions, token types, the routers of experts.
 _TABLES = re.compile(r"wpe|position_embeddings?|embed_positions?|token_type_embeddings?|relative_attention_bias|router|gate")
 _EXPERT = re.compile(r".*\.experts\.\d+\.\w+")
@@ -119,11 +124,16 @@ def differences(plan: Plan) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
         yield module, delta if one.kind == "linear" else delta.T
 
 
+def task_of(config: Mapping[str, object]) -> str | None:
+    """PEFT's name of the task that a model's class is for; None where there is none."""
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    if config.get("is_encoder_decoder") and name.endswith("ForConditionalGeneration"):
+        return "SEQ_2_SEQ_LM"
+    return next((task for end, task in _TASKS.items() if name.endswith(end)), None)
+
+
 def _check_configs(tuned: BaseFolder, base: BaseFolder) -> None:
-    for one in (tuned, base):
-        if one.config.get("quantization_config"):
-            mend = "Give the model in bf16, fp16 or fp32, as it was before it was quantised"
-            raise InputError("is quantised", file=one.folder / CONFIG, field="quantization_config", mend=mend)
     kinds = [one.config.get("model_type") for one in (tuned, base)]
     if kinds[0] != kinds[1]:
         problem = f"is of another architecture than the base model, which is {kinds[1]!r}"
@@ -205,7 +215,7 @@ def _kind(path: str, name: str, stored: Stored, kinds: Mapping[str, Kind] | None
         return "linear"
     if _TABLES.fullmatch(last):
         return None
-    return "transposed" if model_type in _CONV1D else "linear"
+    return "transposed" if model_type in CONV1D else "linear"
 
 
 def _change(new: Stored, old: Stored) -> float | None:

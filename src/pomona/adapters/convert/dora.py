@@ -9,67 +9,92 @@ Axes: O output features, I input features, R rank.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.base_fit import BaseFolder, misfits
-from pomona.adapters.convert.plain import Plain
-from pomona.adapters.convert.weights import check_float, read_matrix, tied_embedding
-from pomona.adapters.export.base import HEADS, last_part, stored_transposed
+from pomona.adapters.base_fit import BaseFolder
+from pomona.adapters.compatible import nearest
+from pomona.adapters.convert.weights import CONV1D, check_float, read_matrix, tied_embedding
+from pomona.adapters.export.base import HEADS, last_part
 from pomona.adapters.export.checkpoint import BLOCK_ENTRIES, Stored
 from pomona.adapters.factors import Adapter, Factors
 from pomona.errors import InputError
 
+_RIGHT_BASE = "Give --base with the model that it was trained on"
 
-def check_dora(adapter: Adapter, plain: Plain, base: BaseFolder) -> Mapping[str, Stored]:
-    """Whether all that is needed is there, before any long work.
 
-    Returns:
-        Module -> its weight in the base.
+@dataclass(frozen=True)
+class DoraParts:
+    """A DoRA taken apart.
+
+    Args:
+        adapter: its factors.
+        magnitudes: module -> its magnitudes.
+        by_token: modules with one magnitude an input feature and not one an output feature: mlx-lm's embeddings.
+    """
+
+    adapter: Adapter
+    magnitudes: Mapping[str, Float[Tensor, " _"]]
+    by_token: frozenset[str]
+
+
+@dataclass(frozen=True)
+class BaseWeight:
+    """A module's weight in the base.
+
+    Args:
+        stored: where it lies.
+        transposed: whether the file has it as [I, O].
+    """
+
+    stored: Stored
+    transposed: bool
+
+
+def find_weights(parts: DoraParts, base: BaseFolder) -> dict[str, BaseWeight]:
+    """Every module's weight, and whether all that is needed is there, before any long work.
 
     Raises:
         InputError: a module without magnitudes or with too many, or without a float weight of its shape in the base.
     """
-    for module in plain.magnitudes:
-        if module not in adapter:
+    for module in parts.magnitudes:
+        if module not in parts.adapter:
             raise InputError("has a DoRA magnitude and no factors", field=module, mend="Copy the adapter again from its source")
-    for misfit in misfits(adapter, base):
-        raise InputError(misfit.message, file=base.folder, mend="Give --base with the model that it was trained on")
-    found: dict[str, Stored] = {}
-    for module in adapter:
-        if module not in plain.magnitudes:
+    found: dict[str, BaseWeight] = {}
+    for module in parts.adapter:
+        if module not in parts.magnitudes:
             raise InputError("has factors and no DoRA magnitude", field=module, mend="Copy the adapter again from its source")
-        factors = adapter[module]
-        features = factors.in_features if module in plain.by_token else factors.out_features
-        shape = tuple(plain.magnitudes[module].shape)
+        factors = parts.adapter[module]
+        features = factors.in_features if module in parts.by_token else factors.out_features
+        shape = tuple(parts.magnitudes[module].shape)
         if shape != (features,):
             raise InputError(f"has magnitudes of shape {shape} and not ({features},)", field=module)
-        found[module] = _weight(base, module)
+        one = _weight(base, module, embedding=module in parts.adapter.embeddings)
+        expected = (factors.out_features, factors.in_features)
+        if one.stored.shape != (expected[::-1] if one.transposed else expected):
+            sizes = f"{' x '.join(map(str, expected))}, and the base's weight is stored as {' x '.join(map(str, one.stored.shape))}"
+            raise InputError(f"{module}: adapts {sizes}", file=base.folder, mend=_RIGHT_BASE)
+        found[module] = one
     return found
 
 
-def dora_deltas(
-    adapter: Adapter, plain: Plain, base: BaseFolder, weights: Mapping[str, Stored]
-) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
+def dora_deltas(parts: DoraParts, weights: Mapping[str, BaseWeight]) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
     """Every module's difference of weights in fp32, one at a time.
 
     Args:
-        adapter: the factors.
-        plain: the magnitudes.
-        base: the base model.
-        weights: as `check_dora` found them.
+        parts: the adapter.
+        weights: as `find_weights` found them.
     """
-    for module in adapter:
-        transposed = stored_transposed(adapter, module, base.config.get("model_type"))
-        W_OI = read_matrix(weights[module], transposed=transposed)
-        magnitudes = plain.magnitudes[module]
-        if module in plain.by_token:
-            factors = adapter[module]
+    for module in parts.adapter:
+        W_OI = read_matrix(weights[module].stored, transposed=weights[module].transposed)
+        factors, magnitudes = parts.adapter[module], parts.magnitudes[module]
+        if module in parts.by_token:
             yield module, dora_delta(W_OI.T, Factors(factors.B.T, factors.A.T, factors.scaling), magnitudes).T
         else:
-            yield module, dora_delta(W_OI, adapter[module], magnitudes)
+            yield module, dora_delta(W_OI, factors, magnitudes)
 
 
 def dora_delta(W_OI: Float[Tensor, "O I"], factors: Factors, magnitudes_O: Float[Tensor, " O"]) -> Float[Tensor, "O I"]:
@@ -86,12 +111,13 @@ def dora_delta(W_OI: Float[Tensor, "O I"], factors: Factors, magnitudes_O: Float
     return delta_OI
 
 
-def _weight(base: BaseFolder, module: str) -> Stored:
-    name = base.checkpoint.name_of(module)
-    if name is None and last_part(module) in HEADS:
-        name = tied_embedding(base.checkpoint)
+def _weight(base: BaseFolder, module: str, *, embedding: bool) -> BaseWeight:
+    """The base's module decides how its weight lies, and not what the adapter's `fan_in_fan_out` says."""
+    head = last_part(module) in HEADS
+    name = base.checkpoint.name_of(module) or (tied_embedding(base.checkpoint) if head else None)
     if name is None:
-        raise InputError("has no such module", file=base.folder, field=module, mend="Give the model that it was trained on")
+        known = [name.removesuffix(".weight") for name in base.checkpoint.tensors if name.endswith(".weight")]
+        raise InputError(f"has no such module. {nearest(module, known)}", file=base.folder, field=module, mend=_RIGHT_BASE)
     stored = base.checkpoint.tensors[name]
     check_float(stored, name)
-    return stored
+    return BaseWeight(stored, embedding or (base.config.get("model_type") in CONV1D and not head))

@@ -49,6 +49,11 @@ def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, c
         InputError: tensors that are no pairs of matrices, or a scaling that is not to be known.
     """
     modules, magnitudes = _modules(tensors)
+    dora = config.get("fine_tune_type") == "dora"
+    if bool(magnitudes) != dora:
+        problem = f"is {config.get('fine_tune_type')!r}, but there are {'magnitudes' if magnitudes else 'no magnitudes'} (m)"
+        mend = "Correct it to dora or lora, as it was trained"
+        raise InputError(problem, file=config_file, field="fine_tune_type", mend=mend)
     layout: dict[str, TensorInfo] = {}
     origin: dict[str, str] = {}
     ranks: dict[str, int] = {}
@@ -69,8 +74,8 @@ def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, c
     write_config(folder, plain)
     write_tensors(folder / TENSOR_FILE, layout, ((key, tensors.read(origin[key])[0].T.contiguous()) for key in layout))
     embeddings = frozenset(filter(_is_embedding, modules))
-    read = {module: tensors.read(f"{module}.m")[0] for module in magnitudes}
-    return Plain("mlx-lm DoRA" if read else "mlx-lm LoRA", plain, read, embeddings, _warnings(embeddings))
+    read = {module: tensors.read(f"{module}.m")[0] for module in magnitudes} if dora else None
+    return Plain("mlx-lm DoRA" if dora else "mlx-lm LoRA", plain, read, embeddings, _warnings(embeddings))
 
 
 def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:

@@ -15,9 +15,10 @@ import torch
 
 from pomona.adapters.convert import sandbox
 from pomona.errors import InputError
+from pomona.stand_ins import refuse_stand_in
 
 _ELSE = "Where you trust it, load it with PEFT or transformers and save it again with save_pretrained"
-_POINTER = b"version https://"
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04")
 _ZIP = b"PK\x03\x04"
 # A pickle of the number that torch wrote in front of everything before it wrote zip files.
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -58,10 +59,9 @@ def _check_beginning(file: Path) -> None:
             first = stream.read(64)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
-    if first.startswith(_POINTER):
-        mend = "Run `git lfs pull` in the folder that it came from"
-        raise InputError("is a Git LFS pointer: the file itself was not downloaded", file=file, mend=mend)
     if not first.startswith((_ZIP, _OLD_FORMAT)):
+        if not first.startswith(_PICKLES):
+            refuse_stand_in(file, first)
         mend = "Give a file that torch.save wrote, such as PEFT's adapter_model.bin"
         raise InputError("was not written by torch.save, and was not opened", file=file, mend=mend)
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
@@ -31,30 +31,28 @@ class Plain:
     Args:
         kind: what the input was, for people.
         config: the plain config.
-        magnitudes: of a DoRA, module -> its magnitudes; empty for what is a LoRA already.
+        magnitudes: of a DoRA, module -> its magnitudes; None for what is a LoRA already.
         by_token: modules whose magnitudes are one an input feature and not one an output feature: mlx-lm's embeddings.
         warnings: one sentence each.
     """
 
     kind: str
     config: Mapping[str, object]
-    magnitudes: Mapping[str, Float[Tensor, " _"]] = field(default_factory=dict)
+    magnitudes: Mapping[str, Float[Tensor, " _"]] | None = None
     by_token: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
-
-
-def is_dora(config: Mapping[str, object], tensors: TensorFile) -> bool:
-    """Whether a PEFT adapter is a DoRA: its config or its tensors say so."""
-    return bool(config.get("use_dora")) or any(_MAGNITUDE.fullmatch(key) for key in tensors.info)
 
 
 def split_peft(config: Mapping[str, object], tensors: TensorFile, folder: Path) -> Plain:
     """Write the plain part of a PEFT adapter into a folder: its factors bit for bit, without magnitudes.
 
     Raises:
-        InputError: a magnitude that belongs to no module.
+        InputError: a magnitude that belongs to no module, or magnitudes in what is no DoRA by its config.
     """
-    if not is_dora(config, tensors):
+    if not config.get("use_dora"):
+        if (key := next(filter(_MAGNITUDE.fullmatch, tensors.info), None)) is not None:
+            problem = f"is a DoRA magnitude, which PEFT passes over, since use_dora is not true in {CONFIG_FILE}"
+            raise InputError(problem, file=tensors.file, field=key, mend="Correct use_dora if it was trained as a DoRA")
         write_config(folder, config)
         shutil.copyfile(tensors.file, folder / TENSOR_FILE)
         return Plain("LoRA", config)

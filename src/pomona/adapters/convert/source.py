@@ -11,10 +11,8 @@ from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.checkpoint import INDEX, SINGLE
 from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE
+from pomona.adapters.not_peft import MLX_FILE, by_number
 from pomona.errors import InputError
-
-MLX_FILE = "adapters.safetensors"
-"""What mlx-lm calls an adapter's tensors."""
 
 _READS = (
     f"Give a folder with {CONFIG_FILE} and {TENSOR_FILE}, {PICKLE_FILE} or {MLX_FILE}, or a model folder with {CONFIG} and {SINGLE}"
@@ -89,7 +87,8 @@ def _nothing(folder: Path) -> InputError:
     if tensors is not None:
         mend = f"Copy the adapter's {CONFIG_FILE} to it: the scaling is not in {tensors}"
         return InputError(f"has {tensors} and no {CONFIG_FILE}", file=folder, mend=mend)
-    inner = sorted(one.name for one in folder.iterdir() if (one / CONFIG_FILE).is_file())
+    inner = sorted((one for one in folder.iterdir() if (one / CONFIG_FILE).is_file()), key=by_number)
     if inner:
-        return InputError(f"holds adapters in folders: {', '.join(inner[:5])}", file=folder, mend=f"Give one of them: {inner[-1]}")
+        shown = ("..., " if len(inner) > 5 else "") + ", ".join(one.name for one in inner[-5:])
+        return InputError(f"holds adapters in folders: {shown}", file=folder, mend=f"Give one of them: {inner[-1]}")
     return InputError("holds neither an adapter nor a model", file=folder, mend=_READS)

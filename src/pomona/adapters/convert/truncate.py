@@ -17,7 +17,7 @@ from pomona.adapters.convert.result import Approximation
 from pomona.adapters.export.checkpoint import BLOCK_ENTRIES
 from pomona.adapters.factors import Factors
 from pomona.adapters.tensors import all_finite
-from pomona.errors import InputError, PomonaError
+from pomona.errors import InputError
 
 LARGE_ERROR = 0.1
 """From this share of the update on, what is lost is worth a warning."""
@@ -72,15 +72,15 @@ def factor_all(
         The factors, and what they lose.
 
     Raises:
-        InputError: every difference is zero.
-        PomonaError: a difference is not finite.
+        InputError: every difference is zero, or one is not finite.
     """
     found: dict[str, Factors] = {}
     shares: dict[str, float] = {}
     lost = whole = 0.0
     for module, delta_OI in deltas:
         if not all_finite(delta_OI):
-            raise PomonaError("the difference of weights has NaN or infinite values, nothing was written", field=module)
+            problem = "the difference of weights has NaN or infinite values, nothing was written"
+            raise InputError(problem, field=module, mend="Check both inputs, or use an earlier checkpoint")
         size = _square(delta_OI)
         if size == 0:
             continue

@@ -16,6 +16,9 @@ from pomona.adapters.export.checkpoint import Checkpoint, Stored
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
+CONV1D = frozenset({"gpt2", "openai-gpt"})
+"""Model types whose linear modules are transformers' `Conv1D`, which keeps its weight as [I, O]."""
+
 
 def read_matrix(stored: Stored, *, transposed: bool) -> Float[Tensor, "O I"]:
     """A whole matrix in the file's dtype.
