@@ -10,7 +10,7 @@ from typing import Literal
 from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
 from pomona.adapters.compatible import check_compatible, own_warnings
 from pomona.adapters.config import CONFIG_FILE, read_config
-from pomona.adapters.export import TARGETS, Base, problems_for, read_base
+from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read_base
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.errors import InputError, suggest
@@ -131,6 +131,7 @@ def _for_programs(adapter: Adapter, targets: Sequence[str], base: Base | None) -
         findings.extend(
             Finding("error" if targets else "warning", subject, f"{target} will not load it: it {one}") for one in problems
         )
+        findings.extend(Finding("warning", subject, doubt) for doubt in doubts_for(target, adapter, base) if not problems)
         if targets and not problems:
             findings.append(Finding("ok", subject, f"{target} will load it, exported with --for {target}"))
     return findings

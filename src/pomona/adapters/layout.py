@@ -60,8 +60,12 @@ class FileLayout:
     parameters: tuple[str, ...]
 
 
-def lay_out(adapter: Adapter) -> FileLayout:
+def lay_out(adapter: Adapter, *, mixture: bool = False) -> FileLayout:
     """What an adapter's file holds. Reads no factors.
+
+    Args:
+        adapter: one or more entries.
+        mixture: whether the base is known to be a mixture of experts; its paths may say so too.
 
     Raises:
         InputError: two entries would be one weight's for PEFT, or parameters of one module whose order is not known.
@@ -87,7 +91,7 @@ def lay_out(adapter: Adapter) -> FileLayout:
             entries = tuple(place if place in adapter else None for place in places)
             pairs[expert.parameter] = FilePair(keys[expert.parameter], entries, path, stacked=True)
     pairs |= {path: FilePair(path, (None,), like) for path, like in missing.items()}
-    mixture = bool(experts) or any(SINGLE.fullmatch(path) or _SHARED in path for path in adapter)
+    mixture |= bool(experts) or any(SINGLE.fullmatch(path) or _SHARED in path for path in adapter)
     by_weight = {path for path, pair in pairs.items() if not pair.stacked and _is_by_weight(adapter, path, mixture=mixture)}
     modules = tuple(name for name, pair in pairs.items() if not pair.stacked and name not in by_weight)
     parameters = tuple(

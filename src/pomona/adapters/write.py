@@ -26,7 +26,9 @@ from pomona.errors import InputError, PomonaError
 PROVENANCE_FILE = "pomona.json"
 
 
-def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dtype: torch.dtype | None = None) -> None:
+def write_adapter(
+    adapter: Adapter, path: Path | str, *, force: bool = False, dtype: torch.dtype | None = None, mixture: bool = False
+) -> None:
     """Write an adapter as a PEFT folder that loads without Pomona. The folder appears whole or not at all.
 
     One rank `r` (the largest; smaller modules get zero rows in A and zero columns in B), `lora_alpha = r`, so the scaling is 1
@@ -41,6 +43,7 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dt
         force: replace an adapter folder that stands there. It is moved aside first, and comes back if the new one cannot take its
             place.
         dtype: fp32, fp16 or bf16 to write every factor in, rounded; None: as above.
+        mixture: the base is known to be a mixture of experts (see `pomona.adapters.layout`).
 
     Raises:
         InputError: something stands at `path` and `force` is not given, or it is not an adapter folder; the adapter has no
@@ -51,7 +54,7 @@ def write_adapter(adapter: Adapter, path: Path | str, *, force: bool = False, dt
     refuse_occupied(target, force=force)
     if len(adapter) == 0:
         raise InputError("the adapter has no modules", field="adapter", mend="Give at least one adapted module")
-    laid_out = lay_out(adapter)
+    laid_out = lay_out(adapter, mixture=mixture)
     tensors, rank = _tensor_layout(adapter, laid_out.pairs, dtype)
     config = plain_config(
         rank,

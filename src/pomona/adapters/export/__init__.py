@@ -8,7 +8,7 @@ from pomona.adapters.export.llama_cpp import export_llama_cpp
 from pomona.adapters.export.merged import Rounding, export_merged
 from pomona.adapters.export.peft import export_peft
 from pomona.adapters.export.place import refuse_output
-from pomona.adapters.export.problems import TARGETS, problems_for
+from pomona.adapters.export.problems import TARGETS, doubts_for, problems_for
 from pomona.adapters.export.result import Export
 from pomona.adapters.export.targets import EXPORTS, NEEDS_BASE, check_target, export_adapter
 from pomona.adapters.export.vllm import export_vllm
@@ -23,6 +23,7 @@ __all__ = [
     "Rounding",
     "check_target",
     "compress",
+    "doubts_for",
     "export_adapter",
     "export_llama_cpp",
     "export_merged",

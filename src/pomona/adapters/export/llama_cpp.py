@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pomona.adapters.compatible import shape_of
+from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import ARCHITECTURES, Architecture, Base
 from pomona.adapters.export.place import appearing_file, refuse_output
 from pomona.adapters.export.result import Export, refuse
@@ -38,6 +39,9 @@ _MERGED = "Export it with --for merged, and convert that model to GGUF"
 
 def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
     """Why llama.cpp would not load it, a sentence each; without `base`, whether any known architecture has its modules."""
+    expert = next((expert for path in adapter if (expert := expert_of(path)) is not None), None)
+    if expert is not None:
+        return [f"adapts {expert.parameter} as a bare parameter (target_parameters), which llama.cpp has no LoRA for. {_MERGED}."]
     if base is None:
         unnamed = [_unnamed(adapter, known, None) for known in ARCHITECTURES.values()]
         fewest = min(unnamed, key=len)

@@ -6,23 +6,32 @@ from pathlib import Path
 
 import torch
 
-from pomona.adapters.export.result import Export
+from pomona.adapters.export.mixture import TRANSLATED, model_type_of, single_experts_doubt, single_experts_problem
+from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
 from pomona.adapters.write import write_adapter
 
 
-def export_peft(adapter: Adapter, output: Path, *, dtype: torch.dtype | None = None, force: bool = False) -> Export:
+def export_peft(
+    adapter: Adapter, output: Path, base: Path | None = None, *, dtype: torch.dtype | None = None, force: bool = False
+) -> Export:
     """Write the plain folder that PEFT loads without Pomona (`write_adapter`).
 
     Args:
         adapter: what to write.
         output: the folder to make.
+        base: the base model's folder, where it is known.
         dtype: fp32, fp16 or bf16 of what is written; None: the factors' own.
         force: replace an adapter folder that stands there.
 
     Raises:
+        InputError: PEFT would not apply it on this base, with the reason and what to do.
         InputError, PomonaError: as `write_adapter`.
     """
-    write_adapter(adapter, output, force=force, dtype=dtype)
+    problem = single_experts_problem(adapter, base)
+    refuse(adapter, "peft", [] if problem is None else [f"it {problem}"])
+    write_adapter(adapter, output, force=force, dtype=dtype, mixture=base is not None and model_type_of(base) in TRANSLATED)
     rank = max(adapter[module].rank for module in adapter)
-    return Export(output, len(adapter), rank, f"Load it with PeftModel.from_pretrained(model, {str(output)!r})")
+    doubt = single_experts_doubt(adapter, base)
+    use = f"Load it with PeftModel.from_pretrained(model, {str(output)!r})"
+    return Export(output, len(adapter), rank, use, warnings=() if doubt is None else (doubt,))

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 from pomona.adapters.export import llama_cpp, vllm
 from pomona.adapters.export.base import Base
+from pomona.adapters.export.mixture import single_experts_doubt, single_experts_problem
 from pomona.adapters.factors import Adapter
-
-# A module of one expert. Mixtral's names are the only ones that PEFT 0.21 translates to transformers 5, where experts are fused.
-_EXPERT = re.compile(r".*\.experts\.\d+\.(?!w[123]$)[^.]+")
 
 
 def _peft(adapter: Adapter, base: Base | None) -> list[str]:
-    """PEFT loads whatever Pomona can read, but for experts that the model's code has fused."""
-    expert = next((module for module in adapter if _EXPERT.fullmatch(module)), None)
-    if expert is None:
-        return []
-    return [
-        f"adapts single experts ({expert}), which transformers 5 fuses, and PEFT translates Mixtral's only. "
-        "Load it with transformers 4, or add it to the model with --for merged."
-    ]
+    """PEFT loads whatever Pomona can read, but for single experts of some models whose code keeps all experts in one tensor."""
+    problem = single_experts_problem(adapter, None if base is None else base.path)
+    return [] if problem is None else [problem]
 
 
 _PROBLEMS: Mapping[str, Callable[[Adapter, Base | None], list[str]]] = {
@@ -48,3 +40,9 @@ def problems_for(target: str, adapter: Adapter, base: Base | None = None) -> lis
         KeyError: no such target.
     """
     return _PROBLEMS[target](adapter, base)
+
+
+def doubts_for(target: str, adapter: Adapter, base: Base | None = None) -> list[str]:
+    """What cannot be known of whether a program would load an adapter, a sentence each without its full stop."""
+    doubt = single_experts_doubt(adapter, None if base is None else base.path) if target == "peft" else None
+    return [] if doubt is None else [doubt]

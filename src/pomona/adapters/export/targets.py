@@ -20,7 +20,7 @@ _Exporter = Callable[[Adapter, Path, Path | None, torch.dtype | None, bool], Exp
 
 
 def _peft(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
-    return export_peft(adapter, output, dtype=dtype, force=force)
+    return export_peft(adapter, output, base, dtype=dtype, force=force)
 
 
 def _vllm(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:

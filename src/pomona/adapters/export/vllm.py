@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import EMBEDDINGS, HEADS, Base
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
@@ -45,6 +46,9 @@ _NO_LORA = frozenset(
         "StableLmForCausalLM",
     }
 )
+# Classes whose `is_3d_moe_weight` is true: they read PEFT's stacked factors of experts.
+_STACKED = frozenset({"GptOssForCausalLM", "Qwen3_5MoeForConditionalGeneration"})
+_STACKED_NAMES = frozenset({"gate_up_proj", "down_proj"})
 _MERGED = "Export it with --for merged and serve that model"
 
 
@@ -54,6 +58,9 @@ def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
     rank = max((adapter[module].rank for module in adapter), default=0)
     if rank > MAX_LORA_RANKS[-1]:
         found.append(f"has rank {rank}, and vLLM takes at most {MAX_LORA_RANKS[-1]}. Give --rank {MAX_LORA_RANKS[-1]}.")
+    stacked = _stacked(adapter, None if base is None else base.name)
+    if stacked is not None:
+        found.append(stacked)
     if adapter.provenance.get("fan_in_fan_out"):
         found.append(f"is for GPT-2's Conv1D modules, and vLLM has no LoRA for them. {_MERGED}.")
     elif base is not None and base.name in _NO_LORA:
@@ -89,6 +96,26 @@ def export_vllm(
         for module in _embedding_modules(adapter)
     )
     return Export(output, len(adapter), rank, use, {"max_lora_rank": allowed}, doubts)
+
+
+def _stacked(adapter: Adapter, name: str | None) -> str | None:
+    """Why vLLM would not take bare parameters, if it would not."""
+    experts = [expert for path in adapter if (expert := expert_of(path)) is not None]
+    if not experts:
+        return None
+    other = next((expert for expert in experts if expert.name not in _STACKED_NAMES or expert.total == 1), None)
+    if other is not None:
+        takes = "gate_up_proj and down_proj of experts"
+        return f"adapts the bare parameter {other.parameter}, and vLLM takes {takes} only. {_MERGED}."
+    if name is not None and name not in _STACKED:
+        known = " and ".join(sorted(_STACKED))
+        return f"adapts experts that are kept in one tensor ({experts[0].path}), and vLLM takes that for {known} only. {_MERGED}."
+    if name is None:
+        return None
+    for module in {expert.module for expert in experts}:
+        if {expert.name for expert in experts if expert.module == module} != _STACKED_NAMES:
+            return f"adapts one of the parameters of {module}, and vLLM takes both or none. {_MERGED}."
+    return None
 
 
 def _embedding_modules(adapter: Adapter) -> list[str]:
