@@ -76,7 +76,7 @@ def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, 
 def _about(adapter: Adapter) -> list[Finding]:
     subject = str(adapter.provenance["path"])
     base = f", trained on {adapter.base_model}" if adapter.base_model else ""
-    unused = read_config(Path(subject) / CONFIG_FILE).targets.without(adapter.modules)
+    unused = read_config(Path(str(adapter.provenance.get("folder", subject))) / CONFIG_FILE).targets.without(adapter.modules)
     warnings = list(own_warnings(adapter))
     if unused:
         warnings.append(f"target_modules names {', '.join(unused)}, for which the file has no factors")

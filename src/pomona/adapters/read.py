@@ -6,6 +6,7 @@ Axes: R rank, I input features, O output features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
 from pomona.adapters.experts import expert_of, unstack
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.header import Pair, check_header
+from pomona.adapters.hub import fetch, is_on_hub
 from pomona.adapters.keys import TENSOR_FILE
 from pomona.adapters.not_peft import by_number, no_config, no_factors
 from pomona.adapters.tensors import TensorFile, all_finite
@@ -80,18 +82,30 @@ def read_adapter(path: Path | str) -> Adapter:
 
     Args:
         path: the folder that holds `adapter_config.json` and `adapter_model.safetensors`, or a folder with exactly one such
-            folder in it.
+            folder in it; or `hub:owner/name`, see `pomona.adapters.hub`.
 
     Returns:
-        An adapter whose provenance holds `path`, `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where
-        the config has them), and `warnings`.
+        An adapter whose provenance holds `path` (of one from the hub its name there, besides `folder` and `commit`),
+            `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where the config has them), and `warnings`.
 
     Raises:
         InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
             to do.
     """
+    if not is_on_hub(path):
+        return _read(Path(path))
+    fetched = fetch(path)
     try:
-        folder = _folder(Path(path))
+        adapter = _read(fetched.folder)
+    except InputError as error:
+        raise InputError(str(error).replace(str(fetched.folder), fetched.name)) from error
+    known = {"path": fetched.name, "folder": str(fetched.folder), "commit": fetched.commit}
+    return replace(adapter, provenance={**adapter.provenance, **known})
+
+
+def _read(path: Path) -> Adapter:
+    try:
+        folder = _folder(path)
         config_file, tensor_file = _files(folder)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error

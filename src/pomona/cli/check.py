@@ -10,7 +10,8 @@ import typer
 
 def check(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="ADAPTER_OR_RECIPE...", help="Adapter folders, to be merged, and recipes.")
+        list[Path],
+        typer.Argument(metavar="ADAPTER_OR_RECIPE...", help="Adapter folders or hub:owner/name, to be merged, and recipes."),
     ],
     base: Annotated[
         Path | None,

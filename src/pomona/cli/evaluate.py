@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe: its model, task and test split are used.")] = None,
-    adapters: Annotated[list[Path] | None, typer.Option("--adapter", "-a", help="A PEFT folder; may be repeated.")] = None,
+    adapters: Annotated[
+        list[Path] | None, typer.Option("--adapter", "-a", help="A PEFT folder or hub:owner/name; may be repeated.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="In place of a recipe: .jsonl, .json, .csv, .tsv, .parquet, or hub:owner/name:config@split.")
     ] = None,

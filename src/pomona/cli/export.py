@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a PEFT LoRA adapter.")],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a PEFT LoRA adapter, or hub:owner/name.")],
     target: Annotated[
         str, typer.Option("--for", metavar="TARGET", help="peft, vllm, llama.cpp, or merged: the base model with the update added.")
     ],

@@ -12,7 +12,7 @@ def generate(
     prompts: Annotated[
         list[str], typer.Argument(metavar="PROMPT...", help="Texts to go on from; `-` reads one from standard input.")
     ],
-    adapter: Annotated[Path | None, typer.Option("--adapter", "-a", help="A PEFT folder.")] = None,
+    adapter: Annotated[Path | None, typer.Option("--adapter", "-a", help="A PEFT folder or hub:owner/name.")] = None,
     model: Annotated[str, typer.Option(help="`embedded`, a folder, or a hub id.")] = "embedded",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",

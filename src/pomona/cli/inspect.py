@@ -14,7 +14,7 @@ _WIDTH_OF_A_FILE = 160
 
 
 def inspect(
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters.")],
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters, or hub:owner/name.")],
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print one JSON object: of one adapter its figures; of several `adapters` and `pairs`."),

@@ -9,7 +9,7 @@ import typer
 
 
 def merge(
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters.")],
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters, or hub:owner/name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the merged adapter to.")],
     method: Annotated[str, typer.Option(help="Merge method; `pomona list` names them.")] = "svd",
     weights: Annotated[

@@ -64,13 +64,16 @@ def merge(
         generator.manual_seed(derive_seed(seed, "merge", module))
         result = _merge_module(module, adapters, weights_of[module], chosen, rank, generator)
         merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
+    named = [(adapter_name(adapter, place), adapter.provenance.get("commit")) for place, adapter in enumerate(adapters)]
+    commits = {name: commit for name, commit in named if commit is not None}
     provenance: dict[str, object] = {
         "method": method,
         "parameters": parameters,
         "weights": given,
         "rank": rank,
         "seed": seed,
-        "sources": [adapter_name(adapter, place) for place, adapter in enumerate(adapters)],
+        "sources": [name for name, _ in named],
+        **({"commits": commits} if commits else {}),
         **carried(adapters),
         "warnings": warnings,
     }

@@ -163,7 +163,10 @@ def _skipped(data: Data, task: Task) -> list[str]:
 def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress: Progress) -> SourceAdapter:
     """The source's adapter: read, or trained and kept in the cache under a fingerprint of all that shapes it."""
     if source.adapter is not None:
-        return SourceAdapter(source.name, str(source.adapter), read_adapter(source.adapter), source.weight)
+        adapter = read_adapter(source.adapter)
+        commit = adapter.provenance.get("commit")
+        origin = f"{source.adapter} (commit {commit})" if commit else str(source.adapter)
+        return SourceAdapter(source.name, origin, adapter, source.weight)
     assert source.data is not None
     task = source.task or recipe.task
     chosen = read_examples(source.data, task, source.examples, recipe.seed)

@@ -112,7 +112,7 @@ class Source(_Section):
 
     Args:
         name: what the record calls it.
-        adapter: a PEFT folder.
+        adapter: a PEFT folder, or `hub:owner/name`, `hub:owner/name/subfolder@revision`.
         data: to train one.
         task: of the source's data; the target's by default.
         examples: how many to train it on, drawn by seed; None takes all.
