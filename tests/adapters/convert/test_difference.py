@@ -79,6 +79,18 @@ def test_files_without_the_first_part_of_the_names(tmp_path: Path) -> None:
     assert read_adapter(tmp_path / "two").fingerprint() == read_adapter(tmp_path / "one").fingerprint()
 
 
+def test_a_name_that_could_be_two_is_none(tmp_path: Path) -> None:
+    """Two towers in the base, and files that do not say which of both they are; and the other way round."""
+    base, folder = saved(new_model(), tmp_path / "base"), saved(tuned("llama", "q_proj.weight"), tmp_path / "tuned")
+    tensors = {"text.layers.0.up.weight": torch.ones(4, 4), "image.layers.0.up.weight": torch.zeros(4, 4)}
+    save_file(tensors, base / "model.safetensors")
+    save_file({"layers.0.up.weight": torch.ones(4, 4)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"that the base model does not have: layers.0.up.weight"):
+        convert(folder, tmp_path / "out", rank=1, base=base)
+    with pytest.raises(InputError, match=r"that the base model does not have: image.layers.0.up.weight, text.layers.0.up.weight"):
+        convert(base, tmp_path / "out", rank=1, base=folder)
+
+
 def test_only_what_changed_is_in_it_and_a_merged_lora_comes_back(tmp_path: Path) -> None:
     base, model = saved(new_model(), tmp_path / "base"), new_model()
     change = torch.randn(16, 2) @ torch.randn(2, 16)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,13 +145,16 @@ def _pairs(
 ) -> dict[str, tuple[Stored, Stored]]:
     """Tensors of both models by the longer of their names, where one was saved without the first part of it."""
     new, old = tuned.checkpoint.tensors, base.checkpoint.tensors
-    longer = {_shortened(name): name for name in old}
+    longer, shorter = _by_shortened(old), _by_shortened(new)
     pairs: dict[str, tuple[Stored, Stored]] = {}
     left = dict.fromkeys(old)
     missing: list[str] = []
     for name, stored in new.items():
-        spellings = (name, longer.get(name), _shortened(name))
-        other = next((one for one in spellings if one in old), None)
+        # The second spelling of just one tensor, or of none: two towers of a model may have layers of one name.
+        cut = _shortened(name)
+        spellings = (name, *longer.get(name, ()), *([cut] if shorter[cut] == [name] and cut not in new else []))
+        found = [one for one in spellings if one in old]
+        other = found[0] if found and (found[0] == name or len(found) == 1) else None
         if other is not None:
             pairs[max(name, other, key=len)] = (stored, old[other])
             left.pop(other, None)
@@ -198,7 +201,8 @@ def _path(name: str, kinds: Mapping[str, Kind] | None, tuned: BaseFolder) -> str
         return path
     if path in kinds:
         return path
-    return next((known for known in kinds if known.endswith(f".{path}")), path)
+    longer = [known for known in kinds if known.endswith(f".{path}")]
+    return longer[0] if len(longer) == 1 else path
 
 
 def _kind(path: str, name: str, stored: Stored, kinds: Mapping[str, Kind] | None, model_type: object) -> Kind | None:
@@ -267,6 +271,13 @@ def _by_change(found: list[Dropped]) -> tuple[Dropped, ...]:
 
 def _is_head(name: str) -> bool:
     return last_part(name.removesuffix(".weight")) in HEADS
+
+
+def _by_shortened(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_shortened(name), []).append(name)
+    return found
 
 
 def _shortened(name: str) -> str:
