@@ -153,6 +153,9 @@ class Interrupts:
     def ratio(self, prune_ratio: float) -> None:
         self._count()
 
+    def warn(self, warning: str) -> None:
+        """A warning comes in the midst of something else."""
+
 
 def test_interrupted_again_and_again_at_every_stage(folder: Path, short: Path) -> None:
     """Interrupted at the fourteenth thing that it reports, each time, the run still ends as the one that was left alone."""

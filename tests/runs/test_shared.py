@@ -13,7 +13,7 @@ from tests.end_to_end.setting import inside, make_setting, recipe, rows, write_r
 from pomona.data import Example, Splits
 from pomona.data.leaks import check_leaks
 from pomona.errors import InputError
-from pomona.runs import inputs, shared
+from pomona.runs import encoding, inputs, shared
 from pomona.runs.inputs import read_splits
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe
@@ -123,7 +123,7 @@ def test_nothing_is_done_twice(folder: Path) -> None:
         inside(folder),
         mock.patch.object(shared, "load_backbone", wraps=shared.load_backbone) as loads,
         mock.patch.object(shared, "read_splits", wraps=shared.read_splits) as reads,
-        mock.patch.object(shared, "encode", wraps=shared.encode) as encodes,
+        mock.patch.object(encoding, "encode", wraps=encoding.encode) as encodes,
         mock.patch.object(shared, "check_sources", wraps=shared.check_sources) as checks,
         mock.patch.object(shared, "prepare_source", wraps=shared.prepare_source) as prepares,
         mock.patch.object(inputs, "train_plain", wraps=inputs.train_plain) as trains,
@@ -140,7 +140,7 @@ def test_nothing_is_done_twice(folder: Path) -> None:
                 assert [source.name for source in made] == ["alpha", "gamma"]
                 assert both.fingerprint(made[0].adapter) == made[0].adapter.fingerprint()
         assert [one.call_count for one in (loads, reads, prepares, trains)] == [1, 1, 2, 1]
-        assert encodes.call_count == 4  # of the four splits
+        assert encodes.call_count == 4 + 2  # of the four splits, and of the source, once for each look at it
         assert checks.call_count == 2  # one for each weight
         other = a_recipe(sources=sources, seed=1)
         assert [both.source(source, other, Silent()).name for source in other.sources] == ["alpha", "gamma"]
@@ -154,7 +154,7 @@ def test_another_model_another_length_or_other_data_are_other_work(folder: Path)
         one = a_recipe()
         model = both.backbone(one)
         longer = both.encoded(a_recipe(tuning={"max_tokens": 14}, task={"name": "summarization", "max_new_tokens": 2}))
-        assert max(map(len, longer[0].train)) <= 14 < max(map(len, both.encoded(one)[0].train))
+        assert max(map(len, longer.data.train)) <= 14 < max(map(len, both.encoded(one).data.train))
         assert both.backbone(one) is model
         assert both.backbone(a_recipe(dtype="bfloat16")) is not model
         assert both.splits(a_recipe(seed=1)) != both.splits(one)

@@ -15,11 +15,11 @@ from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, find_baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
-from pomona.runs.check import check_metrics
+from pomona.runs.check import check_everything
 from pomona.runs.environment import environment
 from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
-from pomona.runs.record import CutRecord, RunRecord, SystemDescription
+from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.shared import Shared
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import MAIN, Workshop, loaded
@@ -65,12 +65,13 @@ def adapt(
     record = store.record()
     if record is not None and record.status == "done":
         store.drop_checkpoints()
+        _say(record, progress)
         return record
-    splits, backbone, warnings = check_everything(recipe, shared, checking)
-    data, cut = shared.encoded(recipe)
+    checked = check_everything(recipe, shared, checking)
+    splits, backbone, data = checked.splits, checked.backbone, checked.encoding.data
     store.begin()
-    record = record or _new_record(recipe, backbone, warnings)
-    record.cut = cut
+    record = record or _new_record(recipe, backbone, checked.warnings)
+    record.cut = checked.encoding.cut
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
@@ -91,6 +92,7 @@ def adapt(
         if adapter is not None:
             store.write_adapter(adapter)
         record.status = "done"
+    _say(record, progress)
     store.drop_checkpoints()
     return record
 
@@ -103,22 +105,9 @@ def recipe_text(recipe: Recipe, only: str | None, shared: Shared) -> str:
     return "".join(lines) + recipe.yaml()
 
 
-def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> tuple[Splits, Backbone, list[str]]:
-    """Look at everything that a recipe names, and train nothing: its splits, its model, and warnings.
-
-    Raises:
-        InputError: the first thing that is wrong.
-    """
-    progress.begin("reading data", 0)
-    splits = shared.splits(recipe)
-    check_metrics(recipe)
-    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
-    progress.begin("loading the model and checking the sources", 0)
-    backbone = shared.backbone(recipe)
-    warnings = shared.warnings(recipe)
-    _, cut = shared.encoded(recipe)
-    progress.end(backbone.name)
-    return splits, backbone, warnings + _cut_warnings(recipe, cut)
+def _say(record: RunRecord, progress: Progress) -> None:
+    for warning in record.warnings:
+        progress.warn(warning)
 
 
 def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunRecord:
@@ -181,16 +170,6 @@ def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: R
                 warning = f"the baseline {name} is left out: {error}"
                 record.warnings += [] if warning in record.warnings else [warning]
     return made
-
-
-def _cut_warnings(recipe: Recipe, cut: Mapping[str, CutRecord]) -> list[str]:
-    """What was cut though nobody asked for it: the task's limit on a document is the recipe's own choice."""
-    return [
-        f"too long for tuning.max_tokens = {recipe.tuning.max_tokens}, and cut: {found.prompts} of the prompts of {name}, by "
-        f"{found.tokens} tokens in all"
-        for name, found in cut.items()
-        if found.prompts
-    ]
 
 
 def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord, shared: Shared) -> Answers:

@@ -1,16 +1,58 @@
-"""Look at everything that a recipe names, and train nothing: what `--dry-run` and `pomona check` do."""
+"""Look at everything that a recipe names, and train nothing: the first thing that `adapt` does, and all that a dry run does."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters import Finding
-from pomona.backbone.load import load_backbone
+from pomona.backbone.load import Backbone
+from pomona.data import Splits
 from pomona.errors import InputError
+from pomona.runs.encoding import Encoding
 from pomona.runs.evaluate import ready_metrics
-from pomona.runs.inputs import check_sources, read_splits
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
+from pomona.runs.shared import Shared
+from pomona.tuning.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a run of a recipe works on.
+
+    Args:
+        splits: the target's.
+        backbone: the model.
+        encoding: the splits as tokens.
+        warnings: all that a user should know before it begins, each once.
+    """
+
+    splits: Splits
+    backbone: Backbone
+    encoding: Encoding
+    warnings: list[str]
+
+
+def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> Checked:
+    """Read, load and encode all that a run of the recipe will use, and try its metrics; says each warning.
+
+    Raises:
+        InputError: the first thing that is wrong.
+    """
+    progress.begin("reading data", 0)
+    splits = shared.splits(recipe)
+    check_metrics(recipe)
+    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
+    progress.begin("loading the model and checking the sources", 0)
+    backbone = shared.backbone(recipe)
+    warnings = shared.warnings(recipe)
+    encoding = shared.encoded(recipe)
+    progress.end(backbone.name)
+    warnings = list(dict.fromkeys(warnings + encoding.warnings))
+    for warning in warnings:
+        progress.warn(warning)
+    return Checked(splits, backbone, encoding, warnings)
 
 
 def check_recipe(path: Path | str) -> list[Finding]:
@@ -27,18 +69,15 @@ def check_inputs(recipe: Recipe, subject: str) -> list[Finding]:
     Raises:
         InputError: the first thing that is wrong.
     """
-    splits = read_splits(recipe)
-    check_metrics(recipe)
-    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
-    warnings = check_sources(recipe, backbone)
-    sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.named())
+    found = check_everything(recipe, Shared(), Silent())
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in found.splits.named())
     sources = ", ".join(source.name for source in recipe.sources)
-    found = [
+    lines = [
         f"data: {sizes}; no split shares a document with another",
-        f"model: {backbone.name}, {len(backbone.linear_modules())} linear modules",
+        f"model: {found.backbone.name}, {len(found.backbone.linear_modules())} linear modules",
         f"sources: {sources}",
     ]
-    return [Finding("ok", subject, one) for one in found] + [Finding("warning", subject, one) for one in warnings]
+    return [Finding("ok", subject, one) for one in lines] + [Finding("warning", subject, one) for one in found.warnings]
 
 
 def check_metrics(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from pomona.evaluation.compare import compare, corrected
 from pomona.evaluation.evaluate import Answers, answer, example_groups, make_metrics, score
 from pomona.metrics import Metric
 from pomona.runs.assemble import answers_record, estimate
+from pomona.runs.encoding import answering_warnings, encode_examples
 from pomona.runs.record import Comparison, EvaluationRecord
 from pomona.tuning.progress import Progress, Silent
 
@@ -60,6 +61,13 @@ def evaluate(
     given = read_adapters(adapters)
     for adapter in given.values():
         check_compatible([adapter], backbone.shapes(), backbone.name)
+    progress = progress or Silent()
+    max_tokens = max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS)
+    answering = answering_warnings(examples, backbone, task, max_tokens, "the data")
+    encoding = encode_examples(examples, backbone, max_tokens, "the data", section="").warnings
+    warnings = list(dict.fromkeys([*backbone.warnings, *answering, *encoding]))
+    for warning in warnings:
+        progress.warn(warning)
     systems: dict[str, Adapter | None] = {ZERO_SHOT: None, **given}
     answers = {
         name: answer(
@@ -68,14 +76,14 @@ def evaluate(
             examples,
             task,
             batch_size=batch_size,
-            max_tokens=max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS),
-            progress=progress or Silent(),
+            max_tokens=max_tokens,
+            progress=progress,
             label=name,
             decoding=decoding,
         )
         for name, adapter in systems.items()
     }
-    return evaluation_record(answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed)
+    return evaluation_record(answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed, warnings=warnings)
 
 
 def read_adapters(paths: Sequence[Path | str]) -> dict[str, Adapter]:
@@ -140,6 +148,7 @@ def evaluation_record(
     model: str | None,
     draws: int,
     seed: int,
+    warnings: Sequence[str] = (),
 ) -> EvaluationRecord:
     """Scores, comparisons with the first system, and what the answers look like."""
     scores = {name: score(given, examples, chosen, draws=draws, seed=seed) for name, given in answers.items()}
@@ -149,6 +158,7 @@ def evaluation_record(
         differences += compare(other, [first], scores, chosen, groups=example_groups(examples), draws=draws, seed=seed)
     return EvaluationRecord(
         model=model,
+        warnings=list(warnings),
         task=type(task).__name__,
         examples=len(examples),
         data=fingerprint(examples),

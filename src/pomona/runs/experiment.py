@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from pomona.errors import InputError, PomonaError
-from pomona.runs.adapt import adapt, check_everything, recipe_text
+from pomona.runs.adapt import adapt, recipe_text
 from pomona.runs.assemble import describe_splits
+from pomona.runs.check import check_everything
 from pomona.runs.experiment_recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
 from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.experiment_scores import gather
@@ -54,7 +55,8 @@ def run_experiment(
     chosen = cells if chosen is None else chosen
     shared = Shared(test_seed=experiment.seeds[0])
     check_folder(folder, cells, shared, resume=resume)
-    check_cells(chosen, folder, shared, progress)
+    for warning in check_cells(chosen, folder, shared, progress):
+        progress.warn(warning)
     _write(folder / EXPERIMENT, experiment.yaml())
     for place, cell in enumerate(chosen, start=1):
         _run(cell, folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
@@ -98,7 +100,7 @@ def check_cells(cells: Sequence[Cell], folder: Path, shared: Shared, progress: P
             if record is not None and record.status == "done":
                 _check_data(cell, record, shared)
             else:
-                found |= dict.fromkeys(check_everything(cell.recipe, shared, Silent())[2])
+                found |= dict.fromkeys(check_everything(cell.recipe, shared, Silent()).warnings)
             _check_comparable(firsts.setdefault(cell.setting, cell), cell, shared)
         except InputError as error:
             raise InputError(str(error), field=cell.path) from error
@@ -161,7 +163,7 @@ class _Numbered:
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
-        self.advance, self.end, self.ratio = progress.advance, progress.end, progress.ratio
+        self.advance, self.end, self.ratio, self.warn = progress.advance, progress.end, progress.ratio, progress.warn
 
     def begin(self, stage: str, total: int) -> None:
         self._progress.begin(f"{self._name}: {stage}", total)

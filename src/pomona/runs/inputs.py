@@ -25,6 +25,7 @@ from pomona.evaluation.baselines import TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
 from pomona.merging.weights import module_weights
 from pomona.pruning import layer_groups
+from pomona.runs.encoding import encode_examples
 from pomona.runs.fields import WeightField
 from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, warning
@@ -110,15 +111,15 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
             that a merge weight's filters leave out; more groups of layers than there are layers.
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
-    skipped = _skipped(recipe.data, recipe.task)
+    skipped = skipped_rows(recipe.data, recipe.task)
     given = {source.name: read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None}
     for adapter in given.values():
         check_finite(adapter)
     for source in recipe.sources:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
-            encode(chosen, backbone.tokenizer, source.tuning.max_tokens, backbone.embedding_rows)
-            skipped += _skipped(source.data, source.task or recipe.task)
+            skipped += encode_examples(chosen, backbone, source.tuning.max_tokens, f"source {source.name}").warnings
+            skipped += skipped_rows(source.data, source.task or recipe.task)
     ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
     modules = {module: None for one in ranks for module in one}
     if recipe.merge.target:
@@ -153,7 +154,7 @@ def _unlike(recipe: Recipe, ranks: Sequence[Ranks], backbone: Backbone) -> list[
     return [warning(baselines[0].label, found, recipe.lora)] if found else []
 
 
-def _skipped(data: Data, task: Task) -> list[str]:
+def skipped_rows(data: Data, task: Task) -> list[str]:
     """A warning for each file of which rows are left out."""
     files = [file for file in (data.train, data.dev, data.test) if file is not None and data.incomplete_rows == "skip"]
     found = {file: incomplete_rows(read_rows(file, data.columns), task, file) for file in files}

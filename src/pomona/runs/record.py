@@ -240,6 +240,7 @@ class EvaluationRecord(_Part):
     examples: int
     data: str
     cut_documents: int
+    warnings: list[str] = Field(default_factory=list)
     metrics: dict[str, dict[str, Estimate]]
     comparisons: list[Comparison]
     answers: dict[str, AnswersRecord]

@@ -8,19 +8,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pomona.adapters import Adapter
-from pomona.backbone.batches import encode
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example, Splits, fingerprint, make_splits
 from pomona.data.leaks import near_documents
 from pomona.data.pools import Pool
 from pomona.evaluation.evaluate import Answers
+from pomona.runs.encoding import Encoding, encode_splits
 from pomona.runs.inputs import SourceAdapter, check_sources, prepare_source, read_examples, read_splits
 from pomona.runs.recipe import Recipe, Source
-from pomona.runs.record import CutRecord
 from pomona.runs.shape import Shape
 from pomona.runs.store import Trained
 from pomona.tuning.progress import Progress
-from pomona.tuning.settings import FitData
 
 T = TypeVar("T")
 _MODEL = ("model", "device", "dtype")
@@ -65,14 +63,14 @@ class Shared:
             self._backbone = key, load_backbone(*key)
         return self._backbone[1]
 
-    def encoded(self, recipe: Recipe) -> tuple[FitData, dict[str, CutRecord]]:
-        """The three splits that training may see, as tokens, and what was cut of all four.
+    def encoded(self, recipe: Recipe) -> Encoding:
+        """The three splits that training may see, as tokens, what was cut of all four, and warnings.
 
         Raises:
             InputError: a completion that is too long, of a test example too.
         """
         key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning")
-        return self._once("encoded", key, lambda: _encode(recipe, self.splits(recipe), self.backbone(recipe)))
+        return self._once("encoded", key, lambda: encode_splits(recipe, self.splits(recipe), self.backbone(recipe)))
 
     def warnings(self, recipe: Recipe) -> list[str]:
         """What a look at the sources says that is no error.
@@ -148,17 +146,3 @@ def _key(recipe: Recipe, *parts: str) -> str:
 
 def _in_memory(adapter: Adapter) -> Adapter:
     return dataclasses.replace(adapter, factors={module: adapter[module] for module in adapter})
-
-
-def _encode(recipe: Recipe, splits: Splits, backbone: Backbone) -> tuple[FitData, dict[str, CutRecord]]:
-    encoded, cut = {}, {}
-    for name, part in splits.named():
-        encoded[name], prompts = encode(part, backbone.tokenizer, recipe.tuning.max_tokens, backbone.embedding_rows)
-        characters = [example.cut_characters for example in part]
-        cut[name] = CutRecord(
-            documents=sum(count > 0 for count in characters),
-            characters=sum(characters),
-            prompts=prompts.prompts,
-            tokens=prompts.tokens,
-        )
-    return FitData(encoded["train"], encoded["micro_dev"], encoded["dev"]), cut

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pomona.adapters import Adapter, read_adapter, refuse_occupied, write_adapter
 from pomona.backbone.load import load_backbone
-from pomona.runs.inputs import read_examples, train_plain
+from pomona.runs.encoding import encode_examples
+from pomona.runs.inputs import read_examples, skipped_rows, train_plain
 from pomona.runs.recipe import TrainRecipe
 from pomona.tuning.progress import Progress, Silent
 
@@ -27,8 +28,10 @@ def train_adapter(recipe: TrainRecipe, output: Path | str, *, force: bool = Fals
     refuse_occupied(output, force=force)
     examples = read_examples(recipe.data, recipe.task, recipe.examples, recipe.seed)
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
-    adapter = train_plain(
-        backbone, examples, recipe.lora, recipe.tuning, seed=recipe.seed, label=recipe.name, progress=progress or Silent()
-    )
+    progress = progress or Silent()
+    found = encode_examples(examples, backbone, recipe.tuning.max_tokens, "train")
+    for warning in dict.fromkeys([*backbone.warnings, *skipped_rows(recipe.data, recipe.task), *found.warnings]):
+        progress.warn(warning)
+    adapter = train_plain(backbone, examples, recipe.lora, recipe.tuning, seed=recipe.seed, label=recipe.name, progress=progress)
     write_adapter(adapter, output, force=force)
     return read_adapter(output)

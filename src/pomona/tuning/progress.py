@@ -29,6 +29,9 @@ class Progress(Protocol):
     def ratio(self, prune_ratio: float) -> None:
         """The prune ratio in force is now this."""
 
+    def warn(self, warning: str) -> None:
+        """Something is not as a user may think; what was said before need not be said again."""
+
 
 class Silent:
     """Says nothing."""
@@ -43,6 +46,9 @@ class Silent:
         """Nothing."""
 
     def ratio(self, prune_ratio: float) -> None:
+        """Nothing."""
+
+    def warn(self, warning: str) -> None:
         """Nothing."""
 
 
@@ -77,6 +83,7 @@ class Display:
         self._started = 0.0
         self._told, self._done, self._total = 0.0, 0, 0
         self._ratios: list[float] = []
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -120,6 +127,12 @@ class Display:
     def ratio(self, prune_ratio: float) -> None:
         """Add a tick to the ratio's trace."""
         self._ratios.append(prune_ratio)
+
+    def warn(self, warning: str) -> None:
+        """Print a line, each warning once."""
+        if warning not in self._warned:
+            self._warned.add(warning)
+            self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)
 
     def _trace(self) -> str:
         if not self._ratios:
