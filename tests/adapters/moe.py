@@ -64,7 +64,7 @@ def tiny_moe(model_type: str, **changes: Any) -> PreTrainedModel:
     """Two layers with random weights; the first is dense where the architecture can have dense layers."""
     kind = CONFIG_MAPPING[model_type]
     plain = kind()
-    sizes = {name: value for name, value in _SIZES.items() if hasattr(plain, name)}
+    sizes = {name: value for name, value in _SIZES.items() if hasattr(plain, name) and name not in kind.attribute_map}
     if getattr(plain, "layer_types", None):
         sizes["layer_types"] = plain.layer_types[:2]
     torch.manual_seed(0)

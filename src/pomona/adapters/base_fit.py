@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 
 from pomona.adapters.compatible import nearest, shape_of, show_shape
 from pomona.adapters.config import read_json_object
+from pomona.adapters.experts import Expert, expert_of
 from pomona.adapters.export.base import CONFIG, EMBEDDINGS, last_part, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored, read_checkpoint
+from pomona.adapters.export.expert_weights import homes_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.targets import HEAD
 from pomona.adapters.tensors import DTYPES
@@ -87,6 +89,9 @@ def _together(doubts: list[_Doubt]) -> Misfit:
 
 def _doubt(adapter: Adapter, module: str, base: BaseFolder) -> _Doubt | None:
     tensors = base.checkpoint.tensors
+    expert = expert_of(module)
+    if expert is not None:
+        return _expert_doubt(expert, shape_of(adapter, module), base)
     try:
         name = base.checkpoint.name_of(module)
     except InputError:
@@ -105,6 +110,18 @@ def _doubt(adapter: Adapter, module: str, base: BaseFolder) -> _Doubt | None:
     has = " x ".join(map(str, stored.shape))
     message = f"{module}: adapts {show_shape(shape, embedding=embedding)}, but the base's weight is stored as {has}"
     return _Doubt("error", "shape", message)
+
+
+def _expert_doubt(expert: Expert, shape: tuple[int, int], base: BaseFolder) -> _Doubt | None:
+    if homes_of(expert, shape, base.checkpoint, base.config.get("model_type")):
+        return None
+    if expert.parameter not in base.checkpoint.tensors:
+        message = f"{expert.path}: the base's files have it under another name, if at all, so shapes cannot be compared"
+        return _Doubt("warning", "expert's name", message)
+    has = " x ".join(map(str, base.checkpoint.tensors[expert.parameter].shape))
+    wanted = f"{expert.total} x " if expert.total > 1 else ""
+    message = f"{expert.path}: adapts {wanted}{shape[0]} x {shape[1]} (experts x out x in), but the base's tensor is {has}"
+    return _Doubt("error", "expert's shape", message)
 
 
 def _tied_embedding(module: str, base: BaseFolder) -> Stored | None:

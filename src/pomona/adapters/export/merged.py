@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -121,16 +121,31 @@ def _config(base: Path) -> dict[str, object]:
 def _bytes(adapter: Adapter, plan: Mapping[str, Planned], sums: dict[str, tuple[float, float]]) -> Iterator[bytes | memoryview]:
     """The bytes of a file's tensors, one after the other; `sums` gets each module's squared rounding error and delta."""
     for one in plan.values():
-        if one.module is None:
-            yield from one.source.pieces()
-        else:
-            yield from _merged(one.source, _update(adapter, one.module, transposed=one.transposed), sums)
+        for part in _parts(one):
+            if part.module is None:
+                yield from part.source.pieces()
+            else:
+                yield from _merged(part.source, _update(adapter, part.module, part), sums)
 
 
-def _update(adapter: Adapter, module: str, *, transposed: bool) -> _Update:
+def _parts(planned: Planned) -> Iterator[Planned]:
+    """The matrices of a tensor of experts, one after the other; of any other tensor itself."""
+    if not planned.slabs:
+        yield planned
+        return
+    whole = planned.source
+    size = whole.nbytes // whole.shape[0]
+    for number in range(whole.shape[0]):
+        same = Planned(replace(whole, shape=whole.shape[1:], start=whole.start + number * size, nbytes=size))
+        yield planned.slabs.get(number, same)
+
+
+def _update(adapter: Adapter, module: str, planned: Planned) -> _Update:
     factors = adapter[module]
     A_RI, B_OR = factors.A.detach().cpu().double(), factors.B.detach().cpu().double() * factors.scaling
-    return _Update(module, A_RI.T, B_OR.T) if transposed else _Update(module, B_OR, A_RI)
+    if planned.rows is not None:
+        B_OR = B_OR[slice(*planned.rows)]
+    return _Update(module, A_RI.T, B_OR.T) if planned.transposed else _Update(module, B_OR, A_RI)
 
 
 def _merged(source: Stored, update: _Update, sums: dict[str, tuple[float, float]]) -> Iterator[bytes | memoryview]:
@@ -144,7 +159,8 @@ def _merged(source: Stored, update: _Update, sums: dict[str, tuple[float, float]
         if not math.isfinite(lost):
             raise PomonaError(f"the sum does not fit the base's {source.dtype}, nothing was written", field=update.module)
         yield bytes_of(rounded_NM)
-    sums[update.module] = (lost, whole)
+    before = sums.get(update.module, (0.0, 0.0))
+    sums[update.module] = (before[0] + lost, before[1] + whole)
 
 
 def _rounding(sums: Mapping[str, tuple[float, float]]) -> Rounding:

@@ -6,11 +6,13 @@ Axes: I input features, O output features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pomona.adapters.compatible import shape_of
+from pomona.adapters.experts import Expert, expert_of
 from pomona.adapters.export.base import ARCHITECTURES, EMBEDDINGS, HEADS, last_part, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
+from pomona.adapters.export.expert_weights import homes_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
@@ -26,11 +28,15 @@ class Planned:
         source: the base's tensor that it starts from.
         module: the module whose update it gets; None: it stays as it is.
         transposed: whether it is stored as [I, O].
+        rows: which of the rows of B it gets; None: all.
+        slabs: of a tensor of all experts, expert -> what becomes of its matrix; the others stay as they are.
     """
 
     source: Stored
     module: str | None = None
     transposed: bool = False
+    rows: tuple[int, int] | None = None
+    slabs: Mapping[int, Planned] = field(default_factory=dict)
 
 
 def plan_merge(
@@ -57,6 +63,10 @@ def plan_merge(
         # Even where the files hold a head of their own: a tied model never looks at it.
         planned[name] = Planned(_embedding(checkpoint))
     for module in adapter:
+        expert = expert_of(module)
+        if expert is not None:
+            _plan_expert(adapter, expert, planned, checkpoint, config)
+            continue
         name = f"{module}.weight" if f"{module}.weight" in planned else checkpoint.name_of(module)
         if name is None:
             raise InputError("the base model has no such weight", file=checkpoint.folder, field=module, mend=_OTHER_BASE)
@@ -67,6 +77,24 @@ def plan_merge(
         home = checkpoint.tensors.get(name, one.source).file.name
         files.setdefault(home, {})[name] = one
     return files, untied
+
+
+def _plan_expert(
+    adapter: Adapter, expert: Expert, planned: dict[str, Planned], checkpoint: Checkpoint, config: Mapping[str, object]
+) -> None:
+    shape = shape_of(adapter, expert.path)
+    homes = homes_of(expert, shape, checkpoint, config.get("model_type"))
+    if not homes:
+        problem = (
+            f"adapts {expert.total} x {shape[0]} x {shape[1]} (experts x out x in), and the base's files have neither one tensor "
+            "of this name and size nor a matrix an expert"
+        )
+        raise InputError(problem, file=checkpoint.folder, field=expert.parameter, mend=_OTHER_BASE)
+    for home in homes:
+        _check_dtype(home.source, expert.path)
+        one = Planned(home.source, expert.path, home.transposed, (home.first, home.last))
+        whole = planned[home.name]
+        planned[home.name] = one if home.slab is None else replace(whole, slabs={**whole.slabs, home.slab: one})
 
 
 def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
@@ -90,16 +118,20 @@ def _embedding(checkpoint: Checkpoint) -> Stored:
 
 def _check_fit(adapter: Adapter, module: str, planned: Planned) -> None:
     source = planned.source
-    if source.dtype not in DTYPES:
-        problem = "is not fp32, fp16 or bf16, and an update cannot be added to it"
-        mend = "Give the model before it was quantised"
-        raise InputError(problem, file=source.file, field=module, value=source.dtype, mend=mend)
+    _check_dtype(source, module)
     shape = shape_of(adapter, module)
     if source.shape != (shape[::-1] if planned.transposed else shape):
         axes = "(in x out)" if planned.transposed else "(out x in)"
         found = " x ".join(map(str, source.shape))
         problem = f"adapts a weight of {shape[0]} x {shape[1]} (out x in), but the base's is {found} {axes}"
         raise InputError(problem, file=source.file, field=module, mend=_OTHER_BASE)
+
+
+def _check_dtype(source: Stored, module: str) -> None:
+    if source.dtype not in DTYPES:
+        problem = "is not fp32, fp16 or bf16, and an update cannot be added to it"
+        mend = "Give the model before it was quantised"
+        raise InputError(problem, file=source.file, field=module, value=source.dtype, mend=mend)
 
 
 def untied_config(config: Mapping[str, object]) -> dict[str, object]:
