@@ -30,7 +30,7 @@ def test_nan_is_a_number_to_be_refused_as_one() -> None:
     assert math.isnan(found)
 
 
-@pytest.mark.parametrize("text", ["[1", "[1,}", "{", "[2024-99-99]"])
+@pytest.mark.parametrize("text", ["[1", "[1,}", "{", "[0b_]"])
 def test_text_that_is_not_yaml(text: str) -> None:
     with pytest.raises(InputError, match=r"--weights: cannot be read .* Write it so\."):
         value_of(text, "--weights", "Write it so")

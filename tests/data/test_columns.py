@@ -5,7 +5,7 @@ import pytest
 from pomona.data import Row, examples, make_splits, number_rows
 from pomona.data.columns import mapped
 from pomona.data.splits import SplitSizes
-from pomona.data.tasks import ExtractiveQA
+from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
 
 
@@ -107,3 +107,26 @@ def test_neither_a_given_group_nor_the_task_s_own_crosses_splits() -> None:
             homes.setdefault(example.document[8], set()).add(name)
     assert all(len(names) == 1 for names in homes.values())
     assert [len(part) for _, part in splits.named()] == [4, 3, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"Documents": "d", "summary": "s"},
+            "Did you mean the column 'Documents'? Say which column it is: data.columns: {document: Docu",
+        ),
+        (
+            {"article": "d", "summary": "s"},
+            "the row has article, summary. Say which column it is: data.columns: {document: COLU",
+        ),
+        ({"document": "d", "highlights": "s"}, "data.columns: {summary: COLUMN} in a recipe, --column summary=COLUMN with --data."),
+        ({"document": None, "summary": "s"}, "document: is null: a text is expected. Mend the row or remove it."),
+        ({"id": "1"}, "document: is missing: a text is expected; the row has id. Mend the row or remove it."),
+    ],
+)
+def test_a_field_without_a_column_says_how_to_name_it(row: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        examples([Row(3, row)], Summarization(), "data.jsonl")
+    assert said in str(error.value)
+    assert str(error.value).startswith("data.jsonl:3: ")

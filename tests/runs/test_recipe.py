@@ -395,7 +395,7 @@ def test_the_last_of_two_overrides_counts() -> None:
         ("sources.one.weight=1", "'one' counts into a list of 1"),
         ("sources.-1.weight=1", "'-1' counts into a list of 1"),
         ("tuning.epochs=[1", "the value is not YAML"),
-        ("seed=2000-13-45", "the value is not YAML"),
+        ("seed=0b_", "the value is not YAML"),
         ("lora.target_modules.0.name=1", "'0' counts to a value, which has no keys"),
         ("name.first=x", "name: input should be a valid string"),
         ("seed..x=1", "seed"),
@@ -607,7 +607,7 @@ def test_a_recipe_to_train_with_is_not_one_to_adapt_with() -> None:
     [
         (b"a: [1", "recipe.yaml:1: not YAML"),
         (b"name: x\nseed: @\n", "recipe.yaml:2: not YAML"),
-        (b"seed: 2000-13-45\n", "recipe.yaml: not YAML"),
+        (b"seed: 0b_\n", "recipe.yaml: not YAML"),
         (b"[" * 5000, "recipe.yaml: not YAML"),
         (b"name: !!python/object/apply:os.getcwd []\n", "recipe.yaml:1: not YAML"),
         (b"\xff\xfe", "recipe.yaml: the recipe cannot be read"),

@@ -23,8 +23,10 @@ def value_of(text: str, option: str, mend: str) -> Any:
     """
     import yaml
 
+    from pomona.runs.read_yaml import read_yaml
+
     try:
-        return _with_numbers(yaml.safe_load(text))
+        return _with_numbers(read_yaml(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError("cannot be read", field=option, value=text, mend=mend) from error
 

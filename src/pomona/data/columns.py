@@ -59,7 +59,8 @@ def _value(holder: object, path: str, field: str, where: str) -> object:
     head, dot, rest = path.partition(".")
     if not dot or head not in holder:
         known = [str(name)[:_LONGEST_NAME] for name in islice(holder, _MOST_NAMES)]
-        raise InputError("there is no such column", file=where, field=field, value=path, mend=suggest(head, known))
+        said = f"{suggest(head, known)}. Correct data.columns in the recipe, or --column"
+        raise InputError("there is no such column", file=where, field=field, value=path, mend=said)
     return _value(holder[head], rest, field, where)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-import yaml
-
 from pomona.runs.read_recipe import parse_recipe
+from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe import Recipe
 
 
@@ -18,4 +17,4 @@ def demo_recipe(overrides: Sequence[str] = ()) -> Recipe:
         InputError: an override that does not fit.
     """
     text = files("pomona.runs").joinpath("demo.yaml").read_text(encoding="utf-8")
-    return parse_recipe(yaml.safe_load(text), Recipe, overrides, "demo.yaml")
+    return parse_recipe(read_yaml(text), Recipe, overrides, "demo.yaml")

@@ -16,6 +16,7 @@ from pomona.errors import InputError, PomonaError, suggest
 from pomona.evaluation.evaluate import LOSS
 from pomona.importance import importance_metrics
 from pomona.registry import Registry
+from pomona.runs.read_yaml import read_yaml
 from pomona.stand_ins import refuse_pointer
 
 R = TypeVar("R", bound=BaseModel)
@@ -43,8 +44,8 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
         raise InputError(f"the recipe cannot be read: {reason}", file=path, mend="Give a YAML file in UTF-8") from error
     refuse_pointer(path, text[:64].encode())
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that no calendar has
+        content = read_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: `0b_`, a number without digits
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
         raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, mend="Mend the recipe's syntax") from error
@@ -85,7 +86,7 @@ def _override(content: dict[str, Any], override: str, kind: type[BaseModel]) -> 
                 place[part] = {} if name is None else {"name": name}
         place = place[part]
     try:
-        parsed = yaml.safe_load(value)
+        parsed = read_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError("the value is not YAML", field="--set", value=override) from error
     if isinstance(place, list):
@@ -128,7 +129,8 @@ def _explain(error: ValidationError, kind: type[BaseModel], file: Path | str | N
         return InputError("is missing", file=file, field=field, mend="Add it to the recipe")
     problem = first["msg"].removeprefix("Value error, ")
     given = first["input"] if not isinstance(first["input"], dict | list | tuple) else ...
-    return InputError(problem[:1].lower() + problem[1:], file=file, field=field, value=given)
+    quotes = "Write it in quotes" if first["type"] == "string_type" and isinstance(given, bool | int | float) else None
+    return InputError(problem[:1].lower() + problem[1:], file=file, field=field, value=given, mend=quotes)
 
 
 def _known_keys(kind: Any, location: Sequence[str | int]) -> list[str]:

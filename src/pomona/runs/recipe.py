@@ -24,6 +24,7 @@ from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
 from pomona.pruning import Granularity, Schedule, Scope
 from pomona.runs.fields import ControllerField, DataSource, MetricField, RewardField, TaskField, WeightField, check_judge
+from pomona.runs.read_yaml import read_yaml
 from pomona.tuning.settings import Pruning, Reset, Tuning
 
 
@@ -346,7 +347,7 @@ class Recipe(_Section):
         content = self.resolved()
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         # PyYAML writes some characters, as the next-line one, in a way that it does not read again; escaped it does.
-        return text if yaml.safe_load(text) == content else yaml.safe_dump(content, sort_keys=False)
+        return text if read_yaml(text) == content else yaml.safe_dump(content, sort_keys=False)
 
 
 class TrainRecipe(_Section):

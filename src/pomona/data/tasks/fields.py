@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Mapping
 
@@ -21,11 +22,13 @@ class FieldError(ValueError):
     Args:
         field: the field's name.
         problem: what was found and what is expected.
+        mend: what to do about it; None: the row is at fault.
     """
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: str, problem: str, mend: str | None = None) -> None:
         self.field = field
         self.problem = problem
+        self.mend = mend
         super().__init__(f"{field}: {problem}")
 
 
@@ -75,13 +78,24 @@ def require(row: Mapping[str, object], field: str, expected: str) -> object:
     """What stands in `field`.
 
     Raises:
-        FieldError: the row has no such field; the message names those that it has.
+        FieldError: the row has no such field; the message names those that it has, and how to name the column that is meant.
     """
     if field not in row:
         names = ", ".join(map(str, row)) or "no fields"
         listed = names if len(names) <= _LONGEST_NAMES else f"{names[: _LONGEST_NAMES - 3]}..."
-        raise FieldError(field, f"is missing: {expected} is expected; the row has {listed}")
+        raise FieldError(field, f"is missing: {expected} is expected; the row has {listed}", _mapping(field, list(map(str, row))))
     return row[field]
+
+
+def _mapping(field: str, columns: list[str]) -> str | None:
+    """How to say which column holds the field; the one with the nearest name stands in the example."""
+    free = {name.casefold(): name for name in columns if name not in ("id", "group") and len(name) <= _LONGEST_SHOWN}
+    if not free:
+        return None
+    near = difflib.get_close_matches(field.casefold(), free, n=1, cutoff=0.5)
+    column = free[near[0]] if near else "COLUMN"
+    asked = f"Did you mean the column {column!r}? " if near else ""
+    return f"{asked}Say which column it is: data.columns: {{{field}: {column}}} in a recipe, --column {field}={column} with --data"
 
 
 def text(value: object, field: str) -> str:

@@ -15,6 +15,8 @@ _TAKEN = frozenset(
     }
 )
 
+_WORDS = ("yes", "no", "on", "off")
+
 
 def check_template_arguments(arguments: Mapping[str, object] | None, form: str) -> None:
     """Refuse what a chat template cannot be given.
@@ -34,6 +36,8 @@ def check_template_arguments(arguments: Mapping[str, object] | None, form: str) 
     for name, value in arguments.items():
         if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
             raise InputError("not a name that a template can be given", field=field, value=name, mend="Leave it out")
+        if isinstance(value, str) and value.lower() in _WORDS:
+            raise InputError("a template takes any text for true", field=f"{field}.{name}", value=value, mend="Write true or false")
         if value is not None and not isinstance(value, bool | int | float | str):
             raise InputError(
                 "true, false, a number or a text is expected", field=f"{field}.{name}", value=value, mend="Give one of these"
