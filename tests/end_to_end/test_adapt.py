@@ -119,7 +119,7 @@ def test_the_run_folder_holds_what_the_design_says_and_no_more(run: Path) -> Non
         "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter", "report.html"
     }  # fmt: skip
     assert {path.name for path in (run / "adapter").iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "README.md"
+        "adapter_config.json", "adapter_model.safetensors", "pomona.json", "README.md"
     }  # fmt: skip
     page = (run / "report.html").read_text()
     assert page.lower().startswith("<!doctype html>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pomona.adapters.factors import Adapter
+from pomona.adapters.same_base import BASE, shared_identity
 
 _MAIN = "main"
 
@@ -16,7 +17,8 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     in memory, and whose provenance has no task, says nothing.
 
     Returns:
-        `fan_in_fan_out`; and `task_type`, `revision` and `auto_mapping` where an adapter has them.
+        `fan_in_fan_out`; `task_type`, `revision` and `auto_mapping` where an adapter has them; and what identifies the base where
+        all have the same.
     """
     found: dict[str, object] = {"fan_in_fan_out": any(bool(one.provenance.get("fan_in_fan_out")) for one in adapters)}
     tasks = [one.provenance["task_type"] for one in adapters if "task_type" in one.provenance]
@@ -28,7 +30,8 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     mapping = next((one.provenance["auto_mapping"] for one in adapters if one.provenance.get("auto_mapping")), None)
     if mapping is not None and found.get("task_type") is None:
         found["auto_mapping"] = mapping
-    return found
+    identity = shared_identity(adapters)
+    return found if identity is None else found | {BASE: identity}
 
 
 def task_warnings(named: Sequence[tuple[str, Adapter]]) -> list[str]:

@@ -10,6 +10,7 @@ from pomona.adapters.carried import task_warnings
 from pomona.adapters.experts import SINGLE, clash, expert_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import FolderFactors
+from pomona.adapters.same_base import Base, base_warnings
 from pomona.errors import InputError
 
 _OWN_BASE = "Use the base model that it was trained on"
@@ -27,17 +28,17 @@ class _Weight(NamedTuple):
 
 
 def check_compatible(
-    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]] | None = None, base_model: str | None = None
+    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]] | None = None, base_model: Base | str | None = None
 ) -> list[str]:
     """Check that adapters fit each other, and the model if its shapes are given. Reads no tensors of adapters that are in folders.
 
     Args:
         adapters: one or more.
         shapes: module path -> (O, I) of the model's linear modules, whatever the layout in which it stores them; None: no model.
-        base_model: the model's name or path, if known.
+        base_model: the model's name or path, or also what identifies it; None: not known.
 
     Returns:
-        Warnings: those of the adapters that are in folders, base model names, tasks or revisions that contradict each other,
+        Warnings: those of the adapters that are in folders, base models, tasks or revisions that contradict each other,
         adapters that share no module.
 
     Raises:
@@ -59,7 +60,7 @@ def check_compatible(
     named = [(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)]
     return [
         *_own_warnings(adapters),
-        *_base_model_warnings(adapters, base_model),
+        *base_warnings(named, Base(base_model) if isinstance(base_model, str) else base_model),
         *task_warnings(named),
         *_overlap_warnings(adapters),
     ]
@@ -131,22 +132,6 @@ def _check_clash(owners: Mapping[str, str]) -> None:
 
 def _own_warnings(adapters: Sequence[Adapter]) -> list[str]:
     return [f"{adapter_name(one, place)}: {warning}" for place, one in enumerate(adapters) for warning in own_warnings(one)]
-
-
-def _base_model_warnings(adapters: Sequence[Adapter], base_model: str | None) -> list[str]:
-    named = [(adapter_name(adapter, place), adapter.base_model) for place, adapter in enumerate(adapters)]
-    named = [("the model", base_model), *named]
-    known = [(name, base) for name, base in named if base]
-    return [
-        f"{name} was trained on {base!r}, but {known[0][0]} is {'' if base_model else 'for '}{known[0][1]!r}"
-        for name, base in known[1:]
-        if _last_part(base) != _last_part(known[0][1])
-    ]
-
-
-def _last_part(name: str) -> str:
-    """`meta-llama/Llama-3-8B` and `/models/llama-3-8b/` name one model."""
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _overlap_warnings(adapters: Sequence[Adapter]) -> list[str]:

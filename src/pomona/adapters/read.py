@@ -18,6 +18,7 @@ from pomona.adapters.header import Pair, check_header
 from pomona.adapters.hub import fetch, is_on_hub
 from pomona.adapters.keys import TENSOR_FILE
 from pomona.adapters.not_peft import by_number, no_config, no_factors
+from pomona.adapters.same_base import stored_identity
 from pomona.adapters.tensors import TensorFile, all_finite
 from pomona.errors import InputError
 from pomona.stand_ins import refuse_stand_in
@@ -86,7 +87,8 @@ def read_adapter(path: Path | str) -> Adapter:
 
     Returns:
         An adapter whose provenance holds `path` (of one from the hub its name there, besides `folder` and `commit`),
-            `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where the config has them), and `warnings`.
+            `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where the config has them), `base` (what
+            identifies its base model, where the folder says it), and `warnings`.
 
     Raises:
         InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
@@ -121,6 +123,7 @@ def _read(path: Path) -> Adapter:
         "path": str(folder),
         "fan_in_fan_out": config.fan_in_fan_out,
         **config.kept,
+        **stored_identity(folder),
         "warnings": [
             *header.warnings,
             *config.warnings(pair.trained_as for pair in header.pairs.values()),

@@ -20,10 +20,9 @@ from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.keys import TENSOR_FILE, keys_of
 from pomona.adapters.layout import FilePair, lay_out
 from pomona.adapters.place import appearing, refuse_occupied
+from pomona.adapters.same_base import BASE, PROVENANCE_FILE
 from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, tensor_info, write_tensors
 from pomona.errors import InputError, PomonaError
-
-PROVENANCE_FILE = "pomona.json"
 
 
 def write_adapter(
@@ -34,7 +33,8 @@ def write_adapter(
     One rank `r` (the largest; smaller modules get zero rows in A and zero columns in B), `lora_alpha = r`, so the scaling is 1
     and each module's own scaling is folded into B. Factors keep their dtype where their scaling is 1 (their values are then
     written bit for bit); other factors are written in fp32. `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` are taken
-    from the provenance; that of a merge, which says how it was made, is written beside the two files of PEFT, as `pomona.json`.
+    from the provenance; that of a merge, which says how it was made, is written beside the two files of PEFT, as `pomona.json`, and
+    so is what identifies the base model that an adapter was trained on (`base`).
     One module is in memory at a time, beside what `adapter` holds.
 
     Args:
@@ -66,8 +66,10 @@ def write_adapter(
     )
     with appearing(target) as partial:
         _write_json(partial / CONFIG_FILE, config)
-        if "method" in adapter.provenance:
-            _write_json(partial / PROVENANCE_FILE, dict(adapter.provenance))
+        provenance = dict(adapter.provenance)
+        kept = provenance if "method" in provenance else {name: provenance[name] for name in (BASE,) if name in provenance}
+        if kept:
+            _write_json(partial / PROVENANCE_FILE, kept)
         write_tensors(partial / TENSOR_FILE, tensors, _tensors(adapter, laid_out.pairs, rank, tensors))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.same_base import BASE
 from pomona.adapters.targets import Targets
 from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
@@ -92,7 +93,7 @@ class Attachment:
             pair = module.export()
             factors[path] = Factors(pair.A.cpu(), pair.B.cpu())
         transposed = any(is_transposed(module.base) for module in self.modules.values())
-        return Adapter(factors, self.backbone.name, {"fan_in_fan_out": transposed})
+        return Adapter(factors, self.backbone.name, {"fan_in_fan_out": transposed, **_base(self.backbone)})
 
     def train(self, mode: bool) -> None:
         """Turn dropout on or off; the frozen model stays in eval mode."""
@@ -222,7 +223,13 @@ def new_adapter(
         bound = in_features**-0.5
         A_RI: Float[Tensor, "R I"] = (torch.rand((rank, in_features), generator=generator) * 2 - 1) * bound
         factors[path] = Factors(A_RI, torch.zeros(out_features, rank), alpha / rank)
-    return Adapter(factors, backbone.name)
+    return Adapter(factors, backbone.name, _base(backbone))
+
+
+def _base(backbone: Backbone) -> dict[str, object]:
+    """What an adapter's provenance says of the model that it is trained on."""
+    identity = backbone.base.identity
+    return {} if identity is None else {BASE: identity.as_json()}
 
 
 def target_paths(backbone: Backbone, target_modules: Sequence[str] | str) -> list[str]:

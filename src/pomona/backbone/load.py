@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from pomona.adapters.base_identity import identity_of_folder, identity_of_tensors
+from pomona.adapters.same_base import Base
 from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.frozen_linear import freeze_linear_modules
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
@@ -42,12 +44,14 @@ class Backbone:
         tokenizer: its tokenizer; has a padding token.
         name: what records and exported adapters call it.
         warnings: what loading it gave to say.
+        folder: where its files are; None: it was made in memory.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     warnings: tuple[str, ...] = ()
+    folder: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -108,6 +112,12 @@ class Backbone:
             digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    @functools.cached_property
+    def base(self) -> Base:
+        """Which model it is, for adapters that are trained on it or meet it: in whatever dtype, under whatever name."""
+        known = identity_of_folder(self.folder) if self.folder is not None else None
+        return Base(self.name, known or identity_of_tensors(self.model.config.to_dict(), self.model.state_dict()))
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -183,7 +193,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     freeze_linear_modules(network)
     if not _is_causal(network):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
-    backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings))
+    backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
     return backbone
 

@@ -130,7 +130,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     shapes = backbone.shapes()
     if recipe.pruning.paper:
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
-    about_given = check_compatible(list(given.values()), shapes, backbone.name) if given else []
+    about_given = check_compatible(list(given.values()), shapes, backbone.base) if given else []
     return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone)]
 
 

@@ -1,0 +1,96 @@
+"""Is it the base model that an adapter was trained on? By what identifies the two where both are known, else by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pomona.adapters.base_identity import BaseIdentity, identity_of_folder
+from pomona.adapters.config import read_json_object
+from pomona.adapters.factors import Adapter
+from pomona.errors import InputError
+
+PROVENANCE_FILE = "pomona.json"
+"""Beside PEFT's two files: where the adapter came from."""
+BASE = "base"
+"""Where an adapter's provenance, and that file, hold the identity of its base model, as values that JSON can hold."""
+
+
+class Base(NamedTuple):
+    """A base model: what it is called, and what is known of it."""
+
+    name: str | None
+    identity: BaseIdentity | None = None
+
+
+def base_of(adapter: Adapter) -> Base:
+    """The base model that an adapter was trained on, as it says; where it names a folder that is here, as the folder is now."""
+    name = adapter.base_model
+    known = BaseIdentity.from_json(adapter.provenance.get(BASE))
+    if known is None and name is not None:
+        known = identity_of_folder(Path(name).expanduser())
+    return Base(name, known)
+
+
+def stored_identity(folder: Path) -> dict[str, object]:
+    """`BASE` and its value where an adapter's folder says which base model it was trained on; else nothing."""
+    file = folder / PROVENANCE_FILE
+    try:
+        known = BaseIdentity.from_json(read_json_object(file).get(BASE)) if file.is_file() else None
+    except InputError:  # some other program's file: the adapter is no worse for it
+        known = None
+    return {} if known is None else {BASE: known.as_json()}
+
+
+def differences(one: Base, other: Base) -> list[str] | None:
+    """In which respects two bases are known to differ; empty where only their names say so, None where nothing does."""
+    a, b = one.identity, other.identity
+    if a is not None and b is not None:
+        if found := a.differences(b):
+            return found
+        if a.weights is not None and a.weights == b.weights:
+            return None
+    if one.name is None or other.name is None or last_part(one.name) == last_part(other.name):
+        return None
+    return []
+
+
+def base_warnings(named: Sequence[tuple[str, Adapter]], model: Base | None = None) -> list[str]:
+    """A sentence for each adapter that was trained on another base than the model, or without one than the first of them.
+
+    Args:
+        named: the adapters, each with what messages call it.
+        model: what they are to be used on.
+    """
+    known = [(name, base) for name, adapter in named if (base := base_of(adapter)) != Base(None)]
+    if model is not None:
+        known = [("the model", model), *known]
+    return [
+        _sentence(name, base, *known[0], respects, called="" if model is not None else "for ")
+        for name, base in known[1:]
+        if (respects := differences(base, known[0][1])) is not None
+    ]
+
+
+def _sentence(name: str, base: Base, first: str, reference: Base, respects: Sequence[str], *, called: str) -> str:
+    why = f"; the two differ in {' and '.join(respects)}" if respects else ""
+    if base.name is not None and base.name == reference.name:
+        return f"{name} was trained on {_called(base)}, but {first} is {called}another model of that name{why}"
+    return f"{name} was trained on {_called(base)}, but {first} is {called}{_called(reference)}{why}"
+
+
+def shared_identity(adapters: Sequence[Adapter]) -> Mapping[str, object] | None:
+    """The identity of the base that all of the adapters carry; None where one lacks it or has another."""
+    found = [BaseIdentity.from_json(adapter.provenance.get(BASE)) for adapter in adapters]
+    first = found[0] if found else None
+    return first.as_json() if first is not None and all(one == first for one in found) else None
+
+
+def last_part(name: str) -> str:
+    """`meta-llama/Llama-3-8B` and `/models/llama-3-8b/` name one model."""
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def _called(base: Base) -> str:
+    return repr(base.name) if base.name is not None else "a base that it does not name"
