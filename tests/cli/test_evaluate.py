@@ -59,8 +59,16 @@ def test_adapters_on_data(folder: Path) -> None:
     assert list(found["metrics"]["zero_shot"]) == ["rouge_l", "rouge_1", "rouge_2", "bleu", "chrf", "loss"]
     assert len({scores["loss"]["value"] for scores in found["metrics"].values()}) == 3
     assert [(one["system"], one["baseline"]) for one in found["comparisons"]][::6] == [
-        (system, "zero_shot") for system in systems[1:]
+        ("adapters/alpha", "zero_shot"),
+        ("adapters/beta", "zero_shot"),
+        ("adapters/beta", "adapters/alpha"),
     ]
+    loss = {system: scores["loss"]["value"] for system, scores in found["metrics"].items()}
+    pairs = [one for one in found["comparisons"] if one["metric"] == "loss"]
+    for one in pairs:
+        assert one["difference"] == pytest.approx(loss[one["system"]] - loss[one["baseline"]], abs=1e-6)
+    p_values = sorted(one["p_value"] for one in pairs)
+    assert min(one["p_holm"] for one in pairs) == pytest.approx(min(1, 3 * p_values[0]))  # Holm over all three pairs
     assert set(found["comparisons"][0]) == {
         "system", "baseline", "metric", "difference", "low", "high", "p_value", "n", "p_holm",
     }  # fmt: skip

@@ -46,9 +46,11 @@ def test_the_record_of_models(backbone: Backbone, adapters: list[Path]) -> None:
     assert list(found.metrics) == ["zero_shot", one, two]
     assert list(found.metrics[one]) == ["chrf", "rouge_1", "loss"]
     assert [(this.system, this.baseline, this.metric) for this in found.comparisons] == [
-        (system, "zero_shot", metric) for system in (one, two) for metric in ("chrf", "rouge_1", "loss")
+        (system, baseline, metric)
+        for system, baseline in ((one, "zero_shot"), (two, "zero_shot"), (two, one))
+        for metric in ("chrf", "rouge_1", "loss")
     ]
-    assert all(this.p_holm is not None and this.p_value <= this.p_holm <= 2 * this.p_value for this in found.comparisons)
+    assert all(this.p_holm is not None and this.p_value <= this.p_holm <= 3 * this.p_value for this in found.comparisons)
     assert list(found.signatures) == ["chrf", "rouge_1"]
     assert found.signatures["chrf"].startswith("nrefs:1|")
     assert found.unscored == {"zero_shot": 0, one: 0, two: 0}

@@ -50,7 +50,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers there, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score the bare model and each adapter, with 95 % bootstrap intervals, and each adapter against the bare model."""
+    """Score the bare model and each adapter, with 95 % bootstrap intervals, and compare each pair of them."""
     from pomona.cli.values import decoding_of, metrics_of, refuse_given
     from pomona.errors import InputError
 

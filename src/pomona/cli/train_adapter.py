@@ -14,6 +14,12 @@ def train_adapter(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set examples=100.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="ADAPTER", help="Go on from this adapter, a PEFT folder or hub:owner/name, not from scratch."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
 ) -> None:
     """Train a plain LoRA on one task: a source or a target adapter."""
@@ -25,5 +31,5 @@ def train_adapter(
     read = read_recipe(recipe, TrainRecipe, overrides or [])
     folder = output or Path("adapters") / read.name
     with Display() as display:
-        adapter = train(read, folder, force=force, progress=display)
+        adapter = train(read, folder, force=force, progress=display, start=start)
     typer.echo(f"{len(adapter)} modules, in {folder}")

@@ -39,7 +39,7 @@ def evaluate(
     decoding: Decoding | None = None,
     progress: Progress | None = None,
 ) -> EvaluationRecord:
-    """The scores of the bare model and of each adapter on it, with 95 % bootstrap intervals, and each adapter against the model.
+    """The scores of the bare model and of each adapter on it, with 95 % bootstrap intervals, and every pair of these compared.
 
     Args:
         backbone: the model.
@@ -83,7 +83,9 @@ def evaluate(
         )
         for name, adapter in systems.items()
     }
-    return evaluation_record(answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed, warnings=warnings)
+    return evaluation_record(
+        answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed, every_pair=True, warnings=warnings
+    )
 
 
 def read_adapters(paths: Sequence[Path | str]) -> dict[str, Adapter]:
@@ -148,14 +150,15 @@ def evaluation_record(
     model: str | None,
     draws: int,
     seed: int,
+    every_pair: bool = False,
     warnings: Sequence[str] = (),
 ) -> EvaluationRecord:
-    """Scores, comparisons with the first system, and what the answers look like."""
+    """Scores, comparisons with the first system (or of every pair), and what the answers look like."""
     scores = {name: score(given, examples, chosen, draws=draws, seed=seed) for name, given in answers.items()}
-    first, *others = scores
-    differences = []
-    for other in others:
-        differences += compare(other, [first], scores, chosen, groups=example_groups(examples), draws=draws, seed=seed)
+    systems, differences = list(scores), []
+    for place, other in enumerate(systems):
+        against = systems[:place] if every_pair else systems[: min(place, 1)]
+        differences += compare(other, against, scores, chosen, groups=example_groups(examples), draws=draws, seed=seed)
     return EvaluationRecord(
         model=model,
         warnings=list(warnings),

@@ -209,10 +209,19 @@ def train_cached(
 
 
 def train_plain(
-    backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, *, seed: int, label: str, progress: Progress
+    backbone: Backbone,
+    chosen: Sequence[Example],
+    lora: Lora,
+    tuning: Tuning,
+    *,
+    seed: int,
+    label: str,
+    progress: Progress,
+    start: Adapter | None = None,
 ) -> Adapter:
-    """A LoRA from scratch on the examples, no pruning, the last epoch's weights."""
-    start = new_adapter(backbone, lora.own_modules, lora.own_rank, lora.alpha, stream(seed, "lora"))
+    """A LoRA from scratch, or from the factors of `start`, on the examples, no pruning, the last epoch's weights."""
+    if start is None:
+        start = new_adapter(backbone, lora.own_modules, lora.own_rank, lora.alpha, stream(seed, "lora"))
     encoded, _ = encode(chosen, backbone.tokenizer, tuning.max_tokens, backbone.embedding_rows)
     with attached(backbone, [start], dropout=tuning.dropout) as attachment:
         return fit(attachment, FitData(encoded), tuning, seed=seed, system=label, progress=progress).adapter
