@@ -87,3 +87,17 @@ def test_what_reading_had_to_say_is_passed_on(tmp_path: Path) -> None:
     assert "copies of the base model's own weights at model.embed_tokens are left out" in warning
     merged = Adapter(random_adapter(0).factors, provenance={"warnings": ["of a merge"]})
     assert check_compatible([merged]) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("model.layers.0.mlp.experts.down_proj[0/4]", "adapts a parameter that is no linear module"),
+        ("model.layers.0.mlp.gate.weight[0/1]", "adapts a parameter that is no linear module"),
+        ("model.layers.0.mlp.experts.3.down_proj", "adapts a single expert, and this version of transformers keeps all experts"),
+    ],
+)
+def test_experts_cannot_be_attached_to_a_model(module: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        check_compatible([random_adapter(0, modules=[module])], {Q0: (20, 12)})
+    assert "pomona export --for merged" in str(caught.value)

@@ -12,7 +12,7 @@ from tests.adapters.builders import random_factors
 from tests.adapters.moe import add, loaded_by_peft, logits, relative_error, tiny_moe, trained_by_peft, with_updates
 from transformers import PreTrainedModel
 
-from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.adapters import Adapter, check_adapters, read_adapter, write_adapter
 from pomona.adapters.experts import expert_of
 from pomona.errors import InputError
 from pomona.merging import merge
@@ -169,3 +169,11 @@ def test_two_spellings_of_one_weight_are_not_merged(tmp_path: Path) -> None:
             merge([Adapter({first: pair}), Adapter({second: pair})], "concat")
         with pytest.raises(InputError, match="which are one weight for PEFT"):
             write_adapter(Adapter({first: pair, second: pair}), tmp_path / "out")
+
+
+def test_parameters_without_factors_are_told_by_check(tmp_path: Path) -> None:
+    trained_by_peft(tiny_moe("qwen3_moe"), tmp_path / "a", r=2, target_modules=[], target_parameters=["gate.weight", *BOTH])
+    assert [finding.level for finding in check_adapters([tmp_path / "a"], targets=["peft"])] == ["ok", "ok"]
+    changed(tmp_path / "a", target_parameters=["gate.weight", *BOTH, "router.weight"])
+    told = "target_parameters names router.weight, for which the file has no factors"
+    assert told in {finding.message for finding in check_adapters([tmp_path / "a"])}

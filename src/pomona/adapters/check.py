@@ -10,6 +10,7 @@ from typing import Literal
 from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
 from pomona.adapters.compatible import check_compatible, own_warnings
 from pomona.adapters.config import CONFIG_FILE, read_config
+from pomona.adapters.experts import without_factors
 from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read_base
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import check_finite, read_adapter
@@ -76,10 +77,14 @@ def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, 
 def _about(adapter: Adapter) -> list[Finding]:
     subject = str(adapter.provenance["path"])
     base = f", trained on {adapter.base_model}" if adapter.base_model else ""
-    unused = read_config(Path(str(adapter.provenance.get("folder", subject))) / CONFIG_FILE).targets.without(adapter.modules)
+    config = read_config(Path(str(adapter.provenance.get("folder", subject))) / CONFIG_FILE)
+    unused = config.targets.without(adapter.modules)
+    unused_parameters = without_factors(config.target_parameters, adapter)
     warnings = list(own_warnings(adapter))
     if unused:
         warnings.append(f"target_modules names {', '.join(unused)}, for which the file has no factors")
+    if unused_parameters:
+        warnings.append(f"target_parameters names {', '.join(unused_parameters)}, for which the file has no factors")
     return [
         Finding("ok", subject, f"{len(adapter)} modules, all values finite{base}"),
         *(Finding("warning", subject, warning) for warning in warnings),

@@ -112,6 +112,12 @@ def without_experts(like: Factors) -> Factors:
     return Factors(like.A[:0], like.B[:, :0])
 
 
+def without_factors(target_parameters: Iterable[str], paths: Iterable[str]) -> list[str]:
+    """Those entries of `target_parameters` that mean none of an adapter's."""
+    adapted = {f".{path}.weight" if (expert := expert_of(path)) is None else f".{expert.parameter}" for path in paths}
+    return [target for target in target_parameters if not any(path.endswith(f".{target}") for path in adapted)]
+
+
 def clash(paths: Iterable[str]) -> tuple[str, str] | None:
     """Two entries that one adapter cannot hold, because PEFT would see one weight in both; None where there are none.
 

@@ -68,4 +68,5 @@ def test_bare_parameters_for_vllm_and_llama_cpp(name: str, modules: list[str], t
     problems = vllm_problems(adapter, base(tmp_path, "some", name))
     assert [told in problem for problem in problems if told] == ([True] if told else [])
     assert bool(problems) == bool(told)
+    assert "were not tried here" in doubts_for("vllm", adapter)[0]
     assert "as a bare parameter (target_parameters)" in problems_for("llama.cpp", adapter)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pomona.adapters.experts import expert_of
 from pomona.adapters.export import llama_cpp, vllm
 from pomona.adapters.export.base import Base
 from pomona.adapters.export.mixture import single_experts_doubt, single_experts_problem
@@ -44,5 +45,7 @@ def problems_for(target: str, adapter: Adapter, base: Base | None = None) -> lis
 
 def doubts_for(target: str, adapter: Adapter, base: Base | None = None) -> list[str]:
     """What cannot be known of whether a program would load an adapter, a sentence each without its full stop."""
+    if target == "vllm":
+        return list(vllm.STACKED_DOUBT) if any(expert_of(path) for path in adapter) else []
     doubt = single_experts_doubt(adapter, None if base is None else base.path) if target == "peft" else None
     return [] if doubt is None else [doubt]

@@ -48,6 +48,8 @@ _NO_LORA = frozenset(
 )
 # Classes whose `is_3d_moe_weight` is true: they read PEFT's stacked factors of experts.
 _STACKED = frozenset({"GptOssForCausalLM", "Qwen3_5MoeForConditionalGeneration"})
+STACKED_DOUBT = ("vLLM reads the stacked factors of experts by rules of its own, which were not tried here",)
+"""What `export` and `check` say of bare parameters that vLLM should take."""
 _STACKED_NAMES = frozenset({"gate_up_proj", "down_proj"})
 _MERGED = "Export it with --for merged and serve that model"
 
@@ -95,6 +97,7 @@ def export_vllm(
         f"it adapts {module}, which vLLM takes only for models that register it (Llama, Mistral, Granite, newer also Qwen)"
         for module in _embedding_modules(adapter)
     )
+    doubts += STACKED_DOUBT if any(expert_of(path) for path in adapter) else ()
     return Export(output, len(adapter), rank, use, {"max_lora_rank": allowed}, doubts)
 
 
