@@ -21,9 +21,9 @@ from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows,
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
 from pomona.errors import InputError
-from pomona.evaluation.baselines import TargetLora, find_baseline
+from pomona.evaluation.baselines import StaticMerge, TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
-from pomona.merging.weights import module_weights
+from pomona.merging import merge_methods, module_weights
 from pomona.pruning import layer_groups
 from pomona.runs.encoding import encode_examples
 from pomona.runs.fields import WeightField
@@ -131,7 +131,16 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     if recipe.pruning.paper:
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
     about_given = check_compatible(list(given.values()), shapes, backbone.base) if given else []
-    return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone)]
+    return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone), *_alone(recipe)]
+
+
+def _alone(recipe: Recipe) -> list[str]:
+    """A warning where several static merges are of one source and leave it as it is, so that they are one system."""
+    merges = [found.method for name in recipe.evaluation.baselines if isinstance(found := find_baseline(name), StaticMerge)]
+    same = [method for method in merges if merge_methods[method].identity == {}]
+    if len(recipe.sources) > 1 or len(same) < 2:
+        return []
+    return [f"there is one source, which {', '.join(same[:-1])} and {same[-1]} leave as it is: these baselines are equal"]
 
 
 def _ranks(source: Source, adapter: Adapter | None, recipe: Recipe, backbone: Backbone) -> Ranks:

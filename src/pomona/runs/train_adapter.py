@@ -40,7 +40,7 @@ def train_adapter(
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
     progress = progress or Silent()
     found = encode_examples(examples, backbone, recipe.tuning.max_tokens, "train")
-    about = [] if given is None else check_compatible([given], backbone.shapes(), backbone.name)
+    about = [] if given is None else check_compatible([given], backbone.shapes(), backbone.base)
     for warning in dict.fromkeys([*backbone.warnings, *skipped_rows(recipe.data, recipe.task), *found.warnings, *about]):
         progress.warn(warning)
     adapter = train_plain(
