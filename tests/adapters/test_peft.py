@@ -191,14 +191,6 @@ def test_a_merge_of_embeddings_is_the_sum_in_the_model(llama: PreTrainedModel, t
     torch.testing.assert_close(logits(loaded), logits(changed), rtol=1e-5, atol=1e-5)
 
 
-def test_whole_embeddings_are_refused(llama: PreTrainedModel, tmp_path: Path) -> None:
-    """What PEFT saves beside factors of other modules where the vocabulary was resized."""
-    adapted: Any = saved_by_peft(llama, tmp_path / "a", target_modules=["q_proj"])
-    adapted.save_pretrained(str(tmp_path / "b"), save_embedding_layers=True)
-    with pytest.raises(InputError, match=r"a weight of the model itself|the vocabulary was resized"):
-        read_adapter(tmp_path / "b")
-
-
 def test_layers_to_transform_and_excluded_modules(llama: PreTrainedModel, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"layers_to_transform": [0, 2], "layers_pattern": "layers", "exclude_modules": ["mlp.up_proj"]}
     adapted = saved_by_peft(llama, tmp_path / "a", target_modules=["q_proj", "up_proj", "down_proj"], **settings)

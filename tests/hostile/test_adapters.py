@@ -166,7 +166,8 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "DoRA": (config(use_dora=True), CONFIG, "use_dora"),
     "bias all": (config(bias="all"), CONFIG, "bias"),
     "lora_bias": (config(lora_bias=True), CONFIG, "lora_bias"),
-    "modules_to_save": (config(modules_to_save=["lm_head"]), CONFIG, "modules_to_save"),
+    "modules_to_save": (config(modules_to_save=["lm_head"]), CONFIG, "modules_to_save: names lm_head, of which adapter_model"),
+    "modules_to_save as text": (config(modules_to_save="lm_head"), CONFIG, "modules_to_save: is not a list of module names"),
     "trainable tokens": (config(trainable_token_indices=[1, 2]), CONFIG, "trainable_token_indices"),
     "target parameters": (config(target_parameters="experts.gate_up_proj"), CONFIG, "target_parameters"),
     "PiSSA not converted": (config(init_lora_weights="pissa_niter_4"), CONFIG, "init_lora_weights"),
@@ -339,10 +340,22 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
         TENSORS,
         "a weight of the model itself",
     ),
-    "a whole embedding": (
-        put(f"{EMBEDDING}.weight", torch.ones(30, 12)),
+    "a whole embedding of whole numbers": (
+        put(f"{EMBEDDING}.weight", torch.ones(30, 12, dtype=torch.int32)),
         TENSORS,
-        "PEFT saves it where the vocabulary was resized",
+        "has a dtype that is not fp32, fp16 or bf16 (got 'I32')",
+    ),
+    "a whole tensor with another prefix": (
+        put("lm_head.weight", torch.ones(30, 12)),
+        TENSORS,
+        "lm_head.weight: starts with '', but base_model.model.",
+    ),
+    "a bias beside factors": (put(f"base_model.model.{Q0}.bias", torch.ones(20)), TENSORS, "of a module that has factors too"),
+    "a prompt's embeddings": (put("prompt_embeddings", torch.ones(3, 12)), TENSORS, "neither a LoRA factor nor a weight"),
+    "NaN in a whole tensor": (
+        put("base_model.model.lm_head.weight", torch.full((9, 12), float("nan"))),
+        TENSORS,
+        "base_model.model.lm_head.weight: holds NaN",
     ),
     "a sampler's tensor": (
         put(f"base_model.model.{Q0}.lora_monteclora_sampler.loc", torch.ones(4)),
@@ -385,7 +398,6 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "a terminal's escape in a path": (put(A_KEY.replace("layers", "\x1b[31m"), torch.ones(4, 12)), TENSORS, r"\x1b[31m"),
     "a line break in a path": (put(A_KEY.replace("layers", "lay\ners"), torch.ones(4, 12)), TENSORS, "none that torch gives"),
     "a path without end": (put(A_KEY.replace("layers", "l" * 9999), torch.ones(4, 12)), TENSORS, "none that torch gives"),
-    "a whole module": (put("base_model.model.lm_head.weight", torch.ones(9, 12)), TENSORS, "a weight of the model itself"),
     "NaN": (value(float("nan")), TENSORS, f"{A_KEY}: holds NaN or infinite values"),
     "infinity": (value(float("inf"), B_KEY), TENSORS, f"{B_KEY}: holds NaN or infinite values"),
     "minus infinity": (value(float("-inf"), B_KEY), TENSORS, "holds NaN or infinite values"),

@@ -17,8 +17,8 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     in memory, and whose provenance has no task, says nothing.
 
     Returns:
-        `fan_in_fan_out`; `task_type`, `revision` and `auto_mapping` where an adapter has them; and what identifies the base where
-        all have the same.
+        `fan_in_fan_out`; `task_type`, `revision`, `auto_mapping` and `modules_to_save` where an adapter has them; and what
+        identifies the base where all have the same.
     """
     found: dict[str, object] = {"fan_in_fan_out": any(bool(one.provenance.get("fan_in_fan_out")) for one in adapters)}
     tasks = [one.provenance["task_type"] for one in adapters if "task_type" in one.provenance]
@@ -27,6 +27,9 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     base = next((one for one in adapters if one.base_model), None)
     if base is not None and base.provenance.get("revision"):
         found["revision"] = base.provenance["revision"]
+    saved = dict.fromkeys(name for one in adapters for name in _names(one.provenance.get("modules_to_save")))
+    if saved:
+        found["modules_to_save"] = [*saved]
     mapping = next((one.provenance["auto_mapping"] for one in adapters if one.provenance.get("auto_mapping")), None)
     if mapping is not None and found.get("task_type") is None:
         found["auto_mapping"] = mapping
@@ -52,3 +55,7 @@ def task_warnings(named: Sequence[tuple[str, Adapter]]) -> list[str]:
         for name, base, revision in bases[1:]
         if base == bases[0][1] and revision != bases[0][2]
     ]
+
+
+def _names(value: object) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []

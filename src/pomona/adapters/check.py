@@ -14,6 +14,8 @@ from pomona.adapters.experts import without_factors
 from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read_base
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import check_finite, read_adapter
+from pomona.adapters.whole import merged_whole
+from pomona.adapters.whole_fit import whole_fit
 from pomona.errors import InputError, suggest
 
 
@@ -85,8 +87,9 @@ def _about(adapter: Adapter) -> list[Finding]:
         warnings.append(f"target_modules names {', '.join(unused)}, for which the file has no factors")
     if unused_parameters:
         warnings.append(f"target_parameters names {', '.join(unused_parameters)}, for which the file has no factors")
+    whole = f", and whole {', '.join(adapter.whole)}" if adapter.whole else ""
     return [
-        Finding("ok", subject, f"{len(adapter)} modules, all values finite{base}"),
+        Finding("ok", subject, f"{len(adapter)} modules{whole}, all values finite{base}"),
         *(Finding("warning", subject, warning) for warning in warnings),
     ]
 
@@ -94,6 +97,7 @@ def _about(adapter: Adapter) -> list[Finding]:
 def _between(adapters: Sequence[Adapter], together: str) -> list[Finding]:
     try:
         warnings = check_compatible(adapters)
+        warnings += merged_whole([(str(adapter.provenance["path"]), adapter) for adapter in adapters])[1]
     except InputError as error:
         return [Finding("error", together, str(error))]
     own = {f"{adapter.provenance['path']}: {warning}" for adapter in adapters for warning in own_warnings(adapter)}
@@ -125,7 +129,7 @@ def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
     findings = [Finding(misfit.level, subject, misfit.message) for misfit in found]
     if fitting:
         findings.insert(0, Finding("ok", subject, f"{fitting} of {len(adapter)} modules have the base's shapes"))
-    return findings
+    return findings + [Finding(level, subject, message) for level, message in whole_fit(adapter, base.checkpoint)]
 
 
 def _for_programs(adapter: Adapter, targets: Sequence[str], base: Base | None) -> list[Finding]:

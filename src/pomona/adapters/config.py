@@ -54,11 +54,6 @@ _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
         "the adapter has biases in lora_B, which a merge would lose",
         f"Train it again with lora_bias false. {_MERGED}",
     ),
-    "modules_to_save": (
-        bool,
-        "the adapter brings whole modules, which cannot be merged as factors",
-        "Train it again without modules_to_save",
-    ),
     "trainable_token_indices": (
         bool,
         "the adapter brings token embeddings, which cannot be merged as factors",
@@ -99,6 +94,7 @@ class LoraConfig:
             file has them under both names.
         kept: fields that say nothing of the factors but how PEFT loads them, which are written again: `task_type`, and where the
             config has them `revision` and `auto_mapping`.
+        modules_to_save: the modules that the file has whole, by the ends of their paths.
         names_rank: whether the config has `r`; PEFT's default stands in for it otherwise.
         training_only: parts of the keys of tensors that work in training only.
         doubts: what may not be as meant, a sentence each.
@@ -114,6 +110,7 @@ class LoraConfig:
     targets: Targets = field(default_factory=Targets)
     ensure_weight_tying: bool = False
     kept: Mapping[str, object] = field(default_factory=dict)
+    modules_to_save: tuple[str, ...] = ()
     names_rank: bool = True
     training_only: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -172,6 +169,7 @@ def read_config(file: Path) -> LoraConfig:
         targets=_targets(raw, file),
         ensure_weight_tying=_flag(raw, "ensure_weight_tying", file),
         kept=_kept(raw, file),
+        modules_to_save=_names(raw, "modules_to_save", file),
         names_rank="r" in raw,
         training_only=tuple(part for name, part in _TRAINING_ONLY.items() if raw.get(name)),
         doubts=tuple(_doubts(raw)),
@@ -198,10 +196,11 @@ def plain_config(
         base_model: name or path of the base model, if known.
         fan_in_fan_out: the base keeps these weights as [I, O].
         parameters: the adapted bare parameters' paths.
-        provenance: of the adapter; what it has of `LoraConfig.kept` is written. The task is a causal model's where it says nothing.
+        provenance: of the adapter; what it has of `LoraConfig.kept`, and its `modules_to_save`, is written. The task is a causal
+            model's where it says nothing.
     """
     config: dict[str, object] = {
-        **{name: value for name in ("revision", "auto_mapping") if (value := provenance.get(name))},
+        **{name: value for name in ("revision", "auto_mapping", "modules_to_save") if (value := provenance.get(name))},
         "base_model_name_or_path": base_model,
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
@@ -333,6 +332,13 @@ def _check_expression(pattern: object, file: Path, name: str, whole: str | None 
         re.compile(pattern if whole is None else whole)
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"is not a regular expression: {error}", file=file, field=name, value=pattern) from error
+
+
+def _names(raw: Mapping[str, object], name: str, file: Path) -> tuple[str, ...]:
+    value = raw.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(one, str) and one and one.isprintable() for one in value):
+        raise InputError("is not a list of module names", file=file, field=name, value=value)
+    return tuple(value)
 
 
 def _flag(raw: Mapping[str, object], name: str, file: Path) -> bool:

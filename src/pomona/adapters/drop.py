@@ -24,7 +24,7 @@ def without_zero_components(adapter: Adapter) -> Adapter:
     left = {module: smaller for module in adapter if (smaller := _without_zeros(adapter[module])).rank}
     if not left:
         left = {module: _one_zero(adapter[module]) for module in adapter.modules[:1]}
-    return Adapter(left, adapter.base_model, adapter.provenance, adapter.embeddings.intersection(left))
+    return Adapter(left, adapter.base_model, adapter.provenance, adapter.embeddings.intersection(left), adapter.whole)
 
 
 def _without_zeros(factors: Factors) -> Factors:

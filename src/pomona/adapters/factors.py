@@ -68,12 +68,15 @@ class Adapter:
         provenance: where it came from; values that JSON can hold.
         embeddings: those of the modules that are embeddings. Their factors act on one-hot rows: I is the vocabulary and O the
             hidden size, so the delta is the transpose of the embedding weight's update.
+        whole: parameter path (`lm_head.weight`) -> the tensor that takes the place of the base's, as PEFT saves it beside the
+            factors; lazy as the factors are.
     """
 
     factors: Mapping[str, Factors]
     base_model: str | None = None
     provenance: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     embeddings: frozenset[str] = frozenset()
+    whole: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -99,10 +102,17 @@ class Adapter:
     def fingerprint(self) -> str:
         """SHA-256 over paths, shapes, dtypes, scalings and bytes: equal exactly when the adapters are bit-identical."""
         digest = hashlib.sha256()
+
+        def add(matrix: Tensor) -> None:
+            digest.update(f"|{tuple(matrix.shape)}|{matrix.dtype}|".encode())
+            digest.update(matrix.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+
         for module in self:
             factors = self[module]
             digest.update(f"{module}|{factors.scaling!r}{'|embedding' if module in self.embeddings else ''}".encode())
-            for matrix in (factors.A, factors.B):
-                digest.update(f"|{tuple(matrix.shape)}|{matrix.dtype}|".encode())
-                digest.update(matrix.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+            add(factors.A)
+            add(factors.B)
+        for parameter, tensor in self.whole.items():
+            digest.update(f"whole {parameter}".encode())
+            add(tensor)
         return digest.hexdigest()

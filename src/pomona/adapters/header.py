@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE, LoraConfig
-from pomona.adapters.keys import PREFIX, FactorKey, copied_module, is_name, parse_key
+from pomona.adapters.keys import PREFIX, FactorKey, copied_module, is_name, is_original, parse_key, parse_whole
 from pomona.adapters.order import model_order
 from pomona.adapters.stacks import InFile, Stack, find_stacks
 from pomona.adapters.targets import HEAD
@@ -27,13 +27,10 @@ _REFUSED_KEYS: Mapping[str, tuple[str, str]] = {
     ".lora_a": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),
     ".lora_b": ("a factor of mlx-lm, which is transposed", "Convert the adapter's folder: pomona convert FOLDER --output DIR"),
     ".lora_": ("a tensor that is no lora_A.weight or lora_B.weight", "Save the adapter with PEFT's save_pretrained"),
-    ".embed_tokens.weight": (
-        "a whole embedding: PEFT saves it where the vocabulary was resized, and new rows cannot be merged as factors",
-        "If it was not resized, save the adapter with save_embedding_layers false",
-    ),
 }
-_WHOLE_WEIGHT = (
-    "not a LoRA factor but a weight of the model itself",
+_NO_FACTOR = ("neither a LoRA factor nor a weight that PEFT would load", "Save the adapter with PEFT's save_pretrained")
+_BESIDE_FACTORS = (
+    "a weight of the model itself, of a module that has factors too: what they were trained on is another base model",
     "Train without modules_to_save and bias, and save with save_embedding_layers false",
 )
 
@@ -63,11 +60,13 @@ class Header:
     Args:
         pairs: module -> its factors, in the model's order.
         copies: those of the modules of whose frozen weights the file has copies.
+        whole: parameter -> key of the tensor that takes its place, in the model's order.
         warnings: in which way the keys are not PEFT's own, a sentence each.
     """
 
     pairs: Mapping[str, Pair]
     copies: Sequence[str]
+    whole: Mapping[str, str]
     warnings: Sequence[str]
 
 
@@ -87,10 +86,11 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
         if factor is not None:
             _check_matrix(key, info, tensors.file)
             parsed[key] = factor
-        elif not any(part in key for part in config.training_only):
+        elif not is_original(key) and not any(part in key for part in config.training_only):
             others.append(key)
     pairs = _pairs(parsed, tensors.file)
-    copies = {_copied(key, pairs, tensors.file): key for key in others}
+    copies = {module: key for key in others if (module := _copied(key, pairs)) is not None}
+    unsorted = {_whole(key, pairs, parsed, tensors): key for key in others if key not in copies.values()}
     if not pairs:
         raise InputError("holds no LoRA tensors", file=tensors.file, mend="Save the adapter with PEFT's save_pretrained")
     stacks = find_stacks({module: _in_file(tensors, pair) for module, pair in pairs.items()}, config, tensors.file)
@@ -102,7 +102,8 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     for module, pair in pairs.items():
         entries |= _entries(pair, stacks[module]) if module in stacks else {module: pair}
     in_order = {module: entries[module] for module in sorted(entries, key=model_order)}
-    return Header(in_order, sorted(copies, key=model_order), _warnings(parsed.values()))
+    whole = {parameter: unsorted[parameter] for parameter in sorted(unsorted, key=model_order)}
+    return Header(in_order, sorted(copies, key=model_order), whole, _warnings(parsed.values()))
 
 
 def _check_matrix(key: str, info: TensorInfo, file: Path) -> None:
@@ -148,13 +149,35 @@ def _pair(module: str, keys: Mapping[str, str], parsed: Mapping[str, FactorKey],
     return Pair(keys["A"], keys["B"], one.embedding, one.trained_as)
 
 
-def _copied(key: str, pairs: Mapping[str, Pair], file: Path) -> str:
-    """The adapted embedding or head of whose frozen weight this is a copy; any other tensor is refused."""
+def _copied(key: str, pairs: Mapping[str, Pair]) -> str | None:
+    """The adapted embedding or head of whose frozen weight this is a copy; None for any other tensor.
+
+    PEFT has it under `base_layer`; before version 0.7 it had not.
+    """
     module = copied_module(key)
-    if module is None or module not in pairs or not (pairs[module].embedding or module.rpartition(".")[2] == HEAD):
-        problem, mend = next((reason for part, reason in _REFUSED_KEYS.items() if part in key), _WHOLE_WEIGHT)
-        raise InputError(problem, file=file, field=key, mend=mend)
-    return module
+    if module is None and (found := parse_whole(key)) is not None:
+        module = found[1].removesuffix(".weight")
+    if module is None or module not in pairs:
+        return None
+    return module if pairs[module].embedding or module.rpartition(".")[2] == HEAD else None
+
+
+def _whole(key: str, pairs: Mapping[str, Pair], parsed: Mapping[str, FactorKey], tensors: TensorFile) -> str:
+    """The parameter whose place this tensor takes; what is neither that nor a factor is refused."""
+    found = parse_whole(key)
+    refused = next((reason for part, reason in _REFUSED_KEYS.items() if part in key), None)
+    if refused is None and found is not None and (found[1].rpartition(".")[0] in pairs or ".base_layer." in key):
+        refused = _BESIDE_FACTORS
+    if refused is not None or found is None:
+        problem, mend = refused or _NO_FACTOR
+        raise InputError(problem, file=tensors.file, field=key, mend=mend)
+    first = next(iter(parsed.items()), None)
+    if first is not None and found[0] != first[1].prefix:
+        problem = f"starts with {found[0]!r}, but {first[0]} with {first[1].prefix!r}: PEFT would apply one kind only"
+        raise InputError(problem, file=tensors.file, field=key, mend=_BARE)
+    if tensors.info[key].dtype not in DTYPES:
+        raise InputError("has a dtype that is not fp32, fp16 or bf16", file=tensors.file, field=key, value=tensors.info[key].dtype)
+    return found[1]
 
 
 def _check_copy(key: str, tensors: TensorFile, pair: Pair) -> None:

@@ -28,6 +28,8 @@ _KEY = re.compile(
     r"(?P<path>.+)\.lora_(?:(?P<linear>[AB])(?:\.(?P<name>[^.]+))?\.weight|embedding_(?P<embedding>[AB])(?:\.(?P<other>(?!weight$)[^.]+))?)"
 )
 _COPY = re.compile(r"(?P<path>.+)\.base_layer\.weight")
+_SAVED = re.compile(r"\.modules_to_save\.[^.]+\.")
+_NO_PARAMETER = (".lora_", ".token_adapter.", ".prompt_", ".base_model.")
 # Parts with single dots between; torch counts 0, 1, 2, so `layers.00` could only be a second spelling of `layers.0`.
 _NAME = re.compile(r"(?!0\d)[^\s.]+(?:\.(?!0\d)[^\s.]+)*")
 
@@ -81,6 +83,22 @@ def parse_key(key: str, *, wrapped: bool = False) -> FactorKey | None:
     side, embedding = match["linear"] or match["embedding"], match["embedding"] is not None
     trained_as = match["path"].partition(PREFIX)[2] or module
     return FactorKey(module + nested, side, embedding, prefix, wrappers, match["name"] or match["other"], trained_as)
+
+
+def parse_whole(key: str) -> tuple[str, str] | None:
+    """What stands in front of a whole tensor's parameter, and the parameter in the bare model; None for what PEFT names otherwise.
+
+    A raw state dict has `modules_to_save.<adapter's name>` within the path.
+    """
+    prefix, parameter, _ = _unwrapped(_SAVED.sub(".", key))
+    if not parameter.endswith((".weight", ".bias")) or any(part in f".{parameter}" for part in _NO_PARAMETER):
+        return None
+    return prefix, parameter
+
+
+def is_original(key: str) -> bool:
+    """Whether a key is of the base's own module beside one that was trained (PEFT's `ModulesToSaveWrapper`)."""
+    return ".original_module." in key
 
 
 def copied_module(key: str) -> str | None:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.whole import info_of
 
 
 class Measured:
@@ -77,7 +78,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
         `base_model`; `modules`, in order, each with `module, kind` (`linear` or `embedding`), `out_features, in_features, rank,
         scaling, delta_norm, effective_rank, sparsity_A, sparsity_B, dtype`; and `total` with `modules, parameters, ranks` (each
         rank once, smallest first), `dtypes, delta_norm` (of all deltas together), `mean_effective_rank` (of the modules whose
-        delta is not zero; None where all are) and `sparsity`.
+        delta is not zero; None where all are) and `sparsity`; `whole`, a list of `parameter, shape` of the whole tensors.
     """
     modules: list[dict[str, object]] = []
     parameters, zeros, squared = 0, 0, 0.0
@@ -120,4 +121,5 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
         "mean_effective_rank": sum(effective) / len(effective) if effective else None,
         "sparsity": zeros / parameters if parameters else 0.0,
     }
-    return {"base_model": adapter.base_model, "modules": modules, "total": total}
+    whole = [{"parameter": name, "shape": [*info_of(adapter, name).shape]} for name in adapter.whole]
+    return {"base_model": adapter.base_model, "modules": modules, "whole": whole, "total": total}

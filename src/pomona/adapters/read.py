@@ -5,7 +5,7 @@ Axes: R rank, I input features, O output features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pomona.adapters.keys import TENSOR_FILE
 from pomona.adapters.not_peft import by_number, no_config, no_factors
 from pomona.adapters.same_base import stored_identity
 from pomona.adapters.tensors import TensorFile, all_finite
+from pomona.adapters.whole import FileTensors
 from pomona.errors import InputError
 from pomona.stand_ins import refuse_stand_in
 
@@ -124,6 +125,7 @@ def _read(path: Path) -> Adapter:
         "fan_in_fan_out": config.fan_in_fan_out,
         **config.kept,
         **stored_identity(folder),
+        **_saved(config, header.whole, config_file),
         "warnings": [
             *header.warnings,
             *config.warnings(pair.trained_as for pair in header.pairs.values()),
@@ -131,20 +133,23 @@ def _read(path: Path) -> Adapter:
             *_tying_warnings(factors, config, embeddings),
         ],
     }
-    return Adapter(factors, config.base_model, provenance, embeddings)
+    return Adapter(factors, config.base_model, provenance, embeddings, FileTensors(tensors, header.whole))
 
 
 def check_finite(adapter: Adapter) -> None:
     """Look at every value of an adapter, one module at a time.
 
     Raises:
-        InputError: a factor holds NaN or infinite values; names the file or the module.
+        InputError: a factor or a whole tensor holds NaN or infinite values; names the file or the module.
     """
     for module in adapter:
         factors = adapter[module]
         for side, matrix in (("A", factors.A), ("B", factors.B)):
             if not all_finite(matrix):
                 raise InputError("holds NaN or infinite values", file=_origin(adapter), field=f"{module} {side}")
+    for parameter, tensor in adapter.whole.items():
+        if not all_finite(tensor):
+            raise InputError("holds NaN or infinite values", file=_origin(adapter), field=parameter)
 
 
 def _origin(adapter: Adapter) -> str | None:
@@ -188,6 +193,17 @@ def _check_target(
         return
     problem = f"leaves out {module}, whose factors are in {TENSOR_FILE}: PEFT would not use them"
     raise InputError(problem, file=file, field=field, mend=f"Correct {field}, or take the factors out")
+
+
+def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, object]:
+    """Those of `modules_to_save` that the file has; PEFT names some that only other models have, such as `classifier`."""
+    modules = {parameter.rpartition(".")[0] for parameter in whole}
+    inner = {module for one in modules for module in (one, one.rpartition(".")[0])}
+    found = [name for name in config.modules_to_save if any(module.endswith(name) for module in inner)]
+    if config.modules_to_save and not found:
+        problem = f"names {', '.join(config.modules_to_save)}, of which {TENSOR_FILE} has no weights: PEFT would not load it"
+        raise InputError(problem, file=file, field="modules_to_save", mend="Copy the adapter again from its source")
+    return {"modules_to_save": found} if found else {}
 
 
 def _is_tied(factors: FolderFactors, module: str, embeddings: frozenset[str]) -> bool:

@@ -17,11 +17,12 @@ from pomona.adapters.compatible import shape_of
 from pomona.adapters.config import CONFIG_FILE, plain_config
 from pomona.adapters.experts import stack
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.keys import TENSOR_FILE, keys_of
+from pomona.adapters.keys import PREFIX, TENSOR_FILE, keys_of
 from pomona.adapters.layout import FilePair, lay_out
 from pomona.adapters.place import appearing, refuse_occupied
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE
 from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, tensor_info, write_tensors
+from pomona.adapters.whole import info_of
 from pomona.errors import InputError, PomonaError
 
 
@@ -35,7 +36,7 @@ def write_adapter(
     written bit for bit); other factors are written in fp32. `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` are taken
     from the provenance; that of a merge, which says how it was made, is written beside the two files of PEFT, as `pomona.json`, and
     so is what identifies the base model that an adapter was trained on (`base`).
-    One module is in memory at a time, beside what `adapter` holds.
+    Whole tensors are written bit for bit. One module is in memory at a time, beside what `adapter` holds.
 
     Args:
         adapter: what to write; every module's factors are read twice, for their shapes and for their values.
@@ -89,7 +90,7 @@ def _tensor_layout(adapter: Adapter, pairs: Sequence[FilePair], dtype: torch.dty
         for key, shape, own in zip(_keys(adapter, pair), ((stacked_rank, I), (O, stacked_rank)), dtypes, strict=True):
             written = dtype or (torch.float32 if wide or len(own) > 1 else own.pop())
             layout[key] = TensorInfo(shape, tensor_info(torch.empty(0, dtype=written)).dtype)
-    return layout, rank
+    return layout | {f"{PREFIX}{parameter}": info_of(adapter, parameter) for parameter in adapter.whole}, rank
 
 
 class _Entry(NamedTuple):
@@ -111,6 +112,8 @@ def _tensors(
             if not all_finite(matrix):
                 raise PomonaError("has NaN or infinite values, nothing was written", field=pair.like)
             yield key, matrix
+    for parameter, tensor in adapter.whole.items():
+        yield f"{PREFIX}{parameter}", tensor.detach()
 
 
 def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:

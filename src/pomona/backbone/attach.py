@@ -24,6 +24,7 @@ from pomona.backbone.load import Backbone, is_transposed, linear_shape
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.side_by_side import AdaptedLinear
 from pomona.backbone.summed import SummedLinear
+from pomona.backbone.whole import proven_copies
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
 
@@ -179,6 +180,8 @@ def _adapted_modules(
         raise ValueError(f"frozen {sorted(how.frozen)}: there are {len(adapters)} adapters, counted from 0")
     linear = backbone.linear_modules()
     check_compatible(adapters, {path: linear_shape(module) for path, module in linear.items()})
+    for adapter in adapters:
+        proven_copies(adapter, backbone)
     adapted = [path for path in linear if any(path in adapter for adapter in adapters)]
     modules: dict[str, AdaptedModule] = {}
     for path, w_K in module_weights(weights, adapted).items():

@@ -72,6 +72,8 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
         f"{total['modules']} modules, {total['parameters']:,} parameters, norm {total['delta_norm']:.4g}, "
         f"mean effective rank {_figure(spread)}, zeros {total['sparsity']:.1%}"
     )
+    for one in described["whole"]:
+        typer.echo(f"brings {one['parameter']} whole, {' x '.join(map(str, one['shape']))}")
 
 
 def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:

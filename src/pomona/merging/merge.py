@@ -10,6 +10,7 @@ from pomona.adapters.carried import carried
 from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
+from pomona.adapters.whole import merged_whole
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.slabs import Slabs
@@ -45,7 +46,7 @@ def merge(
 
     Raises:
         InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, adapters that do not
-            fit each other.
+            fit each other, or bring unlike whole tensors.
     """
     if not adapters:
         raise InputError("no adapters to merge", mend="Give at least one")
@@ -55,7 +56,8 @@ def merge(
     given = [1.0] * len(adapters) if weights is None else list(weights)
     if len(given) != len(adapters):
         raise InputError(f"{len(adapters)} adapters need {len(adapters)} weights", field="weights", value=given)
-    warnings = check_compatible(adapters)
+    whole, about_whole = merged_whole([(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)])
+    warnings = check_compatible(adapters) + about_whole
     modules = sorted({module for adapter in adapters for module in adapter}, key=model_order)
     weights_of = module_weights(given, modules)
     merged: dict[str, Factors] = {}
@@ -78,7 +80,8 @@ def merge(
         "warnings": warnings,
     }
     base_model = next((one.base_model for one in adapters if one.base_model), None)
-    return Adapter(merged, base_model, provenance, frozenset[str]().union(*(adapter.embeddings for adapter in adapters)))
+    embeddings = frozenset[str]().union(*(adapter.embeddings for adapter in adapters))
+    return Adapter(merged, base_model, provenance, embeddings, whole)
 
 
 def _merge_module(

@@ -9,6 +9,7 @@ from pathlib import Path
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
+from pomona.backbone.whole import proven_copies
 from pomona.data import Example, fingerprint
 from pomona.data.tasks import Task
 from pomona.errors import InputError
@@ -61,6 +62,7 @@ def evaluate(
     given = read_adapters(adapters)
     for adapter in given.values():
         check_compatible([adapter], backbone.shapes(), backbone.name)
+        proven_copies(adapter, backbone)
     progress = progress or Silent()
     max_tokens = max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS)
     answering = answering_warnings(examples, backbone, task, max_tokens, "the data")

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, write_adapter
@@ -16,6 +16,7 @@ from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
+from pomona.backbone.whole import proven_copies
 from pomona.control import Controller
 from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
@@ -131,6 +132,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     if recipe.pruning.paper:
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
     about_given = check_compatible(list(given.values()), shapes, backbone.base) if given else []
+    about_given += [told for adapter in given.values() for told in proven_copies(adapter, backbone)]
     return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone), *_alone(recipe)]
 
 
@@ -174,9 +176,10 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     """The source's adapter: read, or trained and kept in the cache under a fingerprint of all that shapes it."""
     if source.adapter is not None:
         adapter = read_adapter(source.adapter)
+        proven_copies(adapter, backbone)  # then the factors alone are the adapter
         commit = adapter.provenance.get("commit")
         origin = f"{source.adapter} (commit {commit})" if commit else str(source.adapter)
-        return SourceAdapter(source.name, origin, adapter, source.weight)
+        return SourceAdapter(source.name, origin, replace(adapter, whole={}), source.weight)
     assert source.data is not None
     task = source.task or recipe.task
     chosen = read_examples(source.data, task, source.examples, recipe.seed)

@@ -24,6 +24,7 @@ from pomona.adapters.export.place import appearing_file, refuse_output
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.tensors import all_finite
+from pomona.adapters.whole import factors_only
 from pomona.errors import PomonaError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
     expert = next((expert for path in adapter if (expert := expert_of(path)) is not None), None)
     if expert is not None:
         return [f"adapts {expert.parameter} as a bare parameter (target_parameters), which llama.cpp has no LoRA for. {_MERGED}."]
+    if found := factors_only(adapter, "llama.cpp"):
+        return found
     if base is None:
         unnamed = [_unnamed(adapter, known, None) for known in ARCHITECTURES.values()]
         fewest = min(unnamed, key=len)

@@ -19,13 +19,13 @@ from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.checkpoint import INDEX, Stored, read_checkpoint
 from pomona.adapters.export.place import refuse_output
-from pomona.adapters.export.plan import Planned, plan_merge, untied_config
+from pomona.adapters.export.plan import Planned, plan_merge, resulting_config, vocabulary
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
 from pomona.adapters.place import appearing
 from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
-from pomona.adapters.tensors import bytes_of, write_safetensors
+from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors
 from pomona.errors import InputError, PomonaError
 
 LARGE_ROUNDING = 0.05
@@ -63,7 +63,8 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = F
 
     Each sum is made in fp64, by blocks of rows, and rounded once to the base tensor's dtype: at any time a block and one
     module's factors are in memory. Where the adapter touches an output head or a token embedding that are tied, they become
-    two tensors and `tie_word_embeddings` becomes false, so that an update of one does not change the other.
+    two tensors and `tie_word_embeddings` becomes false, so that an update of one does not change the other. A whole tensor of the
+    adapter takes the place of the base's, in its dtype; where it has rows for more tokens, `vocab_size` says so.
 
     Args:
         adapter: what to add.
@@ -87,18 +88,20 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = F
     refuse(adapter, "merged", ())
     config = _config(base)
     checkpoint = read_checkpoint(base)
+    rows = vocabulary(adapter)
     files, untied = plan_merge(adapter, checkpoint, config)
+    written = resulting_config(config, files, rows, untied=untied)
     check_finite(adapter)
     sums: dict[str, tuple[float, float]] = {}
     with appearing(target) as partial:
         _copy_others(base, partial)
         for file, plan in files.items():
-            layout = {name: (one.source.dtype, one.source.shape, one.source.nbytes) for name, one in plan.items()}
+            layout = {name: one.layout() for name, one in plan.items()}
             write_safetensors(partial / file, layout, checkpoint.metadata[file], _bytes(adapter, plan, sums))
         if checkpoint.sharded:
             _write_json(partial / INDEX, _index(base / INDEX, files))
-        if untied:
-            _write_json(partial / CONFIG, untied_config(config))
+        if written != config:
+            _write_json(partial / CONFIG, written)
     rounding = _rounding(sums)
     details = {"base": str(base), "untied": untied, "rounding": asdict(rounding)}
     use = f"Load it with AutoModelForCausalLM.from_pretrained({str(output)!r})"
@@ -122,7 +125,9 @@ def _bytes(adapter: Adapter, plan: Mapping[str, Planned], sums: dict[str, tuple[
     """The bytes of a file's tensors, one after the other; `sums` gets each module's squared rounding error and delta."""
     for one in plan.values():
         for part in _parts(one):
-            if part.module is None:
+            if part.whole is not None:
+                yield bytes_of(_rounded(adapter, part))
+            elif part.module is None:
                 yield from part.source.pieces()
             else:
                 yield from _merged(part.source, _update(adapter, part.module, part), sums)
@@ -138,6 +143,15 @@ def _parts(planned: Planned) -> Iterator[Planned]:
     for number in range(whole.shape[0]):
         same = Planned(replace(whole, shape=whole.shape[1:], start=whole.start + number * size, nbytes=size))
         yield planned.slabs.get(number, same)
+
+
+def _rounded(adapter: Adapter, one: Planned) -> Tensor:
+    """A whole tensor in the base's dtype."""
+    assert one.whole is not None
+    rounded = adapter.whole[one.whole].cpu().to(DTYPES[one.source.dtype])
+    if not all_finite(rounded):
+        raise PomonaError(f"does not fit the base's {one.source.dtype}, nothing was written", field=one.whole)
+    return rounded
 
 
 def _update(adapter: Adapter, module: str, planned: Planned) -> _Update:
@@ -192,7 +206,7 @@ def _copy_others(base: Path, folder: Path) -> None:
 def _index(file: Path, files: Mapping[str, Mapping[str, Planned]]) -> dict[str, object]:
     index = read_json_object(file)
     metadata = index.get("metadata")
-    size = sum(one.source.nbytes for plan in files.values() for one in plan.values())
+    size = sum(one.layout()[2] for plan in files.values() for one in plan.values())
     named = {name: home for home, plan in files.items() for name in plan}
     return {**index, "metadata": {**(metadata if isinstance(metadata, dict) else {}), "total_size": size}, "weight_map": named}
 

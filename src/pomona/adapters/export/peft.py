@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pomona.adapters.export.mixture import TRANSLATED, model_type_of, single_experts_doubt, single_experts_problem
+from pomona.adapters.export.plan import vocabulary
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
 from pomona.adapters.write import write_adapter
@@ -34,4 +35,13 @@ def export_peft(
     rank = max(adapter[module].rank for module in adapter)
     doubt = single_experts_doubt(adapter, base)
     use = f"Load it with PeftModel.from_pretrained(model, {str(output)!r})"
-    return Export(output, len(adapter), rank, use, warnings=() if doubt is None else (doubt,))
+    return Export(output, len(adapter), rank, use, warnings=(*(() if doubt is None else (doubt,)), *_resizing(adapter)))
+
+
+def _resizing(adapter: Adapter) -> tuple[str, ...]:
+    """What to do first where a whole embedding or head may have other rows than the base's."""
+    rows = vocabulary(adapter)
+    if rows is None:
+        return ()
+    told = f"it brings an embedding or head of {rows} rows: where the base has another number, call "
+    return (f"{told}model.resize_token_embeddings({rows}) before PEFT loads it",)

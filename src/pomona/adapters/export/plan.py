@@ -5,6 +5,7 @@ Axes: I input features, O output features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ from pomona.adapters.export.checkpoint import Checkpoint, Stored
 from pomona.adapters.export.expert_weights import homes_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.tensors import DTYPES
+from pomona.adapters.whole import info_of, is_copy
 from pomona.errors import InputError
 
 _OTHER_BASE = "Give the base model that it was trained on as --base"
@@ -30,6 +32,8 @@ class Planned:
         transposed: whether it is stored as [I, O].
         rows: which of the rows of B it gets; None: all.
         slabs: of a tensor of all experts, expert -> what becomes of its matrix; the others stay as they are.
+        whole: the adapter's whole tensor that takes its place, by its parameter's path; None: it is the base's.
+        shape: of what is written, where it is the adapter's.
     """
 
     source: Stored
@@ -37,6 +41,14 @@ class Planned:
     transposed: bool = False
     rows: tuple[int, int] | None = None
     slabs: Mapping[int, Planned] = field(default_factory=dict)
+    whole: str | None = None
+    shape: tuple[int, ...] = ()
+
+    def layout(self) -> tuple[str, tuple[int, ...], int]:
+        """What the header says of it: the base's dtype, the shape, the number of bytes."""
+        if self.whole is None:
+            return self.source.dtype, self.source.shape, self.source.nbytes
+        return self.source.dtype, self.shape, math.prod(self.shape) * DTYPES[self.source.dtype].itemsize
 
 
 def plan_merge(
@@ -56,9 +68,11 @@ def plan_merge(
         InputError: a module has no weight there, several, one of another shape, or one that is quantised.
     """
     planned = {name: Planned(stored) for name, stored in checkpoint.tensors.items()}
-    untied = _is_tied(checkpoint, config) and any(last_part(module) in HEADS | EMBEDDINGS for module in adapter)
+    tied = _is_tied(checkpoint, config)
+    untied = tied and (any(last_part(module) in HEADS | EMBEDDINGS for module in adapter) or _whole_untie(adapter))
     if untied:
-        head = next((module for module in adapter if last_part(module) in HEADS), "lm_head")
+        named = [*adapter, *map(_module, adapter.whole)]
+        head = next((module for module in named if last_part(module) in HEADS), "lm_head")
         name = checkpoint.name_of(head) or f"{head}.weight"
         # Even where the files hold a head of their own: a tied model never looks at it.
         planned[name] = Planned(_embedding(checkpoint))
@@ -72,6 +86,12 @@ def plan_merge(
             raise InputError("the base model has no such weight", file=checkpoint.folder, field=module, mend=_OTHER_BASE)
         planned[name] = Planned(planned[name].source, module, stored_transposed(adapter, module, config.get("model_type")))
         _check_fit(adapter, module, planned[name])
+    for parameter in adapter.whole:
+        at = parameter
+        if tied and not untied and last_part(_module(parameter)) in HEADS:
+            at = _embedding_name(checkpoint)  # the one tensor that both of them are
+        name, replaced = _replaced(adapter, parameter, at, planned, checkpoint)
+        planned[name] = replaced
     files: dict[str, dict[str, Planned]] = {}
     for name, one in planned.items():
         home = checkpoint.tensors.get(name, one.source).file.name
@@ -97,6 +117,64 @@ def _plan_expert(
         planned[home.name] = one if home.slab is None else replace(whole, slabs={**whole.slabs, home.slab: one})
 
 
+def _module(parameter: str) -> str:
+    return parameter.removesuffix(".weight")
+
+
+def _vocabulary_tensors(adapter: Adapter) -> list[str]:
+    return [name for name in adapter.whole if name.endswith(".weight") and last_part(_module(name)) in HEADS | EMBEDDINGS]
+
+
+def _whole_untie(adapter: Adapter) -> bool:
+    """Whether what an adapter brings whole makes a tied head another matrix than the embedding.
+
+    A trained module of `modules_to_save` is a copy, with which the other does not change. Tensors that were only saved are put
+    into the parameter itself, which a tied model has once.
+    """
+    brought = _vocabulary_tensors(adapter)
+    if len(brought) == 2:
+        one, two = (adapter.whole[name] for name in brought)
+        return not is_copy(one, two)
+    saved = adapter.provenance.get("modules_to_save")
+    return bool(brought) and isinstance(saved, list) and any(_module(brought[0]).endswith(name) for name in saved)
+
+
+def _replaced(
+    adapter: Adapter, parameter: str, at: str, planned: Mapping[str, Planned], checkpoint: Checkpoint
+) -> tuple[str, Planned]:
+    """The base's tensor, called `at` or so, that a whole one takes the place of; only embeddings and heads may have other rows."""
+    module, _, kind = at.rpartition(".")
+    name = at if at in planned else checkpoint.name_of(module) if kind == "weight" else None
+    if name is None:
+        task = adapter.provenance.get("task_type")
+        problem = f"the adapter brings this tensor whole{f', for {task},' if task else ''} and the base model has none of the name"
+        raise InputError(problem, file=checkpoint.folder, field=parameter, mend=_OTHER_BASE)
+    source, shape = planned[name].source, info_of(adapter, parameter).shape
+    if source.dtype not in DTYPES:
+        raise InputError("is not fp32, fp16 or bf16", file=source.file, field=parameter, value=source.dtype, mend=_OTHER_BASE)
+    resized = last_part(module) in HEADS | EMBEDDINGS and len(shape) == len(source.shape) and shape[1:] == source.shape[1:]
+    if shape != source.shape and not resized:
+        problem = f"the adapter brings a tensor of {' x '.join(map(str, shape))}, but the base's is "
+        raise InputError(problem + " x ".join(map(str, source.shape)), file=source.file, field=parameter, mend=_OTHER_BASE)
+    return name, Planned(source, whole=parameter, shape=shape)
+
+
+def vocabulary(adapter: Adapter) -> int | None:
+    """The rows of the embedding or head that an adapter brings whole; None where it brings neither.
+
+    Raises:
+        InputError: two of them have different numbers of rows.
+    """
+    rows = {name: info_of(adapter, name).shape[0] for name in _vocabulary_tensors(adapter)}
+    if len(set(rows.values())) > 1:
+        path = adapter.provenance.get("path")
+        told = " and ".join(f"{name} {count}" for name, count in rows.items())
+        raise InputError(
+            f"{told} rows contradict each other", file=None if path is None else str(path), mend="Save the adapter again"
+        )
+    return next(iter(rows.values()), None)
+
+
 def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
     for level in (config, config.get("text_config")):
         if isinstance(level, Mapping) and isinstance(level.get("tie_word_embeddings"), bool):
@@ -109,11 +187,15 @@ def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
 
 
 def _embedding(checkpoint: Checkpoint) -> Stored:
+    return checkpoint.tensors[_embedding_name(checkpoint)]
+
+
+def _embedding_name(checkpoint: Checkpoint) -> str:
     found = [name for name in checkpoint.tensors if last_part(name.removesuffix(".weight")) in EMBEDDINGS]
     if len(found) != 1:
         problem = f"has {len(found)} token embeddings, so it cannot be seen what its output head is tied to"
         raise InputError(problem, file=checkpoint.folder, mend=_OTHER_BASE)
-    return checkpoint.tensors[found[0]]
+    return found[0]
 
 
 def _check_fit(adapter: Adapter, module: str, planned: Planned) -> None:
@@ -134,10 +216,27 @@ def _check_dtype(source: Stored, module: str) -> None:
         raise InputError(problem, file=source.file, field=module, value=source.dtype, mend=mend)
 
 
-def untied_config(config: Mapping[str, object]) -> dict[str, object]:
-    """The `config.json` of a model whose output head is no longer its token embedding."""
-    changed = {**config, "tie_word_embeddings": False}
-    inner = config.get("text_config")
-    if isinstance(inner, dict) and "tie_word_embeddings" in inner:
-        changed["text_config"] = {**inner, "tie_word_embeddings": False}
-    return changed
+def resulting_config(
+    config: Mapping[str, object], files: Mapping[str, Mapping[str, Planned]], rows: int | None, *, untied: bool
+) -> dict[str, object]:
+    """The `config.json` of the merged model: whether head and embedding are tied, and how many tokens they have.
+
+    Raises:
+        InputError: one of them is brought with other rows than the base's, and the other is not.
+    """
+    changed = dict(config)
+    nested = config.get("text_config")
+    inner = dict(nested) if isinstance(nested, dict) else {}
+    if untied:
+        changed["tie_word_embeddings"] = False
+        if "tie_word_embeddings" in inner:
+            inner["tie_word_embeddings"] = False
+    level = inner if "vocab_size" in inner else changed
+    if rows is not None and rows != level.get("vocab_size"):
+        for name, one in ((name, one) for plan in files.values() for name, one in plan.items()):
+            found = one.layout()[1][0] if one.layout()[1] else None
+            if last_part(_module(name)) in HEADS | EMBEDDINGS and found != rows:
+                problem = f"has {found} rows, but the adapter brings {rows} for the other of embedding and head"
+                raise InputError(problem, file=one.source.file, field=name, mend=_OTHER_BASE)
+        level["vocab_size"] = rows
+    return {**changed, "text_config": inner} if inner else changed

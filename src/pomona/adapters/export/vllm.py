@@ -15,6 +15,7 @@ from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import EMBEDDINGS, HEADS, Base
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
+from pomona.adapters.whole import factors_only
 from pomona.adapters.write import write_adapter
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -56,7 +57,7 @@ _MERGED = "Export it with --for merged and serve that model"
 
 def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
     """Why vLLM would not load it, a sentence each; what the base decides is judged only where `base` is given."""
-    found = []
+    found = factors_only(adapter, "vLLM")
     rank = max((adapter[module].rank for module in adapter), default=0)
     if rank > MAX_LORA_RANKS[-1]:
         found.append(f"has rank {rank}, and vLLM takes at most {MAX_LORA_RANKS[-1]}. Give --rank {MAX_LORA_RANKS[-1]}.")

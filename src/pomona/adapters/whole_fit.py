@@ -1,0 +1,57 @@
+"""Are the whole tensors of an adapter those of a base model's folder, do they only have more rows, or do they not fit?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pomona.adapters.export.base import EMBEDDINGS, HEADS, last_part
+from pomona.adapters.export.checkpoint import Checkpoint, Stored
+from pomona.adapters.factors import Adapter
+from pomona.adapters.tensors import DTYPES
+from pomona.adapters.whole import info_of, is_copy
+from pomona.errors import InputError
+
+
+def whole_fit(adapter: Adapter, checkpoint: Checkpoint) -> list[tuple[Literal["ok", "warning", "error"], str]]:
+    """What becomes of each whole tensor on this base, a sentence each; reads the tensors of equal shapes."""
+    return [_fit(adapter, parameter, checkpoint) for parameter in adapter.whole]
+
+
+def _fit(adapter: Adapter, parameter: str, checkpoint: Checkpoint) -> tuple[Literal["ok", "warning", "error"], str]:
+    stored = _stored(parameter, checkpoint)
+    if stored is None:
+        return "error", f"{parameter}: is brought whole, and the base's files have no tensor of the name"
+    shape = info_of(adapter, parameter).shape
+    if shape == stored.shape:
+        if stored.dtype in DTYPES and is_copy(adapter.whole[parameter], _read(stored)):
+            return "ok", f"{parameter}: is brought whole, and is a copy of the base's own"
+        return "ok", f"{parameter}: is brought whole, and takes the place of the base's own"
+    has, brings = (" x ".join(map(str, one)) for one in (stored.shape, shape))
+    if last_part(parameter.removesuffix(".weight")) in HEADS | EMBEDDINGS and shape[1:] == stored.shape[1:]:
+        return (
+            "warning",
+            f"{parameter}: is brought whole for {shape[0]} tokens, and the base's has {stored.shape[0]}",
+        )
+    return "error", f"{parameter}: is brought whole as {brings}, but the base's is stored as {has}"
+
+
+def _stored(parameter: str, checkpoint: Checkpoint) -> Stored | None:
+    """The base's tensor; for a head that the files lack, the embedding that it is tied to."""
+    if parameter in checkpoint.tensors:
+        return checkpoint.tensors[parameter]
+    module = parameter.removesuffix(".weight")
+    try:
+        name = checkpoint.name_of(module)
+    except InputError:
+        return None
+    if name is None and last_part(module) in HEADS:
+        found = [one for one in checkpoint.tensors if last_part(one.removesuffix(".weight")) in EMBEDDINGS]
+        name = found[0] if len(found) == 1 else None
+    return None if name is None else checkpoint.tensors[name]
+
+
+def _read(stored: Stored) -> Tensor:
+    return torch.frombuffer(bytearray(b"".join(stored.pieces())), dtype=DTYPES[stored.dtype]).view(stored.shape)
