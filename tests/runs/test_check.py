@@ -139,3 +139,18 @@ def test_evaluate_says_what_is_cut(folder: Path, long: dict[str, Any]) -> None:
         "too long for max_tokens = 64 with max_new_tokens = 6, and cut: 3 of the 3 prompts of the data, when"
     )
     assert call(folder, *asked, "--json").err.count("warning: ") == 0
+
+
+def test_references_of_another_script_are_said(folder: Path) -> None:
+    russian = [row | {"summary": f"лето {row['summary'][:2]}"} for row in rows(40)]
+    write_rows(folder / "ru.jsonl", russian)
+    write_recipe(folder / "ru.yaml", recipe(data={"train": "ru.jsonl"}))
+    said = "67% of the letters of the references are of a script that rouge_l, rouge_1, rouge_2, bleu cannot read by the rule"
+    assert [one.message[: len(said)] for one in check_recipe("ru.yaml") if one.level == "warning"][-1:] == [said]
+    write_rows(folder / "said.jsonl", [{"id": row["id"], "prediction": "зима"} for row in russian])
+    scored = call(folder, "evaluate", "--data", "ru.jsonl", "--predictions", "said.jsonl", "--json")
+    assert scored.code == 0, scored.err
+    assert [line.split(" of the letters of ")[0] for line in scored.err.splitlines()] == ["warning: 67%", "warning: 100%"]
+    assert len(json.loads(scored.out)["warnings"]) == 2
+    other = call(folder, "evaluate", "--data", "ru.jsonl", "--predictions", "said.jsonl", "--json", "--language", "ru")
+    assert (other.code, other.err) == (0, "")

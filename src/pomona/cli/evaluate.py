@@ -87,6 +87,8 @@ def evaluate(
         answers = read_predictions(predictions, chosen.examples)
         wanted = {key: value for key, value in settings.items() if key in {"metrics", "draws", "seed"}}
         found = score_predictions(answers, chosen.examples, chosen.task, **wanted)
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}", err=True)
     else:
         from pomona.backbone.load import EMBEDDED, load_backbone
         from pomona.tuning.progress import Display
@@ -97,6 +99,8 @@ def evaluate(
         with Display() as display:
             backbone = load_backbone(*(chosen.model or (model or EMBEDDED, device or "auto", dtype or "float32")))
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
+            for warning in found.warnings:
+                display.warn(warning)
     typer.echo(found.model_dump_json(indent=2, exclude={"predictions"}) if as_json else _table(found))
     if output is not None:
         write_predictions(output, chosen.examples, found.predictions)

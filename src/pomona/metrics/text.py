@@ -16,6 +16,7 @@ from pomona.metrics.segment import check_segmenter, has_segmenter, segment, segm
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _ENGLISH_WORD = re.compile(r"[a-z0-9]+")
+_ENGLISH_LETTER = re.compile(r"[a-z]")
 
 # Scripts that are written without spaces between words, as code points: Thai and Lao, Myanmar, Khmer, CJK radicals to bopomofo,
 # kana extensions, Han with its extensions A to H, and compatibility forms.
@@ -89,7 +90,8 @@ def words_by(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
     them either); only presentation forms become plain letters, by NFKC.
 
     Deviation from rouge-score: a text of which these rules leave nothing ("!?", an emoji) keeps its runs between spaces, so that it
-    equals itself; rouge-score gives it 0.
+    equals itself; rouge-score gives it 0. And a text of whose letters English rules leave none (Cyrillic, say) is cut by the rules
+    of other languages: rouge-score compares its digits alone, and gives texts that say different things 100.
 
     Args:
         text: any string.
@@ -132,7 +134,9 @@ def word_tokenizer_name(tokenizer: str, language: str) -> str:
 def _cut(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
     primary = primary_language(language)
     if tokenizer == "auto" and primary == "en":
-        return tuple(_ENGLISH_WORD.findall(text.lower()))
+        lowered = text.lower()
+        if _ENGLISH_LETTER.search(lowered) or not any(map(str.isalpha, lowered)):
+            return tuple(_ENGLISH_WORD.findall(lowered))
     plain = _normalized(text).casefold()
     if tokenizer == "characters":
         return tuple("".join(plain.translate(_LETTERS).split()))

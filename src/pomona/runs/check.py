@@ -9,6 +9,7 @@ from pomona.adapters import Finding
 from pomona.backbone.load import Backbone
 from pomona.data import Splits
 from pomona.errors import InputError
+from pomona.metrics.script import script_warning
 from pomona.runs.encoding import Encoding
 from pomona.runs.evaluate import ready_metrics
 from pomona.runs.read_recipe import read_recipe
@@ -49,7 +50,9 @@ def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> Chec
     warnings = shared.warnings(recipe)
     encoding = shared.encoded(recipe)
     progress.end(backbone.name)
-    warnings = list(dict.fromkeys(warnings + encoding.warnings))
+    references = [reference for example in splits.test for reference in example.references]
+    script = script_warning(references, recipe.task.language, {**recipe.metrics, **dict.fromkeys(recipe.judges)}, "the references")
+    warnings = list(dict.fromkeys([*warnings, *encoding.warnings, *filter(None, [script])]))
     for warning in warnings:
         progress.warn(warning)
     return Checked(splits, backbone, encoding, warnings)

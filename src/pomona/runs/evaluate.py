@@ -16,6 +16,7 @@ from pomona.errors import InputError
 from pomona.evaluation.compare import compare, corrected
 from pomona.evaluation.evaluate import Answers, answer, example_groups, make_metrics, score
 from pomona.metrics import Metric
+from pomona.metrics.script import script_warning
 from pomona.runs.assemble import answers_record, estimate
 from pomona.runs.encoding import answering_warnings, encode_examples
 from pomona.runs.record import Comparison, EvaluationRecord
@@ -156,6 +157,11 @@ def evaluation_record(
     warnings: Sequence[str] = (),
 ) -> EvaluationRecord:
     """Scores, comparisons with the first system (or of every pair), and what the answers look like."""
+    references = [reference for example in examples for reference in example.references]
+    said = [text for given in answers.values() for text in given.texts if text is not None]
+    # A model may say anything: of its answers only most of the letters speak against the language.
+    about_answers = script_warning(said, task.language, chosen, "the answers", most=0.5)
+    unread = (script_warning(references, task.language, chosen, "the references"), about_answers)
     scores = {name: score(given, examples, chosen, draws=draws, seed=seed) for name, given in answers.items()}
     systems, differences = list(scores), []
     for place, other in enumerate(systems):
@@ -163,7 +169,7 @@ def evaluation_record(
         differences += compare(other, against, scores, chosen, groups=example_groups(examples), draws=draws, seed=seed)
     return EvaluationRecord(
         model=model,
-        warnings=list(warnings),
+        warnings=[*warnings, *filter(None, unread)],
         task=type(task).__name__,
         examples=len(examples),
         data=fingerprint(examples),
