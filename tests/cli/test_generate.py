@@ -48,7 +48,10 @@ def told(folder: Path, *arguments: str) -> list[Any]:
     """What is printed with `--json`: an object a prompt."""
     outcome = call(folder, "generate", *arguments, "--json")
     assert outcome.code == 0, outcome.err
-    return [json.loads(line) for line in outcome.out.splitlines()]
+    found = [json.loads(line) for line in outcome.out.splitlines()]
+    said = [line.removeprefix("warning: ") for line in outcome.err.splitlines()]
+    assert all(one.pop("warnings") == said for one in found)
+    return found
 
 
 def expected(backbone: Backbone, *prompts: str, **settings: Any) -> list[str]:

@@ -30,7 +30,12 @@ def evaluate(
     ] = None,
     language: Annotated[str | None, typer.Option(help="With --data: the language of the answers. Default: the task's.")] = None,
     examples: Annotated[int | None, typer.Option(min=1, help="With --data: how many, drawn by content. Default: all.")] = None,
-    model: Annotated[str | None, typer.Option(help="With --data: `embedded`, a folder, or a hub id. Default: embedded.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --data: `embedded`, a folder, or a hub id. Default: the base that the adapters name; embedded without any."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="With --data: auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="With --data: float32, bfloat16 or float16, of the model. Default: float32.")
@@ -90,14 +95,15 @@ def evaluate(
         for warning in found.warnings:
             typer.echo(f"warning: {warning}", err=True)
     else:
-        from pomona.backbone.load import EMBEDDED, load_backbone
+        from pomona.backbone.load import load_backbone
+        from pomona.runs.adapters_base import model_for
         from pomona.tuning.progress import Display
 
-        read_adapters(adapters or [])
+        opened = list(read_adapters(adapters or []).values())
         if "max_tokens" in settings:
             check_room(chosen.task, settings["max_tokens"])
         with Display() as display:
-            backbone = load_backbone(*(chosen.model or (model or EMBEDDED, device or "auto", dtype or "float32")))
+            backbone = load_backbone(*(chosen.model or (model_for(opened, model), device or "auto", dtype or "float32")))
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
             for warning in found.warnings:
                 display.warn(warning)

@@ -13,7 +13,10 @@ def generate(
         list[str], typer.Argument(metavar="PROMPT...", help="Texts to go on from; `-` reads one from standard input.")
     ],
     adapter: Annotated[Path | None, typer.Option("--adapter", "-a", help="A PEFT folder or hub:owner/name.")] = None,
-    model: Annotated[str, typer.Option(help="`embedded`, a folder, or a hub id.")] = "embedded",
+    model: Annotated[
+        str | None,
+        typer.Option(help="`embedded`, a folder, or a hub id. Default: the base that the adapter names; embedded without one."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
     chat: Annotated[bool, typer.Option("--chat", help="Each prompt is a user's message, in the model's chat template.")] = False,
@@ -51,6 +54,7 @@ def generate(
     from pomona.cli.values import decoding_of, settings
     from pomona.data import Example, Turn
     from pomona.data.tasks.template_arguments import check_template_arguments
+    from pomona.runs.adapters_base import meeting_warnings, model_for
 
     chosen = decoding_of(decoding)
     arguments = settings(template_arguments or (), "--template-argument", "enable_thinking=false")
@@ -59,7 +63,9 @@ def generate(
     given = read_adapter(adapter) if adapter else None
     if given is not None:
         check_finite(given)
-    backbone = load_backbone(model, device, dtype)
+    adapters = [] if given is None else [given]
+    backbone = load_backbone(model_for(adapters, model), device, dtype)
+    warnings = [*backbone.warnings, *meeting_warnings(adapters, backbone)]
     history = ((Turn("system", system),) if system is not None else ()) if chat else None
     room = (backbone.context_tokens or sys.maxsize) - max_new_tokens
     if room < 1:
@@ -70,14 +76,14 @@ def generate(
         for number, text in enumerate(texts, start=1)
     ]
     encoded = [prompt_tokens(backbone.tokenizer, example, room) for example in examples]
-    for warning in template_warnings(backbone.tokenizer, examples):
-        typer.echo(f"warning: {warning}", err=True)
+    warnings += template_warnings(backbone.tokenizer, examples)
     if lost := [prompt.cut for prompt in encoded if prompt.cut]:
-        typer.echo(
-            f"warning: too long for the model's context beside --max-new-tokens {max_new_tokens}, and cut at the beginning: "
-            f"{len(lost)} of {len(encoded)} prompts, by {sum(lost)} tokens in all",
-            err=True,
+        warnings.append(
+            f"too long for the model's context beside --max-new-tokens {max_new_tokens}, and cut at the beginning: "
+            f"{len(lost)} of {len(encoded)} prompts, by {sum(lost)} tokens in all"
         )
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     with contextlib.ExitStack() as stack:
         if given is not None:
             stack.enter_context(stack.enter_context(attached(backbone, [given])).folded())
@@ -92,7 +98,7 @@ def generate(
         )
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
-            found = {"prompt": text, "text": answer and answer.text, "ended": answer and answer.ended}
+            found = {"prompt": text, "text": answer and answer.text, "ended": answer and answer.ended, "warnings": warnings}
             typer.echo(json.dumps(found, ensure_ascii=False))
         else:
             typer.echo(answer.text if answer else "")

@@ -61,14 +61,15 @@ def evaluate(
     """
     chosen = ready_metrics(metrics or task.metrics, task.language)
     given = read_adapters(adapters)
+    about = []
     for adapter in given.values():
-        check_compatible([adapter], backbone.shapes(), backbone.name)
+        about += check_compatible([adapter], backbone.shapes(), backbone.base)
         proven_copies(adapter, backbone)
     progress = progress or Silent()
     max_tokens = max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS)
     answering = answering_warnings(examples, backbone, task, max_tokens, "the data")
     encoding = encode_examples(examples, backbone, max_tokens, "the data", section="").warnings
-    warnings = list(dict.fromkeys([*backbone.warnings, *answering, *encoding]))
+    warnings = list(dict.fromkeys([*backbone.warnings, *about, *answering, *encoding]))
     for warning in warnings:
         progress.warn(warning)
     systems: dict[str, Adapter | None] = {ZERO_SHOT: None, **given}
