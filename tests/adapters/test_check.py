@@ -85,7 +85,8 @@ def test_against_the_base(tmp_path: Path) -> None:
     other = base_folder(tmp_path / "other", rows=24, **LLAMA)
     (_, finding, *_) = check_adapters([folder], other)
     assert (finding.level, finding.subject) == ("error", f"{folder} on {other}")
-    assert "adapts a weight of 20 x 12 (out x in), but the base's weight is stored as 24 x 12; so 3 more" in finding.message
+    assert "adapts a weight of 20 x 12 (out x in), but the base's is 24 x 12 as it is stored. Use the base" in finding.message
+    assert finding.message.endswith("; so 3 more modules")
 
 
 def test_a_base_that_cannot_be_read_is_an_error_among_the_findings(tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from tests.adapters.builders import Q0, V0, embedding_tensors, peft_config, peft_tensors, random_adapter, write_folder
 
 from pomona.adapters import Adapter, check_compatible, read_adapter
+from pomona.adapters.base_modules import BaseModule, BaseModules
 from pomona.errors import InputError
 
 
+def linear(shapes: Mapping[str, tuple[int, int]]) -> BaseModules:
+    return BaseModules({module: BaseModule("linear", shape) for module, shape in shapes.items()})
+
+
 def test_adapters_of_one_base_fit() -> None:
-    shapes = dict.fromkeys(random_adapter(0), (20, 12))
+    shapes = linear(dict.fromkeys(random_adapter(0), (20, 12)))
     assert check_compatible([random_adapter(0), random_adapter(1, modules=[Q0], rank=9)], shapes, "base") == []
 
 
@@ -24,14 +30,14 @@ def test_shapes_that_contradict_each_other() -> None:
 
 def test_shape_that_contradicts_the_model() -> None:
     with pytest.raises(
-        InputError, match=rf"adapter 1: {Q0}: adapts a weight of 20 x 12 .*model's is 12 x 20 .* trained on, base\.$"
+        InputError, match=rf"adapter 1: {Q0}: adapts a weight of 20 x 12 .*base's is 12 x 20 .* trained on, base\.$"
     ):
-        check_compatible([random_adapter(0, modules=[Q0])], {Q0: (12, 20)})
+        check_compatible([random_adapter(0, modules=[Q0])], linear({Q0: (12, 20)}))
 
 
 def test_module_that_the_model_does_not_have() -> None:
     with pytest.raises(InputError, match=f"{V0}: the model has no such linear module.*nearest name here is {Q0}"):
-        check_compatible([random_adapter(0, modules=[V0])], {Q0: (20, 12)})
+        check_compatible([random_adapter(0, modules=[V0])], linear({Q0: (20, 12)}))
 
 
 def test_different_base_models_are_a_warning() -> None:
@@ -52,7 +58,7 @@ def test_folders_are_checked_without_reading_tensors(tmp_path: Path) -> None:
     for matrix in tensors.values():
         matrix.fill_(float("nan"))  # any read would raise
     adapter = read_adapter(write_folder(tmp_path / "a", tensors))
-    assert check_compatible([adapter], dict.fromkeys(adapter, (20, 12))) == []
+    assert check_compatible([adapter], linear(dict.fromkeys(adapter, (20, 12)))) == []
 
 
 def embedding_adapter(path: Path, vocabulary: int = 30) -> Adapter:
@@ -76,8 +82,8 @@ def test_an_embedding_is_not_a_linear_module_of_the_same_numbers() -> None:
 
 
 def test_an_embedding_cannot_be_attached_to_a_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"model\.embed_tokens: adapts an embedding, and only factors of linear modules can be"):
-        check_compatible([embedding_adapter(tmp_path / "a")], {"model.embed_tokens": (12, 30)})
+    with pytest.raises(InputError, match=r"model\.embed_tokens: adapts an embedding, and only factors of linear modules within"):
+        check_compatible([embedding_adapter(tmp_path / "a")], linear({"model.embed_tokens": (12, 30)}))
 
 
 def test_what_reading_had_to_say_is_passed_on(tmp_path: Path) -> None:
@@ -99,5 +105,5 @@ def test_what_reading_had_to_say_is_passed_on(tmp_path: Path) -> None:
 )
 def test_experts_cannot_be_attached_to_a_model(module: str, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        check_compatible([random_adapter(0, modules=[module])], {Q0: (20, 12)})
+        check_compatible([random_adapter(0, modules=[module])], linear({Q0: (20, 12)}))
     assert "pomona export --for merged" in str(caught.value)

@@ -17,8 +17,8 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     in memory, and whose provenance has no task, says nothing.
 
     Returns:
-        `fan_in_fan_out`; `task_type`, `revision`, `auto_mapping` and `modules_to_save` where an adapter has them; and what
-        identifies the base where all have the same.
+        `fan_in_fan_out`; `task_type`, `revision`, `auto_mapping` and `modules_to_save` where an adapter has them,
+        `older_names`, and what identifies the base where all have the same.
     """
     found: dict[str, object] = {"fan_in_fan_out": any(bool(one.provenance.get("fan_in_fan_out")) for one in adapters)}
     tasks = [one.provenance["task_type"] for one in adapters if "task_type" in one.provenance]
@@ -33,8 +33,21 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
     mapping = next((one.provenance["auto_mapping"] for one in adapters if one.provenance.get("auto_mapping")), None)
     if mapping is not None and found.get("task_type") is None:
         found["auto_mapping"] = mapping
+    if older := _older_names(adapters):
+        found["older_names"] = older
     identity = shared_identity(adapters)
     return found if identity is None else found | {BASE: identity}
+
+
+def _older_names(adapters: Sequence[Adapter]) -> list[str]:
+    """The modules that every adapter that has them was read with under the older name."""
+    older: list[frozenset[str]] = []
+    for adapter in adapters:
+        names = adapter.provenance.get("older_names")
+        older.append(frozenset(names if isinstance(names, list | tuple) else ()))
+    read = frozenset[str]().union(*older)
+    newer = frozenset(module for adapter, names in zip(adapters, older, strict=True) for module in adapter if module not in names)
+    return sorted(read - newer)
 
 
 def task_warnings(named: Sequence[tuple[str, Adapter]]) -> list[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
+from pomona.adapters.base_fit import misfits
+from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.compatible import check_compatible, own_warnings
 from pomona.adapters.config import CONFIG_FILE, read_config
 from pomona.adapters.experts import without_factors
 from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read_base
+from pomona.adapters.export.base_folder import BaseFolder, read_base_folder
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.whole import merged_whole
@@ -34,7 +36,12 @@ class Finding:
     message: str
 
 
-def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, targets: Sequence[str] = ()) -> list[Finding]:
+def check_adapters(
+    paths: Sequence[Path | str],
+    base: Path | str | None = None,
+    targets: Sequence[str] = (),
+    modules_of: Callable[[Path, Collection[str]], BaseModules | None] | None = None,
+) -> list[Finding]:
     """Read each adapter, all of its values too, and see whether those that can be read will merge, fit the base, and load.
 
     Args:
@@ -42,6 +49,8 @@ def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, 
         base: the base model's folder, whose safetensors headers are compared, or for `llama.cpp` its GGUF file; None: no base.
         targets: programs that shall load what comes of them, out of `TARGETS`; what stands against one of them is an error.
             Without any, all of them are looked at, and what stands against one is a warning.
+        modules_of: what makes the table of the modules of a base's class, of its folder and the modules that are looked for
+            (`pomona.backbone.base_modules`); None: the headers of the base's files must do.
 
     Returns:
         For each folder an `ok` or an `error`, in order, with its warnings; then what stands between them; then between each and
@@ -68,10 +77,13 @@ def check_adapters(paths: Sequence[Path | str], base: Path | str | None = None, 
         findings.extend(_between(readable, ", ".join(str(path) for path in paths)))
     known = None
     if base is not None:
-        folder, known, told = _open_base(Path(base))
+        wanted = {module for adapter in readable for module in adapter}
+        table = modules_of(Path(base), wanted) if modules_of is not None and Path(base).is_dir() else None
+        folder, known, told = _open_base(Path(base), table)
         findings.extend(told)
         if folder is not None:
             findings.extend(found for adapter in readable for found in _against(adapter, folder))
+            readable = [respelled(adapter, folder.modules) for adapter in readable]
     findings.extend(found for adapter in readable for found in _for_programs(adapter, targets, known))
     return findings
 
@@ -104,14 +116,14 @@ def _between(adapters: Sequence[Adapter], together: str) -> list[Finding]:
     return [Finding("warning", together, warning) for warning in warnings if warning not in own]
 
 
-def _open_base(path: Path) -> tuple[BaseFolder | None, Base | None, list[Finding]]:
+def _open_base(path: Path, table: BaseModules | None) -> tuple[BaseFolder | None, Base | None, list[Finding]]:
     """The folder, if it is one that can be read; what exports must know of it, if it says that; and what is wrong with it."""
     findings: list[Finding] = []
     folder = known = None
     is_gguf = path.suffix == ".gguf" and path.is_file()
     try:
         if not is_gguf:
-            folder = read_base_folder(path)
+            folder = read_base_folder(path, table)
         known = read_base(path)
     except InputError as error:
         # A folder whose config does not say what an export must know can still be compared.
@@ -129,7 +141,7 @@ def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
     findings = [Finding(misfit.level, subject, misfit.message) for misfit in found]
     if fitting:
         findings.insert(0, Finding("ok", subject, f"{fitting} of {len(adapter)} modules have the base's shapes"))
-    return findings + [Finding(level, subject, message) for level, message in whole_fit(adapter, base.checkpoint)]
+    return findings + [Finding(level, subject, message) for level, message in whole_fit(adapter, base)]
 
 
 def _for_programs(adapter: Adapter, targets: Sequence[str], base: Base | None) -> list[Finding]:

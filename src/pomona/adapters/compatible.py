@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pomona.adapters.base_modules import BaseModules, first_error, nearest, place
 from pomona.adapters.carried import task_warnings
 from pomona.adapters.experts import SINGLE, clash, expert_of
 from pomona.adapters.factors import Adapter
-from pomona.adapters.read import FolderFactors
+from pomona.adapters.names import two_spellings
 from pomona.adapters.same_base import Base, base_warnings
+from pomona.adapters.shapes import ShapedFactors, shape_of, show_shape
 from pomona.errors import InputError
 
-_OWN_BASE = "Use the base model that it was trained on"
 _FOLD = "Add it to its base with `pomona export --for merged` and use that model; merge, inspect and check take it as it is"
 
 
@@ -28,13 +28,13 @@ class _Weight(NamedTuple):
 
 
 def check_compatible(
-    adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]] | None = None, base_model: Base | str | None = None
+    adapters: Sequence[Adapter], model: BaseModules | None = None, base_model: Base | str | None = None
 ) -> list[str]:
-    """Check that adapters fit each other, and the model if its shapes are given. Reads no tensors of adapters that are in folders.
+    """Check that adapters fit each other, and can be attached to the model if it is given. Reads no tensors of folders.
 
     Args:
         adapters: one or more.
-        shapes: module path -> (O, I) of the model's linear modules, whatever the layout in which it stores them; None: no model.
+        model: the modules of the model that they are to be attached to; None: no model.
         base_model: the model's name or path, or also what identifies it; None: not known.
 
     Returns:
@@ -42,22 +42,23 @@ def check_compatible(
         adapters that share no module.
 
     Raises:
-        InputError: a module that the model does not have, an embedding where one of them or the model has a linear module, or a
-            shape that differs; names adapter, module, both shapes, the mend.
+        InputError: a module that the model does not have, or of another kind or shape, or to which no factors can be attached;
+            shapes that differ between adapters; one module that may stand under two names. Names adapter, module, and the mend.
     """
     seen: dict[str, tuple[_Weight, str]] = {}
-    for place, adapter in enumerate(adapters):
-        name = adapter_name(adapter, place)
+    for number, adapter in enumerate(adapters):
+        name = adapter_name(adapter, number)
+        if model is not None:
+            _check_model(name, adapter, model)
         for module in adapter:
             weight = _Weight(shape_of(adapter, module), module in adapter.embeddings)
-            if shapes is not None:
-                _check_model(name, module, weight, shapes, adapter.base_model)
             first, first_name = seen.setdefault(module, (weight, name))
             if weight != first:
                 problem = f"adapts {weight}, but {first_name} adapts {first}"
                 raise InputError(problem, file=name, field=module, mend="Merge adapters of one base model only")
     _check_clash({module: name for module, (_, name) in seen.items()})
-    named = [(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)]
+    _check_spellings(adapters)
+    named = [(adapter_name(adapter, number), adapter) for number, adapter in enumerate(adapters)]
     return [
         *_own_warnings(adapters),
         *base_warnings(named, Base(base_model) if isinstance(base_model, str) else base_model),
@@ -71,49 +72,45 @@ def adapter_name(adapter: Adapter, place: int) -> str:
     return str(adapter.provenance.get("path", f"adapter {place + 1}"))
 
 
-def shape_of(adapter: Adapter, module: str) -> tuple[int, int]:
-    """(O, I) of one module; from the header where the adapter is in a folder."""
-    if isinstance(adapter.factors, FolderFactors):
-        return adapter.factors.shape(module)
-    factors = adapter[module]
-    return factors.out_features, factors.in_features
-
-
-def show_shape(shape: tuple[int, int], *, embedding: bool) -> str:
-    """How messages call a weight of which the factors have this (O, I)."""
-    if embedding:
-        return f"an embedding of {shape[1]} x {shape[0]} (vocabulary x hidden)"
-    return f"a weight of {shape[0]} x {shape[1]} (out x in)"
-
-
 def own_warnings(adapter: Adapter) -> list[str]:
     """What reading its folder gave to say; none of an adapter that was made in memory, whose provenance has other warnings."""
-    warnings = adapter.provenance.get("warnings") if isinstance(adapter.factors, FolderFactors) else None
+    warnings = adapter.provenance.get("warnings") if isinstance(adapter.factors, ShapedFactors) else None
     return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
 
-def nearest(module: str, known: Iterable[str]) -> str:
-    """What to do about a module that a model does not have, with the nearest name only: all of them would be a very long line."""
-    near = difflib.get_close_matches(module, known, n=1)
-    return f"{_OWN_BASE}; its nearest name here is {near[0]}" if near else _OWN_BASE
+def _check_model(name: str, adapter: Adapter, model: BaseModules) -> None:
+    """The verdict on each module, and what goes beyond it: what can be attached are factors of linear modules, but for the head."""
+    for module in adapter:
+        path = place(adapter, module, model)
+        linear = path is not None and model.modules[path].kind in {"linear", "conv1d"}
+        if module in adapter.embeddings or path in model.heads:
+            what = "the output head" if path in model.heads else "an embedding"
+            problem = f"adapts {what}, and only factors of linear modules within the model can be attached"
+            raise InputError(problem, file=name, field=module, mend="Take its factors out, or train it again without them")
+        if expert_of(module) is not None:
+            problem = "adapts a parameter that is no linear module (target_parameters), and only linear modules can be attached"
+            raise InputError(problem, file=name, field=module, mend=_FOLD)
+        if not linear and SINGLE.fullmatch(module):
+            problem = "adapts a single expert, and this version of transformers keeps all experts of a layer in one tensor"
+            raise InputError(problem, file=name, field=module, mend=_FOLD)
+        if not linear:
+            mend = nearest(module, [path for path, one in model.modules.items() if one.kind in {"linear", "conv1d"}])
+            raise InputError("the model has no such linear module", file=name, field=module, mend=mend)
+    if (error := first_error(adapter, model)) is not None:
+        module, found = error
+        trained_on = f", {adapter.base_model}" if adapter.base_model else ""
+        raise InputError(found.problem, file=name, field=module, mend=f"{found.mend}{trained_on}")
 
 
-def _check_model(name: str, module: str, weight: _Weight, shapes: Mapping[str, tuple[int, int]], trained_on: str | None) -> None:
-    if weight.embedding:
-        problem = "adapts an embedding, and only factors of linear modules can be attached to the model"
-        raise InputError(problem, file=name, field=module, mend="Take the embedding's factors out, or train it again without them")
-    if expert_of(module) is not None:
-        problem = "adapts a parameter that is no linear module (target_parameters), and only linear modules can be attached"
-        raise InputError(problem, file=name, field=module, mend=_FOLD)
-    if module not in shapes and SINGLE.fullmatch(module):
-        problem = "adapts a single expert, and this version of transformers keeps all experts of a layer in one tensor"
-        raise InputError(problem, file=name, field=module, mend=_FOLD)
-    if module not in shapes:
-        raise InputError("the model has no such linear module", file=name, field=module, mend=nearest(module, shapes))
-    if shapes[module] != weight.shape:
-        has = show_shape(shapes[module], embedding=False).removeprefix("a weight of ")
-        origin = f", {trained_on}" if trained_on else ""
-        raise InputError(f"adapts {weight}, but the model's is {has}", file=name, field=module, mend=f"{_OWN_BASE}{origin}")
+def _check_spellings(adapters: Sequence[Adapter]) -> None:
+    for number, adapter in enumerate(adapters):
+        for other_place, other in enumerate(adapters[:number]):
+            if (pair := two_spellings(other, adapter)) is not None:
+                problem = (
+                    f"may be {pair[0]} of {adapter_name(other, other_place)}, under the name that another transformers gives it"
+                )
+                mend = "Give the base model, which decides: `pomona merge --base MODEL`"
+                raise InputError(problem, file=adapter_name(adapter, number), field=pair[1], mend=mend)
 
 
 def _check_clash(owners: Mapping[str, str]) -> None:

@@ -17,8 +17,10 @@ from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.header import Pair, check_header
 from pomona.adapters.hub import fetch, is_on_hub
 from pomona.adapters.keys import TENSOR_FILE
+from pomona.adapters.names import newer_spelling
 from pomona.adapters.not_peft import by_number, no_config, no_factors
 from pomona.adapters.same_base import stored_identity
+from pomona.adapters.shapes import ShapedFactors, renamed
 from pomona.adapters.tensors import TensorFile, all_finite
 from pomona.adapters.whole import FileTensors
 from pomona.errors import InputError
@@ -27,7 +29,7 @@ from pomona.stand_ins import refuse_stand_in
 _AGAIN = "Copy the adapter again from its source"
 
 
-class FolderFactors(Mapping[str, Factors]):
+class FolderFactors(ShapedFactors):
     """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for.
 
     Nothing is kept but the stacked factors of one bare parameter.
@@ -89,7 +91,8 @@ def read_adapter(path: Path | str) -> Adapter:
     Returns:
         An adapter whose provenance holds `path` (of one from the hub its name there, besides `folder` and `commit`),
             `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where the config has them), `base` (what
-            identifies its base model, where the folder says it), and `warnings`.
+            identifies its base model, where the folder says it), `warnings`, and
+            `older_names`: those of its modules that the file has under older names (`pomona.adapters.names`), if there are any.
 
     Raises:
         InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
@@ -120,6 +123,8 @@ def _read(path: Path) -> Adapter:
     for module, pair in header.pairs.items():
         if not pair.parameter:
             _check_target(factors, module, pair.trained_as, config, embeddings, config_file)
+    names = _newer_names(header.pairs, tensor_file)
+    older = [new for new, module in names.items() if new != module]
     provenance: dict[str, object] = {
         "path": str(folder),
         "fan_in_fan_out": config.fan_in_fan_out,
@@ -131,9 +136,14 @@ def _read(path: Path) -> Adapter:
             *config.warnings(pair.trained_as for pair in header.pairs.values()),
             *_copy_warnings(header.copies),
             *_tying_warnings(factors, config, embeddings),
+            *_name_warnings(names, older),
         ],
     }
-    return Adapter(factors, config.base_model, provenance, embeddings, FileTensors(tensors, header.whole))
+    whole = FileTensors(tensors, header.whole)
+    if not older:
+        return Adapter(factors, config.base_model, provenance, embeddings, whole)
+    embeddings = frozenset(newer_spelling(module) for module in embeddings)
+    return Adapter(renamed(factors, names), config.base_model, {**provenance, "older_names": older}, embeddings, whole)
 
 
 def check_finite(adapter: Adapter) -> None:
@@ -188,7 +198,8 @@ def _check_target(
     factors: FolderFactors, module: str, trained_as: str, config: LoraConfig, embeddings: frozenset[str], file: Path
 ) -> None:
     embedding = module in embeddings
-    field = config.targets.leaves_out(trained_as, embedding=embedding) and config.targets.leaves_out(module, embedding=embedding)
+    left_out = [config.targets.leaves_out(name, embedding=embedding) for name in (trained_as, module, newer_spelling(module))]
+    field = left_out[0] if None not in left_out else None
     if field is None or (config.ensure_weight_tying and _is_tied(factors, module, embeddings)):
         return
     problem = f"leaves out {module}, whose factors are in {TENSOR_FILE}: PEFT would not use them"
@@ -209,6 +220,24 @@ def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, ob
 def _is_tied(factors: FolderFactors, module: str, embeddings: frozenset[str]) -> bool:
     """Whether it can be a head whose factors are an embedding's, transposed."""
     return module not in embeddings and any(factors.shape(one) == factors.shape(module)[::-1] for one in embeddings)
+
+
+def _newer_names(modules: Mapping[str, object], file: Path) -> dict[str, str]:
+    """Newer name -> name in the file, in order."""
+    names: dict[str, str] = {}
+    for module in modules:
+        new = newer_spelling(module)
+        if names.setdefault(new, module) != module:
+            problem = f"is {new} under its older name, whose factors are in the file too: PEFT would use one of them"
+            raise InputError(problem, file=file, field=min(module, names[new], key=lambda name: name == new), mend=_AGAIN)
+    return names
+
+
+def _name_warnings(names: Mapping[str, str], older: Sequence[str]) -> list[str]:
+    if not older:
+        return []
+    more = f", and so {len(older) - 1} more" if len(older) > 1 else ""
+    return [f"{names[older[0]]} is the older name of {older[0]} (transformers 5){more}: read under the newer one"]
 
 
 def _copy_warnings(copies: Sequence[str]) -> list[str]:

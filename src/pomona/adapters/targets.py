@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from pomona.adapters.names import older_spelling
+
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
 """The last part of the path of an output head, which `all-linear` leaves out."""
@@ -58,7 +60,7 @@ class Targets:
         """The entries of `target_modules`, where it is a list, that are none of these modules."""
         if self.modules is None or isinstance(self.modules, str):
             return []
-        ends = {end for module in modules for end in _ends(module)}
+        ends = {end for module in modules for name in (module, older_spelling(module) or module) for end in _ends(name)}
         return sorted(set(self.modules) - ends)
 
     def _layer(self, module: str) -> int | None:

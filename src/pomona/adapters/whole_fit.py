@@ -7,21 +7,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pomona.adapters.export.base import EMBEDDINGS, HEADS, last_part
-from pomona.adapters.export.checkpoint import Checkpoint, Stored
+from pomona.adapters.export.base_folder import BaseFolder
+from pomona.adapters.export.checkpoint import Stored
 from pomona.adapters.factors import Adapter
+from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.tensors import DTYPES
 from pomona.adapters.whole import info_of, is_copy
-from pomona.errors import InputError
 
 
-def whole_fit(adapter: Adapter, checkpoint: Checkpoint) -> list[tuple[Literal["ok", "warning", "error"], str]]:
+def whole_fit(adapter: Adapter, base: BaseFolder) -> list[tuple[Literal["ok", "warning", "error"], str]]:
     """What becomes of each whole tensor on this base, a sentence each; reads the tensors of equal shapes."""
-    return [_fit(adapter, parameter, checkpoint) for parameter in adapter.whole]
+    return [_fit(adapter, parameter, base) for parameter in adapter.whole]
 
 
-def _fit(adapter: Adapter, parameter: str, checkpoint: Checkpoint) -> tuple[Literal["ok", "warning", "error"], str]:
-    stored = _stored(parameter, checkpoint)
+def _fit(adapter: Adapter, parameter: str, base: BaseFolder) -> tuple[Literal["ok", "warning", "error"], str]:
+    stored = _stored(parameter, base)
     if stored is None:
         return "error", f"{parameter}: is brought whole, and the base's files have no tensor of the name"
     shape = info_of(adapter, parameter).shape
@@ -38,15 +38,13 @@ def _fit(adapter: Adapter, parameter: str, checkpoint: Checkpoint) -> tuple[Lite
     return "error", f"{parameter}: is brought whole as {brings}, but the base's is stored as {has}"
 
 
-def _stored(parameter: str, checkpoint: Checkpoint) -> Stored | None:
+def _stored(parameter: str, base: BaseFolder) -> Stored | None:
     """The base's tensor; for a head that the files lack, the embedding that it is tied to."""
+    checkpoint = base.checkpoint
     if parameter in checkpoint.tensors:
         return checkpoint.tensors[parameter]
-    module = parameter.removesuffix(".weight")
-    try:
-        name = checkpoint.name_of(module)
-    except InputError:
-        return None
+    module, _, kind = parameter.rpartition(".")
+    name = base.tensors.get(f"{base.modules.find(module) or module}.{kind}")
     if name is None and last_part(module) in HEADS:
         found = [one for one in checkpoint.tensors if last_part(one.removesuffix(".weight")) in EMBEDDINGS]
         name = found[0] if len(found) == 1 else None

@@ -13,14 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pomona.adapters.compatible import shape_of
 from pomona.adapters.config import CONFIG_FILE, plain_config
 from pomona.adapters.experts import stack
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.keys import PREFIX, TENSOR_FILE, keys_of
 from pomona.adapters.layout import FilePair, lay_out
+from pomona.adapters.names import older_spelling
 from pomona.adapters.place import appearing, refuse_occupied
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE
+from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, tensor_info, write_tensors
 from pomona.adapters.whole import info_of
 from pomona.errors import InputError, PomonaError
@@ -57,9 +58,11 @@ def write_adapter(
         raise InputError("the adapter has no modules", field="adapter", mend="Give at least one adapted module")
     laid_out = lay_out(adapter, mixture=mixture)
     tensors, rank = _tensor_layout(adapter, laid_out.pairs, dtype)
+    # PEFT renames keys while it loads them, and not targets: they get both names.
+    older = {_written_name(adapter, pair) for pair in laid_out.pairs if not pair.stacked and pair.module in laid_out.modules}
     config = plain_config(
         rank,
-        laid_out.modules,
+        tuple({*laid_out.modules, *older}),
         base_model=adapter.base_model,
         fan_in_fan_out=bool(adapter.provenance.get("fan_in_fan_out", False)),
         parameters=laid_out.parameters,
@@ -127,5 +130,11 @@ def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(A_RI, (0, 0, 0, missing)), torch.nn.functional.pad(B_OR, (0, missing))
 
 
+def _written_name(adapter: Adapter, pair: FilePair) -> str:
+    """The older name where that is how it was read and no base model has said otherwise: PEFT knows which models renamed it."""
+    older = adapter.provenance.get("older_names")
+    return older_spelling(pair.module) or pair.module if isinstance(older, list | tuple) and pair.like in older else pair.module
+
+
 def _keys(adapter: Adapter, pair: FilePair) -> tuple[str, str]:
-    return keys_of(pair.module, embedding=pair.module in adapter.embeddings)
+    return keys_of(_written_name(adapter, pair), embedding=pair.module in adapter.embeddings)

@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pomona.adapters.base_modules import respelled
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.same_base import BASE
 from pomona.adapters.targets import Targets
 from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
+from pomona.backbone.base_modules import modules_of
 from pomona.backbone.load import Backbone, is_transposed, linear_shape
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.side_by_side import AdaptedLinear
@@ -179,7 +181,9 @@ def _adapted_modules(
     if not how.frozen <= set(range(len(adapters))):
         raise ValueError(f"frozen {sorted(how.frozen)}: there are {len(adapters)} adapters, counted from 0")
     linear = backbone.linear_modules()
-    check_compatible(adapters, {path: linear_shape(module) for path, module in linear.items()})
+    known = modules_of(backbone.model)
+    adapters = [respelled(adapter, known) for adapter in adapters]
+    check_compatible(adapters, known)
     for adapter in adapters:
         proven_copies(adapter, backbone)
     adapted = [path for path in linear if any(path in adapter for adapter in adapters)]

@@ -14,9 +14,11 @@ def check(
         typer.Argument(metavar="ADAPTER_OR_RECIPE...", help="Adapter folders or hub:owner/name, to be merged, and recipes."),
     ],
     base: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="MODEL", help="The base model's folder: compare shapes with its files. For llama.cpp also a GGUF file."
+            metavar="MODEL",
+            help="The base model: compare modules and shapes. A folder, `embedded`, or a hub id that is in the local cache; "
+            "for llama.cpp also a GGUF file.",
         ),
     ] = None,
     targets: Annotated[
@@ -44,8 +46,12 @@ def check(
         option = "--base" if base is not None else "--for"
         raise InputError("is about adapters, and only recipes are given", field=option, mend="Leave it out, or give adapters too")
     from pomona.adapters.check import Finding, check_adapters
+    from pomona.cli.base import find_base, table_of
 
-    findings: list[Finding] = check_adapters(folders, base, targets or ()) if folders else []
+    findings: list[Finding] = []
+    if folders:
+        found = None if base is None else find_base(base) or Path(base)
+        findings = check_adapters(folders, found, targets or (), None if found is None else table_of)
     for recipe in recipes:
         from pomona.runs.check import check_recipe
 

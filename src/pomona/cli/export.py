@@ -42,6 +42,7 @@ def export(
 
     from pomona.adapters import read_adapter
     from pomona.adapters.export import check_target, compress, export_adapter, refuse_output
+    from pomona.cli.base import table_of
     from pomona.cli.values import dtype_of
 
     check_target(target)
@@ -50,7 +51,8 @@ def export(
     read = read_adapter(adapter)
     found = _base(base, read, target)
     given, compression = (read, None) if rank is None else compress(read, rank)
-    done = export_adapter(given, target, output, base=found, dtype=written, force=force)
+    modules = None if found is None or not found.is_dir() else table_of(found, read.modules)
+    done = export_adapter(given, target, output, base=found, modules=modules, dtype=written, force=force)
     if as_json:
         shown = {"target": target, "output": str(output), "modules": done.modules, "rank": done.rank}
         lost = None if compression is None else dataclasses.asdict(compression)
@@ -76,16 +78,14 @@ def _percent(share: float) -> str:
 def _base(given: str | None, adapter: Adapter, target: str) -> Path | None:
     """The base model's folder or file; None where it was not given and what the adapter names is not here."""
     from pomona.adapters.export import NEEDS_BASE
-    from pomona.backbone.embedded import NAME, embedded_model
-    from pomona.errors import InputError
+    from pomona.backbone.embedded import NAME
+    from pomona.cli.base import base_path, find_base
 
-    name = given or adapter.base_model
-    if name is None:
+    if given is not None:
+        return base_path(given)
+    name = adapter.base_model
+    # Converting the embedded model takes a while, so not for what can do without.
+    if name is None or (name in {NAME, "embedded"} and target not in NEEDS_BASE):
         return None
-    if name in {NAME, "embedded"}:
-        # Converting it takes a while, so not for what can do without.
-        return embedded_model() if given or target in NEEDS_BASE else None
-    path = Path(name).expanduser()
-    if given and not path.exists():
-        raise InputError("no such model folder or file", field="--base", value=given, mend="Give an existing path, or `embedded`")
-    return path if given or (path / "config.json").is_file() else None
+    found = find_base(name)
+    return found if found is not None and (found / "config.json").is_file() else None

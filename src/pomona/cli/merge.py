@@ -25,6 +25,14 @@ def merge(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method: density=0.3. May be given again."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The base model, to check the adapters and give modules its names: a folder, `embedded`, or a hub id in "
+            "the local cache. Default: none; the adapters are checked against each other.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of methods that draw at random.")] = 0,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16: what to write. Default: float32.", show_default=False)
@@ -32,10 +40,12 @@ def merge(
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as one JSON object.")] = False,
 ) -> None:
-    """Merge adapters into one, without the base model."""
+    """Merge adapters into one, without the base model's weights."""
     import json
 
     from pomona.adapters import read_adapter, refuse_occupied, write_adapter
+    from pomona.adapters.export import fitted
+    from pomona.cli.base import base_path, table_of
     from pomona.cli.values import dtype_of, settings, value_of
     from pomona.merging import check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
@@ -48,6 +58,9 @@ def merge(
     chosen = settings(parameters or [])
     merge_methods.create(method, chosen)  # here `rank` and `seed` are no parameters
     read = [read_adapter(path) for path in adapters]
+    if base is not None:
+        folder = base_path(base)
+        read = [fitted(adapter, folder, table_of(folder, adapter.modules)) for adapter in read]
     merged = merge_adapters(read, method, given, rank, seed, **chosen)
     write_adapter(merged, output, force=force, dtype=written)
     warnings = merged.provenance["warnings"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter
+from pomona.backbone.base_modules import modules_of
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
 from pomona.backbone.whole import proven_copies
@@ -63,7 +64,7 @@ def evaluate(
     given = read_adapters(adapters)
     about = []
     for adapter in given.values():
-        about += check_compatible([adapter], backbone.shapes(), backbone.base)
+        about += check_compatible([adapter], modules_of(backbone.model), backbone.base)
         proven_copies(adapter, backbone)
     progress = progress or Silent()
     max_tokens = max_tokens or min(backbone.context_tokens or MOST_TOKENS, MOST_TOKENS)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, write_adapter
+from pomona.adapters.base_modules import respelled
 from pomona.backbone.attach import attached, new_adapter, target_paths
+from pomona.backbone.base_modules import modules_of
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
@@ -113,7 +115,8 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
     skipped = skipped_rows(recipe.data, recipe.task)
-    given = {source.name: read_adapter(source.adapter) for source in recipe.sources if source.adapter is not None}
+    model = modules_of(backbone.model)
+    given = {source.name: respelled(read_adapter(source.adapter), model) for source in recipe.sources if source.adapter is not None}
     for adapter in given.values():
         check_finite(adapter)
     for source in recipe.sources:
@@ -131,7 +134,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     shapes = backbone.shapes()
     if recipe.pruning.paper:
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
-    about_given = check_compatible(list(given.values()), shapes, backbone.base) if given else []
+    about_given = check_compatible(list(given.values()), model, backbone.base) if given else []
     about_given += [told for adapter in given.values() for told in proven_copies(adapter, backbone)]
     return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone), *_alone(recipe)]
 
@@ -175,7 +178,7 @@ def skipped_rows(data: Data, task: Task) -> list[str]:
 def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress: Progress) -> SourceAdapter:
     """The source's adapter: read, or trained and kept in the cache under a fingerprint of all that shapes it."""
     if source.adapter is not None:
-        adapter = read_adapter(source.adapter)
+        adapter = respelled(read_adapter(source.adapter), modules_of(backbone.model))
         proven_copies(adapter, backbone)  # then the factors alone are the adapter
         commit = adapter.provenance.get("commit")
         origin = f"{source.adapter} (commit {commit})" if commit else str(source.adapter)

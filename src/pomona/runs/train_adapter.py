@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, refuse_occupied, write_adapter
+from pomona.adapters.base_modules import respelled
+from pomona.backbone.base_modules import modules_of
 from pomona.backbone.load import load_backbone
 from pomona.errors import InputError
 from pomona.runs.encoding import encode_examples
@@ -40,7 +42,11 @@ def train_adapter(
     backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
     progress = progress or Silent()
     found = encode_examples(examples, backbone, recipe.tuning.max_tokens, "train")
-    about = [] if given is None else check_compatible([given], backbone.shapes(), backbone.base)
+    about: list[str] = []
+    if given is not None:
+        model = modules_of(backbone.model)
+        given = respelled(given, model)
+        about = check_compatible([given], model, backbone.base)
     for warning in dict.fromkeys([*backbone.warnings, *skipped_rows(recipe.data, recipe.task), *found.warnings, *about]):
         progress.warn(warning)
     adapter = train_plain(

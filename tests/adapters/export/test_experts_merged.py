@@ -53,7 +53,8 @@ def test_experts_of_another_base_are_refused(tmp_path: Path) -> None:
     ):
         tiny_moe(kind, **changes).save_pretrained(str(tmp_path / name))
         with pytest.raises(
-            InputError, match="the base's files have neither one tensor of this name and size nor a matrix an expert"
+            InputError,
+            match=r"is one of 4 experts, but the base has 3 there|adapts a weight of 48 x 16|neither one tensor of this name",
         ):
             export_merged(read_adapter(tmp_path / "a"), tmp_path / "out", tmp_path / name)
         assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pomona.adapters.base_fit import BaseFolder, misfits, read_base_folder
+from pomona.adapters.base_fit import misfits
 from pomona.adapters.config import CONFIG_FILE
 from pomona.adapters.convert.difference import Kind, differences, plan_difference, task_of
 from pomona.adapters.convert.dora import DoraParts, dora_deltas, find_weights
@@ -22,6 +22,7 @@ from pomona.adapters.convert.result import Approximation, Conversion, Dropped
 from pomona.adapters.convert.source import Source, find_source
 from pomona.adapters.convert.truncate import LARGE_ERROR, Limits, check_limits, factor_all
 from pomona.adapters.export.base import CONFIG
+from pomona.adapters.export.base_folder import BaseFolder, base_folder_of, read_base_folder
 from pomona.adapters.export.checkpoint import read_checkpoint, read_file
 from pomona.adapters.export.compress import compress
 from pomona.adapters.factors import Adapter
@@ -85,14 +86,14 @@ def convert(
     base_folder = None if base is None else read_base_folder(base)
     order = _Order(found, target, Limits(rank, max_error), base_folder, base_name, dtype, force)
     if found.kind == "model":
-        return _from_model(order, BaseFolder(found.folder, found.config, read_checkpoint(found.folder)), kinds, drop)
+        return _from_model(order, base_folder_of(found.folder, found.config, read_checkpoint(found.folder)), kinds, drop)
     with TemporaryDirectory(prefix="pomona-convert-") as name:
         scratch = Path(name).resolve()
         with named_as(scratch, found.folder / CONFIG_FILE, found.file):
             tensors = _tensors(found, scratch)
             if is_mlx_full(found.config):
                 config = {} if base_folder is None else base_folder.config
-                whole = BaseFolder(found.folder, config, read_file(tensors.file))
+                whole = base_folder_of(found.folder, config, read_file(tensors.file))
                 return _from_model(order, whole, kinds, drop, partial=True)
             if drop:
                 raise InputError("has no effect: it is for whole models", field="--drop", mend="Leave it out")

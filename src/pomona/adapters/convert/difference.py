@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.base_fit import BaseFolder
 from pomona.adapters.convert.result import Dropped
 from pomona.adapters.convert.weights import CONV1D, as_matrix, check_float, tied_embedding
-from pomona.adapters.export.base import CONFIG, EMBEDDINGS, HEADS, last_part
+from pomona.adapters.export.base import CONFIG
+from pomona.adapters.export.base_folder import BaseFolder
 from pomona.adapters.export.checkpoint import Stored
+from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.order import model_order
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError, suggest

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.base_fit import BaseFolder
-from pomona.adapters.compatible import nearest
+from pomona.adapters.base_modules import nearest
 from pomona.adapters.convert.weights import CONV1D, check_float, read_matrix, tied_embedding
-from pomona.adapters.export.base import HEADS, last_part
+from pomona.adapters.export.base_folder import BaseFolder
 from pomona.adapters.export.checkpoint import BLOCK_ENTRIES, Stored
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.names import HEADS, last_part
 from pomona.errors import InputError
 
 _RIGHT_BASE = "Give --base with the model that it was trained on"
@@ -114,7 +114,8 @@ def dora_delta(W_OI: Float[Tensor, "O I"], factors: Factors, magnitudes_O: Float
 def _weight(base: BaseFolder, module: str, *, embedding: bool) -> BaseWeight:
     """The base's module decides how its weight lies, and not what the adapter's `fan_in_fan_out` says."""
     head = last_part(module) in HEADS
-    name = base.checkpoint.name_of(module) or (tied_embedding(base.checkpoint) if head else None)
+    path = base.modules.find(module)
+    name = (base.weight_of(path) if path else None) or (tied_embedding(base.checkpoint) if head else None)
     if name is None:
         known = [name.removesuffix(".weight") for name in base.checkpoint.tensors if name.endswith(".weight")]
         raise InputError(f"has no such module. {nearest(module, known)}", file=base.folder, field=module, mend=_RIGHT_BASE)

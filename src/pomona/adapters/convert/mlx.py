@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pomona.adapters.config import plain_config
 from pomona.adapters.convert.plain import Plain, write_config
-from pomona.adapters.export.base import EMBEDDINGS, last_part
 from pomona.adapters.keys import TENSOR_FILE, keys_of
+from pomona.adapters.names import EMBEDDINGS, last_part
 from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo, write_tensors
 from pomona.errors import InputError
 

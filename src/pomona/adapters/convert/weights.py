@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.export.base import EMBEDDINGS, last_part
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
+from pomona.adapters.names import EMBEDDINGS, last_part
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pomona.adapters.export.base import Base, read_base
+from pomona.adapters.export.base_folder import fitted
 from pomona.adapters.export.compress import Compression, compress
 from pomona.adapters.export.llama_cpp import export_llama_cpp
 from pomona.adapters.export.merged import Rounding, export_merged
@@ -29,6 +30,7 @@ __all__ = [
     "export_merged",
     "export_peft",
     "export_vllm",
+    "fitted",
     "problems_for",
     "read_base",
     "refuse_output",

@@ -7,38 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.adapters.config import read_json_object
-from pomona.adapters.factors import Adapter
 from pomona.errors import InputError
 from pomona.stand_ins import refuse_pointer
 
 CONFIG = "config.json"
 GGUF_MAGIC = b"GGUF"
 """The bytes with which a GGUF file begins."""
-HEADS = frozenset({"lm_head", "embed_out"})
-"""Last parts of the paths of output heads."""
-EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings"})
-"""Last parts of the paths of token embeddings."""
-
-
-_CONV1D = frozenset({"gpt2", "openai-gpt"})
-
-
-def last_part(path: str) -> str:
-    """The last part of a dotted path."""
-    return path.rpartition(".")[2]
-
-
-def stored_transposed(adapter: Adapter, module: str, model_type: object) -> bool:
-    """Whether a base stores the module's weight as [I, O]: an embedding's, and a Conv1D's. An output head is never a Conv1D.
-
-    Args:
-        adapter: what adapts it.
-        module: its path.
-        model_type: what the base's `config.json` says.
-    """
-    if module in adapter.embeddings:
-        return True
-    return last_part(module) not in HEADS and (bool(adapter.provenance.get("fan_in_fan_out")) or model_type in _CONV1D)
 
 
 @dataclass(frozen=True)
@@ -75,13 +49,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 @dataclass(frozen=True)
 class Base:
-    """A base model's sizes.
+    """A base model, as far as exports must know it.
 
     Args:
         path: the model folder or GGUF file.
         name: the class name that `config.json` gives (`LlamaForCausalLM`), or the architecture that a GGUF file gives (`llama`).
         architecture: what llama.cpp calls it; None where it is not one of `ARCHITECTURES`.
-        layers: number of blocks.
+        layers: number of blocks; None where the config does not say, as for each of the next three.
         heads, key_heads: attention heads of the queries and of the keys.
         head_size: features a head.
         tied: whether the output head is the token embedding.
@@ -91,19 +65,23 @@ class Base:
     path: Path
     name: str
     architecture: Architecture | None
-    layers: int
-    heads: int
-    key_heads: int
-    head_size: int
+    layers: int | None
+    heads: int | None
+    key_heads: int | None
+    head_size: int | None
     tied: bool
     shapes: Mapping[str, tuple[int, int]] | None = None
 
 
-def read_base(path: Path) -> Base:
+def read_base(path: Path, *, sizes: bool = True) -> Base:
     """Read a model folder's `config.json`, or a GGUF file's metadata; no weights.
 
+    Args:
+        path: the folder or file.
+        sizes: whether a config must say the sizes of a model that llama.cpp knows; only llama.cpp's export needs them.
+
     Raises:
-        InputError: neither, or it does not say what must be known.
+        InputError: neither, or it does not name the model's class, or does not say a size that it must.
     """
     if path.is_file():
         return _from_gguf(path)
@@ -115,17 +93,24 @@ def read_base(path: Path) -> Base:
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise InputError("does not name the model's class", file=file, field="architectures", value=names)
     known = ARCHITECTURES.get(names[0])
-    heads = _whole(config, file, "num_attention_heads", "n_head")
-    width = _whole(config, file, "hidden_size", "n_embd")
+
+    def size(*fields: str) -> int | None:
+        """What the config says under the names that the models of `ARCHITECTURES` have for it; of other models nobody asks."""
+        said = next((field for field in fields if config.get(field) is not None), fields[0])
+        if sizes and known is not None:
+            return _whole(config, file, said)
+        return value if isinstance(value := config.get(said), int) else None
+
+    heads, width = size("num_attention_heads", "n_head"), size("hidden_size", "n_embd")
     tied = config.get("tie_word_embeddings")
     return Base(
         path=path,
         name=names[0],
         architecture=known,
-        layers=_whole(config, file, "num_hidden_layers", "n_layer"),
+        layers=size("num_hidden_layers", "n_layer"),
         heads=heads,
-        key_heads=heads if config.get("num_key_value_heads") is None else _whole(config, file, "num_key_value_heads"),
-        head_size=width // heads if config.get("head_dim") is None else _whole(config, file, "head_dim"),
+        key_heads=heads if config.get("num_key_value_heads") is None else size("num_key_value_heads"),
+        head_size=(width // heads if width and heads else None) if config.get("head_dim") is None else size("head_dim"),
         tied=tied if isinstance(tied, bool) else known is not None and known.tied,
     )
 

@@ -75,27 +75,6 @@ class Checkpoint:
     metadata: Mapping[str, Mapping[str, str]]
     sharded: bool
 
-    def name_of(self, module: str) -> str | None:
-        """The tensor that is a module's weight.
-
-        `<module>.weight`; or, where the files write more or less in front of it than the model does (GPT-2 on the hub lacks
-        `transformer.`), the only tensor that ends like it.
-
-        Returns:
-            Its name; None where there is none.
-
-        Raises:
-            InputError: several tensors could be it.
-        """
-        wanted = f"{module}.weight"
-        if wanted in self.tensors:
-            return wanted
-        found = [name for name in self.tensors if f".{name}".endswith(f".{wanted}") or wanted.endswith(f".{name}")]
-        if len(found) > 1:
-            problem = f"several tensors could be this module's weight: {', '.join(sorted(found)[:3])}"
-            raise InputError(problem, file=self.folder, field=module, mend="Use the base model that it was trained on")
-        return found[0] if found else None
-
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read the headers of a model folder's safetensors files: `model.safetensors`, or those that its index names.

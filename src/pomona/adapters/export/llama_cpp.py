@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pomona.adapters.compatible import shape_of
 from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import ARCHITECTURES, Architecture, Base
 from pomona.adapters.export.place import appearing_file, refuse_output
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import all_finite
 from pomona.adapters.whole import factors_only
 from pomona.errors import PomonaError
@@ -107,6 +107,10 @@ def permuted(B_OR: Tensor, heads: int) -> Tensor:
     return B_OR.view(heads, 2, O // heads // 2, R).transpose(1, 2).reshape(O, R)
 
 
+def _rotated(architecture: Architecture, name: str) -> bool:
+    return architecture.permuted and name.rpartition(".")[2] in {"attn_q", "attn_k"}
+
+
 def _pairs(
     adapter: Adapter, names: Mapping[str, str], base: Base, alpha: float, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
@@ -116,8 +120,10 @@ def _pairs(
         A_RI = factors.A.detach().float()
         B_OR = factors.B.detach().float() * (factors.scaling * factors.rank / alpha)
         kind = name.rpartition(".")[2]
-        if base.architecture.permuted and kind in {"attn_q", "attn_k"}:
-            B_OR = permuted(B_OR, base.heads if kind == "attn_q" else base.key_heads)
+        if _rotated(base.architecture, name):
+            heads = base.heads if kind == "attn_q" else base.key_heads
+            assert heads is not None
+            B_OR = permuted(B_OR, heads)
         # An embedding is looked up by rows: its A lies there as [vocabulary, R].
         for side, matrix in (("a", A_RI.T if kind == _EMBEDDING else A_RI), ("b", B_OR)):
             written = matrix.to(dtype).cpu().contiguous()
@@ -144,7 +150,7 @@ def _misfit(adapter: Adapter, module: str, name: str, base: Base) -> str | None:
         if base.tied:
             return f"adapts {module}, which is one tensor with the other end of this model in llama.cpp. {_MERGED}."
     heads = {"attn_q": base.heads, "attn_k": base.key_heads}.get(kind)
-    if heads is not None and out_features != heads * base.head_size:
+    if heads is not None and base.head_size is not None and out_features != heads * base.head_size:
         return (
             f"adapts {out_features} rows of {module}, but {base.path} has {heads} heads of {base.head_size} there. "
             "Give the base model that it was trained on as --base."

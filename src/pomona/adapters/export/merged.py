@@ -15,9 +15,11 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
-from pomona.adapters.export.checkpoint import INDEX, Stored, read_checkpoint
+from pomona.adapters.export.base_folder import read_base_folder
+from pomona.adapters.export.checkpoint import INDEX, Stored
 from pomona.adapters.export.place import refuse_output
 from pomona.adapters.export.plan import Planned, plan_merge, resulting_config, vocabulary
 from pomona.adapters.export.result import Export, refuse
@@ -58,7 +60,7 @@ class _Update:
     right_RM: Float[Tensor, "R M"]
 
 
-def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = False) -> Export:
+def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseModules | None = None, force: bool = False) -> Export:
     """Write `W + delta` for every adapted module, and everything else of the base model as it is.
 
     Each sum is made in fp64, by blocks of rows, and rounded once to the base tensor's dtype: at any time a block and one
@@ -71,6 +73,7 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = F
         output: the model folder to make; it appears whole or not at all.
         base: the base model's folder: `config.json` and safetensors, in one file or in shards with an index. Its other files
             are copied, but not weights in other formats.
+        modules: those of the base model's class, where it is known; without them the headers of its files must do.
         force: replace a model folder that stands at `output`.
 
     Returns:
@@ -87,9 +90,11 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, force: bool = F
     refuse_output("merged", target, force=force)
     refuse(adapter, "merged", ())
     config = _config(base)
-    checkpoint = read_checkpoint(base)
+    opened = read_base_folder(base, modules)
+    checkpoint = opened.checkpoint
+    adapter = respelled(adapter, opened.modules)
     rows = vocabulary(adapter)
-    files, untied = plan_merge(adapter, checkpoint, config)
+    files, untied = plan_merge(adapter, opened)
     written = resulting_config(config, files, rows, untied=untied)
     check_finite(adapter)
     sums: dict[str, tuple[float, float]] = {}

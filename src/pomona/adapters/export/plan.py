@@ -9,12 +9,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pomona.adapters.compatible import shape_of
+from pomona.adapters.base_modules import first_error, place
 from pomona.adapters.experts import Expert, expert_of
-from pomona.adapters.export.base import ARCHITECTURES, EMBEDDINGS, HEADS, last_part, stored_transposed
+from pomona.adapters.export.base import ARCHITECTURES
+from pomona.adapters.export.base_folder import BaseFolder, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
 from pomona.adapters.export.expert_weights import homes_of
 from pomona.adapters.factors import Adapter
+from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
+from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES
 from pomona.adapters.whole import info_of, is_copy
 from pomona.errors import InputError
@@ -51,46 +54,49 @@ class Planned:
         return self.source.dtype, self.shape, math.prod(self.shape) * DTYPES[self.source.dtype].itemsize
 
 
-def plan_merge(
-    adapter: Adapter, checkpoint: Checkpoint, config: Mapping[str, object]
-) -> tuple[dict[str, dict[str, Planned]], bool]:
+def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, Planned]], bool]:
     """Which of a base model's tensors get an update. Reads headers only.
 
     Args:
         adapter: what is added.
-        checkpoint: the base model's tensors.
-        config: its `config.json`.
+        base: the base model's folder.
 
     Returns:
         File -> name -> what becomes of the tensor; and whether a tied head and embedding come apart.
 
     Raises:
-        InputError: a module has no weight there, several, one of another shape, or one that is quantised.
+        InputError: the base has no such module, or one of another kind or shape; its weight is quantised, or not in the files.
     """
+    checkpoint = base.checkpoint
+    if (error := first_error(adapter, base.modules)) is not None:
+        module, found = error
+        raise InputError(found.problem, file=base.folder, field=module, mend=found.mend)
+    paths = {module: place(adapter, module, base.modules) or module for module in adapter}
     planned = {name: Planned(stored) for name, stored in checkpoint.tensors.items()}
-    tied = _is_tied(checkpoint, config)
-    untied = tied and (any(last_part(module) in HEADS | EMBEDDINGS for module in adapter) or _whole_untie(adapter))
+    tied = _is_tied(base)
+    untied = tied and (any(last_part(path) in HEADS | EMBEDDINGS for path in paths.values()) or _whole_untie(adapter))
     if untied:
-        named = [*adapter, *map(_module, adapter.whole)]
-        head = next((module for module in named if last_part(module) in HEADS), "lm_head")
-        name = checkpoint.name_of(head) or f"{head}.weight"
+        named = [*paths.values(), *map(_module, adapter.whole)]
+        head = next((path for path in named if last_part(path) in HEADS), "lm_head")
+        name = base.weight_of(head) or f"{head}.weight"
         # Even where the files hold a head of their own: a tied model never looks at it.
         planned[name] = Planned(_embedding(checkpoint))
-    for module in adapter:
+    for module, path in paths.items():
         expert = expert_of(module)
         if expert is not None:
-            _plan_expert(adapter, expert, planned, checkpoint, config)
+            _plan_expert(adapter, expert, planned, base)
             continue
-        name = f"{module}.weight" if f"{module}.weight" in planned else checkpoint.name_of(module)
-        if name is None:
-            raise InputError("the base model has no such weight", file=checkpoint.folder, field=module, mend=_OTHER_BASE)
-        planned[name] = Planned(planned[name].source, module, stored_transposed(adapter, module, config.get("model_type")))
-        _check_fit(adapter, module, planned[name])
+        name = base.weight_of(path) or f"{path}.weight"
+        if name not in planned:
+            raise InputError(_not_there(path, base), file=base.folder, field=module, mend=_OTHER_BASE)
+        source = planned[name].source
+        _check_dtype(source, module)
+        planned[name] = Planned(source, module, stored_transposed(adapter, module, base))
     for parameter in adapter.whole:
         at = parameter
         if tied and not untied and last_part(_module(parameter)) in HEADS:
             at = _embedding_name(checkpoint)  # the one tensor that both of them are
-        name, replaced = _replaced(adapter, parameter, at, planned, checkpoint)
+        name, replaced = _replaced(adapter, parameter, at, planned, base)
         planned[name] = replaced
     files: dict[str, dict[str, Planned]] = {}
     for name, one in planned.items():
@@ -99,17 +105,15 @@ def plan_merge(
     return files, untied
 
 
-def _plan_expert(
-    adapter: Adapter, expert: Expert, planned: dict[str, Planned], checkpoint: Checkpoint, config: Mapping[str, object]
-) -> None:
+def _plan_expert(adapter: Adapter, expert: Expert, planned: dict[str, Planned], base: BaseFolder) -> None:
     shape = shape_of(adapter, expert.path)
-    homes = homes_of(expert, shape, checkpoint, config.get("model_type"))
+    homes = homes_of(expert, shape, base.checkpoint, base.config.get("model_type"))
     if not homes:
         problem = (
             f"adapts {expert.total} x {shape[0]} x {shape[1]} (experts x out x in), and the base's files have neither one tensor "
             "of this name and size nor a matrix an expert"
         )
-        raise InputError(problem, file=checkpoint.folder, field=expert.parameter, mend=_OTHER_BASE)
+        raise InputError(problem, file=base.folder, field=expert.parameter, mend=_OTHER_BASE)
     for home in homes:
         _check_dtype(home.source, expert.path)
         one = Planned(home.source, expert.path, home.transposed, (home.first, home.last))
@@ -139,16 +143,15 @@ def _whole_untie(adapter: Adapter) -> bool:
     return bool(brought) and isinstance(saved, list) and any(_module(brought[0]).endswith(name) for name in saved)
 
 
-def _replaced(
-    adapter: Adapter, parameter: str, at: str, planned: Mapping[str, Planned], checkpoint: Checkpoint
-) -> tuple[str, Planned]:
+def _replaced(adapter: Adapter, parameter: str, at: str, planned: Mapping[str, Planned], base: BaseFolder) -> tuple[str, Planned]:
     """The base's tensor, called `at` or so, that a whole one takes the place of; only embeddings and heads may have other rows."""
     module, _, kind = at.rpartition(".")
-    name = at if at in planned else checkpoint.name_of(module) if kind == "weight" else None
+    path = base.modules.find(module) or module
+    name = at if at in planned else base.tensors.get(f"{path}.{kind}")
     if name is None:
         task = adapter.provenance.get("task_type")
         problem = f"the adapter brings this tensor whole{f', for {task},' if task else ''} and the base model has none of the name"
-        raise InputError(problem, file=checkpoint.folder, field=parameter, mend=_OTHER_BASE)
+        raise InputError(problem, file=base.folder, field=parameter, mend=_OTHER_BASE)
     source, shape = planned[name].source, info_of(adapter, parameter).shape
     if source.dtype not in DTYPES:
         raise InputError("is not fp32, fp16 or bf16", file=source.file, field=parameter, value=source.dtype, mend=_OTHER_BASE)
@@ -175,7 +178,16 @@ def vocabulary(adapter: Adapter) -> int | None:
     return next(iter(rows.values()), None)
 
 
-def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
+def _not_there(path: str, base: BaseFolder) -> str:
+    if any(name.startswith(f"{path}.") for name in base.checkpoint.tensors):
+        return (
+            "the base model's files have this weight in another form, such as a quantised one, and an update cannot be added to it"
+        )
+    return "the base model's files have no such weight"
+
+
+def _is_tied(base: BaseFolder) -> bool:
+    config = base.config
     for level in (config, config.get("text_config")):
         if isinstance(level, Mapping) and isinstance(level.get("tie_word_embeddings"), bool):
             return bool(level["tie_word_embeddings"])
@@ -183,7 +195,7 @@ def _is_tied(checkpoint: Checkpoint, config: Mapping[str, object]) -> bool:
     known = ARCHITECTURES.get(str(names[0])) if isinstance(names, list) and names else None
     if known is not None:
         return known.tied
-    return not any(last_part(name.removesuffix(".weight")) in HEADS for name in checkpoint.tensors)
+    return not any(last_part(name.removesuffix(".weight")) in HEADS for name in base.checkpoint.tensors)
 
 
 def _embedding(checkpoint: Checkpoint) -> Stored:
@@ -196,17 +208,6 @@ def _embedding_name(checkpoint: Checkpoint) -> str:
         problem = f"has {len(found)} token embeddings, so it cannot be seen what its output head is tied to"
         raise InputError(problem, file=checkpoint.folder, mend=_OTHER_BASE)
     return found[0]
-
-
-def _check_fit(adapter: Adapter, module: str, planned: Planned) -> None:
-    source = planned.source
-    _check_dtype(source, module)
-    shape = shape_of(adapter, module)
-    if source.shape != (shape[::-1] if planned.transposed else shape):
-        axes = "(in x out)" if planned.transposed else "(out x in)"
-        found = " x ".join(map(str, source.shape))
-        problem = f"adapts a weight of {shape[0]} x {shape[1]} (out x in), but the base's is {found} {axes}"
-        raise InputError(problem, file=source.file, field=module, mend=_OTHER_BASE)
 
 
 def _check_dtype(source: Stored, module: str) -> None:

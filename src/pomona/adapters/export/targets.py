@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from pomona.adapters.base_modules import BaseModules
 from pomona.adapters.export.base import read_base
+from pomona.adapters.export.base_folder import fitted
 from pomona.adapters.export.llama_cpp import export_llama_cpp
 from pomona.adapters.export.merged import export_merged
 from pomona.adapters.export.peft import export_peft
@@ -16,26 +19,40 @@ from pomona.adapters.export.vllm import export_vllm
 from pomona.adapters.factors import Adapter
 from pomona.errors import InputError, suggest
 
-_Exporter = Callable[[Adapter, Path, Path | None, torch.dtype | None, bool], Export]
+
+@dataclass(frozen=True)
+class _Given:
+    """What an export works with: the base model's folder or file, and the table of its modules, where they are known."""
+
+    base: Path | None
+    modules: BaseModules | None
+    dtype: torch.dtype | None
+    force: bool
 
 
-def _peft(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
-    return export_peft(adapter, output, base, dtype=dtype, force=force)
+_Exporter = Callable[[Adapter, Path, _Given], Export]
 
 
-def _vllm(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
-    return export_vllm(adapter, output, read_base(base) if base else None, dtype=dtype, force=force)
+def _peft(adapter: Adapter, output: Path, given: _Given) -> Export:
+    return export_peft(_fitted(adapter, given), output, given.base, dtype=given.dtype, force=given.force)
 
 
-def _llama_cpp(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
-    return export_llama_cpp(adapter, output, read_base(_needed(base, adapter)), dtype=dtype, force=force)
+def _vllm(adapter: Adapter, output: Path, given: _Given) -> Export:
+    base = read_base(given.base, sizes=False) if given.base else None
+    return export_vllm(_fitted(adapter, given), output, base, dtype=given.dtype, force=given.force)
 
 
-def _merged(adapter: Adapter, output: Path, base: Path | None, dtype: torch.dtype | None, force: bool) -> Export:
+def _llama_cpp(adapter: Adapter, output: Path, given: _Given) -> Export:
+    base = read_base(_needed(given.base, adapter))
+    return export_llama_cpp(_fitted(adapter, given), output, base, dtype=given.dtype, force=given.force)
+
+
+def _merged(adapter: Adapter, output: Path, given: _Given) -> Export:
+    dtype = given.dtype
     if dtype is not None:
         mend = "Leave it out: every tensor keeps the dtype that it has in the base"
         raise InputError("is not for --for merged", field="--dtype", value=str(dtype).removeprefix("torch."), mend=mend)
-    return export_merged(adapter, output, _needed(base, adapter), force=force)
+    return export_merged(adapter, output, _needed(given.base, adapter), modules=given.modules, force=given.force)
 
 
 EXPORTS: Mapping[str, _Exporter] = {"peft": _peft, "vllm": _vllm, "llama.cpp": _llama_cpp, "merged": _merged}
@@ -55,6 +72,7 @@ def export_adapter(
     output: Path | str,
     *,
     base: Path | str | None = None,
+    modules: BaseModules | None = None,
     dtype: torch.dtype | None = None,
     force: bool = False,
 ) -> Export:
@@ -65,6 +83,8 @@ def export_adapter(
         target: `peft`, `vllm`, `llama.cpp` or `merged`.
         output: the folder to make, or for `llama.cpp` the file; it appears whole or not at all.
         base: the base model's folder, or for `llama.cpp` also its GGUF file; `merged` and `llama.cpp` need it.
+        modules: those of the base model's class (`pomona.backbone.base_modules`). Without them the headers of the base's files must
+            do, which do not always tell a module's name and layout.
         dtype: fp32, fp16 or bf16 of what is written; not for `merged`.
         force: replace an output of the same kind that stands there.
 
@@ -72,7 +92,11 @@ def export_adapter(
         InputError: an unknown target, a missing base, or what the export of this kind refuses.
     """
     check_target(target)
-    return EXPORTS[target](adapter, Path(output), None if base is None else Path(base), dtype, force)
+    return EXPORTS[target](adapter, Path(output), _Given(None if base is None else Path(base), modules, dtype, force))
+
+
+def _fitted(adapter: Adapter, given: _Given) -> Adapter:
+    return adapter if given.base is None else fitted(adapter, given.base, given.modules)
 
 
 def _needed(base: Path | None, adapter: Adapter) -> Path:

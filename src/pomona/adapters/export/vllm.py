@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from pomona.adapters.experts import expert_of
-from pomona.adapters.export.base import EMBEDDINGS, HEADS, Base
+from pomona.adapters.export.base import Base
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
+from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.whole import factors_only
 from pomona.adapters.write import write_adapter
 
@@ -52,6 +53,8 @@ _STACKED = frozenset({"GptOssForCausalLM", "Qwen3_5MoeForConditionalGeneration"}
 STACKED_DOUBT = ("vLLM reads the stacked factors of experts by rules of its own, which were not tried here",)
 """What `export` and `check` say of bare parameters that vLLM should take."""
 _STACKED_NAMES = frozenset({"gate_up_proj", "down_proj"})
+# Last parts of the paths of GPT-2's Conv1D modules. A config's flag alone says nothing: PEFT corrects it, module by module.
+_CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 _MERGED = "Export it with --for merged and serve that model"
 
 
@@ -64,7 +67,7 @@ def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
     stacked = _stacked(adapter, None if base is None else base.name)
     if stacked is not None:
         found.append(stacked)
-    if adapter.provenance.get("fan_in_fan_out"):
+    if adapter.provenance.get("fan_in_fan_out") and any(last_part(module) in _CONV1D for module in adapter):
         found.append(f"is for GPT-2's Conv1D modules, and vLLM has no LoRA for them. {_MERGED}.")
     elif base is not None and base.name in _NO_LORA:
         found.append(f"is for a {base.name}, for which vLLM has no LoRA. {_MERGED}.")
@@ -123,4 +126,4 @@ def _stacked(adapter: Adapter, name: str | None) -> str | None:
 
 
 def _embedding_modules(adapter: Adapter) -> list[str]:
-    return [module for module in adapter if module in adapter.embeddings or module.rpartition(".")[2] in HEADS | EMBEDDINGS]
+    return [module for module in adapter if module in adapter.embeddings or last_part(module) in HEADS | EMBEDDINGS]

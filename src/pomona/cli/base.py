@@ -1,0 +1,57 @@
+"""`--base`: the base model's folder or file, and the table of its modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pomona.errors import InputError
+
+if TYPE_CHECKING:
+    from pomona.adapters.base_modules import BaseModules
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def base_path(name: str) -> Path:
+    """Where the base model is that a user names.
+
+    Args:
+        name: a path, `embedded`, or a hub id whose files are in the local cache; nothing is fetched.
+
+    Raises:
+        InputError: there is no such folder or file, and no such model in the cache.
+    """
+    found = find_base(name)
+    if found is None:
+        mend = "Give an existing path, `embedded`, or a hub id that is in the local cache"
+        raise InputError("no such model folder or file", field="--base", value=name, mend=mend)
+    return found
+
+
+def find_base(name: str) -> Path | None:
+    """As `base_path`; None where there is no such model here."""
+    from pomona.backbone.embedded import NAME, embedded_model
+
+    if name in {NAME, "embedded"}:
+        return embedded_model()
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    return _cached(name) if _HUB_ID.fullmatch(name) else None
+
+
+def table_of(folder: Path, wanted: Collection[str]) -> BaseModules | None:
+    """The table of the modules of a model folder, by its class; None where transformers does not know the class."""
+    from pomona.backbone.base_modules import modules_of_folder
+
+    return modules_of_folder(folder, wanted)
+
+
+def _cached(hub_id: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub_id, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
