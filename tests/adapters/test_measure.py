@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.adapters.builders import Q0, V0, random_adapter, random_factors
 
 from pomona.adapters import Adapter, Factors, read_adapter, write_adapter
-from pomona.adapters.measure import Measured, delta_norm, describe_adapter, effective_rank, sparsity
+from pomona.adapters.measure import Measured, count_entries, delta_norm, describe_adapter, effective_rank
 
 
 def test_norm_by_hand() -> None:
@@ -56,11 +56,6 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(torch.zeros(0)) == 0.0
 
 
-def test_sparsity_counts_exact_zeros() -> None:
-    assert sparsity(torch.tensor([[0.0, -0.0], [1e-30, 2.0]])) == 0.5
-    assert sparsity(torch.zeros(0, 3)) == 0.0
-
-
 def test_description() -> None:
     # diag(3, 1), so the effective rank is 4 / 3^(3/4); times 2: norm 2 sqrt(10)
     one = Factors(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, 1.0]]), 2.0)
@@ -70,6 +65,7 @@ def test_description() -> None:
     assert description["total"] == {
         "modules": 2,
         "parameters": 12,
+        "padding": 0,
         "ranks": [1, 2],
         "dtypes": ["float32", "bfloat16"],
         "delta_norm": pytest.approx(2 * math.sqrt(10)),
@@ -84,6 +80,7 @@ def test_description() -> None:
         "out_features": 2,
         "in_features": 2,
         "rank": 2,
+        "padding": 0,
         "scaling": 2.0,
         "delta_norm": pytest.approx(2 * math.sqrt(10)),
         "effective_rank": pytest.approx(4 / 3**0.75),
@@ -100,6 +97,7 @@ def test_description_of_nothing() -> None:
     assert total == {
         "modules": 0,
         "parameters": 0,
+        "padding": 0,
         "ranks": [],
         "dtypes": [],
         "delta_norm": 0.0,
@@ -130,3 +128,36 @@ def test_fifty_megabytes_take_no_time(tmp_path: Path) -> None:
     arithmetic()
     ratio = min(seconds(lambda: describe_adapter(adapter)) / seconds(arithmetic) for _ in range(2))
     assert ratio < 10, f"{ratio:.1f} times the arithmetic, with {os.cpu_count()} cores"
+
+
+def test_padding_is_told_from_zeros_of_the_adapter_s_own(tmp_path: Path) -> None:
+    """Q0 has rank 2 and is padded to 3; a row of zeros without its column of zeros is no padding, nor the other way round."""
+    one = Factors(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    two = Factors(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]))
+    adapter = Adapter({Q0: one, V0: two})
+    write_adapter(adapter, tmp_path / "a")
+    counted = count_entries(adapter)
+    assert counted == (3 * 4 * 2, 4, 3 + 1 + 1 + 3)
+    assert counted.sparsity == 8 / 20
+    described = describe_adapter(read_adapter(tmp_path / "a"))
+    total, modules = described["total"], described["modules"]
+    assert isinstance(total, dict)
+    assert isinstance(modules, list)
+    assert (total["parameters"], total["padding"], total["sparsity"]) == (24, 4, 8 / 20)
+    assert [(one["rank"], one["padding"], one["sparsity_A"], one["sparsity_B"]) for one in modules] == [
+        (3, 1, 3 / 4, 1 / 4),
+        (3, 0, 1 / 6, 3 / 6),
+    ]
+    assert count_entries(read_adapter(tmp_path / "a")) == counted
+
+
+def test_a_module_of_zeros_is_all_padding() -> None:
+    counted = count_entries(Adapter({Q0: Factors(torch.zeros(1, 3), torch.zeros(2, 1))}))
+    assert counted == (5, 5, 0)
+    assert counted.sparsity == 0.0
+    assert count_entries(Adapter({})) == (0, 0, 0)
+
+
+def test_exact_zeros_are_counted_and_nothing_else() -> None:
+    tiny = Factors(torch.tensor([[0.0, -0.0, 1e-30]]), torch.tensor([[2.0], [-0.0]]))
+    assert count_entries(Adapter({Q0: tiny})) == (5, 0, 3)

@@ -40,6 +40,20 @@ def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert result["total"]["sparsity"] == 24 / 512
 
 
+def test_padding_to_one_rank_is_said_apart_from_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    wide, narrow = random_adapter(0), random_adapter(1, rank=1)
+    first = Adapter({module: (narrow if module == Q0 else wide)[module] for module in wide})
+    write_adapter(first, tmp_path / "a")
+    shown = RUNNER.invoke(app, [str(tmp_path / "a")]).stdout
+    (row,) = [line for line in shown.splitlines() if Q0 in line]
+    assert re.split(r"\s{2,}", row.strip())[2] == "4 (3 padding)"
+    assert "4 modules, 512 parameters (96 of them padding to one rank)" in shown
+    assert shown.rstrip().endswith("zeros 0.0%")
+    both = RUNNER.invoke(app, [str(tmp_path / "a"), str(tmp_path / "a")]).stdout
+    assert "0.00 M (19% padding)" in both
+
+
 def test_imports_nothing_heavy_before_it_is_needed() -> None:
     verbs = ", ".join(f"pomona.cli.{verb}" for verb in ("check", "inspect", "merge"))
     code = f"import sys, {verbs}; print({{'torch', 'transformers', 'safetensors'}} & set(sys.modules))"

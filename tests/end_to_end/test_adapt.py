@@ -198,6 +198,35 @@ def test_every_factor_has_exactly_the_ratio_s_zeros(adapter: Adapter, folder: Pa
     assert record.sparsity == pytest.approx(zeros / total, abs=1e-12)
 
 
+def test_zeros_and_padding_are_those_that_inspect_shows(run: Path, record: RunRecord) -> None:
+    shown = json.loads(call(run, "inspect", "adapter", "--json").out)["total"]
+    main = record.systems["pomona"]
+    assert (main.stored_parameters, main.padding, main.zeros) == (shown["parameters"], shown["padding"], shown["sparsity"])
+    assert shown["padding"] > 0
+    assert shown["sparsity"] == pytest.approx(record.sparsity, abs=1e-12)
+    assert main.trained_parameters == shown["parameters"] - shown["padding"]
+
+
+def test_a_target_lora_that_the_recipe_makes_smaller_is_said_everywhere(run: Path, outcome: Outcome, record: RunRecord) -> None:
+    target, main = record.systems["target_lora"], record.systems["pomona"]
+    # gamma and beta have rank 3 on q and v, beta rank 3 on down too; the recipe gives rank 3.
+    assert target.adapted == main.adapted == {"q_proj": 2, "v_proj": 2, "down_proj": 2}
+    assert target.trained_parameters == 3 * 2 * (64 + 48 + 80)
+    assert main.trained_parameters == 2 * (6 * (64 + 48) + 3 * 80)
+    assert target.training == main.training
+    assert main.training is not None
+    assert (main.training["epochs"], main.training["learning_rate"], main.training["runs"]) == (3, 0.01, 1)
+    assert target.differences == ["it trains 1.2 k parameters, Pomona 1.8 k"]
+    assert record.systems["merge_finetune"].differences == main.differences == []
+    (warned,) = [one for one in record.warnings if one.startswith("Target LoRA is not trained like Pomona")]
+    assert warned.endswith("(the recipe gives lora.rank; left out, they follow Pomona)")
+    assert "Target LoRA, which is not trained alike (it trains 1.2 k parameters, Pomona 1.8 k)" in outcome.out
+    assert any(
+        line.startswith("  Target LoRA ") and ", rank 3, 1.2 k trained, 1.2 k stored, rate 0.01" in line
+        for line in outcome.out.splitlines()
+    )
+
+
 def test_the_history_tells_every_step_epoch_and_round(run: Path, record: RunRecord) -> None:
     history = lines(run / "history.jsonl")
     for system in ("pomona", "target_lora", "merge_finetune"):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
+from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
 from pomona.runs.record import Comparison, RatioAnswer, RunRecord
 
@@ -256,3 +257,18 @@ def test_whole_runs_may_find_that_nothing_should_be_pruned(grid: Callable[..., R
         "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); so nothing is pruned: the "
         "result is the merge, fine-tuned and unpruned."
     )
+
+
+def test_what_may_be_the_shape_s_doing_is_said_beside_the_comparison(record: RunRecord):
+    assert "not trained alike" not in how_good(record)
+    record.systems["target_lora"].differences = [
+        "it adapts q_proj, v_proj (60 modules), Pomona 7 kinds (210 modules)",
+        "it trains 460.8 k parameters, Pomona 1.68 M",
+    ]
+    assert (
+        "Target LoRA, which is not trained alike (it adapts q_proj, v_proj (60 modules), Pomona 7 kinds (210 modules); it trains "
+        "460.8 k parameters, Pomona 1.68 M)"
+    ) in how_good(record)
+    notes = [tile.note for tile in headline(record) if tile.label == "Against Target LoRA"]
+    assert [note.endswith(", not trained alike") for note in notes] == [True]
+    assert "Target LoRA is not trained like Pomona: it adapts q_proj" in descriptions_table(record).note

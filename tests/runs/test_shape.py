@@ -14,7 +14,8 @@ from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
 from pomona.runs.inputs import check_sources
 from pomona.runs.recipe import Data, Lora, Merge, Recipe, Source
-from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, parameters, said_count, trainable, warning
+from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, parameters, trainable, warning
+from pomona.runs.sizes import said_count
 
 ATTENTION = ("q_proj", "v_proj")
 ALL_LINEAR = (*ATTENTION, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -6,6 +6,7 @@ Axes: R rank, I input features, O output features, K singular values.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -66,9 +67,49 @@ def effective_rank(S_K: Float[Tensor, " K"]) -> float:
     return math.exp(-float((p_K * p_K.log()).sum())) if len(p_K) else 0.0
 
 
-def sparsity(matrix: Float[Tensor, "N M"]) -> float:
-    """Share of exact zeros, in [0, 1]; 0 for a matrix without entries."""
-    return 1.0 - int(matrix.count_nonzero()) / matrix.numel() if matrix.numel() else 0.0
+class Entries(NamedTuple):
+    """How many entries an adapter's factors have, as a folder of one rank stores them.
+
+    Args:
+        stored: all of them, padding included.
+        padding: those of components that are all zero, in the row of A and in the column of B: what brings a module to the rank of
+            the others, or a component that was pruned whole. It could be left out, and no delta would change.
+        zeros: exact zeros among the others.
+    """
+
+    stored: int
+    padding: int
+    zeros: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among the entries that are no padding, in [0, 1]; 0 where there are none."""
+        used = self.stored - self.padding
+        return self.zeros / used if used else 0.0
+
+
+class _Counts:
+    """Of one module: how many components are all zero, in the row of A and in the column of B, and the zeros of the others."""
+
+    def __init__(self, factors: Factors) -> None:
+        A_R, B_R = factors.A.count_nonzero(dim=1), factors.B.count_nonzero(dim=0)
+        self.padding = int(((A_R == 0) & (B_R == 0)).sum())
+        used = factors.rank - self.padding
+        self.entries_A, self.entries_B = used * factors.in_features, used * factors.out_features
+        self.zeros_A, self.zeros_B = self.entries_A - int(A_R.sum()), self.entries_B - int(B_R.sum())
+
+
+def count_entries(adapter: Adapter) -> Entries:
+    """The entries of all modules, each brought to the largest rank among them; reads one module at a time."""
+    rank = max((adapter[module].rank for module in adapter), default=0)
+    stored = padding = zeros = 0
+    for module in adapter:
+        factors = adapter[module]
+        counts, each = _Counts(factors), factors.in_features + factors.out_features
+        stored += rank * each
+        padding += (rank - factors.rank + counts.padding) * each
+        zeros += counts.zeros_A + counts.zeros_B
+    return Entries(stored, padding, zeros)
 
 
 def describe_adapter(adapter: Adapter) -> dict[str, object]:
@@ -76,12 +117,14 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
 
     Returns:
         `base_model`; `modules`, in order, each with `module, kind` (`linear` or `embedding`), `out_features, in_features, rank,
-        scaling, delta_norm, effective_rank, sparsity_A, sparsity_B, dtype`; and `total` with `modules, parameters, ranks` (each
-        rank once, smallest first), `dtypes, delta_norm` (of all deltas together), `mean_effective_rank` (of the modules whose
-        delta is not zero; None where all are) and `sparsity`; `whole`, a list of `parameter, shape` of the whole tensors.
+        padding` (how many components of the rank are all zero), `scaling, delta_norm, effective_rank, sparsity_A, sparsity_B`
+        (without the padding), `dtype`; and `total` with `modules, parameters` (all that are stored), `padding` (how many of them),
+        `sparsity` (share of zeros among the others), `ranks` (each rank once, smallest first), `dtypes, delta_norm` (of all deltas
+        together) and `mean_effective_rank` (of the modules whose delta is not zero; None where all are); `whole`, a list of
+        `parameter, shape` of the whole tensors.
     """
     modules: list[dict[str, object]] = []
-    parameters, zeros, squared = 0, 0, 0.0
+    parameters, padding, zeros, squared = 0, 0, 0, 0.0
     ranks: set[int] = set()
     dtypes: dict[str, None] = {}
     effective: list[float] = []
@@ -89,7 +132,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
         factors = adapter[module]
         measured = Measured(factors)
         norm, spread = measured.delta_norm(), effective_rank(measured.singular_values())
-        zero_A, zero_B = sparsity(factors.A), sparsity(factors.B)
+        counts = _Counts(factors)
         names = dict.fromkeys(str(one.dtype).removeprefix("torch.") for one in (factors.A, factors.B))
         modules.append(
             {
@@ -98,16 +141,18 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
                 "out_features": factors.out_features,
                 "in_features": factors.in_features,
                 "rank": factors.rank,
+                "padding": counts.padding,
                 "scaling": factors.scaling,
                 "delta_norm": norm,
                 "effective_rank": spread,
-                "sparsity_A": zero_A,
-                "sparsity_B": zero_B,
+                "sparsity_A": counts.zeros_A / counts.entries_A if counts.entries_A else 0.0,
+                "sparsity_B": counts.zeros_B / counts.entries_B if counts.entries_B else 0.0,
                 "dtype": "/".join(names),
             }
         )
         parameters += factors.A.numel() + factors.B.numel()
-        zeros += round(zero_A * factors.A.numel()) + round(zero_B * factors.B.numel())
+        padding += counts.padding * (factors.in_features + factors.out_features)
+        zeros += counts.zeros_A + counts.zeros_B
         squared += norm * norm
         ranks.add(factors.rank)
         dtypes |= names
@@ -115,11 +160,12 @@ def describe_adapter(adapter: Adapter) -> dict[str, object]:
     total = {
         "modules": len(modules),
         "parameters": parameters,
+        "padding": padding,
         "ranks": sorted(ranks),
         "dtypes": list(dtypes),
         "delta_norm": math.sqrt(squared),
         "mean_effective_rank": sum(effective) / len(effective) if effective else None,
-        "sparsity": zeros / parameters if parameters else 0.0,
+        "sparsity": Entries(parameters, padding, zeros).sparsity,
     }
     whole = [{"parameter": name, "shape": [*info_of(adapter, name).shape]} for name in adapter.whole]
     return {"base_model": adapter.base_model, "modules": modules, "whole": whole, "total": total}

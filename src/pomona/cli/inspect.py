@@ -22,6 +22,8 @@ def inspect(
 ) -> None:
     """Show an adapter's modules (ranks, scaling, norms, effective rank, sparsity, dtypes), or several adapters side by side.
 
+    Components that are all zero, as padding to one rank is, are counted apart and are no part of the zeros.
+
     Several are compared in pairs: modules that both adapt, cosine of the deltas, overlap of the subspaces they read and write.
     """
     import json
@@ -58,7 +60,7 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
         table.add_row(
             one["module"],
             f"{one['out_features']} x {one['in_features']}",
-            str(one["rank"]),
+            str(one["rank"]) + (f" ({one['padding']} padding)" if one["padding"] else ""),
             f"{one['scaling']:.4g}",
             f"{one['delta_norm']:.4g}",
             f"{one['effective_rank']:.2f}",
@@ -69,7 +71,7 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
     _print(table)
     spread = total["mean_effective_rank"]
     typer.echo(
-        f"{total['modules']} modules, {total['parameters']:,} parameters, norm {total['delta_norm']:.4g}, "
+        f"{total['modules']} modules, {total['parameters']:,} parameters{_padding(total)}, norm {total['delta_norm']:.4g}, "
         f"mean effective rank {_figure(spread)}, zeros {total['sparsity']:.1%}"
     )
     for one in described["whole"]:
@@ -89,7 +91,8 @@ def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) 
             one["path"],
             one["base_model"] or "not named",
             str(total["modules"]),
-            f"{total['parameters'] / 1e6:.2f} M",
+            f"{total['parameters'] / 1e6:.2f} M"
+            + (f" ({total['padding'] / total['parameters']:.0%} padding)" if total["padding"] else ""),
             str(lowest) if lowest == highest else f"{lowest} to {highest}",
             f"{total['delta_norm']:.4g}",
             _figure(total["mean_effective_rank"]),
@@ -113,6 +116,11 @@ def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) 
                 f"{pair['first']} and {pair['second']}: {pair['total']['other_shape']} modules are of one name and two shapes, "
                 "and were not compared"
             )
+
+
+def _padding(total: dict[str, Any]) -> str:
+    """Zeros that only bring modules to the rank of the others; they are no zeros of the adapter's own."""
+    return f" ({total['padding']:,} of them padding to one rank)" if total["padding"] else ""
 
 
 def _figure(value: float | None, places: int = 2) -> str:

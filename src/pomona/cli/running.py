@@ -22,7 +22,7 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         as_json: print the record.
     """
     from pomona.cli.interrupted import resumable
-    from pomona.report import model_card, three_sentences, write_report
+    from pomona.report import model_card, three_sentences, what_it_is_made_of, write_report
     from pomona.runs.adapt import adapt
     from pomona.runs.store import RECIPE
     from pomona.tuning.progress import Display
@@ -47,6 +47,7 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
             if (found := record.metrics.get(system, {}).get(name))
         ]
         typer.echo(f"  {description.label:<{width}}" + "   ".join(shown))
-    typer.echo("")
+    made_of = [(one.label, text) for one in record.systems.values() if (text := what_it_is_made_of(one))]
+    typer.echo("".join(f"\n  {label:<{width}}{text}" for label, text in made_of) + "\n")
     for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", page)):
         typer.echo(f"{what:<8} {path}")

@@ -6,5 +6,6 @@ from pomona.report.card import model_card
 from pomona.report.page import write_report
 from pomona.report.read import RunFolder, read_run
 from pomona.report.sentences import three_sentences
+from pomona.report.wording import what_it_is_made_of
 
-__all__ = ["RunFolder", "model_card", "read_run", "three_sentences", "write_report"]
+__all__ = ["RunFolder", "model_card", "read_run", "three_sentences", "what_it_is_made_of", "write_report"]

@@ -8,7 +8,7 @@ import re
 from pomona.report.answers_table import own_alarm
 from pomona.report.input_tables import signatures_table, sources_table
 from pomona.report.sentences import three_sentences
-from pomona.report.tables import Table, systems_table
+from pomona.report.tables import Table, descriptions_table, systems_table
 from pomona.runs.record import RunRecord
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -49,6 +49,8 @@ def model_card(record: RunRecord) -> str:
         parts += ["## Scores", _markdown_table(systems_table(record)), systems_table(record).note]
         if (alarm := own_alarm(record)) is not None:
             parts.append(_markdown(alarm))
+        made_of = descriptions_table(record)
+        parts += ["What they are:", _markdown_table(made_of), *([_markdown(made_of.note)] if made_of.note else [])]
     if record.signatures:
         parts += ["What computed the scores:", "\n".join(_signature_lines(record))]
     if record.sources:

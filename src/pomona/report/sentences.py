@@ -76,7 +76,7 @@ def how_good(record: RunRecord) -> str:
         if comparison is None:
             missing.append(name)
         else:
-            clauses.append(_against(record, comparison, system_label(record, baseline)))
+            clauses.append(_against(record, comparison, system_label(record, baseline) + _unlike(record, baseline)))
     text = start + (f": {listed(clauses)}" if clauses else "")
     return text + (f"; it was not compared with {' or '.join(missing)}." if missing else ".")
 
@@ -120,6 +120,12 @@ def _against(record: RunRecord, comparison: Comparison, label: str) -> str:
         return f"not told apart from {label} (paired difference {difference}, interval {_evidence(record, comparison)})"
     size = signed(metric, abs(comparison.difference)).removeprefix("+")
     return f"{size} {unit(metric)} {found} than {label} (interval of the paired difference {_evidence(record, comparison)})"
+
+
+def _unlike(record: RunRecord, baseline: str) -> str:
+    """In what a baseline was not trained like Pomona, which may be all that the two differ by."""
+    found = record.systems[baseline].differences if baseline in record.systems else []
+    return f", which is not trained alike ({'; '.join(found)})" if found else ""
 
 
 def _evidence(record: RunRecord, comparison: Comparison) -> str:

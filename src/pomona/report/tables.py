@@ -13,6 +13,7 @@ from pomona.report.wording import (
     counted,
     duration,
     family_size,
+    is_unlike,
     lower_is_better,
     may_be_chance,
     metric_label,
@@ -26,7 +27,8 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, Estimate, RatioAnswer, RunRecord
+from pomona.runs.record import Comparison, Estimate, RatioAnswer, RunRecord, SystemDescription
+from pomona.runs.sizes import said_count, said_kinds, said_training
 
 Row = tuple["Cell", ...]
 
@@ -91,7 +93,8 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
         )
     for baseline in (ZERO_SHOT, TARGET_LORA):
         if (found := comparison_of(record, POMONA, baseline, metric)) is not None:
-            note = f"{span(metric, found.low, found.high)}, {_reading(found)}"
+            unlike = ", not trained alike" if is_unlike(record, baseline) else ""
+            note = f"{span(metric, found.low, found.high)}, {_reading(found)}{unlike}"
             tiles.append(Tile(f"Against {system_label(record, baseline)}", signed(metric, found.difference), note))
     answer = record.answer
     if answer is not None:
@@ -114,9 +117,16 @@ def _how_sure(record: RunRecord, answer: RatioAnswer) -> str:
 
 
 def _what_zeros(record: RunRecord) -> str:
+    main = record.systems.get(POMONA)
+    of = f" of {said_count(main.trained_parameters)} trained parameters" if main and main.trained_parameters else ""
     if not prunes_to_zero(record):
-        return "exact zeros; what was pruned is back at its start"
-    return "exact zeros, measured" if granularity(record) == "parameter" else "exact zeros, before they were left out"
+        return f"exact zeros{of}; what was pruned is back at its start"
+    if granularity(record) != "parameter":
+        return f"exact zeros{of}, before they were left out"
+    stored = ""
+    if main and main.stored_parameters and main.padding:
+        stored = f"; stored are {said_count(main.stored_parameters)}, with padding"
+    return f"exact zeros{of}{stored}" if of else "exact zeros, measured"
 
 
 def systems_table(record: RunRecord) -> Table:
@@ -157,9 +167,34 @@ def systems_table(record: RunRecord) -> Table:
 
 
 def descriptions_table(record: RunRecord) -> Table:
-    """What each system is."""
-    rows = [(Cell(described.label), Cell(described.description)) for described in record.systems.values()]
-    return Table((Column("System", numeric=False), Column("What it is", numeric=False)), tuple(rows))
+    """What each system is; where the record has it, where it adapts the model, its size, and how it was trained."""
+    systems = record.systems.values()
+    columns = [Column("System", numeric=False), Column("What it is", numeric=False)]
+    rows = [[Cell(one.label), Cell(one.description)] for one in systems]
+    if any(one.adapted is not None for one in systems):
+        headings = ("Modules", "Rank", "Parameters trained", "Stored", "Lost to the rank", "Training")
+        columns += [Column(heading, numeric=heading not in ("Modules", "Training")) for heading in headings]
+        for row, one in zip(rows, systems, strict=True):
+            row += _made_of(one)
+    unlike = [f"{one.label} is not trained like Pomona: {'; '.join(one.differences)}." for one in systems if one.differences]
+    note = ""
+    if len(columns) > 2:
+        note = "Stored: entries of the adapter at one rank for all modules, as it is exported; in small figures the padding of it."
+    return Table(tuple(columns), tuple(map(tuple, rows)), note=" ".join([note, *unlike]).strip())
+
+
+def _made_of(system: SystemDescription) -> list[Cell]:
+    stored = Cell(MISSING)
+    if system.stored_parameters is not None:
+        stored = Cell(said_count(system.stored_parameters), f"{said_count(system.padding)} padding" if system.padding else "")
+    return [
+        Cell(said_kinds(system.adapted)) if system.adapted else _ABSENT,
+        Cell(str(system.rank)) if system.rank is not None else _ABSENT,
+        Cell(said_count(system.trained_parameters)) if system.trained_parameters is not None else _ABSENT,
+        stored,
+        Cell(percent(system.rank_loss, 1)) if system.rank_loss is not None else _ABSENT,
+        Cell(said_training(system.training)) if system.training else _ABSENT,
+    ]
 
 
 def comparisons_table(record: RunRecord, *, primary: bool) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import Comparison, RunRecord, SystemDescription
+from pomona.runs.sizes import said_count, said_kinds, said_training
 
 MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -47,6 +48,25 @@ def system_label(record: RunRecord, system: str) -> str:
         return record.systems[system].label
     tried = trial_ratio(system)
     return system.replace("_", " ") if tried is None else f"Pomona at {100 * tried:g}%"
+
+
+def is_unlike(record: RunRecord, system: str) -> bool:
+    """Whether the system was trained otherwise than Pomona in what decides such comparisons: its modules or its size."""
+    return system in record.systems and bool(record.systems[system].differences)
+
+
+def what_it_is_made_of(system: SystemDescription) -> str:
+    """Modules, rank, parameters and training on one line; empty where the record does not have them."""
+    if not system.adapted:
+        return ""
+    parts = [said_kinds(system.adapted), f"rank {system.rank}"]
+    if system.trained_parameters is not None:
+        parts.append(f"{said_count(system.trained_parameters)} trained")
+    if system.stored_parameters is not None:
+        padding = f" ({said_count(system.padding)} padding)" if system.padding else ""
+        parts.append(f"{said_count(system.stored_parameters)} stored{padding}")
+    parts += [f"{percent(system.rank_loss, 1)} lost to the rank"] if system.rank_loss else []
+    return ", ".join(parts + ([said_training(system.training)] if system.training else []))
 
 
 def trial_ratio(system: str) -> float | None:

@@ -16,6 +16,7 @@ from pomona.evaluation.baselines import Baseline, find_baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
 from pomona.runs.check import check_everything
+from pomona.runs.describe import describe_systems
 from pomona.runs.environment import environment
 from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
@@ -88,6 +89,7 @@ def adapt(
         adapter = systems[only or MAIN]
         adapter = None if adapter is None else loaded(adapter)
         describe_results(record, workshop, splits, adapter, answers)
+        describe_systems(record, workshop, systems)
         store.write_predictions(_predictions(splits, answers))
         if adapter is not None:
             store.write_adapter(adapter)
@@ -137,8 +139,8 @@ def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | N
     for name, baseline in chosen.items():
         if name not in static and not baseline.trains:
             continue
-        systems[name] = adapter = static[name] if name in static else baseline.make(name, workshop)
-        record.systems[name] = _described(baseline, adapter)
+        systems[name] = static[name] if name in static else baseline.make(name, workshop)
+        record.systems[name] = _described(baseline)
     systems[MAIN] = main
     record.systems[MAIN] = SystemDescription(
         label="Pomona", description="merged, fine-tuned, and pruned at the ratio that its controller gives"
@@ -150,13 +152,12 @@ def _make_baseline(name: str, workshop: Workshop, record: RunRecord) -> dict[str
     """One baseline and nothing else."""
     baseline = find_baseline(name)
     adapter = baseline.make(name, workshop)
-    record.systems[name] = _described(baseline, adapter)
+    record.systems[name] = _described(baseline)
     return {name: adapter}
 
 
-def _described(baseline: Baseline, adapter: Adapter | None) -> SystemDescription:
-    rank = max(adapter[module].rank for module in adapter) if adapter else None
-    return SystemDescription(label=baseline.label, description=baseline.description, rank=rank)
+def _described(baseline: Baseline) -> SystemDescription:
+    return SystemDescription(label=baseline.label, description=baseline.description)
 
 
 def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:

@@ -91,7 +91,7 @@ def describe_results(
     if adapter is not None:
         record.fingerprints["adapter"] = adapter.fingerprint()
         if MAIN in answers:
-            _describe_main(record, workshop, adapter)
+            _describe_main(record, workshop)
     for name, trained in workshop.trained.items():
         record.tokens[name] = trained.tokens
     for name, seconds in _train_seconds(workshop.trained).items():
@@ -114,7 +114,7 @@ def _train_seconds(trained: Mapping[str, Trained]) -> Mapping[str, float]:
     return found
 
 
-def _describe_main(record: RunRecord, workshop: Workshop, adapter: Adapter) -> None:
+def _describe_main(record: RunRecord, workshop: Workshop) -> None:
     """The ratio, and the modules as they were pruned."""
     _describe_ratio(record, workshop)
     trained = workshop.trained[MAIN]
@@ -127,7 +127,6 @@ def _describe_main(record: RunRecord, workshop: Workshop, adapter: Adapter) -> N
     record.sparsity = zeros / entries
     record.systems[MAIN].sparsity = record.sparsity
     record.systems[MAIN].prune_ratio = record.prune_ratio
-    record.systems[MAIN].rank = max(adapter[name].rank for name in adapter)
 
 
 def _describe_scores(record: RunRecord, recipe: Recipe, splits: Splits, answers: Mapping[str, Answers]) -> None:

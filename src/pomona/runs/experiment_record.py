@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from pomona.runs.record import SystemDescription
 
 FORMAT_VERSION = 1
 
@@ -54,19 +56,21 @@ class SystemCost(_Part):
 class SettingRecord(_Part):
     """One setting: `metrics` has metric -> system -> score; what makes each metric's score stands in `signatures`.
 
-    `draws`: of each bootstrap and test.
+    `draws`: of each bootstrap and test. `systems`: what the systems are made of, by the first of their cells that is done.
     """
 
     draws: int
     metrics: dict[str, dict[str, SystemScore]]
     costs: dict[str, SystemCost]
     signatures: dict[str, str]
+    systems: dict[str, SystemDescription] = Field(default_factory=dict)
 
 
 class CellRecord(_Part):
     """One cell; `status` is its run's, or `missing` where there is none.
 
     Seconds are wall clock. Those of training include probes, and training that the cell took over from another one.
+    `made`: what the cell's system is made of.
     """
 
     setting: str
@@ -79,6 +83,7 @@ class CellRecord(_Part):
     sparsity: float | None = None
     train_seconds: float | None = None
     total_seconds: float | None = None
+    made: SystemDescription | None = None
 
 
 class ExperimentRecord(_Part):

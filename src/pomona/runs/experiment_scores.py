@@ -18,7 +18,7 @@ from pomona.metrics.holm import holm
 from pomona.metrics.seeds import spread
 from pomona.runs.experiment_recipe import Cell, Experiment
 from pomona.runs.experiment_record import CellRecord, Contrast, ExperimentRecord, SettingRecord, SystemCost, SystemScore
-from pomona.runs.record import RunRecord
+from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.seed_mean import Rows, SeedMean, joined, rows
 from pomona.runs.store import PREDICTIONS, RECORD
 from pomona.runs.workshop import MAIN
@@ -67,6 +67,7 @@ def _describe(cell: Cell, folder: Path) -> CellRecord:
         sparsity=record.sparsity,
         train_seconds=timing.train_seconds + timing.probe_seconds + timing.reused_seconds,
         total_seconds=timing.total_seconds,
+        made=record.systems.get(cell.only or MAIN),
     )
 
 
@@ -88,7 +89,16 @@ def _setting(
         metrics=scores,
         costs={system: _cost([one for one in described if one.system == system]) for system in experiment.systems},
         signatures={name: metric.signature_for(shared.references) for name, metric in recipe.metrics.items()},
+        systems=_first_made(described),
     )
+
+
+def _first_made(described: Sequence[CellRecord]) -> dict[str, SystemDescription]:
+    found: dict[str, SystemDescription] = {}
+    for one in described:
+        if one.status == "done" and one.made is not None:
+            found.setdefault(one.system, one.made)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pomona.evaluation.evaluate import LOSS
 from pomona.runs.experiment_record import ExperimentRecord, SystemCost, SystemScore
+from pomona.runs.record import SystemDescription
+from pomona.runs.sizes import said_count, said_kinds, said_training, unlike
 
 UNKNOWN = "-"
 
@@ -21,6 +23,7 @@ def table(found: ExperimentRecord) -> str:
             for metric, scores in setting.metrics.items()
         ]
         parts.append(f"### cost\n\n{_costs(setting.costs)}")
+        parts += _made_of(setting.systems, found.against)
     parts.append(_reading(found))
     lacking = [
         f"- {cell.path}: {cell.status}{f', {cell.error}' if cell.error else ''}" for cell in found.cells if cell.status != "done"
@@ -70,6 +73,29 @@ def _costs(costs: Mapping[str, SystemCost]) -> str:
         for system, one in costs.items()
     ]
     return _aligned(rows)
+
+
+def _made_of(systems: Mapping[str, SystemDescription], against: str | None) -> list[str]:
+    """What the systems are made of, and those that are not trained like the one that they are compared with."""
+    described = {name: one for name, one in systems.items() if one.adapted}
+    if not described:
+        return []
+    rows = [["system", "modules", "rank", "parameters trained", "stored", "training"]]
+    rows += [
+        [
+            name,
+            said_kinds(one.adapted or {}),
+            str(one.rank),
+            UNKNOWN if one.trained_parameters is None else said_count(one.trained_parameters),
+            UNKNOWN if one.stored_parameters is None else said_count(one.stored_parameters),
+            said_training(one.training or {}) or UNKNOWN,
+        ]
+        for name, one in described.items()
+    ]
+    trained = [name for name, one in described.items() if one.trained_parameters]
+    reference = against if against in trained else next(iter(trained), None)
+    notes = [] if reference is None else unlike(described, reference)
+    return [f"### systems\n\n{_aligned(rows)}", *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
 
 
 def _counted(some: int, total: int) -> str:

@@ -76,6 +76,13 @@ class SystemDescription(_Part):
 
     `train_seconds`: of the main system with the pass that learned its ratio, or all runs that it was picked from; what it merges
     (sources, a target LoRA) is not counted. `unscored`: how many test examples the system has no answer to.
+
+    `adapted`: the last part of the modules' paths -> how many of them are adapted. `trained_parameters`: entries of the factors
+    that a gradient moved; null where none did. `sparsity`: share of these that is exactly zero. `stored_parameters`: entries of the
+    adapter as a folder stores it, at one rank, of which `padding` are components that are all zero, and of the others `zeros` is
+    the share that is exactly zero (what `pomona inspect` shows). `training`: the optimizer's settings, and `runs`, how many whole
+    trainings it took. `differences`: in what a trained system differs from `pomona`. `rank_loss`: what a static merge lost to its
+    rank, `||full - result|| / ||full||`, of the method's own result at full rank.
     """
 
     label: str
@@ -86,6 +93,14 @@ class SystemDescription(_Part):
     train_seconds: float | None = None
     unscored: int = 0
     answers: AnswersRecord | None = None
+    adapted: dict[str, int] | None = None
+    trained_parameters: int | None = None
+    stored_parameters: int | None = None
+    padding: int | None = None
+    zeros: float | None = None
+    training: dict[str, float | None] | None = None
+    differences: list[str] = Field(default_factory=list)
+    rank_loss: float | None = None
 
 
 class CandidateRecord(_Part):

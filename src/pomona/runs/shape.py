@@ -16,13 +16,12 @@ from pomona.backbone.attach import TrainableMerge, target_paths
 from pomona.backbone.load import Backbone
 from pomona.merging.weights import Weight, module_weights
 from pomona.runs.recipe import Lora, Merge, Recipe
+from pomona.runs.sizes import is_notable, said_count, said_modules
 
 Ranks = Mapping[str, int]
 """Module path -> R of what is trained there."""
 
 _COMBINE: Final[dict[str, Literal["concat", "sum"]]] = {"concat": "concat", "linear": "sum"}
-_NOTABLE = 0.1
-"""Share of the main system's trained parameters from which a difference is said."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def differences(other: Ranks, main: Ranks, shapes: Mapping[str, tuple[int, int]]
     if set(other) != set(main):
         found.append(f"it adapts {said_modules(other)}, Pomona {said_modules(main)}")
     own, reference = parameters(other, shapes), parameters(main, shapes)
-    if abs(own - reference) > _NOTABLE * reference:
+    if is_notable(own, reference):
         found.append(f"it trains {said_count(own)} parameters, Pomona {said_count(reference)}")
     return found
 
@@ -163,35 +162,6 @@ def warning(label: str, found: Sequence[str], lora: Lora) -> str:
     given = [f"lora.{name}" for name in ("rank", "target_modules") if getattr(lora, name) is not None]
     reason = f"the recipe gives {' and '.join(given)}; left out, they follow Pomona" if given else "no whole rank comes nearer"
     return f"{label} is not trained like Pomona, so a difference between them may come from that: {'; '.join(found)} ({reason})"
-
-
-def said_modules(modules: Collection[str]) -> str:
-    """`q_proj, v_proj (60 modules)`, or `7 kinds (210 modules)` where there are many."""
-    return said_kinds(kinds(modules))
-
-
-def kinds(modules: Collection[str]) -> dict[str, int]:
-    """The last part of the path -> how many of the modules have it, in order."""
-    found: dict[str, int] = {}
-    for module in modules:
-        kind = module.rpartition(".")[2]
-        found[kind] = found.get(kind, 0) + 1
-    return found
-
-
-def said_kinds(found: Mapping[str, int]) -> str:
-    """As `said_modules`, of kinds that are counted already."""
-    total = sum(found.values())
-    names = ", ".join(found) if len(found) <= 3 else f"{len(found)} kinds"
-    return f"{names} ({total} {'module' if total == 1 else 'modules'})"
-
-
-def said_count(number: int) -> str:
-    """A number of parameters: `512`, `9.2 k`, `1.68 M`."""
-    for size, unit, digits in ((10**9, "G", 2), (10**6, "M", 2), (10**3, "k", 1)):
-        if number >= size:
-            return f"{number / size:.{digits}f} {unit}"
-    return str(number)
 
 
 def _merged(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> tuple[Sequence[Ranks], Sequence[Weight]]:
