@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pomona.adapters.hub import fetch
 from pomona.errors import InputError
 from pomona.merging import merge
 
+IDENTITY = {"model_type": "llama", "hidden_size": 32, "layers": 2, "vocabulary": 300, "weights": "a"}
 PICKLE = {"adapter_config.json": b"{}", "adapter_model.bin": b"\x80\x04never"}
 
 
@@ -42,6 +44,7 @@ def hub(files: dict[int, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, tmp
         "me/single": {COMMIT: {"README.md": b"hi"} | below("only/here", two)},
         "me/several": {COMMIT: below("en", one) | below("fr", two)},
         "me/pickle": {COMMIT: PICKLE},
+        "me/based": {COMMIT: one | {"pomona.json": json.dumps({"base": IDENTITY}).encode()}},
         "me/broken": {COMMIT: one | {"adapter_config.json": b"{"}},
         "me/empty": {COMMIT: {"README.md": b"hi"}},
     }
@@ -138,3 +141,8 @@ def test_a_merge_and_a_check_call_it_as_the_user_does(hub: FakeHub, tmp_path: Pa
     found = check_adapters([Path("hub:me/one"), Path("hub:me/none")])
     assert [(one.level, one.subject) for one in found][:2] == [("ok", "hub:me/one"), ("error", "hub:me/none")]
     assert not [one for one in found if str(tmp_path) in one.message + one.subject]
+
+
+def test_what_identifies_the_base_comes_along(hub: FakeHub) -> None:
+    assert read_adapter("hub:me/based").provenance["base"] == IDENTITY
+    assert "base" not in read_adapter("hub:me/one").provenance

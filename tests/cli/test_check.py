@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import typer
 from tests.adapters.builders import Q0, peft_config, peft_tensors, write_folder
+from tests.tiny import save_tiny_model, tiny_adapter, tiny_backbone
 from typer.testing import CliRunner
 
+from pomona.adapters import write_adapter
+from pomona.adapters.base_identity import identity_of_folder
 from pomona.cli.check import check
 from pomona.errors import InputError
 
@@ -55,3 +59,28 @@ def test_a_recipe_alone_has_no_base_or_program_of_its_own(tmp_path: Path) -> Non
         result = RUNNER.invoke(app, [str(tmp_path / "recipe.yaml"), *option])
         assert isinstance(result.exception, InputError)
         assert str(result.exception).startswith(f"{option[0]}: is about adapters, and only recipes are given.")
+
+
+def test_a_base_that_the_adapter_was_not_trained_on(tmp_path: Path) -> None:
+    """The shapes fit: only the names, or what Pomona stored of the base, tell."""
+    model = save_tiny_model(tmp_path / "model")
+    made = tiny_adapter(tiny_backbone())
+    identity = identity_of_folder(model)
+    assert identity is not None
+    folders = {
+        "theirs": dataclasses.replace(made, base_model="org/theirs"),
+        "same": dataclasses.replace(made, base_model="elsewhere/Model"),
+        "stored": dataclasses.replace(made, base_model="org/moved", provenance={"base": identity.as_json()}),
+        "tuned": dataclasses.replace(
+            made, base_model="model", provenance={"base": dataclasses.replace(identity, weights="another").as_json()}
+        ),
+    }
+    for name, adapter in folders.items():
+        write_adapter(adapter, tmp_path / name)
+    result = RUNNER.invoke(app, [*(str(tmp_path / name) for name in folders), "--base", str(model), "--json"])
+    assert result.exit_code == 0
+    told = [one["message"] for one in json.loads(result.stdout)["findings"] if "but the model is" in one["message"]]
+    assert told == [
+        f"{tmp_path / 'theirs'} was trained on 'org/theirs', but the model is {str(model)!r}",
+        f"{tmp_path / 'tuned'} was trained on 'model', but the model is {str(model)!r}; the two differ in weights",
+    ]

@@ -129,3 +129,16 @@ def test_a_base_that_is_not_here(target: str, adapter: Adapter, tmp_path: Path) 
     result = RUNNER.invoke(app, [str(tmp_path / "a"), "--for", target, "-o", str(tmp_path / "out")])
     assert isinstance(result.exception, InputError)
     assert "--base: this export needs the base model, and 'somebody/a-model' is no model folder here" in str(result.exception)
+
+
+def test_another_base_than_the_adapter_s_is_a_warning(adapter: Adapter, folder: str, tmp_path: Path) -> None:
+    write_adapter(replace(adapter, base_model="org/other"), tmp_path / "named")
+    for base, told in ((tmp_path / "base", True), (None, False)):
+        options = [] if base is None else ["--base", str(base)]
+        done = RUNNER.invoke(
+            app, [str(tmp_path / "named"), "--for", "peft", "-o", str(tmp_path / f"out{told}"), *options, "--json"]
+        )
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)["warnings"]
+        expected = f"{tmp_path / 'named'} was trained on 'org/other', but the model is {str(base)!r}"
+        assert [one for one in found if "was trained on" in one] == ([expected] if told else [])

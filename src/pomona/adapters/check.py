@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pomona.adapters.base_fit import misfits
+from pomona.adapters.base_identity import identity_of_folder
 from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.compatible import check_compatible, own_warnings
 from pomona.adapters.config import CONFIG_FILE, read_config
@@ -16,6 +17,8 @@ from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read
 from pomona.adapters.export.base_folder import BaseFolder, read_base_folder
 from pomona.adapters.factors import Adapter
 from pomona.adapters.read import check_finite, read_adapter
+from pomona.adapters.same_base import Base as OneBase
+from pomona.adapters.same_base import base_warnings
 from pomona.adapters.whole import merged_whole
 from pomona.adapters.whole_fit import whole_fit
 from pomona.errors import InputError, suggest
@@ -41,6 +44,7 @@ def check_adapters(
     base: Path | str | None = None,
     targets: Sequence[str] = (),
     modules_of: Callable[[Path, Collection[str]], BaseModules | None] | None = None,
+    base_name: str | None = None,
 ) -> list[Finding]:
     """Read each adapter, all of its values too, and see whether those that can be read will merge, fit the base, and load.
 
@@ -51,6 +55,7 @@ def check_adapters(
             Without any, all of them are looked at, and what stands against one is a warning.
         modules_of: what makes the table of the modules of a base's class, of its folder and the modules that are looked for
             (`pomona.backbone.base_modules`); None: the headers of the base's files must do.
+        base_name: what the user calls the base, where that is not its folder.
 
     Returns:
         For each folder an `ok` or an `error`, in order, with its warnings; then what stands between them; then between each and
@@ -83,6 +88,7 @@ def check_adapters(
         findings.extend(told)
         if folder is not None:
             findings.extend(found for adapter in readable for found in _against(adapter, folder))
+            findings.extend(_other_base(readable, Path(base), base_name or str(base)))
             readable = [respelled(adapter, folder.modules) for adapter in readable]
     findings.extend(found for adapter in readable for found in _for_programs(adapter, targets, known))
     return findings
@@ -142,6 +148,13 @@ def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
     if fitting:
         findings.insert(0, Finding("ok", subject, f"{fitting} of {len(adapter)} modules have the base's shapes"))
     return findings + [Finding(level, subject, message) for level, message in whole_fit(adapter, base)]
+
+
+def _other_base(adapters: Sequence[Adapter], path: Path, name: str) -> list[Finding]:
+    """What each adapter says of its base, against the folder: shapes that fit by chance are no proof."""
+    named = [(str(adapter.provenance["path"]), adapter) for adapter in adapters]
+    base = OneBase(name, identity_of_folder(path))
+    return [Finding("warning", str(path), warning) for warning in base_warnings(named, base)]
 
 
 def _for_programs(adapter: Adapter, targets: Sequence[str], base: Base | None) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Adapters on the Hugging Face hub: the two files of PEFT, safetensors only, in the hub's local cache."""
+"""Adapters on the Hugging Face hub: PEFT's two files, safetensors only, and what Pomona says of the base, in the hub's cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pomona.adapters.config import CONFIG_FILE
 from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE
+from pomona.adapters.same_base import PROVENANCE_FILE
 from pomona.errors import InputError
 
 HUB = "hub:"
@@ -46,7 +47,7 @@ def is_on_hub(path: Path | str) -> bool:
 
 
 def fetch(path: Path | str) -> Fetched:
-    """Fetch `adapter_config.json` and `adapter_model.safetensors`, nothing else, or find them in the hub's cache.
+    """Fetch `adapter_config.json`, `adapter_model.safetensors` and, where it is there, `pomona.json`, or find them in the cache.
 
     The cache is `huggingface_hub`'s own, and so are the settings: `HF_HUB_OFFLINE`, `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`. Without
     a network, the commit that a branch or tag stood for last time is taken.
@@ -70,9 +71,10 @@ def fetch(path: Path | str) -> Fetched:
     if config is None:
         raise InputError(f"has no {CONFIG_FILE}", file=name, mend="Give an adapter's repository or subfolder")
     root = config.parents[len(PurePosixPath(place.subfolder).parts)]
-    tensors = _download(_Place(name, place.repository, place.subfolder, root.name), TENSOR_FILE)
-    if tensors is None:
+    at_commit = _Place(name, place.repository, place.subfolder, root.name)
+    if _download(at_commit, TENSOR_FILE) is None:
         raise _no_tensors(place)
+    _download(at_commit, PROVENANCE_FILE)
     return Fetched(name, config.parent, root.name)
 
 

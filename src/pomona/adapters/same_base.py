@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from pomona.adapters.config import read_json_object
 from pomona.adapters.factors import Adapter
 from pomona.errors import InputError
 
+_SNAPSHOT = re.compile(r"models--(?:[^/]+--)?(?P<name>[^/]+)/snapshots/[^/]+$")
+"""A revision's folder in the hub's cache."""
 PROVENANCE_FILE = "pomona.json"
 """Beside PEFT's two files: where the adapter came from."""
 BASE = "base"
@@ -88,8 +91,10 @@ def shared_identity(adapters: Sequence[Adapter]) -> Mapping[str, object] | None:
 
 
 def last_part(name: str) -> str:
-    """`meta-llama/Llama-3-8B` and `/models/llama-3-8b/` name one model."""
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
+    """`meta-llama/Llama-3-8B`, `/models/llama-3-8b/` and the hub cache's folder of that repository name one model."""
+    path = name.replace("\\", "/").rstrip("/").lower()
+    cached = _SNAPSHOT.search(path)
+    return cached["name"] if cached else path.rsplit("/", 1)[-1]
 
 
 def _called(base: Base) -> str:

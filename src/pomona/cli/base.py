@@ -43,6 +43,13 @@ def find_base(name: str) -> Path | None:
     return _cached(name) if _HUB_ID.fullmatch(name) else None
 
 
+def called(name: str) -> str:
+    """What adapters call the model that a user names."""
+    from pomona.backbone.embedded import EMBEDDED, NAME
+
+    return NAME if name == EMBEDDED else name
+
+
 def table_of(folder: Path, wanted: Collection[str]) -> BaseModules | None:
     """The table of the modules of a model folder, by its class; None where transformers does not know the class."""
     from pomona.backbone.base_modules import modules_of_folder

@@ -46,12 +46,13 @@ def check(
         option = "--base" if base is not None else "--for"
         raise InputError("is about adapters, and only recipes are given", field=option, mend="Leave it out, or give adapters too")
     from pomona.adapters.check import Finding, check_adapters
-    from pomona.cli.base import find_base, table_of
+    from pomona.cli.base import called, find_base, table_of
 
     findings: list[Finding] = []
     if folders:
         found = None if base is None else find_base(base) or Path(base)
-        findings = check_adapters(folders, found, targets or (), None if found is None else table_of)
+        name = None if base is None else called(base)
+        findings = check_adapters(folders, found, targets or (), None if found is None else table_of, name)
     for recipe in recipes:
         from pomona.runs.check import check_recipe
 

@@ -41,8 +41,10 @@ def export(
     import json
 
     from pomona.adapters import read_adapter
+    from pomona.adapters.base_identity import identity_of_folder
     from pomona.adapters.export import check_target, compress, export_adapter, refuse_output
-    from pomona.cli.base import table_of
+    from pomona.adapters.same_base import Base, base_warnings
+    from pomona.cli.base import called, table_of
     from pomona.cli.values import dtype_of
 
     check_target(target)
@@ -53,12 +55,15 @@ def export(
     given, compression = (read, None) if rank is None else compress(read, rank)
     modules = None if found is None or not found.is_dir() else table_of(found, read.modules)
     done = export_adapter(given, target, output, base=found, modules=modules, dtype=written, force=force)
+    warnings = [*done.warnings]
+    if base is not None and found is not None:  # without --base the adapter's own is taken
+        warnings += base_warnings([(str(adapter), read)], Base(called(base), identity_of_folder(found)))
     if as_json:
         shown = {"target": target, "output": str(output), "modules": done.modules, "rank": done.rank}
         lost = None if compression is None else dataclasses.asdict(compression)
-        typer.echo(json.dumps({**shown, "compression": lost, **done.details, "use": done.use, "warnings": done.warnings}))
+        typer.echo(json.dumps({**shown, "compression": lost, **done.details, "use": done.use, "warnings": warnings}))
         return
-    for warning in done.warnings:
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{done.modules} modules of rank {done.rank} for {target}, in {output}")
     if compression is not None:
