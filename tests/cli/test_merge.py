@@ -45,9 +45,24 @@ def test_a_line_for_people_and_warnings_on_stderr(folders: list[str], tmp_path: 
     write_adapter(random_adapter(2, base_model="other"), tmp_path / "x")
     result = RUNNER.invoke(app, [folders[0], str(tmp_path / "x"), "--method", "concat", "-o", str(tmp_path / "c")])
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"2 adapters merged by concat: 4 modules of rank 8, in {tmp_path / 'c'}\n"
+    assert result.stdout == f"2 adapters merged by concat: 4 modules of rank 8, in {tmp_path / 'c'}\nNothing is lost to the rank\n"
     assert result.stderr.startswith("warning: ")
     assert "'other'" in result.stderr
+
+
+def test_what_the_rank_lost_has_a_line_a_warning_and_a_place_in_the_json(folders: list[str], tmp_path: Path) -> None:
+    command = [*folders, "--method", "ties", "--rank", "4", "--force", "-o", str(tmp_path / "c")]
+    said = RUNNER.invoke(app, command)
+    assert said.exit_code == 0, said.output
+    done = json.loads(RUNNER.invoke(app, [*command, "--json"]).stdout)
+    lost = json.loads((tmp_path / "c" / "pomona.json").read_text())["rank_loss"]
+    assert done["rank_loss"] == lost
+    assert 0.1 < lost["relative"] <= lost["worst"] < 1
+    line = said.stdout.splitlines()[1]
+    expected = f"{100 * lost['relative']:.3g}% of the merged update; at worst {100 * lost['worst']:.3g}%, at {lost['worst_module']}"
+    assert line == f"Keeping rank 4 lost {expected}"
+    assert said.stderr.startswith(f"warning: the merge lost {100 * lost['relative']:.3g}% of its update to rank 4; rank ")
+    assert done["warnings"] == [said.stderr.removeprefix("warning: ").rstrip("\n")]
 
 
 def test_existing_output_needs_force(folders: list[str], tmp_path: Path) -> None:

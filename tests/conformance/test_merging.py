@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,35 @@ def test_a_rank_is_kept_to_or_refused(method: str, rank: int) -> None:
         assert 1 <= max(one.rank for one in merged.factors.values()) <= rank
 
 
-def merged_or_refusal(adapters: list[Adapter], method: str, rank: int) -> Adapter | str:
+@METHODS
+@pytest.mark.parametrize("rank", [None, 1, 5, 12])
+@pytest.mark.parametrize("of_each", [4, 9])
+def test_what_the_rank_lost_is_what_is_missing_of_the_full_rank(method: str, of_each: int, rank: int | None) -> None:
+    one, two = (random_adapter(seed, rank=of_each, scaling=0.5 + seed, modules=[Q0, V1]) for seed in (1, 2))
+    adapters, weights = [one, two, one], [1.0, -0.7, 0.2]  # one stands twice, and 3 x 9 are more than the sides have
+    merged = merged_or_refusal(adapters, method, rank, weights)
+    if isinstance(merged, str):
+        return
+    full = merge(adapters, method, weights, rank=3 * of_each)
+    missing = {m: float((full[m].delta(torch.float64) - merged[m].delta(torch.float64)).norm()) for m in full}
+    norms = {m: float(full[m].delta(torch.float64).norm()) for m in full}
+    shares = {m: missing[m] / norms[m] for m in full}
+    found = merged.provenance["rank_loss"]
+    assert isinstance(found, dict)
+    relative = math.hypot(*missing.values()) / math.hypot(*norms.values())
+    assert found["relative"] == pytest.approx(relative, rel=1e-5, abs=2e-6)
+    assert found["worst"] == pytest.approx(max(shares.values()), rel=1e-5, abs=2e-6)
+    if found["worst_module"] is None:
+        assert found == {"relative": 0.0, "worst_module": None, "worst": 0.0}
+    else:
+        assert shares[found["worst_module"]] == max(shares.values()) > 1e-6
+    if rank == 1:  # what gives more than one direction lost some
+        assert found["worst"] > 0.01
+
+
+def merged_or_refusal(adapters: list[Adapter], method: str, rank: int | None, weights: list[float] | None = None) -> Adapter | str:
     try:
-        return merge(adapters, method, rank=rank)
+        return merge(adapters, method, weights, rank=rank)
     except InputError as error:
         return str(error)
 

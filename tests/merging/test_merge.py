@@ -30,14 +30,15 @@ def test_default_is_svd_with_unit_weights() -> None:
 
 def test_provenance_can_be_written_as_json() -> None:
     one = Adapter(random_adapter(1).factors, "base", {"path": "here/one", "fan_in_fan_out": True})
-    merged = merge([one, random_adapter(2, base_model="other")], weights=(1, 0.5), rank=3, seed=7)
+    merged = merge([one, random_adapter(2, base_model="other")], weights=(1, 0.5), rank=8, seed=7)
     assert merged.base_model == "base"
     assert json.loads(json.dumps(merged.provenance)) == {
         "method": "svd",
         "parameters": {},
         "weights": [1.0, 0.5],
-        "rank": 3,
+        "rank": 8,
         "seed": 7,
+        "rank_loss": {"relative": 0.0, "worst_module": None, "worst": 0.0},
         "sources": ["here/one", "adapter 2"],
         "fan_in_fan_out": True,
         "warnings": ["adapter 2 was trained on 'other', but here/one is for 'base'"],
@@ -50,6 +51,38 @@ def test_merge_of_folders_can_be_written_and_read(tmp_path: Path) -> None:
     merged = merge([read_adapter(tmp_path / "1"), read_adapter(tmp_path / "2")], "svd", rank=5)
     write_adapter(merged, tmp_path / "out")
     assert read_adapter(tmp_path / "out").fingerprint() == merged.fingerprint()
+
+
+def test_what_the_rank_lost_is_written_beside_the_adapter(tmp_path: Path) -> None:
+    adapters = [random_adapter(1), random_adapter(2)]
+    merged = merge(adapters, "svd", rank=3)
+    write_adapter(merged, tmp_path / "out")
+    missing = {m: float((exact_delta(adapters, [1.0, 1.0], m) - merged[m].delta(torch.float64)).norm()) for m in merged}
+    norms = {m: float(exact_delta(adapters, [1.0, 1.0], m).norm()) for m in merged}
+    worst = max(merged, key=lambda m: missing[m] / norms[m])
+    assert json.loads((tmp_path / "out" / "pomona.json").read_text())["rank_loss"] == {
+        "relative": pytest.approx(math.hypot(*missing.values()) / math.hypot(*norms.values()), rel=1e-5),
+        "worst_module": worst,
+        "worst": pytest.approx(missing[worst] / norms[worst], rel=1e-5),
+    }
+
+
+@pytest.mark.parametrize("method", ["svd", "ties", "knots"])
+def test_the_rank_that_the_warning_names_is_the_least_that_loses_less_than_5_percent(method: str) -> None:
+    adapters = [random_adapter(1, modules=[Q0, V0], rank=4), random_adapter(2, modules=[V0, Q1], rank=6)]
+    (warning,) = merge(adapters, method, rank=2).provenance["warnings"]  # pyright: ignore[reportGeneralTypeIssues]
+    enough = int(warning.partition("; rank ")[2].split()[0])
+    lost = [merge(adapters, method, rank=rank).provenance["rank_loss"]["relative"] for rank in (2, enough - 1, enough)]  # pyright: ignore
+    assert (
+        warning
+        == f"the merge lost {100 * lost[0]:.3g}% of its update to rank 2; rank {enough} (--rank {enough}) loses less than 5%"
+    )
+    assert lost[0] > lost[1] >= 0.05 > lost[2]
+
+
+def test_a_warning_names_no_rank_where_a_rank_is_no_cut() -> None:
+    (warning,) = merge([random_adapter(1), random_adapter(2)], "tsv", rank=2).provenance["warnings"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert warning.endswith("to rank 2; a higher rank (--rank) loses less")
 
 
 def test_wrong_input() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -62,6 +63,20 @@ def test_error_is_the_optimal_one_within_1e_4(name: str, rank: int) -> None:
         assert error(spectrum, oriented) <= optimal * (1 + 1e-4) + 1e-7 * float(matrix.double().norm())
         torch.testing.assert_close(spectrum.U_OK.T @ spectrum.U_OK, torch.eye(rank).double(), rtol=0, atol=1e-9)
         torch.testing.assert_close(spectrum.V_IK.T @ spectrum.V_IK, torch.eye(rank).double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("small", [0, 2**19])
+@pytest.mark.parametrize("name", ["trimmed to 20 %", "dropped to 5 %", "slow decay", "fast decay"])
+def test_the_loss_is_that_of_the_factors_themselves(name: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the iteration found, not of the best that there is."""
+    monkeypatch.setattr(module, "_SMALL_ENTRIES", small)
+    torch.manual_seed(0)
+    matrix = MATRICES[name]()
+    for oriented in (matrix, matrix.T.contiguous()):
+        found = truncate(oriented, 8).factors()
+        missing = (oriented.double() - found.delta(torch.float64)).norm()
+        assert math.sqrt(found.loss.lost_squared) == pytest.approx(float(missing), rel=1e-6)
+        assert math.sqrt(found.loss.whole_squared) == pytest.approx(float(oriented.double().norm()), rel=1e-9)
 
 
 @pytest.mark.parametrize("exact_rank", [1, 5, 16])

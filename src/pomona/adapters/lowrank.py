@@ -14,22 +14,46 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
+from pomona.adapters.truncated import Loss, Truncated
 
 # By how much the error of a truncated product may exceed the optimal one's, as a share of it, for each side's rounding.
 _SLACK_FP32, _SLACK_FP64 = 5e-5, 1e-9
 
 
 class Spectrum(NamedTuple):
-    """A singular value decomposition `U diag(S) V^T`, in fp64, singular values largest first."""
+    """A singular value decomposition `U diag(S) V^T`, in fp64, singular values largest first; the whole one or its leading part.
+
+    Args:
+        U_OK: orthonormal columns.
+        S_K: >= 0.
+        V_IK: orthonormal columns.
+        rest: the singular values that are left out; None: there are none.
+        whole_squared: the sum of the squares of all singular values, where those that are left out are not known.
+    """
 
     U_OK: Float[Tensor, "O K"]
     S_K: Float[Tensor, " K"]
     V_IK: Float[Tensor, "I K"]
+    rest: Float[Tensor, " _"] | None = None
+    whole_squared: float | None = None
 
     def balanced(self) -> tuple[Float[Tensor, "K I"], Float[Tensor, "O K"]]:
         """`(A, B)` with `B A = U diag(S) V^T` and the square roots of the singular values on either side, in fp32."""
         root_K = self.S_K.sqrt()
         return (self.V_IK * root_K).T.float().contiguous(), (self.U_OK * root_K).float()
+
+    def factors(self) -> Truncated:
+        """As `balanced`, with what is left out."""
+        return Truncated(*self.balanced(), loss=self.loss())
+
+    def loss(self) -> Loss:
+        """What the triples leave out (Eckart and Young)."""
+        kept_squared = float(self.S_K.square().sum())
+        if self.whole_squared is not None:
+            return Loss(max(0.0, self.whole_squared - kept_squared), self.whole_squared)
+        rest = () if self.rest is None else tuple(self.rest.tolist())
+        lost_squared = sum(value * value for value in rest)
+        return Loss(lost_squared, kept_squared + lost_squared, rest)
 
 
 def stacked(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
@@ -88,10 +112,10 @@ def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: i
     U, S, V_T = torch.linalg.svd(T_B @ T_A.T, full_matrices=False)
     # V's side is multiplied the other way round, so that its transpose, A's side of the result, lies in one piece.
     V_KI = (V_T[:rank] @ to_Q_A.T) @ columns_A.T
-    return Spectrum(columns_B @ (to_Q_B @ U[:, :rank]), S[:rank], V_KI.T)
+    return Spectrum(columns_B @ (to_Q_B @ U[:, :rank]), S[:rank], V_KI.T, S[len(V_KI) :])
 
 
-def best_approximation(factors: Sequence[Factors], weights: Sequence[float], rank: int) -> Factors:
+def best_approximation(factors: Sequence[Factors], weights: Sequence[float], rank: int) -> Truncated:
     """The best approximation of `sum_k w_k s_k B_k A_k` at a rank, as balanced fp32 factors with scaling 1 (Eckart-Young).
 
     As `factored_svd` of the stacked factors; but where their columns are well conditioned, the products with O or I terms are
@@ -103,18 +127,22 @@ def best_approximation(factors: Sequence[Factors], weights: Sequence[float], ran
         factors: one or more.
         weights: w_k.
         rank: K >= 1; what is above min(O, I, R) is of no effect.
+
+    Returns:
+        The factors, with what the rank leaves out.
     """
     A_RI = torch.cat([one.A.to(torch.float32) for one in factors], dim=0)
     B_OR = torch.cat([one.B.to(torch.float32) for one in factors], dim=1)
     found = _gram([B_OR, A_RI.T], _SLACK_FP32) if torch.get_float32_matmul_precision() == "highest" else None
     if found is None:
-        return Factors(*factored_svd(*stacked(factors, weights), rank).balanced())
+        return factored_svd(*stacked(factors, weights), rank).factors()
     (to_Q_B, to_Q_A), (T_B, T_A) = found
     shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True) for _ in range(one.rank)]
     U, S, V_T = torch.linalg.svd(T_B * torch.tensor(shares, dtype=T_B.dtype, device=T_B.device) @ T_A.T, full_matrices=False)
     root_K = S[:rank].sqrt()
     to_B_RK, to_A_KR = to_Q_B @ (U[:, :rank] * root_K), (root_K[:, None] * V_T[:rank]) @ to_Q_A.T
-    return Factors(to_A_KR.float() @ A_RI, B_OR @ to_B_RK.float())
+    kept = Spectrum(U[:, :rank], S[:rank], V_T[:rank].T, S[rank:])
+    return Truncated(to_A_KR.float() @ A_RI, B_OR @ to_B_RK.float(), loss=kept.loss())
 
 
 def _gram(sides: Sequence[Float[Tensor, "_ R"]], slack: float) -> tuple[Float[Tensor, "S R R"], Float[Tensor, "S R R"]] | None:

@@ -49,6 +49,7 @@ def merge(
     from pomona.cli.values import dtype_of, settings, value_of
     from pomona.merging import check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
+    from pomona.merging.rank_loss import percent
 
     written = None if dtype is None else dtype_of(dtype)
     refuse_occupied(output.resolve(), force=force)
@@ -65,6 +66,8 @@ def merge(
     write_adapter(merged, output, force=force, dtype=written)
     warnings = merged.provenance["warnings"]
     assert isinstance(warnings, list)
+    lost = merged.provenance["rank_loss"]
+    assert isinstance(lost, dict)
     ranks = sorted({merged[module].rank for module in merged})
     if as_json:
         done = {"output": str(output), "modules": len(merged), "rank": ranks[-1], "base_model": merged.base_model}
@@ -73,3 +76,8 @@ def merge(
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{len(adapters)} adapters merged by {method}: {len(merged)} modules of rank {ranks[-1]}, in {output}")
+    if lost["worst_module"] is None:
+        typer.echo("Nothing is lost to the rank")
+    else:
+        worst = f"at worst {percent(lost['worst'])}, at {lost['worst_module']}"
+        typer.echo(f"Keeping rank {ranks[-1]} lost {percent(lost['relative'])} of the merged update; {worst}")

@@ -35,7 +35,8 @@ class MergeMethod(ABC):
             generator: the module's own random stream; the only source of randomness.
 
         Returns:
-            fp32 factors with scaling 1, on the device of the first.
+            fp32 factors with scaling 1, on the device of the first; as `Truncated` where a rank may leave out a part of the
+            method's own result, with what it leaves out.
 
         Raises:
             InputError: the method is not defined for these ranks, or cannot keep to `rank`.

@@ -70,7 +70,8 @@ class CoreSpace(MergeMethod):
             for k, B, A in zip(order, B_PR.split(ranks, dim=1), A_QR.split(ranks, dim=1), strict=True)
         ]
         U, S, V_T = torch.linalg.svd(combined(cores, self.combine, self.density), full_matrices=False)
-        return Factors(*Spectrum(U_OP @ U[:, :rank], S[:rank], V_IQ @ V_T[:rank].T).balanced())
+        kept = len(S[:rank])
+        return Spectrum(U_OP @ U[:, :kept], S[:kept], V_IQ @ V_T[:kept].T, S[kept:]).factors()
 
 
 def joint_basis(X_NR: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "K R"]]:

@@ -85,8 +85,7 @@ class ElementwiseMerge(MergeMethod):
         merged_OI = torch.empty(O, I, device=factors[0].A.device)
         for rows in row_blocks(O, I):
             merged_OI[rows] = self.combine(next_parts(), [1.0] * len(weights))
-        A_KI, B_OK = truncate(merged_OI, rank or max(one.rank for one in factors)).balanced()
-        return Factors(A_KI, B_OK)
+        return truncate(merged_OI, rank or max(one.rank for one in factors)).factors()
 
     def _merge_factors(
         self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generators: Sequence[torch.Generator]

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pomona.adapters.factors import Factors
 from pomona.adapters.lowrank import Spectrum, factored_svd, stacked
+from pomona.adapters.truncated import Loss, Truncated
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.subspace import FP32_ROUNDING, count_nonzero
 
@@ -30,12 +33,25 @@ class IsoC(MergeMethod):
 
     Without `rank` all non-zero directions are kept, R at most. With it the leading ones are, and the mean is over them, as the
     paper has it where it keeps a part of the directions (Iso-CTS): the svd merge of that rank, made isotropic.
+    What a rank loses is measured against the result of all directions. Fewer and stronger directions may differ from it by more
+    than its own norm.
     """
 
     identity: ClassVar[Mapping[str, object] | None] = None
 
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """See `MergeMethod.merge`."""
-        U_OK, S_K, V_IK = factored_svd(*stacked(factors, weights), rank)
+        U_OK, S_K, V_IK, rest, _ = factored_svd(*stacked(factors, weights), rank)
         keep = max(1, count_nonzero(S_K, FP32_ROUNDING))
-        return Factors(*Spectrum(U_OK[:, :keep], S_K[:keep].mean().expand(keep), V_IK[:, :keep]).balanced())
+        mean = S_K[:keep].mean()
+        result = Spectrum(U_OK[:, :keep], mean.expand(keep), V_IK[:, :keep]).balanced()
+        every = S_K if rest is None else torch.cat([S_K, rest])
+        return Truncated(*result, loss=_loss(every, keep, float(mean)))
+
+
+def _loss(S_R: Float[Tensor, " R"], keep: int, mean: float) -> Loss:
+    """What is missing of the result with all non-zero directions where `keep` of them have the strength `mean`."""
+    count = max(1, count_nonzero(S_R, FP32_ROUNDING))
+    full_mean = float(S_R[:count].mean())
+    whole_squared = count * full_mean**2
+    return Loss(keep * (mean - full_mean) ** 2 + (count - keep) * full_mean**2, whole_squared)

@@ -66,7 +66,7 @@ class Knots(MergeMethod):
         order = content_order(factors, weights)
         U_OK, parts = shared_coordinates([factors[k] for k in order])
         merged_KI = combined([weights[k] * part for k, part in zip(order, parts, strict=True)], self.combine, self.density)
-        return Factors(*factored_svd(merged_KI, U_OK, rank).balanced())
+        return factored_svd(merged_KI, U_OK, rank).factors()
 
 
 def shared_coordinates(factors: Sequence[Factors]) -> tuple[Float[Tensor, "O K"], list[Float[Tensor, "K I"]]]:

@@ -10,9 +10,11 @@ from pomona.adapters.carried import carried
 from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
+from pomona.adapters.truncated import Loss, Truncated
 from pomona.adapters.whole import merged_whole
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
+from pomona.merging.rank_loss import rank_loss, rank_warning
 from pomona.merging.slabs import Slabs
 from pomona.merging.weights import Weight, module_weights
 from pomona.seeding import derive_seed
@@ -42,7 +44,8 @@ def merge(
 
     Returns:
         An adapter of fp32 factors with scaling 1, whose provenance holds `method`, `parameters`, `weights`, `rank`, `seed`,
-        `sources`, the `warnings` of `check_compatible`, and what is `carried` over.
+        `rank_loss` (see `pomona.merging.rank_loss`), `sources`, the `warnings` of `check_compatible` and of a rank that loses
+        much, and what is `carried` over.
 
     Raises:
         InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, adapters that do not
@@ -61,11 +64,15 @@ def merge(
     modules = sorted({module for adapter in adapters for module in adapter}, key=model_order)
     weights_of = module_weights(given, modules)
     merged: dict[str, Factors] = {}
+    losses: dict[str, Loss] = {}
     generator, slabs = torch.Generator(), Slabs()
     for module in modules:
         generator.manual_seed(derive_seed(seed, "merge", module))
         result = _merge_module(module, adapters, weights_of[module], chosen, rank, generator)
         merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
+        if isinstance(result, Truncated):
+            losses[module] = result.loss
+    warnings += rank_warning(losses, {module: one.rank for module, one in merged.items()})
     named = [(adapter_name(adapter, place), adapter.provenance.get("commit")) for place, adapter in enumerate(adapters)]
     commits = {name: commit for name, commit in named if commit is not None}
     provenance: dict[str, object] = {
@@ -74,6 +81,7 @@ def merge(
         "weights": given,
         "rank": rank,
         "seed": seed,
+        "rank_loss": rank_loss(losses),
         "sources": [name for name, _ in named],
         **({"commits": commits} if commits else {}),
         **carried(adapters),

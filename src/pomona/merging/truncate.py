@@ -27,7 +27,8 @@ def truncate(matrix_OI: Float[Tensor, "O I"], rank: int) -> Spectrum:
     arXiv 1504.05477, Algorithm 2): the basis `Q = orth([M G, (M M^T) M G, (M M^T)^2 M G, ...])` starts from a fixed random G
     of K + 8 columns and grows by a block a step; the triples are those of `Q Q^T M`. Products are made in fp64 from row
     blocks of M, so small singular values survive. The error of the result, `||M - M_K||_F`, exceeds the optimal one by less
-    than 1e-4 of it.
+    than 1e-4 of it. As the triples are those of a projection of M, `||M - M_K||_F^2 = ||M||_F^2 - sum_K S^2` holds for the result
+    itself, not for the optimal one alone.
 
     Deviation from the paper: not a set number of steps, but until a step lets the captured energy `sum_K S^2` grow by less
     than 1e-4 of the energy that is not captured.
@@ -39,7 +40,7 @@ def truncate(matrix_OI: Float[Tensor, "O I"], rank: int) -> Spectrum:
     O, I = matrix_OI.shape  # noqa: E741
     if O * I <= _SMALL_ENTRIES:
         U, S, V_T = torch.linalg.svd(matrix_OI.double(), full_matrices=False)
-        return Spectrum(U[:, :rank], S[:rank], V_T[:rank].T)
+        return Spectrum(U[:, :rank], S[:rank], V_T[:rank].T, S[rank:])
 
     def times(X: Float[Tensor, "I M"]) -> Float[Tensor, "O M"]:
         product = X.new_empty(O, X.shape[1])  # not the blocks' products in a list: they would sit between freed blocks
@@ -58,10 +59,10 @@ def truncate(matrix_OI: Float[Tensor, "O I"], rank: int) -> Spectrum:
     if O <= I:
         G = torch.randn(I, min(rank + _EXTRA_COLUMNS, O), generator=start, dtype=torch.float64)
         Q, T = _krylov(times, transposed_times, G.to(matrix_OI.device), rank, O, energy)
-        return factored_svd(T, Q, rank)
+        return factored_svd(T, Q, rank)._replace(rest=None, whole_squared=energy)
     G = torch.randn(O, min(rank + _EXTRA_COLUMNS, I), generator=start, dtype=torch.float64)
     Q, T = _krylov(transposed_times, times, G.to(matrix_OI.device), rank, I, energy)
-    return factored_svd(Q.T, T.T, rank)
+    return factored_svd(Q.T, T.T, rank)._replace(rest=None, whole_squared=energy)
 
 
 def _krylov(

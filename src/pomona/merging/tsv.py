@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Factors
 from pomona.adapters.lowrank import Spectrum, factored_svd, stacked
+from pomona.adapters.truncated import Loss, Truncated
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.order import content_order
 from pomona.merging.subspace import FP32_ROUNDING, count_nonzero
@@ -51,10 +52,17 @@ class Tsv(MergeMethod):
         sides = factors[0].out_features, factors[0].in_features
         most = min(*sides) if rank is None else min(rank, *sides)
         order = content_order(factors, weights)  # equal singular values of several adapters compete for the last places
-        U_OK, S_K, V_IK = _triples([factors[k] for k in order], [weights[k] for k in order], most)
-        if len(S_K) == 0:
+        spectra = [_nonzero(factored_svd(*stacked([factors[k]], [1.0]))) for k in order]
+        weighted = [weights[k] * one.S_K for k, one in zip(order, spectra, strict=True)]
+        U_OK, V_IK = torch.cat([one.U_OK for one in spectra], dim=1), torch.cat([one.V_IK for one in spectra], dim=1)
+        S_K, chosen = torch.cat(weighted), _shares(weighted, most)
+        if len(chosen) == 0:
             return Factors(U_OK.new_zeros(1, sides[1], dtype=torch.float32), U_OK.new_zeros(sides[0], 1, dtype=torch.float32))
-        return Factors(*factored_svd((orthogonalised(V_IK) * S_K).T, orthogonalised(U_OK), most).balanced())
+        kept = factored_svd((orthogonalised(V_IK[:, chosen]) * S_K[chosen]).T, orthogonalised(U_OK[:, chosen]), most)
+        every = _shares(weighted, min(sides))
+        if len(chosen) == len(every):
+            return kept.factors()
+        return Truncated(*kept.balanced(), loss=_loss(Spectrum(U_OK, S_K, V_IK), every, chosen))
 
 
 def orthogonalised(X_NK: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
@@ -66,18 +74,35 @@ def orthogonalised(X_NK: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     Args:
         X_NK: fp64, columns of unit norm, K >= 1.
     """
-    values_K, Q_KK = torch.linalg.eigh(X_NK.T @ X_NK)
+    to_half_KM, Q_KM = _inverse_root(X_NK.T @ X_NK)
+    return X_NK @ to_half_KM @ Q_KM.T
+
+
+def _inverse_root(G_KK: Float[Tensor, "K K"]) -> tuple[Float[Tensor, "K M"], Float[Tensor, "K M"]]:
+    """`(Q D^(-1/2), Q)` over the M directions of `G = Q D Q^T` that are not null."""
+    values_K, Q_KK = torch.linalg.eigh(G_KK)
     kept = values_K > FP32_ROUNDING * values_K[-1]
-    return X_NK @ (Q_KK[:, kept] * values_K[kept].rsqrt()) @ Q_KK[:, kept].T
+    return Q_KK[:, kept] * values_K[kept].rsqrt(), Q_KK[:, kept]
 
 
-def _triples(factors: Sequence[Factors], weights: Sequence[float], most: int) -> Spectrum:
-    """All adapters' singular triples side by side, weights in S, at most `most` of them."""
-    spectra = [_nonzero(factored_svd(*stacked([one], [1.0]))) for one in factors]
-    S = [weight * one.S_K for one, weight in zip(spectra, weights, strict=True)]
-    chosen = _shares(S, most)
-    U_OK, V_IK = torch.cat([one.U_OK for one in spectra], dim=1), torch.cat([one.V_IK for one in spectra], dim=1)
-    return Spectrum(U_OK[:, chosen], torch.cat(S)[chosen], V_IK[:, chosen])
+def _loss(triples: Spectrum, every: Int[Tensor, " _"], chosen: Int[Tensor, " _"]) -> Loss:
+    """What the merge of the chosen triples lacks of the merge of `every` one that could be.
+
+    Both are `U M V^T` with a small M, so `||U M V^T||_F^2 = <U^T U M, M V^T V>` needs no O x I matrix.
+    """
+    U_gram, V_gram = triples.U_OK.T @ triples.U_OK, triples.V_IK.T @ triples.V_IK
+
+    def merged(places: Int[Tensor, " _"]) -> Float[Tensor, "K K"]:
+        (U_half, U_Q), (V_half, V_Q) = (_inverse_root(gram[places][:, places]) for gram in (U_gram, V_gram))
+        M_KK = torch.zeros_like(U_gram)
+        M_KK[places[:, None], places] = U_half @ U_Q.T * triples.S_K[places] @ V_Q @ V_half.T
+        return M_KK
+
+    def squared(M_KK: Float[Tensor, "K K"]) -> float:
+        return max(0.0, float((U_gram @ M_KK).mul_(M_KK @ V_gram).sum()))
+
+    full = merged(every)
+    return Loss(squared(full - merged(chosen)), squared(full))
 
 
 def _nonzero(spectrum: Spectrum) -> Spectrum:
