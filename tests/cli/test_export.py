@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import peft
 import pytest
 import torch
 import typer
 from gguf import GGUFReader
 from safetensors.torch import load_file
 from tests.adapters.export.tiny_models import build, update
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.adapters import Adapter, Factors, read_adapter, write_adapter
 from pomona.cli.export import export
 from pomona.errors import InputError
 
@@ -142,3 +146,79 @@ def test_another_base_than_the_adapter_s_is_a_warning(adapter: Adapter, folder: 
         found = json.loads(done.stdout)["warnings"]
         expected = f"{tmp_path / 'named'} was trained on 'org/other', but the model is {str(base)!r}"
         assert [one for one in found if "was trained on" in one] == ([expected] if told else [])
+
+
+def trained_on(model: Any, folder: Path, ends: list[str], **config: object) -> Path:
+    """As PEFT writes it; fields of the config changed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        made = peft.LoraConfig(r=2, target_modules=ends, init_lora_weights=False, task_type="CAUSAL_LM")
+        peft.get_peft_model(copy.deepcopy(model), made).save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's own, about the flag that it corrects
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_base_decides_how_a_square_matrix_is_stored(name: str, flag: bool, tmp_path: Path) -> None:
+    model = build(name)
+    model.save_pretrained(tmp_path / "base")
+    given = trained_on(model, tmp_path / "a", ["q_proj" if name == "llama" else "attn.c_proj"], fan_in_fan_out=flag)
+    tokens = torch.tensor([[1, 5, 9, 33, 7]])
+    expected = peft.PeftModel.from_pretrained(copy.deepcopy(model), given)(input_ids=tokens).logits
+    options = ["--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]
+    result = RUNNER.invoke(app, [str(given), "--for", "merged", *options])
+    assert result.exit_code == 0, result.output
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=tokens).logits
+    effect = float((expected - model(input_ids=tokens).logits).abs().max())
+    assert float((found - expected).abs().max()) < 1e-4 * effect
+    assert RUNNER.invoke(app, [str(given), "--for", "peft", *options[:3], str(tmp_path / "peft")]).exit_code == 0
+    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["fan_in_fan_out"] is (name == "gpt2")
+
+
+@pytest.mark.parametrize("target", ["peft", "vllm", "llama.cpp", "merged"])
+def test_a_path_without_its_first_part_fits_no_export(target: str, tmp_path: Path) -> None:
+    model = build("llama")
+    model.save_pretrained(tmp_path / "base")
+    adapter = update(model, ("q_proj",))
+    shorter = replace(adapter, factors={module.removeprefix("model."): adapter[module] for module in adapter})
+    write_adapter(shorter, tmp_path / "a")
+    options = ["--for", target, "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]
+    result = RUNNER.invoke(app, [str(tmp_path / "a"), *options])
+    assert isinstance(result.exception, InputError)
+    assert "layers.0.self_attn.q_proj: the base model has no such module" in str(result.exception)
+    assert "its nearest name here is model.layers.0.self_attn.q_proj" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": ["T5ForConditionalGeneration"], "num_heads": 2, "d_model": 16},
+        {"architectures": ["GPTNeoForCausalLM"], "num_heads": 2, "hidden_size": 16},
+        {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {"num_attention_heads": 2}},
+        {"architectures": ["LlamaForCausalLM"]},
+        {"architectures": ["OpenELMForCausalLM"], "num_attention_heads": [2, 4]},
+    ],
+)
+def test_vllm_needs_the_class_of_the_base_and_no_sizes(config: dict[str, object], adapter: Adapter, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    write_adapter(replace(adapter, base_model=str(tmp_path / "base")), tmp_path / "a")
+    result = RUNNER.invoke(app, [str(tmp_path / "a"), "--for", "vllm", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_value_too_large_for_float16_is_named(adapter: Adapter, tmp_path: Path) -> None:
+    first, *_ = adapter
+    large = Factors(adapter[first].A * 0 + 1.5e5, adapter[first].B, adapter[first].scaling)
+    write_adapter(replace(adapter, factors={**adapter.factors, first: large}), tmp_path / "a")
+    options = [str(tmp_path / "a"), "--for", "peft", "-o", str(tmp_path / "out"), "--dtype"]
+    result = RUNNER.invoke(app, [*options, "float16"])
+    assert isinstance(result.exception, InputError)
+    told = f"{first}: has a value of 1.5e+05, and float16 holds 6.55e+04 at most; nothing was written. Give --dtype bfloat16"
+    assert str(result.exception).startswith(told)
+    assert not (tmp_path / "out").exists()
+    assert RUNNER.invoke(app, [*options, "bfloat16"]).exit_code == 0

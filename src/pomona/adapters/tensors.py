@@ -7,7 +7,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pomona.errors import InputError
+from pomona.errors import InputError, PomonaError
 from pomona.stand_ins import refuse_stand_in
 
 DTYPES: Mapping[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -231,3 +231,19 @@ def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
         return found
 
     return json.loads(header, object_pairs_hook=unique)
+
+
+def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> PomonaError:
+    """Why a module's factors cannot be written: values that are not finite, or finite ones that the dtype is too small for.
+
+    Args:
+        exact: the factors before they were rounded.
+        dtype: in which they were to be written.
+        module: whose they are.
+    """
+    largest = max(float(one.abs().max()) for one in exact)
+    if not all(all_finite(one) for one in exact) or largest <= torch.finfo(dtype).max:
+        return PomonaError("has NaN or infinite values, nothing was written", field=module)
+    name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+    problem = f"has a value of {largest:.4g}, and {name} holds {limit:.4g} at most; nothing was written"
+    return InputError(problem, field=module, mend="Give --dtype bfloat16 or float32")

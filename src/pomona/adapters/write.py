@@ -22,9 +22,9 @@ from pomona.adapters.names import older_spelling
 from pomona.adapters.place import appearing, refuse_occupied
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE
 from pomona.adapters.shapes import shape_of
-from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, tensor_info, write_tensors
+from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, not_finite, tensor_info, write_tensors
 from pomona.adapters.whole import info_of
-from pomona.errors import InputError, PomonaError
+from pomona.errors import InputError
 
 
 def write_adapter(
@@ -50,7 +50,7 @@ def write_adapter(
     Raises:
         InputError: something stands at `path` and `force` is not given, or it is not an adapter folder; the adapter has no
             modules; the disk refuses.
-        PomonaError: a value is NaN or infinite after the scaling is folded in.
+        PomonaError: a value is NaN or infinite after the scaling is folded in, or too large for the dtype.
     """
     target = Path(path).resolve()
     refuse_occupied(target, force=force)
@@ -113,7 +113,8 @@ def _tensors(
         cast = [(A_RI.to(dtype_A), B_OR.to(dtype_B)) for A_RI, B_OR in plain]
         for key, matrix in zip(keys, stack(cast) if pair.stacked else cast[0], strict=True):
             if not all_finite(matrix):
-                raise PomonaError("has NaN or infinite values, nothing was written", field=pair.like)
+                exact = [one for factors in plain for one in factors]
+                raise not_finite(exact, matrix.dtype, pair.like)
             yield key, matrix
     for parameter, tensor in adapter.whole.items():
         yield f"{PREFIX}{parameter}", tensor.detach()

@@ -23,9 +23,8 @@ from pomona.adapters.export.place import appearing_file, refuse_output
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.shapes import shape_of
-from pomona.adapters.tensors import all_finite
+from pomona.adapters.tensors import all_finite, not_finite
 from pomona.adapters.whole import factors_only
-from pomona.errors import PomonaError
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -128,7 +127,7 @@ def _pairs(
         for side, matrix in (("a", A_RI.T if kind == _EMBEDDING else A_RI), ("b", B_OR)):
             written = matrix.to(dtype).cpu().contiguous()
             if not all_finite(written):
-                raise PomonaError(f"has NaN or infinite values in {dtype}, nothing was written", field=module)
+                raise not_finite([matrix], dtype, module)
             yield f"{name}.weight.lora_{side}", written
 
 
