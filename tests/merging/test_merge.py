@@ -67,21 +67,32 @@ def test_what_the_rank_lost_is_written_beside_the_adapter(tmp_path: Path) -> Non
     }
 
 
+def one_warning(merged: Adapter) -> str:
+    found = merged.provenance["warnings"]
+    assert isinstance(found, list)
+    (warning,) = found
+    return warning
+
+
+def relative_loss(merged: Adapter) -> float:
+    found = merged.provenance["rank_loss"]
+    assert isinstance(found, dict)
+    return found["relative"]
+
+
 @pytest.mark.parametrize("method", ["svd", "ties", "knots"])
 def test_the_rank_that_the_warning_names_is_the_least_that_loses_less_than_5_percent(method: str) -> None:
     adapters = [random_adapter(1, modules=[Q0, V0], rank=4), random_adapter(2, modules=[V0, Q1], rank=6)]
-    (warning,) = merge(adapters, method, rank=2).provenance["warnings"]  # pyright: ignore[reportGeneralTypeIssues]
+    warning = one_warning(merge(adapters, method, rank=2))
     enough = int(warning.partition("; rank ")[2].split()[0])
-    lost = [merge(adapters, method, rank=rank).provenance["rank_loss"]["relative"] for rank in (2, enough - 1, enough)]  # pyright: ignore
-    assert (
-        warning
-        == f"the merge lost {100 * lost[0]:.3g}% of its update to rank 2; rank {enough} (--rank {enough}) loses less than 5%"
-    )
-    assert lost[0] > lost[1] >= 0.05 > lost[2]
+    lost, more_than_5, less = (relative_loss(merge(adapters, method, rank=rank)) for rank in (2, enough - 1, enough))
+    mend = f"rank {enough} (--rank {enough}) loses less than 5%"
+    assert warning == f"the merge lost {100 * lost:.3g}% of its update to rank 2; {mend}"
+    assert lost > more_than_5 >= 0.05 > less
 
 
 def test_a_warning_names_no_rank_where_a_rank_is_no_cut() -> None:
-    (warning,) = merge([random_adapter(1), random_adapter(2)], "tsv", rank=2).provenance["warnings"]  # pyright: ignore[reportGeneralTypeIssues]
+    warning = one_warning(merge([random_adapter(1), random_adapter(2)], "tsv", rank=2))
     assert warning.endswith("to rank 2; a higher rank (--rank) loses less")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
-from tests.adapters.builders import random_adapter
+import torch
+from tests.adapters.builders import exact_delta, random_adapter
 
 from pomona.merging import merge
 from pomona.runs.describe import describe_systems
@@ -14,11 +16,13 @@ from pomona.runs.record import SystemDescription
 
 def test_a_static_merge_says_what_its_rank_lost_and_nothing_else_does() -> None:
     sources = [random_adapter(1), random_adapter(2)]
-    systems = {"svd": merge(sources, "svd"), "concat": merge(sources, "concat"), "lorahub": sources[0], "zero_shot": None}
+    svd = merge(sources, "svd")
+    systems = {"svd": svd, "concat": merge(sources, "concat"), "lorahub": sources[0], "zero_shot": None}
     described = {name: SystemDescription(label=name, description="") for name in systems}
     workshop = SimpleNamespace(backbone=SimpleNamespace(shapes=dict), trained={})
     describe_systems(SimpleNamespace(systems=described, warnings=[]), workshop, systems)  # pyright: ignore[reportArgumentType]
-    lost = systems["svd"].provenance["rank_loss"]["relative"]  # pyright: ignore
-    assert lost > 0.1
+    full = {m: exact_delta(sources, [1.0, 1.0], m) for m in sources[0]}
+    missing = math.hypot(*(float((full[m] - svd[m].delta(torch.float64)).norm()) for m in full))
+    lost = missing / math.hypot(*(float(one.norm()) for one in full.values()))
     found = {name: one.rank_loss for name, one in described.items()}
-    assert found == {"svd": pytest.approx(lost), "concat": 0.0, "lorahub": None, "zero_shot": None}
+    assert found == {"svd": pytest.approx(lost, rel=1e-5), "concat": 0.0, "lorahub": None, "zero_shot": None}
