@@ -14,15 +14,21 @@ from pomona.runs.describe import describe_systems
 from pomona.runs.record import SystemDescription
 
 
-def test_a_static_merge_says_what_its_rank_lost_and_nothing_else_does() -> None:
+def test_a_static_merge_and_what_is_trained_from_one_say_what_the_rank_lost() -> None:
     sources = [random_adapter(1), random_adapter(2)]
     svd = merge(sources, "svd")
-    systems = {"svd": svd, "concat": merge(sources, "concat"), "lorahub": sources[0], "zero_shot": None}
+    systems = {"svd": svd, "concat": merge(sources, "concat"), "lorahub": sources[0], "pomona": sources[0], "zero_shot": None}
     described = {name: SystemDescription(label=name, description="") for name in systems}
-    workshop = SimpleNamespace(backbone=SimpleNamespace(shapes=dict), trained={})
+    workshop = SimpleNamespace(backbone=SimpleNamespace(shapes=dict), trained={}, starts={"pomona": svd})
     describe_systems(SimpleNamespace(systems=described, warnings=[]), workshop, systems)  # pyright: ignore[reportArgumentType]
     full = {m: exact_delta(sources, [1.0, 1.0], m) for m in sources[0]}
     missing = math.hypot(*(float((full[m] - svd[m].delta(torch.float64)).norm()) for m in full))
     lost = missing / math.hypot(*(float(one.norm()) for one in full.values()))
     found = {name: one.rank_loss for name, one in described.items()}
-    assert found == {"svd": pytest.approx(lost, rel=1e-5), "concat": 0.0, "lorahub": None, "zero_shot": None}
+    assert found == {
+        "svd": pytest.approx(lost, rel=1e-5),
+        "pomona": pytest.approx(lost, rel=1e-5),
+        "concat": 0.0,
+        "lorahub": None,
+        "zero_shot": None,
+    }

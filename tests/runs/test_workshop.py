@@ -285,6 +285,7 @@ def test_any_other_method_trains_one_pair(tmp_path: Path, backbone: Backbone) ->
     shop = shop_for(tmp_path, backbone, merge=Merge(method="svd", rank=2), tuning=STILL)
     main = shop.train_main()
     start = merge(shop.sources, "svd", [1.0, -0.5], 2, 0)
+    assert {name: one.provenance["rank_loss"] for name, one in shop.starts.items()} == {"pomona": start.provenance["rank_loss"]}
     for module in main:
         A = main[module].A
         assert A.shape[0] == 2

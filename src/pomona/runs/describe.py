@@ -43,7 +43,7 @@ def describe_systems(record: RunRecord, workshop: Workshop, systems: Mapping[str
         found.adapted = kinds(adapter.modules)
         found.rank = max(adapter[module].rank for module in adapter)
         found.stored_parameters, found.padding, found.zeros = counted.stored, counted.padding, counted.sparsity
-        found.rank_loss = _rank_loss(adapter)
+        found.rank_loss = _rank_loss(workshop.starts.get(name, adapter))
         trained = workshop.trained.get(name)
         if trained is None or not trained.sparsity:  # not by a gradient
             continue

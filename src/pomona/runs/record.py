@@ -81,8 +81,8 @@ class SystemDescription(_Part):
     that a gradient moved; null where none did. `sparsity`: share of these that is exactly zero. `stored_parameters`: entries of the
     adapter as a folder stores it, at one rank, of which `padding` are components that are all zero, and of the others `zeros` is
     the share that is exactly zero (what `pomona inspect` shows). `training`: the optimizer's settings, and `runs`, how many whole
-    trainings it took. `differences`: in what a trained system differs from `pomona`. `rank_loss`: what a static merge lost to its
-    rank, `||full - result|| / ||full||`, of the method's own result at full rank.
+    trainings it took. `differences`: in what a trained system differs from `pomona`. `rank_loss`: what a static merge, the system
+    itself or what its training began with, lost to its rank: `||full - result|| / ||full||`, full being the method's own result.
     """
 
     label: str

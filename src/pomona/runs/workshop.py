@@ -49,6 +49,7 @@ class Workshop:
         dev, micro_dev: these examples, for metrics of the answers to them.
         trained: every system trained so far.
         known: fresh LoRAs that runs before this one have trained on the same examples in the same way; this one adds its own.
+        starts: the static merge that a system's training began with, where it was one.
     """
 
     recipe: Recipe
@@ -61,6 +62,7 @@ class Workshop:
     micro_dev: Sequence[Example] = ()
     trained: dict[str, Trained] = field(default_factory=dict)
     known: dict[tuple[str, Shape], tuple[Adapter, Trained]] = field(default_factory=dict)
+    starts: dict[str, Adapter] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Adapter]:
@@ -84,15 +86,15 @@ class Workshop:
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller)
         if controller.passes == 2:
-            self._train(SEARCH, *self._merged(), pruning=pruning, controller=controller)
+            self._train(SEARCH, *self._merged(SEARCH), pruning=pruning, controller=controller)
             answer = self.trained[SEARCH].answer
             assert answer is not None
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
-        return self._train(MAIN, *self._merged(), pruning=pruning, controller=controller)
+        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller)
 
     def _train_trials(self, pruning: Pruning, search: Search) -> Adapter:
         """Whole runs at given ratios, each kept by itself; the best of them is the main system."""
-        merged, seed = self._merged(), derive_seed(self.seed, "search")
+        merged, seed = self._merged(MAIN), derive_seed(self.seed, "search")
         trials: list[Trial] = []
         while (prune_ratio := search.next(trials, seed)) is not None:
             system = f"{MAIN}_{prune_ratio!r}"
@@ -107,7 +109,7 @@ class Workshop:
 
     def train_merge(self, system: str) -> Adapter:
         """The main job without pruning."""
-        return self._train(system, *self._merged())
+        return self._train(system, *self._merged(system))
 
     def train_new(self, system: str) -> Adapter:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
@@ -173,10 +175,13 @@ class Workshop:
         """The pass that learned the ratio."""
         return self.trained.get(SEARCH, self.trained[MAIN])
 
-    def _merged(self) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
+    def _merged(self, system: str) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
         """What is trained: the adapters' own factors, side by side or summed, or one pair that a static method made of them."""
         how = trainable(self.recipe.merge, [source.name for source in self.prepared])
-        return ([self._pair], [1.0], TrainableMerge()) if how is None else (*self._parts(), how)
+        if how is not None:
+            return *self._parts(), how
+        self.starts[system] = self._pair
+        return [self._pair], [1.0], TrainableMerge()
 
     def _parts(self) -> tuple[list[Adapter], list[Weight]]:
         """The adapters that are merged, and their weights."""
