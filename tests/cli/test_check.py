@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
 import typer
 from tests.adapters.builders import Q0, peft_config, peft_tensors, write_folder
 from tests.tiny import save_tiny_model, tiny_adapter, tiny_backbone
@@ -52,6 +53,13 @@ def test_base_and_programs(tmp_path: Path) -> None:
         f"error: {folder}: vllm will not load it: it has rank 600, and vLLM takes at most 512. Give --rank 512.",
         f"ok: {folder}: peft will load it, exported with --for peft",
     ]
+
+
+@pytest.mark.parametrize("base", ["./nowhere", "no/where", "../no/where", "no--where/x", "a/b/c", "~/nowhere"])
+def test_a_base_that_is_nowhere(base: str, tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, [str(write_folder(tmp_path / "a", config=CONFIG)), "--base", base])
+    assert result.exit_code == 2
+    assert f"error: {Path(base)}: no such folder." in result.stdout
 
 
 def test_a_recipe_alone_has_no_base_or_program_of_its_own(tmp_path: Path) -> None:

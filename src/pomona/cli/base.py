@@ -12,7 +12,7 @@ from pomona.errors import InputError
 if TYPE_CHECKING:
     from pomona.adapters.base_modules import BaseModules
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def base_path(name: str) -> Path:
@@ -34,13 +34,19 @@ def base_path(name: str) -> Path:
 def find_base(name: str) -> Path | None:
     """As `base_path`; None where there is no such model here."""
     from pomona.backbone.embedded import NAME, embedded_model
+    from pomona.backbone.model_folder import cached_folder
 
     if name in {NAME, "embedded"}:
         return embedded_model()
     path = Path(name).expanduser()
     if path.exists():
         return path
-    return _cached(name) if _HUB_ID.fullmatch(name) else None
+    return cached_folder(name) if is_hub_id(name) else None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be that of a repository of the hub."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def called(name: str) -> str:
@@ -55,10 +61,3 @@ def table_of(folder: Path, wanted: Collection[str]) -> BaseModules | None:
     from pomona.backbone.base_modules import modules_of_folder
 
     return modules_of_folder(folder, wanted)
-
-
-def _cached(hub_id: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(hub_id, "config.json")
-    return Path(config).parent if isinstance(config, str) else None

@@ -126,9 +126,10 @@ def _percent(share: float) -> str:
 
 def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dict[str, Kind] | None]:
     """The base model's folder where it is here; what to call it; and its modules, where a whole model is converted."""
-    from pomona.adapters.convert import find_source
+    from pomona.adapters.convert import find_source, kinds_of
     from pomona.adapters.convert.mlx import is_mlx_full
-    from pomona.backbone.embedded import NAME, embedded_model
+    from pomona.cli.base import called, find_base, is_hub_id, table_of
+    from pomona.errors import InputError
 
     found = find_source(source)
     whole = found.kind == "model" or is_mlx_full(found.config)
@@ -136,38 +137,11 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dic
     name = given or (named if isinstance(named, str) else None)
     if name is None:
         return None, None, None
-    if name in {NAME, "embedded"}:
-        folder, name = embedded_model(), NAME
-    else:
-        folder = Path(name).expanduser()
-        if not folder.exists() and _is_hub_name(name):
-            folder = _cached(name) or folder
-        elif given:
-            _check_folder(folder, given)
-    if not (folder / "config.json").is_file():
-        return None, name, None
-    if not whole:
-        return folder, name, None
-    from pomona.backbone.kinds import module_kinds
-
-    return folder, name, module_kinds(folder)
-
-
-def _cached(name: str) -> Path | None:
-    """Where the local hub cache has the whole model; nothing is fetched."""
-    from pomona.backbone.model_folder import cached_folder
-
-    folder = cached_folder(name)
-    return folder if folder is not None and any(folder.glob("model*.safetensors")) else None
-
-
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "~", "/"))
-
-
-def _check_folder(folder: Path, given: str) -> None:
-    from pomona.errors import InputError
-
-    if not (folder / "config.json").is_file():
-        problem = "has no config.json, so it is no model folder" if folder.exists() else "no such model folder"
-        raise InputError(problem, field="--base", value=given, mend="Give an existing model folder, or `embedded`")
+    folder = find_base(name)
+    if folder is None or not (folder / "config.json").is_file():
+        if given and (folder is not None or not is_hub_id(given)):
+            problem = "no such model folder" if folder is None else "has no config.json, so it is no model folder"
+            raise InputError(problem, field="--base", value=given, mend="Give an existing model folder, or `embedded`")
+        return None, called(name), None
+    table = table_of(folder, ()) if whole else None
+    return folder, called(name), None if table is None else kinds_of(table)

@@ -15,9 +15,16 @@ from transformers import PreTrainedModel
 
 from pomona.adapters import read_adapter
 from pomona.adapters.convert import convert
-from pomona.adapters.convert.difference import task_of
-from pomona.backbone.kinds import module_kinds
+from pomona.adapters.convert.difference import Kind, kinds_of, task_of
+from pomona.backbone.base_modules import modules_of_folder
 from pomona.errors import InputError
+
+
+def module_kinds(folder: Path) -> dict[str, Kind]:
+    table = modules_of_folder(folder)
+    assert table is not None
+    return kinds_of(table)
+
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.base_modules import BaseModules
 from pomona.adapters.convert.result import Dropped
 from pomona.adapters.convert.weights import CONV1D, as_matrix, check_float, tied_embedding
 from pomona.adapters.export.base import CONFIG
@@ -27,6 +28,7 @@ from pomona.errors import InputError, suggest
 
 Kind = Literal["linear", "transposed", "embedding"]
 """What a module does with its weight: `x W^T` of [O, I], `x W` of [I, O], or rows of [vocabulary, hidden]."""
+_KINDS: Mapping[str, Kind] = {"linear": "linear", "conv1d": "transposed", "embedding": "embedding"}
 
 DROPS = ("other", "embeddings", "head")
 """What may be left out: tensors that are no linear map, token embeddings, the output head."""
@@ -73,6 +75,11 @@ class Plan:
 
     modules: Mapping[str, Changed]
     dropped: tuple[Dropped, ...]
+
+
+def kinds_of(base: BaseModules) -> dict[str, Kind]:
+    """Path -> what it is, of every module of a base of which a LoRA can be made."""
+    return {path: _KINDS[module.kind] for path, module in base.modules.items() if module.kind in _KINDS}
 
 
 def plan_difference(
