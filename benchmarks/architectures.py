@@ -12,6 +12,7 @@ import copy
 import io
 import json
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -25,19 +26,21 @@ import torch
 import yaml
 from torch import Tensor
 
-from benchmarks.tiny_architectures import ARCHITECTURES, Architecture
+from benchmarks.tiny_architectures import ARCHITECTURES, VOCABULARY, Architecture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BOUND = 1e-4
 """Largest difference from PEFT, as a share of the adapter's effect."""
+WRONG_INPUT = 2
+"""The exit code of a refusal; any other failure is a fault."""
 PAGE = Path("docs/reference/architectures.md")
 IDS = torch.tensor([[3, 17, 4, 44, 9, 1, 250, 60]])
 WIDTH = 0.2
 """Deviation of the adapters' factors."""
 LEAST_EFFECT = 0.01
-EXACT, REFUSED, WRONG = "exact", "refused", "WRONG"
+EXACT, REFUSED, UNJUDGED, WRONG = "exact", "refused", "PEFT loads none", "WRONG"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Cell:
     """What a verb did with adapters of one kind.
 
     Args:
-        result: `exact`, `refused` or `WRONG`.
+        result: `exact`, `refused`, `PEFT loads none` where the verb does it and PEFT cannot load the original, or `WRONG`.
         told: the refusal, or how far from PEFT.
     """
 
@@ -70,8 +73,11 @@ class Bench:
         model: the base, which nothing changes.
         base: its folder.
         one, two: PEFT folders.
+        trained: the same two with the names of today, which PEFT applies whole.
         folder: where verbs write.
         weighs: whether weights are compared, and not logits alone.
+        conversion: options of `convert`.
+        with_base: options of `merge` and `export --for peft` where names tell nothing without the base.
     """
 
     architecture: Architecture
@@ -79,8 +85,11 @@ class Bench:
     base: Path
     one: Path
     two: Path
+    trained: tuple[Path, Path]
     folder: Path
     weighs: bool
+    conversion: tuple[str, ...] = ()
+    with_base: tuple[str, ...] = ()
 
     def expected(self, *adapters: Path) -> Expected:
         """What PEFT makes of adapters that are active together: logits unmerged, and the weights that it merges one at a time.
@@ -112,7 +121,7 @@ class Bench:
         before = _logits(self.architecture, self.model)
         effect = float((expected.logits - before).abs().max())
         if effect < LEAST_EFFECT:
-            return Cell(WRONG, f"the adapters change the logits by {effect:.1e} only")
+            return Cell(UNJUDGED, f"PEFT changes the logits by {effect:.1e} only")
         error = float((_logits(self.architecture, found) - expected.logits).abs().max()) / effect
         base = self.model.state_dict()
         ours = {name.replace(".base.", "."): tensor for name, tensor in found.state_dict().items()}  # of an adapted module
@@ -234,20 +243,20 @@ def _saved(options: Callable[[PreTrainedModel], dict[str, Any]]) -> Callable[[Ar
     return lambda architecture, model, folder, seed: _lora(model, folder, seed, **options(model))
 
 
-def _old(architecture: Architecture, model: PreTrainedModel, folder: Path, seed: int) -> None:
-    _lora(model, folder, seed, target_modules=["q_proj", "v_proj", "down_proj"])
-    if seed == 1:  # the other one keeps the new names: both spellings are one module
-        _in_old_spelling(architecture, folder)
-
-
 FEATURES: Mapping[str, Feature] = {
     "all linear": Feature("a LoRA on every linear module", _saved(lambda model: {})),
     "varied": Feature("rsLoRA, with ranks and alphas by pattern", _saved(_varied)),
     "embedding, head": Feature("a LoRA on the token embedding and the output head", _saved(_ends), weighs=False),
     "whole head": Feature("a LoRA that brings a trained head whole (`modules_to_save`)", _saved(_heads), weighs=False),
-    "DoRA": Feature("weight-decomposed LoRA", _saved(lambda model: {"use_dora": True})),
+    "DoRA": Feature(
+        "weight-decomposed LoRA; `convert` gets the base and a rank that no module exceeds",
+        _saved(lambda model: {"use_dora": True}),
+        lambda one: not one.parameters,  # PEFT has none for parameters
+    ),
     "old names": Feature(
-        "one adapter with the paths of transformers 4, merged with one of transformers 5", _old, lambda one: bool(one.old_prefixes)
+        "an adapter with the paths of transformers 4, merged with one of transformers 5; `merge` and `export` get the base",
+        _saved(lambda model: {"target_modules": ["q_proj", "v_proj", "down_proj"]}),
+        lambda one: bool(one.old_prefixes),
     ),
     "single experts": Feature(
         "a LoRA on each expert by itself, as transformers 4 had them", _one_by_one, lambda one: bool(one.single_experts)
@@ -276,33 +285,42 @@ def _call(folder: Path, *arguments: str) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-def _refusal(said: str) -> Cell:
+def _refusal(code: int, said: str) -> Cell:
+    if code != WRONG_INPUT:
+        return Cell(WRONG, said.strip()[-300:])
     lines = [line for line in said.splitlines() if line.startswith("error:")]
     return Cell(REFUSED, lines[0] if lines else said.strip()[-300:])
 
 
 def _inspect(bench: Bench) -> Cell:
     code, said = _call(bench.folder, "inspect", "one")
-    return Cell(EXACT) if code == 0 else _refusal(said)
+    return Cell(EXACT) if code == 0 else _refusal(code, said)
 
 
 def _check(bench: Bench) -> Cell:
     code, said = _call(bench.folder, "check", "one", "two", "--base", "base", "--for", "peft")
-    return Cell(EXACT) if code == 0 else _refusal(said)
+    return Cell(EXACT) if code == 0 else _refusal(code, said)
 
 
 def _merge(bench: Bench) -> Cell:
-    code, said = _call(bench.folder, "merge", "one", "two", "--method", "concat", "--output", "merged-adapter")
+    code, said = _call(bench.folder, "merge", "one", "two", "--method", "concat", "--output", "merged-adapter", *bench.with_base)
     if code:
-        return _refusal(said)
-    return bench.compare(bench.by_peft(bench.folder / "merged-adapter"), bench.expected(bench.one, bench.two))
+        return _refusal(code, said)
+    return bench.compare(bench.by_peft(bench.folder / "merged-adapter"), bench.expected(*bench.trained))
+
+
+def _convert(bench: Bench) -> Cell:
+    code, said = _call(bench.folder, "convert", "one", "--base", "base", "--output", "converted", *bench.conversion)
+    if code:
+        return _refusal(code, said)
+    return bench.compare(bench.by_peft(bench.folder / "converted"), bench.expected(bench.trained[0]))
 
 
 def _export_peft(bench: Bench) -> Cell:
-    code, said = _call(bench.folder, "export", "one", "--for", "peft", "--output", "exported")
+    code, said = _call(bench.folder, "export", "one", "--for", "peft", "--output", "exported", *bench.with_base)
     if code:
-        return _refusal(said)
-    return bench.compare(bench.by_peft(bench.folder / "exported"), bench.expected(bench.one))
+        return _refusal(code, said)
+    return bench.compare(bench.by_peft(bench.folder / "exported"), bench.expected(bench.trained[0]))
 
 
 def _export_merged(bench: Bench) -> Cell:
@@ -310,9 +328,9 @@ def _export_merged(bench: Bench) -> Cell:
 
     code, said = _call(bench.folder, "export", "one", "--for", "merged", "--base", "base", "--output", "whole")
     if code:
-        return _refusal(said)
+        return _refusal(code, said)
     kind = getattr(transformers, bench.architecture.kind)
-    return bench.compare(kind.from_pretrained(bench.folder / "whole").eval(), bench.expected(bench.one))
+    return bench.compare(kind.from_pretrained(bench.folder / "whole").eval(), bench.expected(bench.trained[0]))
 
 
 def _generate(bench: Bench) -> Cell:
@@ -325,7 +343,7 @@ def _generate(bench: Bench) -> Cell:
     try:
         backbone = load_backbone(str(bench.base))
         with attached(backbone, [read_adapter(bench.one)]) as attachment, attachment.folded():
-            return bench.compare(backbone.model, bench.expected(bench.one))
+            return bench.compare(backbone.model, bench.expected(bench.trained[0]))
     except PomonaError as error:
         return Cell(REFUSED, f"error: {error}")
 
@@ -351,7 +369,7 @@ def _adapt(bench: Bench) -> Cell:
     (bench.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     code, said = _call(bench.folder, "adapt", "recipe.yaml", "--output", "run")
     if code:
-        return _refusal(said)
+        return _refusal(code, said)
     result = bench.folder / "run" / "adapter"
     backbone = load_backbone(str(bench.base))
     with attached(backbone, [read_adapter(result)]) as attachment, attachment.folded():
@@ -362,6 +380,7 @@ VERBS: Mapping[str, Callable[[Bench], Cell]] = {
     "inspect": _inspect,
     "check": _check,
     "merge": _merge,
+    "convert": _convert,
     "export peft": _export_peft,
     "export merged": _export_merged,
     "generate": _generate,
@@ -383,16 +402,32 @@ def bench_of(name: str, feature: str, folder: Path) -> Iterator[Bench]:
         warnings.simplefilter("ignore")  # PEFT's and transformers' own, about models of this size
         model.save_pretrained(folder / "base")
         tiny_tokenizer().save_pretrained(folder / "base")
-        bench = Bench(architecture, model, folder / "base", folder / "one", folder / "two", folder, FEATURES[feature].weighs)
-        for seed, target in ((1, bench.one), (2, bench.two)):
+        one, two, weighs = folder / "one", folder / "two", FEATURES[feature].weighs
+        bench = Bench(architecture, model, folder / "base", one, two, (one, two), folder, weighs)
+        for seed, target in ((1, one), (2, two)):
             FEATURES[feature].make(architecture, model, target, seed)
+        if feature == "DoRA":
+            bench.conversion = ("--rank", str(VOCABULARY))
+        if feature == "old names":
+            bench.with_base = ("--base", "base")
+            bench.trained = (Path(shutil.copytree(one, folder / "trained")), two)
+            _in_old_spelling(architecture, one)
         yield bench
 
 
 def cells(name: str, feature: str, folder: Path, verbs: Mapping[str, Callable[[Bench], Cell]] = VERBS) -> dict[str, Cell]:
     """What every verb does with adapters of a kind on an architecture."""
     with bench_of(name, feature, folder) as bench:
-        return {verb: run(bench) for verb, run in verbs.items()}
+        return {verb: _judged(run, bench) for verb, run in verbs.items()}
+
+
+def _judged(run: Callable[[Bench], Cell], bench: Bench) -> Cell:
+    from peft.utils.error import NoMatchingPeftModuleError
+
+    try:
+        return run(bench)
+    except NoMatchingPeftModuleError as error:
+        return Cell(UNJUDGED, " ".join(str(error).split()))
 
 
 def page(found: Mapping[tuple[str, str], Mapping[str, Cell]]) -> str:
@@ -419,7 +454,7 @@ def page(found: Mapping[tuple[str, str], Mapping[str, Cell]]) -> str:
         "| adapter | architectures | " + " | ".join(VERBS) + " |",
         "| --- | --- |" + " --- |" * len(VERBS),
         *(
-            f"| {feature} | {', '.join(names)} | " + " | ".join(shown) + " |"
+            f"| {feature} | {'; '.join(names)} | " + " | ".join(shown) + " |"
             for feature in FEATURES
             for (kind, shown), names in rows.items()
             if kind == feature

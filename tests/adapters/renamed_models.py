@@ -85,7 +85,7 @@ def trained(model: Any, folder: Path, seed: int, end: str = "q_proj") -> Path:
         torch.manual_seed(seed)
         targets = [path for path, _ in model.named_modules() if "language_model" in path and path.endswith(end)]
         config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
-        peft.get_peft_model(copy.deepcopy(model), config).save_pretrained(folder)
+        peft.get_peft_model(copy.deepcopy(model), config).save_pretrained(str(folder))
     return folder
 
 

@@ -24,7 +24,7 @@ def plain_squares(backbone: Backbone, attachment: Attachment, examples: Sequence
 
     def keeper(path: str, layer: AdaptedModule) -> Callable[[nn.Module, Any], None]:
         def keep(module: nn.Module, args: Any) -> None:
-            x = args[0][0].double()
+            x = args[0].flatten(0, -2).double()  # one example: [1, T, I], or [T, I]
             squares[path] += [(token**2, (layer.effective().A.double() @ token) ** 2) for token in x]
 
         return keep

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.tiny_architectures import ARCHITECTURES
 from tests.backbone.plain_norms import assert_norms, batch_of, plain_squares, tokens_of
-from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples
+from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples, tiny_tokenizer
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
@@ -48,6 +49,18 @@ def test_a_batch_gives_what_a_loop_over_single_examples_gives(backbone: Backbone
         run_batch(attachment, norms, examples, packed)
         norms.end_step()
         assert_norms(norms, plain_squares(backbone, attachment, examples), tokens_of(examples))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_a_model_whose_modules_read_a_batch_in_one_row_of_rows(packed: bool) -> None:
+    """OPT's linear maps behind the attention get [B * T, I]."""
+    opt = Backbone(ARCHITECTURES["opt"].build(), tiny_tokenizer(), "tiny-opt")
+    examples = tiny_examples(4, seed=4, shortest=6, longest=16)
+    with attached(opt, [tiny_adapter(opt, targets=("q_proj", "fc1", "fc2"))]) as attachment:
+        norms = StreamedNorms(attachment, forgetting=1.0)
+        run_batch(attachment, norms, examples, packed)
+        norms.end_step()
+        assert_norms(norms, plain_squares(opt, attachment, examples), tokens_of(examples))
 
 
 def test_forgetting_under_accumulation_is_the_plain_sum_over_steps(llama: Backbone) -> None:

@@ -153,7 +153,7 @@ def trained_on(model: Any, folder: Path, ends: list[str], **config: object) -> P
     with torch.random.fork_rng():
         torch.manual_seed(3)
         made = peft.LoraConfig(r=2, target_modules=ends, init_lora_weights=False, task_type="CAUSAL_LM")
-        peft.get_peft_model(copy.deepcopy(model), made).save_pretrained(folder)
+        peft.get_peft_model(copy.deepcopy(model), made).save_pretrained(str(folder))
     file = folder / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
     return folder

@@ -78,18 +78,19 @@ def check_adapters(
         else:
             readable.append(adapter)
             findings.extend(_about(adapter))
-    if len(readable) > 1:
-        findings.extend(_between(readable, ", ".join(str(path) for path in paths)))
-    known = None
+    known = folder = None
+    about_base: list[Finding] = []
     if base is not None:
         wanted = {module for adapter in readable for module in adapter}
         table = modules_of(Path(base), wanted) if modules_of is not None and Path(base).is_dir() else None
-        folder, known, told = _open_base(Path(base), table)
-        findings.extend(told)
+        folder, known, about_base = _open_base(Path(base), table)
         if folder is not None:
-            findings.extend(found for adapter in readable for found in _against(adapter, folder))
-            findings.extend(_other_base(readable, Path(base), base_name or str(base)))
+            about_base += [found for adapter in readable for found in _against(adapter, folder)]
+            about_base += _other_base(readable, Path(base), base_name or str(base))
             readable = [respelled(adapter, folder.modules) for adapter in readable]
+    if len(readable) > 1:
+        findings.extend(_between(readable, ", ".join(str(path) for path in paths)))
+    findings.extend(about_base)
     findings.extend(found for adapter in readable for found in _for_programs(adapter, targets, known))
     return findings
 

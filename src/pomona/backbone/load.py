@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -236,7 +237,9 @@ def _has_plain_head(network: PreTrainedModel) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    unknown = re.search(r"Unrecognized configuration class <class '.*\.(\w+)Config'>", first)
+    return f"transformers has no causal language model for its architecture, {unknown[1]}" if unknown else first
 
 
 def _unloadable(reason: str, model: str) -> InputError:

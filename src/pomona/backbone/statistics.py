@@ -98,6 +98,8 @@ class SquareSums:
 
     def _sum_of_squares(self, x: Tensor) -> Tensor:
         assert self._content is not None, "begin_batch comes before the forward pass"
+        if x.ndim == 2:  # some models, as OPT, read the tokens of a batch in one row of rows
+            x = x.view(*self._content.shape[:2], -1)
         return x.float().square().mul_(self._content).sum(dim=(0, 1))
 
 

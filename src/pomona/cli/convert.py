@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pomona.adapters.convert import Conversion, Kind
+    from pomona.adapters.base_modules import BaseModules
+    from pomona.adapters.convert import Conversion
 
 _SHOWN = 5
 
@@ -69,7 +70,7 @@ def convert(
     if to != "lora":
         raise InputError("cannot be made", field="--to", value=to, mend="Known: lora")
     written = None if dtype is None else dtype_of(dtype)
-    folder, name, kinds = _base(source, base)
+    folder, name, modules = _base(source, base)
     done = make(
         source,
         output,
@@ -77,7 +78,7 @@ def convert(
         max_error=max_error,
         base=folder,
         base_name=name,
-        kinds=kinds,
+        modules=modules,
         scaling=scaling,
         drop=drop or (),
         dtype=written,
@@ -124,9 +125,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dict[str, Kind] | None]:
-    """The base model's folder where it is here; what to call it; and its modules, where a whole model is converted."""
-    from pomona.adapters.convert import find_source, kinds_of
+def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, BaseModules | None]:
+    """The base model's folder where it is here; what to call it; and its modules."""
+    from pomona.adapters.convert import find_source
     from pomona.adapters.convert.mlx import is_mlx_full
     from pomona.cli.base import called, find_base, is_hub_id, table_of
     from pomona.errors import InputError
@@ -143,5 +144,4 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, dic
             problem = "no such model folder" if folder is None else "has no config.json, so it is no model folder"
             raise InputError(problem, field="--base", value=given, mend="Give an existing model folder, or `embedded`")
         return None, called(name), None
-    table = table_of(folder, ()) if whole else None
-    return folder, called(name), None if table is None else kinds_of(table)
+    return folder, called(name), table_of(folder, ())

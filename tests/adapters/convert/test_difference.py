@@ -15,16 +15,9 @@ from transformers import PreTrainedModel
 
 from pomona.adapters import read_adapter
 from pomona.adapters.convert import convert
-from pomona.adapters.convert.difference import Kind, kinds_of, task_of
+from pomona.adapters.convert.difference import task_of
 from pomona.backbone.base_modules import modules_of_folder
 from pomona.errors import InputError
-
-
-def module_kinds(folder: Path) -> dict[str, Kind]:
-    table = modules_of_folder(folder)
-    assert table is not None
-    return kinds_of(table)
-
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -66,7 +59,7 @@ def test_at_full_rank_peft_gives_the_tuned_logits(kind: str, told: bool, tmp_pat
     # In several files where the base has one.
     folder = saved(model, tmp_path / "tuned", max_shard_size="6KB" if told else "1GB")
     assert (folder / "model.safetensors.index.json").exists() == told
-    done = convert(folder, tmp_path / "out", rank=100, base=base, kinds=module_kinds(base) if told else None)
+    done = convert(folder, tmp_path / "out", rank=100, base=base, modules=modules_of_folder(base) if told else None)
     assert_same_effect(peft_logits(tmp_path / "out", kind), logits(model), kind)
     assert done.approximation is not None
     assert done.approximation.error < 1e-5
@@ -82,7 +75,7 @@ def test_files_without_the_first_part_of_the_names(tmp_path: Path) -> None:
     without_prefix(folder)
     with pytest.raises(InputError, match="no path in the whole model"):
         convert(folder, tmp_path / "two", rank=16, base=base)
-    convert(folder, tmp_path / "two", rank=16, base=base, kinds=module_kinds(base))
+    convert(folder, tmp_path / "two", rank=16, base=base, modules=modules_of_folder(base))
     assert read_adapter(tmp_path / "two").fingerprint() == read_adapter(tmp_path / "one").fingerprint()
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pomona.adapters.base_fit import misfits
+from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.config import CONFIG_FILE
-from pomona.adapters.convert.difference import Kind, differences, plan_difference, task_of
+from pomona.adapters.convert.difference import Kind, differences, kinds_of, plan_difference, task_of
 from pomona.adapters.convert.dora import DoraParts, dora_deltas, find_weights
 from pomona.adapters.convert.mlx import is_mlx, is_mlx_full, split_mlx
 from pomona.adapters.convert.pickle import tensors_from_pickle
@@ -50,7 +51,7 @@ def convert(
     max_error: float | None = None,
     base: Path | str | None = None,
     base_name: str | None = None,
-    kinds: Mapping[str, Kind] | None = None,
+    modules: BaseModules | None = None,
     scaling: float | None = None,
     drop: Collection[str] = (),
     dtype: torch.dtype | None = None,
@@ -69,7 +70,7 @@ def convert(
         max_error: the share of each module's update that may be lost; the least rank that keeps to it is taken.
         base: the base model's folder, for what is a difference from it.
         base_name: what the adapter will call its base where the input does not name it, or names one for MLX; None: the folder.
-        kinds: the model's linear modules and embeddings by path; None: told by the tensors' names.
+        modules: those of the base model's class (`pomona.backbone.base_modules`); None: told by the tensors' names.
         scaling: of an mlx-lm adapter whose config does not say it beyond doubt.
         drop: changes of a whole model that may be left out: `other`, `embeddings`, `head`.
         dtype: fp32, fp16 or bf16 to write; None: as it is, and fp32 for approximations.
@@ -83,7 +84,8 @@ def convert(
     if target in {found.folder.resolve(), *found.folder.resolve().parents}:
         raise InputError("is the input's own folder, or one around it", file=output, mend="Choose another folder")
     refuse_occupied(target, force=force)
-    base_folder = None if base is None else read_base_folder(base)
+    base_folder = None if base is None else read_base_folder(base, modules)
+    kinds = None if modules is None else kinds_of(modules)
     order = _Order(found, target, Limits(rank, max_error), base_folder, base_name, dtype, force)
     if found.kind == "model":
         return _from_model(order, base_folder_of(found.folder, found.config, read_checkpoint(found.folder)), kinds, drop)
@@ -160,6 +162,7 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
         )
     if order.base is not None:
         _check_fit(adapter, order.base)
+        adapter = respelled(adapter, order.base.modules)
     pickled = order.source.file.suffix == ".bin"
     rank = max(adapter[module].rank for module in adapter)
     kind = f"{plain.kind} in a pickle" if pickled else plain.kind
