@@ -475,7 +475,8 @@ def _shown(cell: Cell, reasons: dict[str, int]) -> str:
 
 
 def _general(told: str) -> str:
-    """A refusal without what only this model has: folders, numbers of layers, names of modules."""
+    """A refusal without what only this model has, its folder; the commands in it are no whole lines to type."""
+    told = told.replace("`", "")
     text = re.sub(r"/\S+/(one|two|base)\b", r"\1", told.removeprefix("error: "))
     return re.sub(r"\d+(?=\.)(?!\.\d)", "0", text).replace("|", "\\|").replace("<", "&lt;")
 

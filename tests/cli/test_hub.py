@@ -68,7 +68,10 @@ def test_as_a_process_with_the_hub_s_own_settings(served: FakeHub, folder: Path)
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_verb_says_of_it_what_it_says_of_the_folder(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_a_verb_says_of_it_what_it_says_of_the_folder(
+    folder: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # tables break no name
     given = [call(folder, *(one.format(name) for one in arguments)) for name in (ALPHA, "adapters/alpha")]
     assert given[0].code == given[1].code == 0, given[0].err
     shown = [" ".join(one.out.replace(ALPHA, "adapters/alpha").split()) for one in given]
