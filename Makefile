@@ -23,7 +23,7 @@ demo: $(READY)  ## run the main job on the embedded model and print the path of 
 	$(RUN)/pomona demo
 
 test: $(READY)  ## run the tests
-	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(READY)  ## format, lint, types, the borders between the rooms
 	$(RUN)/ruff format --check .
