@@ -1,4 +1,4 @@
-"""A pool of examples, from which splits draw whole bundles in a seeded order."""
+"""A pool of examples, from which splits draw whole bundles in a seeded order, from either end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pomona.errors import InputError
 
 
 class Pool:
-    """What is left of one pool: bundles in their seeded order, taken from the front.
+    """What is left of one pool: bundles in their seeded order, taken from the front or from the back.
 
     Args:
         name: of the pool, for errors.
@@ -39,8 +39,22 @@ class Pool:
 
     def draw(self, split: str, size: int | None) -> tuple[Example, ...]:
         """The next `size` examples (None: all), from whole bundles; what is near to one of them is left out from then on."""
+        return self._take(split, size, self.bundles)
+
+    def draw_back(self, split: str, size: int, *, behind_near: bool) -> tuple[Example, ...]:
+        """`size` examples from whole bundles of the back, the last bundle first; what is near to one of them is left out then.
+
+        Args:
+            split: for errors.
+            size: how many; those of a smaller number come first in those of a larger one.
+            behind_near: whether a bundle behind one that is near to it may be drawn. If not, a later draw from the front loses
+                nothing before the first bundle drawn here, so neither draw depends on the other's size until they meet.
+        """
+        return self._take(split, size, (self.bundles if behind_near else self._first_of_near())[::-1])
+
+    def _take(self, split: str, size: int | None, bundles: Sequence[Sequence[Example]]) -> tuple[Example, ...]:
         wanted = max(self.left, 1) if size is None else size
-        count = _bundles_needed(self.bundles, wanted)
+        count = _bundles_needed(bundles, wanted)
         if count is None:
             drawn = f" after {', '.join(self.drawn)}" if self.drawn else ""
             raise InputError(
@@ -49,23 +63,36 @@ class Pool:
                 value=size,
                 mend="Lower the sizes or give more rows",
             )
-        taken = [example for bundle in self.bundles[:count] for example in bundle][:wanted]
-        rest = self.bundles[count:]
-        close = {other for example in taken for other in self.near_to.get(content_keys(example)[0], ())} if self.near_to else set()
+        taken = [example for bundle in bundles[:count] for example in bundle][:wanted]
+        gone = {id(bundle) for bundle in bundles[:count]}
+        rest = [bundle for bundle in self.bundles if id(bundle) not in gone]
+        close = self._near(taken)
         self.bundles = [bundle for bundle in rest if not _any_in(close, bundle)] if close else rest
         left_out = sum(map(len, rest)) - self.left
         self.drawn += (f"{len(taken)} for {split}{f' and {left_out} near-duplicates of them' if left_out else ''}",)
         return tuple(taken)
 
-    def holds(self, *sizes: int) -> bool:
-        """Whether draws of these sizes would all succeed."""
-        trial = copy.copy(self)
-        try:
-            for size in sizes:
-                trial.draw("", size)
-        except InputError:
-            return False
-        return True
+    def _first_of_near(self) -> list[list[Example]]:
+        """The bundles that are near to none before them."""
+        if not self.near_to:
+            return self.bundles
+        near_before: set[str] = set()
+        first: list[list[Example]] = []
+        for bundle in self.bundles:
+            if not _any_in(near_before, bundle):
+                first.append(bundle)
+            near_before |= self._near(bundle)
+        return first
+
+    def _near(self, examples: Iterable[Example]) -> set[str]:
+        """The documents that are near to one of the examples'."""
+        return (
+            {other for example in examples for other in self.near_to.get(content_keys(example)[0], ())} if self.near_to else set()
+        )
+
+    def trial(self) -> Pool:
+        """A copy to draw from, which leaves this pool as it is."""
+        return copy.copy(self)
 
 
 def _bundles_needed(bundles: Sequence[Sequence[Example]], size: int) -> int | None:

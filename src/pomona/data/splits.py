@@ -55,11 +55,13 @@ def make_splits(
     Examples that share a group or a normalised document form a bundle, and a bundle goes to one split: what a split does not need
     of the last bundle that it touches is left out. So is a bundle with a near-duplicate (see `check_leaks`) of what another split
     drew from the pool before. A pool's bundles are ordered by a hash of seed and content, so neither the rows' order nor a global
-    random state matters. Splits draw in the order test, dev, micro dev, train: another number of training examples leaves the other
-    three as they are, and its examples are a prefix of a larger draw's.
+    random state matters. Test and dev come from the front of their own pool where there is one, else of the train pool, test first.
 
-    Test and dev come from their own pool where there is one, else from the train pool. Micro dev comes from the train pool's rest;
-    where that is too small for both micro dev and train and there is a dev pool, from the dev pool's rest.
+    Train comes from the front of what these leave, micro dev from its back. So the training examples do not depend on the number
+    of micro dev examples, nor these on the number of the former, and in both a smaller number's examples are the first of a larger
+    one's. Of near-duplicates micro dev may have only the one that is nearest to the front; the others are left to train. Where
+    the pool is too small for that, micro dev has what stands at the back, and train leaves out what is near to it. Where it is too
+    small for both and there is a dev pool, micro dev comes from the dev pool's rest.
 
     Args:
         train: the train pool, or the only pool.
@@ -84,12 +86,26 @@ def make_splits(
             )
     drawn_test = test_pool.draw("test", sizes.test)
     drawn_dev = dev_pool.draw("dev", sizes.dev)
-    micro_dev_pool = train_pool if dev is None or train_pool.holds(sizes.micro_dev, sizes.train or 1) else dev_pool
-    drawn_micro_dev = micro_dev_pool.draw("micro_dev", sizes.micro_dev)
+    drawn_micro_dev = _draw_micro_dev(train_pool, dev_pool, sizes)
     drawn_train = train_pool.draw("train", sizes.train)
     splits = Splits(train=drawn_train, micro_dev=drawn_micro_dev, dev=drawn_dev, test=drawn_test)
     refuse_leaks(splits, near)
     return splits
+
+
+def _draw_micro_dev(train_pool: Pool, dev_pool: Pool, sizes: SplitSizes) -> tuple[Example, ...]:
+    """Micro dev from the train pool's back, in the first way that leaves enough for train, or from the dev pool's rest."""
+    for behind_near in (False, True):
+        trial = train_pool.trial()
+        try:
+            trial.draw_back("micro_dev", sizes.micro_dev, behind_near=behind_near)
+            trial.draw("train", sizes.train)
+        except InputError:
+            continue
+        return train_pool.draw_back("micro_dev", sizes.micro_dev, behind_near=behind_near)
+    if dev_pool is not train_pool:
+        return dev_pool.draw("micro_dev", sizes.micro_dev)
+    return train_pool.draw_back("micro_dev", sizes.micro_dev, behind_near=True)
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
