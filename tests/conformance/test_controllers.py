@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from pomona.control import Controller, ControllerState, Search, Trial, controllers, state_from_dict, state_to_dict
+from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers, state_from_dict, state_to_dict
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
 PARAMETERS: dict[str, dict[str, object]] = {
@@ -39,22 +40,25 @@ def _losses(seed: int, step: int, prune_ratio: float) -> list[float]:
     return (2 + (prune_ratio - 0.5) ** 2 + rng.normal(0, 0.02, 8)).tolist()
 
 
+def _share(state: ControllerState, ratios: Sequence[float]) -> float:
+    """The share of all entries that these ratios prune, one for each group of layers or one alone."""
+    shares = [one.share for one in state.groups] or [1.0]
+    return sum(share * ratio for share, ratio in zip(shares, ratios, strict=True))
+
+
 def _drive(controller: Controller, seed: int = 0, through_json: bool = False) -> ControllerState:
     state = controller.start(seed, TOTAL_STEPS)
-    in_force = state.prune_ratio
     for step in range(1, TOTAL_STEPS + 1):
         if through_json:
             state = state_from_dict(json.loads(json.dumps(state_to_dict(state))))
         if controller.round_due(state, step):
             before = state_to_dict(state)
-            candidates = controller.propose(state)
+            candidates, reference = controller.propose(state), _share(state, controller.reference(state) or state.held_ratios)
             state_after = controller.observe(
-                state, step, _losses(seed, step, in_force), [_losses(seed, step, p) for p in candidates]
+                state, step, _losses(seed, step, reference), [_losses(seed, step, p) for p in candidates]
             )
             assert state_to_dict(state) == before
             state = state_after
-            committed = state.rounds[-1].mask_prune_ratio
-            in_force = in_force if committed is None else committed
     return state
 
 
@@ -73,6 +77,22 @@ def test_rounds_record_what_happened(controller: Controller) -> None:
             gains = [before - loss for before, loss in zip(one.losses_before, candidate.losses, strict=True) if loss is not None]
             assert candidate.reward == pytest.approx(np.mean(gains), abs=1e-12)
     assert state.prune_ratio == in_force
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_rounds_record_what_the_candidates_were_compared_with(controller: Controller, paper: bool) -> None:
+    """By default a mask of the ratios in force; None, in published behaviour, is the mask that was committed last."""
+    if paper:
+        if not isinstance(controller, Grasp) or controller.layer_groups > 1:
+            pytest.skip("has no published behaviour")
+        controller = dataclasses.replace(controller, paper=True, mode="two_pass")
+    state = _drive(controller)
+    assert (controller.reference(state) is None) == paper
+    held = controller.start(0, TOTAL_STEPS).ratios
+    for one in state.rounds:
+        assert len(one.reference) == controller.layer_groups
+        assert one.reference == held if paper else _share(state, one.reference) == pytest.approx(one.prune_ratio_before)
+        held = one.mask_ratios or held
 
 
 def test_candidates_and_ratios_in_force_are_as_many_as_groups(controller: Controller) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ ROUNDS = st.builds(
     mask_prune_ratio=st.none() | ANY,
     mean=ANY,
     deviation=ANY,
+    reference=st.lists(ANY, min_size=1, max_size=3).map(tuple),
 )
 STATES = st.builds(
     ControllerState,
@@ -46,7 +48,7 @@ def test_a_state_survives_json_exactly(state: ControllerState) -> None:
 
 def _values() -> dict:
     candidate = Candidate(0.5, (1.0, 2.0), 0.25, 0.125)
-    one = Round(0, 10, (1.5, 2.0), (candidate,), 0.4, 0.5, 0.5, 0.41, 0.1)
+    one = Round(0, 10, (1.5, 2.0), (candidate,), 0.4, 0.5, 0.5, 0.41, 0.1, (0.4,))
     return json.loads(json.dumps(state_to_dict(ControllerState(3, 40, 0.41, 0.1, 0.5, (one,)))))
 
 
@@ -94,6 +96,22 @@ def test_a_candidate_is_judged_by_the_examples_it_saw() -> None:
     candidate = Candidate.measured(0.3, [2.0, 1.0, 3.0, 1.5], [1.0, None, 2.5, 2.0], torch.Generator())
     # Gains 1, 0.5, -0.5: of 8 sign patterns these three reach their sum of 1: as they are, with +0.5, and with -0.5 and +0.5.
     assert candidate == Candidate(0.3, (1.0, None, 2.5, 2.0), reward=1 / 3, p_value=3 / 8)
+
+
+def test_by_default_candidates_are_compared_with_the_ratios_in_force() -> None:
+    by_group = Fixed((0.3, 0.1))
+    assert Fixed(0.3).reference(Fixed(0.3).start(0, 10)) == (0.3,)
+    assert by_group.reference(by_group.start(0, 10)) == (0.3, 0.1)
+
+
+def test_the_mask_in_force_is_the_last_one_committed() -> None:
+    state = state_from_dict(_values())
+    (one,) = state.rounds
+    assert dataclasses.replace(state, rounds=()).held_ratios == (0.5,)  # the ratio in force
+    assert dataclasses.replace(state, prune_ratio=0.45).held_ratios == (0.5,)
+    nothing = dataclasses.replace(one, mask_prune_ratio=None)
+    assert dataclasses.replace(state, prune_ratio=0.45, rounds=(one, nothing)).held_ratios == (0.5,)
+    assert dataclasses.replace(state, prune_ratio=0.45, rounds=(nothing,)).held_ratios == (0.45,)
 
 
 def test_by_default_everything_proposed_is_tried_on_everything() -> None:

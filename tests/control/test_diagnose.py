@@ -33,6 +33,7 @@ def search(
             mask_prune_ratio=0.4 if commits else None,
             mean=mean,
             deviation=0.1,
+            reference=(0.4,),
         )
         for index in range(rounds)
     )
@@ -204,6 +205,7 @@ def by_layer(*commits: tuple[float, float]) -> tuple[Layerwise, ControllerState]
             mask_prune_ratio=sum(ratios) / 2,
             mean=0.4,
             deviation=0.1,
+            reference=before,
             by_group=ratios,
         )
         state = dataclasses.replace(state, rounds=(*state.rounds, seen))

@@ -10,7 +10,6 @@ import pytest
 from tests.control.rule import climbed
 
 from pomona.control import Answer, Candidate, ControllerState, Grasp, controllers, policy, state_from_dict, state_to_dict
-from pomona.control.diagnose import mask_ratios_before
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import stream
 
@@ -163,7 +162,7 @@ def test_a_gain_within_the_noise_is_not_committed_unless_the_level_is_zero() -> 
 def test_recorded_ratio_and_mask_are_one_number_over_a_whole_run() -> None:
     state = drive(TOY, lambda p: 1.5 * (p - 0.6) ** 2, rounds=30, noise=0.1)
     assert sum(one.mask_prune_ratio is not None for one in state.rounds) >= 3
-    assert mask_ratios_before(state) == [one.prune_ratio_before for one in state.rounds]
+    assert [one.reference for one in state.rounds] == [(one.prune_ratio_before,) for one in state.rounds]
     for one in state.rounds:
         assert one.mask_prune_ratio in (None, one.prune_ratio_after)
         assert abs(one.prune_ratio_after - one.prune_ratio_before) <= 0.1 + 1e-9
@@ -212,7 +211,8 @@ def test_the_paper_commits_the_candidate_s_mask_and_records_the_bounded_ratio() 
     assert one.mask_prune_ratio == rho[far]
     assert one.prune_ratio_after == pytest.approx(0.4 + math.copysign(0.1, rho[far] - 0.4))
     after = rewarded(controller, after, [-0.1] * 3)
-    assert mask_ratios_before(after) == [0.4, rho[far]]
+    assert controller.reference(after) is None  # the mask in force, whatever its ratio
+    assert [one.reference for one in after.rounds] == [(0.4,), (rho[far],)]
 
 
 def test_the_paper_answers_with_the_luckiest_reward() -> None:

@@ -35,13 +35,15 @@ TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), ti
 class Scripted(Controller):
     """Rounds after steps 2 and 4, candidates 0.1 and 0.9; commits what the script says; answers 0.25 at step 5.
 
-    With `books` it records that ratio at a commit in place of the mask's own, as the published code does.
+    With `books` it records that ratio at a commit in place of the mask's own, and with `held` it compares with the mask in force,
+    as the published code does.
     """
 
     commits: tuple[float | None, ...] = (0.5, None)
     settles: int = 5
     refreshes: bool = True
     books: float | None = None
+    held: bool = False
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         return ControllerState(seed, total_steps, 0.3, 0.1, 0.3)
@@ -70,7 +72,7 @@ class Scripted(Controller):
         )
         after = state.prune_ratio if committed is None else self.books or committed
         seen = Round(
-            len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, state.mean, 0.1
+            len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, state.mean, 0.1, (0.3,)
         )
         return replace(state, prune_ratio=after, rounds=(*state.rounds, seen))
 
@@ -84,6 +86,9 @@ class Scripted(Controller):
     @property
     def refreshes_importance(self) -> bool:
         return self.refreshes
+
+    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+        return None if self.held else super().reference(state)
 
 
 def seen_losses(candidate: Candidate) -> list[float]:
@@ -196,7 +201,7 @@ def test_a_flat_curve_does_not_ask_the_dev_set(llama: Backbone) -> None:
 
 
 def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(llama, Scripted(commits=(None, None))) as run:
+    with running(llama, Scripted(commits=(None, None), held=True)) as run:
         run.step(1)
         run.step(2)
         before = run.values()
@@ -228,6 +233,34 @@ def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: B
             for p, one in zip((0.1, 0.9), kept.candidates, strict=True)
         ]
         assert abs(kept.candidates[1].reward) > 1e-4
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_candidates_are_compared_with_a_fresh_mask_of_the_ratio_in_force(llama: Backbone, held: bool) -> None:
+    """What is pruned learns on in its stash, so after eight steps other entries are the lowest than those of the mask in force."""
+    with running(llama, Scripted(commits=(None, None), held=held), Pruning(Magnitude())) as run:
+        run.optimizer.param_groups[0]["lr"] = 0.1
+        for step in (1, 2, 3, 4):
+            run.step(step)
+        in_force = example_losses(llama, MICRO_DEV, 3)
+        kept, fresh = run.values(), run.steering.unpruned()
+        with torch.no_grad():
+            for path, layer in run.attachment.layers.items():
+                assert isinstance(layer, AdaptedLinear)
+                for side, scale in (("A", layer.scale_R[:, None]), ("B", torch.ones(1))):
+                    value = fresh[f"{path}.{side}"]
+                    lowest = (value * scale).abs().flatten().argsort(stable=True)[: pruned_count(0.3, value.numel())]
+                    value.flatten()[lowest] = 0.0
+                    run.parameters[f"{path}.{side}"].copy_(value)
+        selected_now = example_losses(llama, MICRO_DEV, 3)
+        assert max(abs(a - b) for a, b in zip(in_force, selected_now, strict=True)) > 1e-4
+        with torch.no_grad():
+            for name, value in kept.items():
+                run.parameters[name].copy_(value)
+        run.steering.round(4)
+        found = run.steering.control.rounds[0].losses_before
+        assert found == pytest.approx(in_force if held else selected_now, abs=1e-5)
+        assert all(torch.equal(value, kept[name]) for name, value in run.values().items())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ goes into a checkpoint as JSON. The loop that drives one:
     before the first round: commit the mask of state.prune_ratio
     after each optimizer step, when controller.round_due(state, step):
         candidates = controller.propose_by_group(state)
+        before = a mask selected now at controller.reference(state), as the candidates' masks are; None: the mask in force
         if controller.wants_estimates: try those only that controller.screen(state, estimates) names
         losses of the first controller.first_part(n) examples, before and of each candidate that is tried
         if that is not all: losses of the others, before and of those that controller.continues(state, losses_before, losses) names
@@ -17,6 +18,9 @@ goes into a checkpoint as JSON. The loop that drives one:
     from controller.settle_step(total_steps) on, after that step's round if one is due: the ratio is that of the answer
     answer = controller.choose(state)
     warnings = controller.diagnose(state, mask_changes)
+
+While a mask is held, importance moves on, and a mask selected now at the same ratio costs less than the one in force. So candidates
+are compared with a fresh mask too: what their losses then differ by is the ratio alone.
 """
 
 from __future__ import annotations
@@ -67,7 +71,7 @@ class Candidate:
 
         Args:
             prune_ratio: the ratio.
-            losses_before: [N], with the committed mask.
+            losses_before: [N], under the reference mask of its round.
             losses: [N], at least one of them seen.
             generator: for the test, where many examples were seen.
         """
@@ -87,12 +91,14 @@ class Round:
     Args:
         index: from 0.
         step: optimizer steps taken before the round.
-        losses_before: the same of each micro dev example with the committed mask, [N].
+        losses_before: the same of each micro dev example under the round's reference mask, [N].
         candidates: those that were tried, in the order in which they were proposed.
         prune_ratio_before: ratio in force before the round.
         prune_ratio_after: ratio in force after it (recorded ratio, bounded).
         mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
         mean, deviation: the policy's parameters after the update; for a controller without a policy, the ratio and 0.
+        reference: what the reference mask is made of, with which the candidates are compared: a ratio for each group of layers, one
+            alone for all. A mask selected in this round, or the one that was in force: `Controller.reference` says which.
         by_group: ratio in force after it for each group of layers; empty where one is for all.
     """
 
@@ -105,6 +111,7 @@ class Round:
     mask_prune_ratio: float | None
     mean: float
     deviation: float
+    reference: tuple[float, ...]
     by_group: tuple[float, ...] = ()
 
     @property
@@ -155,6 +162,12 @@ class ControllerState:
         """The ratio in force of each group of layers; one alone for all layers."""
         return tuple(one.prune_ratio for one in self.groups) or (self.prune_ratio,)
 
+    @property
+    def held_ratios(self) -> tuple[float, ...]:
+        """What the mask in force is made of; other than `ratios` only where a controller commits a mask of another ratio."""
+        committed = (one.mask_ratios for one in reversed(self.rounds) if one.mask_ratios is not None)
+        return next(committed, self.ratios)
+
 
 class Controller(ABC):
     """A way to find the prune ratio within a run. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
@@ -193,6 +206,14 @@ class Controller(ABC):
         """The same with a ratio for each of the `layer_groups`: what masks on trial are made of."""
         return tuple((prune_ratio,) for prune_ratio in self.propose(state))
 
+    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+        """What the next round's candidates are compared with, as `propose_by_group` gives ratios; the ratios in force by default.
+
+        A mask selected in the round itself is made of them, by the same importance as the candidates' masks. None: the mask that is
+        in force, which was selected in an earlier round.
+        """
+        return state.ratios
+
     @property
     def wants_estimates(self) -> bool:
         """Whether `screen` is to be asked which of the proposed ratios are tried; False by default."""
@@ -218,7 +239,7 @@ class Controller(ABC):
 
         Args:
             state: as it was when `propose` was called.
-            losses_before: of the first part of the examples, with the committed mask, [n].
+            losses_before: of the first part of the examples, under the reference mask, [n].
             losses: a row of n for each candidate that is tried.
         """
         return (True,) * len(losses)
@@ -236,7 +257,7 @@ class Controller(ABC):
         Args:
             state: as it was when `propose` was called.
             step: optimizer steps taken so far.
-            losses_before: [N], with the committed mask; complete.
+            losses_before: [N], under the mask that `reference` names; complete.
             losses: for each proposed ratio, in the order of `propose`, a row [N] with None where an example was not seen, or None
                 where it was not tried.
         """

@@ -102,7 +102,7 @@ def fit_curve(
     """Fit the curve to all rounds.
 
     Args:
-        prune_ratios: for each round the ratios that were measured, the one in force among them.
+        prune_ratios: for each round the ratios that were measured, the reference mask's among them.
         losses: for each round and ratio the loss of each example, [N], None where it was not seen; the same N examples in every
             round.
         generator: draws the bootstrap samples of examples.

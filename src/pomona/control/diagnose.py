@@ -18,18 +18,6 @@ _FEW_RATIOS = 3
 _CLEARED = 0.50
 
 
-def mask_ratios_before(state: ControllerState) -> list[float]:
-    """For each round the ratio of the mask in force before it.
-
-    It differs from the ratio in force (`prune_ratio_before`) only where a controller commits a mask of another ratio.
-    """
-    ratios: list[float] = []
-    for one in state.rounds:
-        last = state.rounds[one.index - 1].mask_prune_ratio if one.index else one.prune_ratio_before
-        ratios.append(ratios[-1] if last is None else last)
-    return ratios
-
-
 def _moves(state: ControllerState) -> list[tuple[float, ...]]:
     """For each mask that was committed, each group's ratio minus that of the mask before; one alone for all layers."""
     moves: list[tuple[float, ...]] = []

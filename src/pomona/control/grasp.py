@@ -11,7 +11,7 @@ import torch
 
 from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
 from pomona.control.curve import fit_curve
-from pomona.control.diagnose import diagnose_search, mask_ratios_before
+from pomona.control.diagnose import diagnose_search
 from pomona.control.policy import Policy, antithetic, clamp, grpo_update, reinforce_update
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.control.usable import check_finite, check_losses, check_settings
@@ -33,10 +33,12 @@ class Grasp(Controller):
 
     Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
     ratios `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, try the
-    mask of each, reward `r_g = mean loss before - mean loss on trial`. The policy climbs `policy.objective`. The best
-    candidate is committed if its paired per-example gain passes a one-sided sign-flip test at `commit_level`, and the ratio
-    in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve fitted to all losses of all
-    rounds, within the range that was tried: its mean over bootstrap draws of the micro dev examples, with an interval (`curve.py`).
+    mask of each, reward `r_g = mean loss before - mean loss on trial`, where before is a fresh mask at the ratio in force: the mask
+    in force was selected in an earlier round, and costs more than a fresh one for that alone. The policy climbs
+    `policy.objective`. The best candidate is committed if its paired per-example gain passes a one-sided sign-flip test at
+    `commit_level`, and the ratio in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve
+    fitted to all losses of all rounds, within the range that was tried: its mean over bootstrap draws of the micro dev examples,
+    with an interval (`curve.py`).
     A single pass goes on from weights that were trained at the ratio in force; where its curve is flat, it stays near that.
 
     Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
@@ -46,7 +48,8 @@ class Grasp(Controller):
     Deviations from the published code, each undone by `paper=True`: advantages are normalised within the group, and the
     update is a clipped surrogate with the closed-form divergence instead of plain REINFORCE; the entropy bonus is part of the
     objective, so the learning rate scales it; the mask in force is always that of the ratio in force (published: the
-    candidate's mask, the bounded ratio in the books); importance is refreshed each round; pruned entries are trained on
+    candidate's mask, the bounded ratio in the books); candidates are compared with a fresh mask (published: with the one in force);
+    importance is refreshed each round; pruned entries are trained on
     (published: their values stay what they were when they were pruned); a gain within the noise is not
     committed (published: reward >= 0); the answer is not the ratio with the luckiest reward, which compares rewards of
     different rounds.
@@ -164,6 +167,10 @@ class Grasp(Controller):
         clamped = (clamp(sample, self.prune_ratio_min, self.prune_ratio_max) for sample in self._samples(state))
         return tuple(clamped) if self.paper else tuple(self._rounded(prune_ratio) for prune_ratio in clamped)
 
+    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+        """A fresh mask of the ratio in force; None, the mask in force itself, with `paper`."""
+        return None if self.paper else state.ratios
+
     @property
     def trains_pruned(self) -> bool:
         """`feedback`, but with `paper`."""
@@ -251,6 +258,7 @@ class Grasp(Controller):
             mask_prune_ratio=mask,
             mean=after.mean,
             deviation=after.deviation,
+            reference=self.reference(state) or state.held_ratios,
             by_group=after.ratios if after.groups else (),
         )
         return replace(after, rounds=(*state.rounds, seen))
@@ -263,9 +271,8 @@ class Grasp(Controller):
         and the interval widened to hold the answer. A single pass whose curve is flat stays within `max_commit_change` of the
         ratio in force, at which its weights have been trained.
         """
-        ratios_before = mask_ratios_before(state)
         curve = fit_curve(
-            [(before, *(c.prune_ratio for c in one.candidates)) for before, one in zip(ratios_before, state.rounds, strict=True)],
+            [(*one.reference, *(c.prune_ratio for c in one.candidates)) for one in state.rounds],
             [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
             stream(state.seed, "curve", len(state.rounds)),
         )

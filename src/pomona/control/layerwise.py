@@ -85,10 +85,8 @@ class Layerwise(Grasp):
         range only. A single pass whose surface is flat keeps each group within `max_commit_change` of its ratio in force. The
         interval of `prune_ratio` is the mean of the groups' intervals, which is as wide as it can be.
         """
-        start = (self.prune_ratio_start,) * self.groups
-        before = [start, *(one.by_group for one in state.rounds)]
         surface = fit_surface(
-            [(now, *(c.by_group for c in one.candidates)) for now, one in zip(before, state.rounds, strict=False)],
+            [(one.reference, *(c.by_group for c in one.candidates)) for one in state.rounds],
             [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
             stream(state.seed, "curve", len(state.rounds)),
         )

@@ -25,7 +25,7 @@ def survivors(
 
     A candidate is stopped where the best one's lead over it is rare at `level`: were no mask better than another, each
     example's differences between them could as well have had the other sign. Which one is best is seen only after the fact, so
-    its lead is compared with the largest lead of any over any other under each sign pattern, the mask in force among them (it
+    its lead is compared with the largest lead of any over any other under each sign pattern, the reference mask among them (it
     widens the comparison, and is no candidate). So if all are alike, one or more is stopped with a probability of at most
     `level`.
 
@@ -33,7 +33,7 @@ def survivors(
     unbiased sample of what they would have been, and a fit that compares each example with itself stays fair (`within_rounds.py`).
 
     Args:
-        losses_before: of each example, with the committed mask, [N].
+        losses_before: of each example, under the reference mask, [N].
         rows: losses of each candidate, [C, N].
         level: in [0, 1); 0 stops none.
         generator: read only where N > 16.

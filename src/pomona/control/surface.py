@@ -1,7 +1,7 @@
 """The loss as a function of the prune ratios of several groups of layers, fitted to all rounds.
 
-Axes: M measurements (candidates and the mask in force, over all rounds), K groups, N micro dev examples, P coefficients of a model,
-Q bootstrap draws; X of either N or Q, or none.
+Axes: M measurements (candidates and the reference mask, over all rounds), K groups, N micro dev examples, P coefficients of a
+model, Q bootstrap draws; X of either N or Q, or none.
 
 Each example's loss is a round effect plus a parabola in each group's ratio, `f_i(p) = sum_k b_ik u_k + c_ik u_k^2`, with u from -1
 to 1 over the range that was tried in any group. Groups are taken not to act on each other. A few rounds do not tell so many
@@ -117,7 +117,7 @@ def fit_surface(
     """Fit the surface to all rounds.
 
     Args:
-        prune_ratios: for each round and measurement the K ratios, those in force among them.
+        prune_ratios: for each round and measurement the K ratios, those of the reference mask among them.
         losses: for each round and measurement the loss of each example, [N], None where it was not seen; the same N in every round.
         generator: draws the bootstrap samples of examples.
 

@@ -36,7 +36,7 @@ def check_losses(
     Args:
         state: before the round.
         step: optimizer steps taken so far.
-        losses_before: [N], with the committed mask.
+        losses_before: [N], under the reference mask.
         losses: a row [N] for each proposed ratio, or None, as `Controller.observe` has them.
         candidates: how many ratios were proposed.
 

@@ -1,6 +1,6 @@
 """Least squares within rounds: what the losses of all rounds say of the ratios, whatever the rounds' own levels.
 
-Axes: M measurements (candidates and the mask in force, over all rounds), K of them in one round, N micro dev examples, D
+Axes: M measurements (candidates and the reference mask, over all rounds), K of them in one round, N micro dev examples, D
 coefficients, E = 1 + D, Q bootstrap draws.
 
 Each example's loss is modelled as `loss_i(t, x) = round_effect_i(t) + c_i' x`, with features x of the ratios that were tried:

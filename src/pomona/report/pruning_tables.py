@@ -39,7 +39,11 @@ def rounds_table(record: RunRecord) -> Table:
         Column("Mask changed"),
     )
     sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."
-    note = f"{'Losses' if rewards_loss(record) else 'Costs'} and rewards on the micro dev set, in {reward_unit(record)}.{sign}"
+    losses = "Losses" if rewards_loss(record) else "Costs"
+    note = (
+        f"{losses} and rewards on the micro dev set, in {reward_unit(record)}. Before: with a mask selected in the round itself "
+        f"at the ratio in force, as the candidates' masks are; with published behaviour, with the mask in force.{sign}"
+    )
     return Table(columns, tuple(rows), note=note)
 
 

@@ -106,6 +106,8 @@ class SystemDescription(_Part):
 class CandidateRecord(_Part):
     """A candidate ratio and its reward: mean micro dev cost before minus on trial, over the examples that it was tried on.
 
+    Before is what the round's `loss_before` is of.
+
     `by_group`: the ratio of each group of layers; null where one is for all.
     """
 
@@ -119,6 +121,8 @@ class CandidateRecord(_Part):
 class RoundRecord(_Part):
     """One round of the controller.
 
+    `loss_before`: mean micro dev cost under a mask selected in this round at `prune_ratio_before`; in a controller's published
+    behaviour under the mask that was in force, selected in an earlier round.
     `mask_change`, `newly_pruned`: shares of all factor entries that changed sides at the commit, and that it pruned.
     `by_group`: the ratio in force after it of each group of layers; null where one is for all.
     """

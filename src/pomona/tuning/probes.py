@@ -47,15 +47,21 @@ class Probes:
                 rows.append(list(self._costs(self._attachment, examples)))
         return same_on_all_ranks(rows)
 
-    def race(self, controller: Controller, state: ControllerState, trials: Sequence[Masks]) -> tuple[list[float], list[Row]]:
-        """The costs under the mask in force, and under each trial: of all examples, or of the first part where one was stopped."""
+    def race(
+        self, controller: Controller, state: ControllerState, compared: Masks | None, trials: Sequence[Masks]
+    ) -> tuple[list[float], list[Row]]:
+        """The costs under the mask that the trials are compared with, None for the one in force, and under each trial.
+
+        Of all examples, or of the first part where a trial was stopped.
+        """
         n = len(self.examples)
         first = controller.first_part(n)
-        before, *rows = self.measure([None, *trials], range(first))
+        before, *rows = self.measure([compared, *trials], range(first))
         found: list[Row] = [[*row] for row in rows]
         if first < n:
             goes_on = controller.continues(state, before, rows)
-            rest, *more = self.measure([None, *(one for one, on in zip(trials, goes_on, strict=True) if on)], range(first, n))
+            going_on = (one for one, on in zip(trials, goes_on, strict=True) if on)
+            rest, *more = self.measure([compared, *going_on], range(first, n))
             before += rest
             remaining = iter(more)
             for row, on in zip(found, goes_on, strict=True):

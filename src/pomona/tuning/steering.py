@@ -130,13 +130,17 @@ class Steering:
         return self.answer is None and self._controller.round_due(self.control, step)
 
     def round(self, step: int) -> dict[str, object]:
-        """Probe the controller's candidates on the micro dev set and commit what it decides; the round as the history has it."""
+        """Probe the controller's candidates on the micro dev set and commit what it decides; the round as the history has it.
+
+        They are compared with a mask of the same scores at the ratio in force, unless the controller asks for the mask in force.
+        """
         controller, scores = self._controller, self._surgeon.scores()
+        reference = controller.reference(self.control)
+        compared = None if reference is None else self._surgeon.select(scores, reference)
         masks = [self._surgeon.select(scores, ratios) for ratios in controller.propose_by_group(self.control)]
         tried = self._screened(masks)
-        before, rows = self._probes.race(
-            controller, self.control, [one for one, wanted in zip(masks, tried, strict=True) if wanted]
-        )
+        trials = [one for one, wanted in zip(masks, tried, strict=True) if wanted]
+        before, rows = self._probes.race(controller, self.control, compared, trials)
         measured = iter(rows)
         self.control = controller.observe(self.control, step, before, [next(measured) if wanted else None for wanted in tried])
         seen = self.control.rounds[-1]

@@ -122,7 +122,7 @@ def reward_by_round(record: RunRecord) -> Figure | None:
         figure,
         key="reward-by-round",
         title="Rewards by round",
-        caption=f"Micro dev {cost} before the round minus {cost} on trial: above 0 a candidate was better than the mask in force.",
+        caption=f"Micro dev {cost} before minus {cost} on trial: above 0 a candidate was better than the ratio in force.",
         x="round",
         y=f"reward, {reward_unit(record)}",
         height=360,
