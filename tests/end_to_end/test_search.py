@@ -138,7 +138,7 @@ def test_a_grid_that_was_killed_goes_on_in_the_run_in_which_it_stood(folder: Pat
 
 
 def test_the_epoch_is_chosen_by_the_metric_of_the_answers_to_the_dev_set(folder: Path) -> None:
-    changes = ["select_by=chrf", FIXED, "tuning.epochs=4", "tuning.learning_rate=0.03"]
+    changes = ["select_by=chrf", FIXED, "tuning.epochs=3", "tuning.learning_rate=0.03"]
     run(folder, "chrf", *changes)
     read = read_recipe(folder / "run.yaml", Recipe, changes)
     for system in ("pomona", "merge_finetune"):
