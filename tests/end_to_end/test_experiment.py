@@ -180,6 +180,43 @@ def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(
         assert (alone / name).read_bytes() == (cell / name).read_bytes(), name
 
 
+def test_a_ratio_is_learned_once_for_runs_of_several_seeds_where_the_search_has_its_own(folder: Path) -> None:
+    """On examples, sources and a target LoRA of that seed, which no test example is among; a run alone learns the same."""
+    base = recipe(
+        data={"train": "data.jsonl", "near_duplicates": "allow"},
+        splits={"train": 14, "micro_dev": 6, "dev": 4, "test": 12},
+        tuning={"epochs": 1, "batch_size": 2, "learning_rate": 0.01},
+        merge={"method": "linear", "target": True},
+        controller={"name": "grasp", "mode": "two_pass", "interval_steps": 2},
+        search={"metric": "magnitude", "seed": 42},
+        sources=[{"name": "gamma", "data": {"train": "source.jsonl"}, "tuning": {"epochs": 1, "batch_size": 4}}],
+    )
+    systems = {"learned": {}, "half": {"controller": {"name": "fixed", "prune_ratio": 0.5}, "search": {}}}
+    write_recipe(folder / "once.yaml", content(name="once", recipe=base, systems=systems, against="half"))
+    with mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+        done = call(folder, "experiment", "once.yaml")
+    assert done.code == 0, done.err
+    trained = [one.kwargs["system"] for one in fits.call_args_list]
+    assert trained == ["search_target_lora", "pomona_search"] + ["target_lora", "pomona", "pomona"] * 2
+    _, cells = read_experiment(folder / "once.yaml")
+    records = [json.loads((folder / "runs" / "once" / cell.path / "record.json").read_text()) for cell in cells]
+    first, _, second, _ = records
+    assert first["answer"] == second["answer"]
+    assert first["rounds"] == second["rounds"] != []
+    assert first["search_splits"] == second["search_splits"] != first["splits"]
+    assert first["splits"]["train"] != second["splits"]["train"]
+    assert records[1]["search_splits"] == {}
+    both = shared.Shared(test_seed=0)
+    with inside(folder):
+        searched = both.splits(cells[2].recipe.first_pass or cells[2].recipe)
+        tests = {example.document for example in both.splits(cells[2].recipe).test}
+        alone = adapt(cells[0].recipe, "alone-once")
+    seen = {example.document for part in (searched.train, searched.micro_dev, searched.dev) for example in part}
+    assert not tests & seen
+    assert alone.answer is not None
+    assert json.loads(alone.answer.model_dump_json()) == first["answer"]
+
+
 def test_a_fresh_lora_is_another_where_anything_that_shapes_it_is_other(folder: Path) -> None:
     both = shared.Shared()
     base = recipe()

@@ -15,11 +15,11 @@ from pomona.backbone.decoding import Decoding
 from pomona.control import Fixed, Grasp, Grid
 from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
-from pomona.importance import DeltaSensitivity, GradientSmoothed, Wanda
+from pomona.importance import DeltaSensitivity, GradientSmoothed, Magnitude, Wanda
 from pomona.metrics import Bleu, ExactMatch, TokenF1
 from pomona.runs.demo import demo_recipe
 from pomona.runs.read_recipe import parse_recipe, read_recipe
-from pomona.runs.recipe import Lora, Recipe, TrainRecipe
+from pomona.runs.recipe import FirstPass, Lora, Recipe, TrainRecipe
 from pomona.tuning.settings import Pruning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,6 +267,42 @@ def test_rewards_beside_the_loss_need_a_controller_that_learns() -> None:
         )
         assert message.endswith("use the controller grasp; epochs and whole runs are judged by select_by.")
     assert parsed(controller={"name": "grasp", "mode": "two_pass"}, reward="chrf").reward == {"chrf": 1.0}
+
+
+SEARCH: dict[str, Any] = {"metric": "magnitude", "epochs": 3, "accumulation_steps": 1, "patience_epochs": 2, "seed": 0}
+
+
+@pytest.mark.parametrize("key", SEARCH)
+@pytest.mark.parametrize("controller", ["grasp", "layerwise", "grid", "tpe", {"name": "fixed", "prune_ratio": 0.5}], ids=str)
+def test_settings_of_the_first_of_two_passes_are_refused_by_name_where_there_is_one(key: str, controller: Any) -> None:
+    message = refused(controller=controller, search={key: SEARCH[key]})
+    assert message.startswith(f"the.yaml: search.{key}: is of the first of two passes, and this controller makes none")
+    assert parsed(controller=controller, search={}).search == FirstPass()
+
+
+def test_settings_of_the_first_of_two_passes_are_read_and_written() -> None:
+    for controller in ("grasp", "layerwise"):
+        recipe = parsed("search.metric.name=magnitude", controller={"name": controller, "mode": "two_pass"}, search=SEARCH)
+        assert recipe.search == FirstPass(metric=Magnitude(), epochs=3, accumulation_steps=1, patience_epochs=2, seed=0)
+        assert parse_recipe(recipe.resolved(), Recipe) == recipe
+        assert recipe.first_pass is None, "the run's own seed"
+        of_another = parsed("search.seed=42", controller={"name": controller, "mode": "two_pass"})
+        assert of_another.first_pass == of_another.model_copy(update={"seed": 42})
+        for key, message in (("epochs", "greater than or equal to 1"), ("seed", "greater than or equal to 0"), ("epoch", "epochs")):
+            wrong = {key: -1}
+            assert message in refused(controller={"name": controller, "mode": "two_pass"}, search=wrong)
+        assert "magnitude" in refused(controller={"name": controller, "mode": "two_pass"}, search={"metric": "magnitud"})
+
+
+def test_a_search_under_published_norms_is_by_a_metric_that_they_serve_or_that_reads_none() -> None:
+    published: dict[str, Any] = {
+        "controller": {"name": "grasp", "mode": "two_pass"},
+        "pruning": {"metric": "delta_sensitivity", "paper": True},
+    }
+    for metric in ("magnitude", "delta_sensitivity", "gradient"):
+        parsed(**published, search={"metric": metric})
+    for metric in ("wanda", "activation", "gradient_activation"):
+        assert refused(**published, search={"metric": metric}).startswith("the.yaml: search.metric: reads norms of activations")
 
 
 def test_metrics_that_judge_are_named_once() -> None:

@@ -21,17 +21,17 @@ from pomona.backbone.load import Backbone
 from pomona.control import Fixed, Grasp, Grid, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
-from pomona.importance import DeltaSensitivity
+from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.merging import merge
 from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
 from pomona.runs.inputs import SourceAdapter
-from pomona.runs.recipe import Data, Lora, Merge, PruningSettings, Recipe, Source
+from pomona.runs.recipe import Data, FirstPass, Lora, Merge, PruningSettings, Recipe, Source
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import Workshop
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
-from pomona.tuning.settings import FitData, Fitted, Tuning
+from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning
 
 RECIPE = Recipe(
     data=Data(train="x.jsonl"), sources=(Source(name="a", adapter=Path("a")),), tuning=Tuning(batch_size=3, dropout=0.5)
@@ -310,6 +310,32 @@ def test_the_paper_s_norms_serve_the_paper_s_metric(tmp_path: Path, backbone: Ba
     shop = shop_for(tmp_path, backbone, merge=Merge(method="linear", paper=True), pruning=pruning)
     main = shop.train_main()
     assert all(int((main[module].A == 0).sum()) == pruned_count(0.5, main[module].A.numel()) for module in main)
+
+
+def test_the_first_of_two_passes_has_the_metric_and_the_steps_of_its_own(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, tuple[Tuning, Pruning]] = {}
+
+    def spy(attachment: Any, data: Any, tuning: Tuning, *, pruning: Pruning, system: str, **options: Any) -> Fitted:
+        given[system] = tuning, pruning
+        return fit(attachment, data, tuning, pruning=pruning, system=system, **options)
+
+    monkeypatch.setattr(workshop_module, "fit", spy)
+    final = Tuning(epochs=2, batch_size=1, accumulation_steps=4, learning_rate=0.01, patience_epochs=1)
+    two_passes = Grasp(mode="two_pass", interval_steps=2)
+    for name, pruning in (
+        ("own", PruningSettings(metric=DeltaSensitivity())),
+        ("published", PruningSettings(metric=DeltaSensitivity(), paper=True)),
+    ):
+        first = FirstPass(metric=Magnitude(), epochs=3, accumulation_steps=2, patience_epochs=2)
+        shop_for(tmp_path / name, backbone, tuning=final, pruning=pruning, controller=two_passes, search=first).train_main()
+        assert given["pomona_search"][0] == dataclasses.replace(final, epochs=3, accumulation_steps=2, patience_epochs=2)
+        assert given["pomona_search"][1] == Pruning(metric=Magnitude())
+        assert given["pomona"] == (final, pruning.settings())
+    # Where nothing is said, it is as the second, but that no patience ends it.
+    shop_for(tmp_path / "plain", backbone, tuning=final, controller=two_passes).train_main()
+    assert given["pomona_search"] == (dataclasses.replace(final, patience_epochs=None), given["pomona"][1])
 
 
 # What rewards the controller --------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.tuning.runs import DATA, TUNING, events, script_dev_losses, train, two_adapters
+from tests.tuning.runs import DATA, TUNING, assert_same, events, script_dev_losses, train, two_adapters, zeros
 
 from pomona.backbone.attach import TrainableMerge, attached
 from pomona.backbone.load import Backbone
@@ -100,3 +101,49 @@ def test_looking_back_leaves_the_run_alone(llama: Backbone, monkeypatch: pytest.
     assert looked.epoch == 4
     undisturbed = train(llama, dataclasses.replace(DATA, dev=[]), **options)
     assert looked.adapter.fingerprint() == undisturbed.adapter.fingerprint()
+
+
+SEARCH = Grasp(mode="two_pass", interval_steps=1, commit_level=0)
+
+
+def test_patience_ends_a_search_that_another_run_follows(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs without a better dev loss; the ratio is then settled, and the best epoch pruned at it stands for the search."""
+    script_dev_losses(monkeypatch, [2.0, 3.0, 2.5, 2.2])
+    patient = dataclasses.replace(TUNING, patience_epochs=2, epochs=5)
+    found = train(llama, tuning=patient, pruning=Pruning(), controller=SEARCH)
+    assert [event["epoch"] for event in events(found, "epoch")] == [1, 2, 3, 1]
+    assert [event["step"] for event in events(found, "round")] == list(range(1, 7))
+    assert [event["step"] for event in events(found, "settled")] == [6]
+    assert found.answer is not None
+    assert found.answer.prune_ratio == events(found, "settled")[0]["prune_ratio"]
+    assert found.epoch == 1
+    assert all(count == pruned_count(found.answer.prune_ratio, n) for count, n in zeros(found.adapter))
+
+
+def test_without_patience_such_a_search_runs_to_its_end_and_judges_no_epoch_before(llama: Backbone) -> None:
+    found = train(llama, pruning=Pruning(), controller=SEARCH)
+    assert [event["dev_loss"] is None for event in events(found, "epoch")] == [True, True, True, False]
+    assert [event["step"] for event in events(found, "settled")] == [8]
+
+
+def test_a_search_that_patience_ended_is_resumed_as_it_would_have_ended(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    patient = dataclasses.replace(TUNING, patience_epochs=1)
+    options: dict[str, Any] = {"tuning": patient, "pruning": Pruning(), "controller": SEARCH}
+    for stop in (2, 4):
+        script_dev_losses(monkeypatch, [2.0, 3.0, 2.2])
+        whole = train(llama, **options)
+        script_dev_losses(monkeypatch, [2.0, 3.0, 2.2])
+        path = tmp_path / f"{stop}.safetensors"
+
+        def end(event: Event, stop: int = stop) -> None:
+            if event["kind"] == "step" and event["step"] == stop + 1:
+                raise KeyboardInterrupt
+
+        if stop == 2:
+            with pytest.raises(KeyboardInterrupt):
+                train(llama, checkpoint=path, emit=end, **options)
+        else:
+            train(llama, checkpoint=path, **options)  # the last checkpoint is of the step at which it stopped
+        assert_same(train(llama, checkpoint=path, **options), whole)

@@ -15,7 +15,7 @@ from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, find_baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
-from pomona.runs.check import check_everything
+from pomona.runs.check import Checked, check_everything
 from pomona.runs.describe import describe_systems
 from pomona.runs.environment import environment
 from pomona.runs.predictions import prediction_line
@@ -59,7 +59,7 @@ def adapt(
     progress = progress or Silent()
     # Who shares work has looked at every recipe before the first run, and said what it found.
     checking = progress if shared is None else Silent()
-    shared = shared or Shared()
+    shared = shared or Shared(test_seed=recipe.seed)
     folder = Path(output) if output is not None else Path("runs") / recipe.name
     started = time.perf_counter()
     store = RunStore(folder, recipe_text(recipe, only, shared), resume=resume)
@@ -78,11 +78,13 @@ def adapt(
     with _accounted(store, record, started):
         prepared = [shared.source(source, recipe, progress) for source in recipe.sources]
         prints = [shared.fingerprint(source.adapter) for source in prepared]
-        describe_inputs(record, recipe, backbone, splits, prepared, prints)
+        describe_inputs(record, recipe, backbone, splits, prepared, prints, checked.first[0] if checked.first else None)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
         known = shared.fresh_loras(recipe)
         workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev, known=known)
+        if recipe.first_pass is not None and only is None:
+            workshop.first = _first_workshop(recipe.first_pass, checked, shared, workshop)
         store.clear_history()
         systems = make_systems(workshop, record) if only is None else _make_baseline(only, workshop, record)
         answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}
@@ -97,6 +99,25 @@ def adapt(
     _say(record, progress)
     store.drop_checkpoints()
     return record
+
+
+def _first_workshop(recipe: Recipe, checked: Checked, shared: Shared, main: Workshop) -> Workshop:
+    """Where the ratio is learned under a seed of its own."""
+    assert checked.first is not None
+    splits, encoding = checked.first
+    return Workshop(
+        recipe,
+        main.backbone,
+        encoding.data,
+        main.store,
+        main.progress,
+        [shared.source(source, recipe, main.progress) for source in recipe.sources],
+        splits.dev,
+        splits.micro_dev,
+        known=shared.fresh_loras(recipe),
+        searched=shared.searched(recipe),
+        prefix="search_",
+    )
 
 
 def recipe_text(recipe: Recipe, only: str | None, shared: Shared) -> str:

@@ -46,8 +46,12 @@ def describe_inputs(
     splits: Splits,
     prepared: Sequence[SourceAdapter],
     source_prints: Sequence[str],
+    searched: Splits | None = None,
 ) -> None:
-    """What went in: fingerprints of recipe, model, data and sources; `source_prints` are those of the source adapters.
+    """What went in: fingerprints of recipe, model, data and sources.
+
+    `source_prints` are those of the source adapters; `searched` has the splits of the pass that learns the ratio, where that has
+    a seed of its own.
 
     Raises:
         InputError: the run was begun with other data, sources or another model (a resumed run would mix the two).
@@ -66,11 +70,18 @@ def describe_inputs(
     ]
     recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
     prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
-    begun = {"data": record.splits, "sources": record.sources, "model": record.fingerprints.get("model")}
-    for what, now in (("data", parts), ("sources", sources), ("model", prints["model"])):
+    parts_searched = {} if searched is None else describe_splits(searched)
+    begun = {
+        "data": record.splits,
+        "data of the search": record.search_splits,
+        "sources": record.sources,
+        "model": record.fingerprints.get("model"),
+    }
+    found = (("data", parts), ("data of the search", parts_searched), ("sources", sources), ("model", prints["model"]))
+    for what, now in found:
         if begun[what] and begun[what] != now:
             raise InputError("not as it was when this run began", field=what, mend="Put it back, or give another --output")
-    record.splits, record.sources, record.fingerprints = parts, sources, prints
+    record.splits, record.search_splits, record.sources, record.fingerprints = parts, parts_searched, sources, prints
 
 
 def describe_splits(splits: Splits) -> dict[str, SplitRecord]:

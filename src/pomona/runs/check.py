@@ -27,12 +27,14 @@ class Checked:
         backbone: the model.
         encoding: the splits as tokens.
         warnings: all that a user should know before it begins, each once.
+        first: splits and tokens of the pass that learns the ratio, where it has a seed of its own.
     """
 
     splits: Splits
     backbone: Backbone
     encoding: Encoding
     warnings: list[str]
+    first: tuple[Splits, Encoding] | None = None
 
 
 def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> Checked:
@@ -43,19 +45,25 @@ def check_everything(recipe: Recipe, shared: Shared, progress: Progress) -> Chec
     """
     progress.begin("reading data", 0)
     splits = shared.splits(recipe)
+    first = recipe.first_pass
+    first_splits = None if first is None else shared.splits(first)
     check_metrics(recipe)
     progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
     progress.begin("loading the model and checking the sources", 0)
     backbone = shared.backbone(recipe)
     warnings = shared.warnings(recipe)
     encoding = shared.encoded(recipe)
+    searched = None
+    if first is not None and first_splits is not None:
+        searched = first_splits, shared.encoded(first)
+        warnings += shared.warnings(first) + [f"the search, of seed {first.seed}: {one}" for one in searched[1].warnings]
     progress.end(backbone.name)
     references = [reference for example in splits.test for reference in example.references]
     script = script_warning(references, recipe.task.language, {**recipe.metrics, **dict.fromkeys(recipe.judges)}, "the references")
     warnings = list(dict.fromkeys([*warnings, *encoding.warnings, *filter(None, [script])]))
     for warning in warnings:
         progress.warn(warning)
-    return Checked(splits, backbone, encoding, warnings)
+    return Checked(splits, backbone, encoding, warnings, searched)
 
 
 def check_recipe(path: Path | str) -> list[Finding]:
@@ -72,7 +80,7 @@ def check_inputs(recipe: Recipe, subject: str) -> list[Finding]:
     Raises:
         InputError: the first thing that is wrong.
     """
-    found = check_everything(recipe, Shared(), Silent())
+    found = check_everything(recipe, Shared(test_seed=recipe.seed), Silent())
     sizes = ", ".join(f"{len(part)} {name}" for name, part in found.splits.named())
     sources = ", ".join(source.name for source in recipe.sources)
     lines = [

@@ -43,7 +43,9 @@ def _decode(registry: Registry[Any]) -> BeforeValidator:
 def _encode(registry: Registry[Any]) -> PlainSerializer:
     """The inverse of `_decode`, with every parameter spelt out."""
 
-    def encode(component: Any) -> dict[str, object]:
+    def encode(component: Any) -> dict[str, object] | None:
+        if component is None:
+            return None
         name = next(name for name in registry if registry[name] is type(component))
         return {"name": name, **dataclasses.asdict(component)}
 
@@ -53,6 +55,7 @@ def _encode(registry: Registry[Any]) -> PlainSerializer:
 TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
 ControllerField = Annotated[Controller | Search, _decode(controllers), _encode(controllers)]
 MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
+OptionalMetricField = Annotated[ImportanceMetric | None, _decode(importance_metrics), _encode(importance_metrics)]
 
 
 def _numbers(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,12 +19,21 @@ from pomona.data.tasks import Summarization
 from pomona.errors import InputError
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.evaluate import LOSS, make_metrics
-from pomona.importance import Wanda
+from pomona.importance import DeltaSensitivity, Wanda
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
 from pomona.pruning import Granularity, Schedule, Scope
-from pomona.runs.fields import ControllerField, DataSource, MetricField, RewardField, TaskField, WeightField, check_judge
+from pomona.runs.fields import (
+    ControllerField,
+    DataSource,
+    MetricField,
+    OptionalMetricField,
+    RewardField,
+    TaskField,
+    WeightField,
+    check_judge,
+)
 from pomona.runs.read_yaml import read_yaml
 from pomona.tuning.settings import Pruning, Reset, Tuning
 
@@ -230,6 +240,39 @@ class PruningSettings(_Section):
         )
 
 
+class FirstPass(_Section):
+    """Where the first of two passes differs from the second: the search for the ratio (`controller.mode: two_pass`).
+
+    Args:
+        metric: importance of an entry; that of `pruning` where None.
+        epochs: passes over the training examples; as in `tuning` where None.
+        accumulation_steps: forward passes an optimizer step; as in `tuning` where None.
+        patience_epochs: the search ends after so many epochs without a better dev loss; None for never, whatever `tuning` says.
+        seed: of the whole search: its training, micro dev and dev examples, the sources and the target LoRA that are trained for
+            it, and its draws; the run's where None. So runs of several seeds have one ratio, which is learned once. The test
+            examples are the run's, and are kept out of it.
+    """
+
+    metric: OptionalMetricField = None
+    epochs: int | None = Field(default=None, ge=1)
+    accumulation_steps: int | None = Field(default=None, ge=1)
+    patience_epochs: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+
+    def tuning(self, final: Tuning) -> Tuning:
+        """How the search fine-tunes, where the second pass does so."""
+        given = {"epochs": self.epochs, "accumulation_steps": self.accumulation_steps}
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(final, **given, patience_epochs=self.patience_epochs)
+
+    def pruning(self, final: PruningSettings) -> Pruning:
+        """How the search prunes, where the second pass does so; published norms are for the published metric alone."""
+        if self.metric is None:
+            return final.settings()
+        paper = final.paper and isinstance(self.metric, DeltaSensitivity)
+        return final.model_copy(update={"metric": self.metric, "paper": paper}).settings()
+
+
 class Evaluation(_Section):
     """What is measured on the test set.
 
@@ -271,7 +314,7 @@ class Recipe(_Section):
             the name of a metric of the answers to it.
         reward: what a controller that learns is rewarded by on the micro dev set: `loss`, the name of a metric of the answers to
             it, or weights such as `{loss: 0.5, rouge_l: 0.5}`, of the loss in nats per token and of scores over 100.
-        merge, lora, tuning, pruning, controller, evaluation: see their classes.
+        merge, lora, tuning, pruning, controller, search, evaluation: see their classes.
     """
 
     name: str = "run"
@@ -288,6 +331,7 @@ class Recipe(_Section):
     tuning: Tuning = Tuning()
     pruning: PruningSettings = PruningSettings()
     controller: ControllerField = Grasp()
+    search: FirstPass = FirstPass()
     select_by: str = LOSS
     reward: RewardField = Field(default_factory=lambda: {LOSS: 1.0})
     evaluation: Evaluation = Evaluation()
@@ -321,12 +365,43 @@ class Recipe(_Section):
                 f"pruning.schedule = {self.pruning.schedule!r} needs a given ratio, and this controller moves it itself: use "
                 "constant, or the controller fixed or grid or tpe"
             )
+        self._check_search()
         if self.tuning.max_tokens <= self.task.max_new_tokens:
             raise ValueError(
                 f"tuning.max_tokens = {self.tuning.max_tokens} leaves no room for a prompt before an answer of "
                 f"task.max_new_tokens = {self.task.max_new_tokens}"
             )
         return self
+
+    def _check_search(self) -> None:
+        given = {name: value for name, value in self.search if value is not None}
+        if given and not self.passes_twice:
+            name, value = next(iter(given.items()))
+            raise InputError(
+                "is of the first of two passes, and this controller makes none",
+                field=f"search.{name}",
+                value=type(value).__name__ if name == "metric" else value,
+                mend="Leave `search` out, or set controller.mode to two_pass",
+            )
+        metric = self.search.metric
+        if self.pruning.paper and metric is not None and metric.needs_activations and not isinstance(metric, DeltaSensitivity):
+            raise InputError(
+                "reads norms of activations, and those of pruning.paper serve delta_sensitivity alone",
+                field="search.metric",
+                value=type(metric).__name__,
+                mend="Use magnitude or delta_sensitivity, or leave out pruning.paper",
+            )
+
+    @property
+    def passes_twice(self) -> bool:
+        """Whether the ratio is learned in a pass of its own."""
+        return isinstance(self.controller, Controller) and self.controller.passes == 2
+
+    @property
+    def first_pass(self) -> Recipe | None:
+        """The recipe under whose seed the ratio is learned, where this is not the run's own."""
+        seed = self.search.seed
+        return None if seed is None or seed == self.seed else self.model_copy(update={"seed": seed})
 
     @property
     def metrics(self) -> dict[str, Metric]:

@@ -271,7 +271,8 @@ class EvaluationRecord(_Part):
 class RunRecord(_Part):
     """Everything that a run was and found.
 
-    The system that the run made is called `pomona` in `systems`, `metrics` and `comparisons`.
+    The system that the run made is called `pomona` in `systems`, `metrics` and `comparisons`. `search_splits`: of the pass that
+    learned the ratio, where it has a seed of its own; empty where not.
     """
 
     format_version: int = FORMAT_VERSION
@@ -285,6 +286,7 @@ class RunRecord(_Part):
     task: str
     primary_metric: str
     splits: dict[str, SplitRecord]
+    search_splits: dict[str, SplitRecord] = Field(default_factory=dict)
     cut: dict[str, CutRecord] = Field(default_factory=dict)
     sources: list[SourceRecord] = Field(default_factory=list)
     systems: dict[str, SystemDescription] = Field(default_factory=dict)

@@ -101,6 +101,12 @@ class Shared:
         key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + how_answered
         return self._once("fresh LoRAs", key, dict)
 
+    def searched(self, recipe: Recipe) -> dict[str, tuple[Adapter, Trained]]:
+        """The pass that learned the ratio, for the runs to fill: where it has a seed of its own, it is the same for several."""
+        parts = (name for name in type(recipe).model_fields if name not in {"name", "evaluation"})
+        how_answered = recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})
+        return self._once("searched", _key(recipe, *parts) + how_answered, dict)
+
     def fingerprint(self, adapter: Adapter) -> str:
         """The adapter's fingerprint."""
         return self._once("fingerprint", adapter, adapter.fingerprint)

@@ -13,7 +13,7 @@ from pomona.adapters import Adapter
 from pomona.backbone.attach import TrainableMerge, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
-from pomona.control import Controller, Fixed, Search, Trial
+from pomona.control import Answer, Controller, Fixed, Search, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
 from pomona.evaluation.costs import micro_dev_costs
@@ -30,7 +30,7 @@ from pomona.tuning.epochs import Judge
 from pomona.tuning.fit import fit
 from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress
-from pomona.tuning.settings import FitData, Fitted, Pruning
+from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning
 
 MAIN = "pomona"
 SEARCH = "pomona_search"
@@ -50,6 +50,9 @@ class Workshop:
         trained: every system trained so far.
         known: fresh LoRAs that runs before this one have trained on the same examples in the same way; this one adds its own.
         starts: the static merge that a system's training began with, where it was one.
+        first: where the ratio is learned in a pass under a seed of its own: the same run under that seed.
+        searched: that pass, where a run before this one has made it; this one adds its own.
+        prefix: of the names of fresh LoRAs.
     """
 
     recipe: Recipe
@@ -63,6 +66,9 @@ class Workshop:
     trained: dict[str, Trained] = field(default_factory=dict)
     known: dict[tuple[str, Shape], tuple[Adapter, Trained]] = field(default_factory=dict)
     starts: dict[str, Adapter] = field(default_factory=dict)
+    first: Workshop | None = None
+    searched: dict[str, tuple[Adapter, Trained]] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def sources(self) -> list[Adapter]:
@@ -86,11 +92,23 @@ class Workshop:
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller)
         if controller.passes == 2:
-            self._train(SEARCH, *self._merged(SEARCH), pruning=pruning, controller=controller)
-            answer = self.trained[SEARCH].answer
-            assert answer is not None
+            answer = (self.first or self)._learn(controller)
+            self.trained |= self.first.trained if self.first else {}
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
         return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller)
+
+    def _learn(self, controller: Controller) -> Answer:
+        """The pass that learns the ratio."""
+        search, recipe = self.recipe.search, self.recipe
+        how, tuning = search.pruning(recipe.pruning), search.tuning(recipe.tuning)
+        if self.searched and self.store.load_trained(SEARCH) is None:
+            self.store.save_trained(SEARCH, *self.searched[SEARCH], reused=True)
+        adapter = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning)
+        if not self.searched:
+            self.searched[SEARCH] = loaded(adapter), self.trained[SEARCH]
+        answer = self.trained[SEARCH].answer
+        assert answer is not None
+        return answer
 
     def _train_trials(self, pruning: Pruning, search: Search) -> Adapter:
         """Whole runs at given ratios, each kept by itself; the best of them is the main system."""
@@ -210,7 +228,7 @@ class Workshop:
 
     def _train_fresh(self, system: str, shape: Shape) -> Adapter:
         """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
-        key = system, shape
+        key, system = (system, shape), self.prefix + system
         if key in self.known and self.store.load_trained(system) is None:
             self.store.save_trained(system, *self.known[key], reused=True)
         start = new_adapter(self.backbone, shape.modules, shape.rank, shape.alpha, stream(self.seed, "lora"))
@@ -270,6 +288,7 @@ class Workshop:
         how: TrainableMerge | None = None,
         pruning: Pruning | None = None,
         controller: Controller | None = None,
+        tuning: Tuning | None = None,
     ) -> Adapter:
         found = self.store.load_trained(system)
         if found is not None:
@@ -280,7 +299,7 @@ class Workshop:
                 fitted = fit(
                     attachment,
                     self.data,
-                    self.recipe.tuning,
+                    tuning or self.recipe.tuning,
                     pruning=pruning,
                     controller=controller,
                     judge=self._judge(),

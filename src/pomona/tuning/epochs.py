@@ -51,6 +51,7 @@ class Epochs:
         dev: examples, encoded; may be empty.
         batch_size: examples a batch.
         judge: what the epochs are compared by; None: minus the dev examples' losses.
+        patience: after so many epochs without a better one the run is to stop; None for never.
         check: told a name and a value; raises where it is not finite.
     """
 
@@ -61,10 +62,11 @@ class Epochs:
         dev: Sequence[Encoded],
         batch_size: int,
         judge: Judge | None,
+        patience: int | None,
         check: Callable[[str, float], None],
     ) -> None:
         self._attachment, self._steering, self._judge, self._check = attachment, steering, judge, check
-        self._dev, self._batch_size = dev, batch_size
+        self._dev, self._batch_size, self._patience = dev, batch_size, patience
         self._parameters = attachment.parameters() | attachment.weight_parameters()
         self.best = KeptEpoch()
         self._searched = KeptEpoch()
@@ -75,17 +77,19 @@ class Epochs:
     def end(self, epoch: int, step: int) -> dict[str, Any]:
         """Judge what is attached at the end of an epoch, and keep it if it is the best; the event of it.
 
-        An epoch that can never be handed out is not judged: of a ramp of the ratio, or of a search whose answer is for another run.
+        An epoch that can never be handed out is not judged: of a ramp of the ratio, or of a search whose answer is for another run
+        and which no patience ends.
         """
         steering = self._steering
         exports = steering is None or steering.exports(step)
-        dev_loss, scores = self._judged() if exports or (steering and steering.searches_midway) else (None, [])
+        searches = steering is not None and (steering.searches_midway or (self._patience is not None and steering.searches))
+        dev_loss, scores = self._judged() if exports or searches else (None, [])
         if exports and not self._first:
             self._first = epoch
         best = exports and self.best.yields_to(scores)
         if best:
             self.best = KeptEpoch(epoch, dev_loss, scores, self._values())
-        elif steering and steering.searches_midway and scores and self._searched.yields_to(scores):
+        elif steering and searches and scores and self._searched.yields_to(scores):
             self._searched = KeptEpoch(epoch, dev_loss, scores, self._values() | steering.unpruned())
         return self._told(epoch, step, dev_loss, scores, best=best)
 
@@ -105,11 +109,16 @@ class Epochs:
         self.put(now)
         return self._told(searched.epoch, step, dev_loss, scores, best=True)
 
-    def exhausted(self, epoch: int, patience: int | None) -> bool:
-        """Whether the best epoch, and the first that could be exported, lie this many epochs back."""
-        if patience is None or not self.best.scores or not self._first:
+    def exhausted(self, epoch: int) -> bool:
+        """Whether the best epoch, and the first that could be exported, lie as many epochs back as patience lasts.
+
+        A search that is followed by another run exports nothing: there the best epoch of the search counts.
+        """
+        if self._patience is None:
             return False
-        return epoch - max(self.best.epoch, self._first) >= patience
+        if self._steering and self._steering.searches and not self._steering.searches_midway:
+            return bool(self._searched.scores) and epoch - self._searched.epoch >= self._patience
+        return bool(self.best.scores and self._first) and epoch - max(self.best.epoch, self._first) >= self._patience
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:

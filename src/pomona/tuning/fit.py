@@ -156,7 +156,15 @@ class _Loop:
             costs=self.costs,
         )
         self.course = _Course()
-        self.epochs = Epochs(self.attachment, self.steering, self.data.dev, self.tuning.batch_size, self.judge, self._check_finite)
+        self.epochs = Epochs(
+            self.attachment,
+            self.steering,
+            self.data.dev,
+            self.tuning.batch_size,
+            self.judge,
+            self.tuning.patience_epochs,
+            self._check_finite,
+        )
 
     def _optimizer(self) -> torch.optim.AdamW:
         """AdamW; each group keeps the rate that its decay begins with."""
@@ -211,19 +219,26 @@ class _Loop:
 
     def _search(self, steering: Steering) -> None:
         """The controller's part after a step: a round where one is due, and its answer where the search ends."""
-        step = self.course.step
-        for kind, due, act in (
-            ("round", steering.round_due(step), steering.round),
-            ("settled", steering.settle_due(step), steering.settle),
-        ):
-            if due:
-                started = time.perf_counter()
-                found = act(step)
-                self.course.probe_seconds += time.perf_counter() - started
-                self._tell(kind, **found)
-                self.progress.ratio(steering.prune_ratio)
-                if kind == "settled":
-                    self._look_back()
+        if steering.round_due(self.course.step):
+            self._ask(steering, "round", steering.round)
+        if steering.settle_due(self.course.step):
+            self._settle(steering)
+
+    def _settle(self, steering: Steering) -> None:
+        """The search ends; the best epoch of it may be what is exported."""
+        self._ask(steering, "settled", steering.settle)
+        started = time.perf_counter()
+        event = self.epochs.look_back(self.course.step)
+        self.course.train_seconds += time.perf_counter() - started
+        if event:
+            self._tell("epoch", **event)
+
+    def _ask(self, steering: Steering, kind: str, act: Callable[[int], Event]) -> None:
+        started = time.perf_counter()
+        found = act(self.course.step)
+        self.course.probe_seconds += time.perf_counter() - started
+        self._tell(kind, **found)
+        self.progress.ratio(steering.prune_ratio)
 
     def _gradients(self, epoch: int, within: int) -> float:
         """Accumulate the gradients of one optimizer step; its mean loss, nats per completion token."""
@@ -273,16 +288,10 @@ class _Loop:
         epoch, started = self.course.step // self.steps_per_epoch, time.perf_counter()
         event = self.epochs.end(epoch, self.course.step)
         self.course.train_seconds += time.perf_counter() - started
-        self.course.stopped = self.epochs.exhausted(epoch, self.tuning.patience_epochs)
+        self.course.stopped = self.epochs.exhausted(epoch)
         self._tell("epoch", **event)
-
-    def _look_back(self) -> None:
-        """The best epoch of a search that has ended may be what is exported."""
-        started = time.perf_counter()
-        event = self.epochs.look_back(self.course.step)
-        self.course.train_seconds += time.perf_counter() - started
-        if event:
-            self._tell("epoch", **event)
+        if self.course.stopped and self.steering and self.steering.searches:
+            self._settle(self.steering)
 
     @torch.no_grad()
     def _finish(self) -> Fitted:

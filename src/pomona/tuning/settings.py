@@ -34,7 +34,7 @@ class Tuning:
         dropout: on the adapters' inputs, in [0, 1); ALM: 0.05.
         gradient_clip: largest norm of the whole gradient; None for no limit.
         patience_epochs: stop after so many epochs without a better dev loss, counted from the first one that could be exported;
-            None for never; ALM: 3.
+            in a search for the ratio that is followed by another run, from the first; None for never; ALM: 3.
         max_tokens: longest example, prompt and completion together.
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
         gradient_checkpointing: compute the layers' activations again in the backward pass, so that they need not be kept: less

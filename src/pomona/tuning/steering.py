@@ -87,6 +87,11 @@ class Steering:
         self._dev = Probes(attachment, self._surgeon, dev, max_tokens)
 
     @property
+    def searches(self) -> bool:
+        """Whether the ratio is being sought."""
+        return self.answer is None
+
+    @property
     def searches_midway(self) -> bool:
         """Whether the ratio is being sought, and the run goes on when it is found."""
         return self.answer is None and self.settle_step < self._total_steps
