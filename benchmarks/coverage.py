@@ -6,6 +6,7 @@ which then count; both are printed.
 
 Scores are drawn as test sets have them: many zeros (ROUGE of titles), skewed, 0 and 1 (exact match), mixed (token F1), and BLEU of
 corpora drawn from a fixed population, whose BLEU is the truth. Clusters are documents of 1 to 30 examples whose scores go together.
+Scores over several seeds have tables of their own, in `coverage_seeds`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks import coverage_seeds
+from benchmarks.shares import COVERS, REJECTS, TRIALS, TRIALS_AGAIN
 from pomona.data.corpora import docstring_rows
 from pomona.metrics import Bleu, ExactMatch, Metric, interval, paired_difference
 from pomona.seeding import derive_seed, stream
-
-TRIALS = 2000
-TRIALS_AGAIN = 10_000
-COVERS = (0.93, 0.97)
-REJECTS = (0.04, 0.06)
 
 
 class Sample(NamedTuple):
@@ -49,6 +47,7 @@ def run() -> bool:
     good &= _table("true nulls rejected at 0.05", null_cells(), _rejected, REJECTS)
     # Few differences are possible between scores of 0 and 1: a valid test may reject less often, never more.
     good &= _table("true nulls rejected at 0.05, exact match", discrete_null_cells(), _rejected, (0.0, REJECTS[1]))
+    good &= coverage_seeds.run()
     print(f"{TRIALS} trials each, 1,000 draws, {time.perf_counter() - started:.0f} s; every share within its bounds: {good}")
     return good
 

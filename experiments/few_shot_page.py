@@ -36,7 +36,8 @@ def page(found: Records, tuning: Tuning, sizes: SplitSizes, lora: tuple[int, flo
         f" in batches of {tuning.batch_size}, learning rate {tuning.learning_rate:g}, the epoch with the lowest loss on"
         f" {sizes.dev} dev examples. Greedy answers to {sizes.test} test examples. In brackets 95 % bootstrap intervals ({draws}"
         " draws), by document where questions share one; p from the paired test, after Holm's correction over the rows of the"
-        " table. These are not the official splits, and documents are cut to the length in the last column: figures from elsewhere"
+        " table. They hold for new test examples and this run, seed 0; another seed may differ by more."
+        " These are not the official splits, and documents are cut to the length in the last column: figures from elsewhere"
         " are not comparable.",
         "",
         "| Data | Model | Metric | Zero shot | Target LoRA | Difference | p | Cut to |",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import sacrebleu
 import yaml
+from scipy import stats as scipy_stats
 
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import MeanLoss
@@ -126,6 +127,91 @@ def test_intervals_draw_an_example_with_all_its_seeds(tmp_path: Path, grouped: b
             assert contrast is not None
             got = (contrast.difference, contrast.low, contrast.high, contrast.p_value)
             assert got == pytest.approx(tuple(told), abs=1e-12)
+
+
+def shifted(folder: Path, cells: list[Cell], shifts: dict[int, float]) -> None:
+    """Cells whose losses differ by seed: those of `good` are the others' less 0.5, moved by the seed's shift."""
+    draw = np.random.default_rng(7)
+    common = draw.normal(3, 1, 7)
+    for cell in cells:
+        own = draw.normal(0, 0.1, 7)
+        moved = common + own + (shifts[cell.seed] - 0.5 if cell.system == "good" else 0.0)
+        content = [
+            line | {"losses": dict.fromkeys(line["losses"], float(one))} for line, one in zip(lines(cell), moved, strict=True)
+        ]
+        run(folder, cell, content)
+
+
+def test_runs_that_differ_widen_the_interval_and_raise_the_p_value(tmp_path: Path) -> None:
+    """The paired differences of three seeds by hand: two-way means of squares, half of the shared variance in the degrees."""
+    experiment, cells = written(tmp_path)
+    shifted(tmp_path, cells, {3: -0.6, 1: 0.1, 4: 0.7})
+    (setting,) = gather(experiment, cells, tmp_path).settings.values()
+    contrast = setting.metrics["loss"]["good"].contrast
+    assert contrast is not None
+    assert contrast.holds_for == "new_seeds"
+    values_KN = np.array([np.subtract(losses(tmp_path, "good", seed), losses(tmp_path, "base", seed)) for seed in SEEDS])
+    runs, examples = values_KN.mean(axis=1), values_KN.mean(axis=0)
+    rest = values_KN - runs[:, None] - examples + values_KN.mean()
+    seeds_part = float(np.var(runs, ddof=1)) / 3
+    shared = max(0.0, float(np.var(examples, ddof=1)) / 7 - float((rest**2).sum()) / 12 / 3 / 7)
+    error = math.sqrt(seeds_part + shared)
+    of_runs, of_examples = (seeds_part / (seeds_part + shared / 2)) ** 2 / 2, (shared / error**2) ** 2 / 6
+    degrees = 1 / (of_runs + of_examples)
+    mean = float(values_KN.mean())
+    assert contrast.difference == pytest.approx(mean, abs=1e-12)
+    assert (contrast.low, contrast.high) == pytest.approx(scipy_stats.t.interval(0.95, degrees, mean, error), rel=1e-8)
+    assert contrast.p_value == pytest.approx(2 * scipy_stats.t.sf(abs(mean) / error, degrees), rel=1e-8)
+    these = paired_difference(
+        values_KN.mean(axis=0)[:, None], np.zeros((7, 1)), MeanLoss(), DRAWS, generator=stream(SEEDS[0], "compare")
+    )
+    assert contrast.high - contrast.low > 2 * (these.high - these.low)
+    assert contrast.p_value > 0.3 > 0.05 > these.p_value
+
+
+def test_one_seed_answers_for_these_runs_and_the_table_says_so(tmp_path: Path) -> None:
+    experiment, cells = written(tmp_path)
+    shifted(tmp_path, cells, {3: -0.6, 1: 0.1, 4: 0.7})
+    for cell in cells:
+        if (cell.system == "bad" and cell.seed != 3) or (cell.system == "base" and cell.seed == 3):
+            (tmp_path / cell.path / "record.json").unlink()
+    found = gather(experiment, cells, tmp_path)
+    scores = found.settings["default"].metrics["loss"]
+    assert [scores[system].holds_for for system in ("base", "good", "bad")] == ["new_seeds", "new_seeds", "these_runs"]
+    rows = {
+        line.split("|")[1].strip(): line
+        for line in table(found).split("### loss")[1].split("### cost")[0].splitlines()
+        if "|" in line
+    }
+    assert rows["good"].strip("| ").endswith("|  new seeds")
+    assert rows["bad"].strip("| ").endswith("| these runs")
+    assert scores["bad"].contrast is None
+    for cell in cells:
+        if cell.seed == 4:
+            (tmp_path / cell.path / "record.json").unlink(missing_ok=True)
+    (tmp_path / "good-4").joinpath("predictions.jsonl").unlink()
+    found = gather(experiment, cells, tmp_path)
+    contrast = found.settings["default"].metrics["loss"]["good"].contrast
+    assert contrast is not None
+    assert (contrast.seeds, contrast.holds_for) == (1, "these_runs")
+    text = table(found)
+    assert "| new seeds; difference: these runs |" in text
+    assert "One that holds for these runs answers for other test examples alone" in text
+
+
+def test_an_interval_for_new_seeds_stays_within_what_the_metric_can_reach(tmp_path: Path) -> None:
+    experiment, cells = written(tmp_path)
+    shifted(tmp_path, cells, {3: -2.6, 1: 0.1, 4: 0.7})
+    for cell in cells:
+        content = lines(cell)
+        for place, line in enumerate(content):
+            right = cell.system != "good" or cell.seed != 3 or place > 3
+            line["predictions"] = dict.fromkeys(line["predictions"], line["references"][0] if right else "other")
+            line["losses"] = dict.fromkeys(line["losses"], 0.01 if right else 3.0)
+        run(tmp_path, cell, content)
+    metrics_of = gather(experiment, cells, tmp_path).settings["default"].metrics
+    assert metrics_of["rouge_l"]["good"].high == 100.0
+    assert metrics_of["loss"]["good"].low == 0.0
 
 
 def test_p_values_by_every_exchange_and_holm_by_hand(tmp_path: Path) -> None:
@@ -271,7 +357,7 @@ def test_the_table_says_what_the_record_says(tmp_path: Path) -> None:
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "good", "3", f"{loss.mean:.4f}", f"{loss.deviation:.4f}", f"{loss.low:.4f} to {loss.high:.4f}",
         f"{loss.contrast.difference:+.4f}", f"{loss.contrast.low:+.4f} to {loss.contrast.high:+.4f}",
-        f"{loss.contrast.p_value:.4f}", f"{loss.contrast.p_holm:.4f}",
+        f"{loss.contrast.p_value:.4f}", f"{loss.contrast.p_holm:.4f}", "new seeds",
     ]  # fmt: skip
     assert len({len(line) for line in text[text.index("### loss") : text.index("### cost")].splitlines() if line[:1] == "|"}) == 1
     assert ExperimentRecord.model_validate_json(found.model_dump_json()) == found

@@ -1,32 +1,31 @@
-"""Student's t distribution for whole degrees of freedom: what an interval from few observations needs, without scipy."""
+"""Student's t distribution: what an interval or a test from few observations needs, without scipy."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
 
-import numpy as np
-
 _STEPS = 100
+_TERMS = 1000
 _MANY = 1000
+_TINY = 1e-300
 
 
-def student_quantile(probability: float, degrees: int) -> float:
+def student_quantile(probability: float, degrees: float) -> float:
     """The t that a Student variable stays below with the given probability: `P(T <= t) = probability`.
 
-    Newton's method on the closed form of the distribution (Abramowitz & Stegun, "Handbook of Mathematical Functions" (1964),
-    26.7.3 and 26.7.4). Above 0 the distribution function is concave and its quantiles lie beyond the normal ones, so that steps
-    from the normal quantile never overshoot. Above 1000 degrees of freedom the expansion about the normal quantile (26.7.5) is as
-    exact.
+    Newton's method on the distribution function. Above 0 this function is concave and its quantiles lie beyond the normal ones, so
+    that steps from the normal quantile never overshoot. Above 1000 degrees of freedom the expansion about the normal quantile
+    (Abramowitz & Stegun, "Handbook of Mathematical Functions" (1964), 26.7.5) is as exact.
 
     Args:
         probability: in (0, 1); up to 1 - 1e-4 the result is exact to ten digits, closer to 1 only as far as `1 - probability` is.
-        degrees: degrees of freedom, >= 1.
+        degrees: degrees of freedom, >= 1, whole or not.
 
     Raises:
         ValueError: an argument out of its range.
     """
-    if not 0.0 < probability < 1.0 or degrees < 1:
+    if not 0.0 < probability < 1.0 or not degrees >= 1:
         raise ValueError(f"probability must be in (0, 1) and degrees >= 1, not {probability} and {degrees}")
     if probability < 0.5:
         return -student_quantile(1.0 - probability, degrees)
@@ -34,14 +33,63 @@ def student_quantile(probability: float, degrees: int) -> float:
     if degrees > _MANY:
         return _near_normal(t, degrees)
     for _ in range(_STEPS):
-        step = (probability - _below(t, degrees)) / _density(t, degrees)
+        step = (student_tail(t, degrees) - (1.0 - probability)) / _density(t, degrees)
         t += step
         if step <= 1e-14 * t:
             break
     return t
 
 
-def _near_normal(z: float, degrees: int) -> float:
+def student_tail(t: float, degrees: float) -> float:
+    """How probable it is that a Student variable exceeds t.
+
+    `P(T > t) = I_x(degrees / 2, 1 / 2) / 2` with `x = degrees / (degrees + t ** 2)`, where I is the regularised incomplete beta
+    function (Abramowitz & Stegun, 26.7.1), which a continued fraction gives (26.5.8).
+
+    Args:
+        t: >= 0.
+        degrees: degrees of freedom, >= 1, whole or not.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+    if not t >= 0.0 or not degrees >= 1:
+        raise ValueError(f"t must be >= 0 and degrees >= 1, not {t} and {degrees}")
+    if math.isinf(t):
+        return 0.0
+    if degrees > 1e7:  # the fraction would lose its digits, and the normal distribution is as near
+        return 0.5 * math.erfc(t / math.sqrt(2.0))
+    a, b = degrees / 2.0, 0.5
+    square = t * t
+    x, rest = degrees / (degrees + square), square / (degrees + square)
+    if x < (a + 1.0) / (a + b + 2.0):
+        return 0.5 * _beta(x, rest, a, b)
+    return 0.5 * (1.0 - _beta(rest, x, b, a))
+
+
+def _beta(x: float, rest: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function `I_x(a, b)`, with `rest = 1 - x`; Lentz's method on its continued fraction."""
+    if x == 0.0:
+        return 0.0
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest)) / a
+    value, above, below = 1.0, 1.0, 0.0
+    for term in range(_TERMS):
+        m = term // 2
+        if term == 0:
+            numerator = 1.0
+        elif term % 2 == 0:
+            numerator = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
+        else:
+            numerator = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
+        below = 1.0 / (1.0 + numerator * below or _TINY)
+        above = 1.0 + numerator / above or _TINY
+        value *= above * below
+        if abs(1.0 - above * below) < 1e-15:
+            break
+    return front * (value - 1.0)
+
+
+def _near_normal(z: float, degrees: float) -> float:
     """The expansion in 1 / degrees, to its third power."""
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -49,19 +97,6 @@ def _near_normal(z: float, degrees: int) -> float:
     return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
-def _below(t: float, degrees: int) -> float:
-    """P(T <= t) for t >= 0: a finite series in the cosine of `angle = atan(t / sqrt(degrees))`."""
-    angle = math.atan(t / math.sqrt(degrees))
-    odd = degrees % 2
-    # Each term is the one before times cos^2 * k / (k + 1), with k = 1, 3, 5 .. for even degrees and 2, 4, 6 .. for odd ones.
-    k = np.arange(1.0 + odd, degrees - 2.0, 2.0)
-    terms = np.cumprod(np.concatenate([[1.0], math.cos(angle) ** 2 * k / (k + 1.0)]))
-    if not odd:
-        return 0.5 + 0.5 * math.sin(angle) * float(terms.sum())
-    series = math.sin(angle) * math.cos(angle) * float(terms.sum()) if degrees > 1 else 0.0
-    return 0.5 + (angle + series) / math.pi
-
-
-def _density(t: float, degrees: int) -> float:
+def _density(t: float, degrees: float) -> float:
     scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
     return math.exp(scale - 0.5 * (degrees + 1) * math.log1p(t * t / degrees))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from pomona.runs.record import SystemDescription
 
 FORMAT_VERSION = 1
+
+Population = Literal["new_seeds", "these_runs"]
+"""What an interval or a p-value holds for: new test examples and new seeds, or new test examples under the seeds that were run."""
 
 
 class _Part(BaseModel):
@@ -16,7 +21,8 @@ class _Part(BaseModel):
 class Contrast(_Part):
     """A system minus the one that all are compared with, on the same examples under the seeds that both have.
 
-    `p_holm` is corrected for all systems of the setting on this metric.
+    `p_holm` is corrected for all systems of the setting on this metric. `holds_for`: what interval and p-values answer for.
+    `new_seeds`: new test examples and new seeds; `these_runs`: new test examples under the seed that was run, where it is only one.
     """
 
     difference: float
@@ -24,14 +30,16 @@ class Contrast(_Part):
     high: float
     p_value: float
     p_holm: float
+    holds_for: Population = "these_runs"
     seeds: int
     examples: int
 
 
 class SystemScore(_Part):
-    """A metric over seeds: mean, sample deviation (null of fewer than two), and the 95 % interval over examples.
+    """A metric over seeds: mean, sample deviation (null of fewer than two), and the 95 % interval.
 
     `missing`: seeds that have no score, which are left out. `values`: of each seed, in order, null where it is missing.
+    `holds_for`: what the interval answers for, as in a contrast; null where there is no score.
     """
 
     mean: float | None
@@ -40,6 +48,7 @@ class SystemScore(_Part):
     missing: int
     low: float | None = None
     high: float | None = None
+    holds_for: Population | None = None
     examples: int = 0
     values: list[float | None]
     contrast: Contrast | None = None

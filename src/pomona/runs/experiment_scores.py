@@ -8,18 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import LOSS, MeanLoss
-from pomona.metrics import Metric, interval, paired_difference
+from pomona.metrics import Metric
 from pomona.metrics.bootstrap import corpus_score
 from pomona.metrics.holm import holm
 from pomona.metrics.seeds import spread
 from pomona.runs.experiment_recipe import Cell, Experiment
-from pomona.runs.experiment_record import CellRecord, Contrast, ExperimentRecord, SettingRecord, SystemCost, SystemScore
+from pomona.runs.experiment_record import (
+    CellRecord,
+    Contrast,
+    ExperimentRecord,
+    SettingRecord,
+    SystemCost,
+    SystemScore,
+)
+from pomona.runs.over_seeds import difference_over_seeds, score_over_seeds
 from pomona.runs.record import RunRecord, SystemDescription
-from pomona.runs.seed_mean import Rows, SeedMean, joined, rows
+from pomona.runs.seed_mean import Rows, rows
 from pomona.runs.store import PREDICTIONS, RECORD
 from pomona.runs.workshop import MAIN
 from pomona.seeding import stream
@@ -152,15 +158,7 @@ def _score(rows_K: Sequence[Rows | None], metric: Metric, shared: CellAnswers, d
     there = [one for one in rows_K if one is not None]
     if not there:
         return SystemScore(mean=mean, deviation=deviation, seeds=seeds, missing=missing, values=values)
-    scored = [one.scored for one in there]
-    kept = np.any(scored, axis=0)
-    found = interval(
-        joined(there, scored, kept),
-        SeedMean(metric, len(there)),
-        draws,
-        generator=stream(seed, "bootstrap"),
-        groups=_kept(shared.clusters, kept),
-    )
+    found = score_over_seeds(there, metric, shared.clusters, draws, stream(seed, "bootstrap"))
     return SystemScore(
         mean=mean,
         deviation=deviation,
@@ -168,7 +166,8 @@ def _score(rows_K: Sequence[Rows | None], metric: Metric, shared: CellAnswers, d
         missing=missing,
         low=found.low,
         high=found.high,
-        examples=int(kept.sum()),
+        holds_for=found.holds_for,
+        examples=found.examples,
         values=values,
     )
 
@@ -187,27 +186,11 @@ def _compare(
     for system, ours_K in rows_of.items():
         if against is None or system == against:
             continue
-        pairs = [(a, b, a.scored & b.scored) for a, b in zip(ours_K, rows_of[against], strict=True) if a and b]
-        pairs = [(a, b, both) for a, b, both in pairs if both.any()]
-        if not pairs:
-            continue
-        both_K = [both for _, _, both in pairs]
-        kept = np.any(both_K, axis=0)
-        one = paired_difference(
-            joined([a for a, _, _ in pairs], both_K, kept),
-            joined([b for _, b, _ in pairs], both_K, kept),
-            SeedMean(metric, len(pairs)),
-            draws,
-            generator=stream(seed, "compare"),
-            groups=_kept(shared.clusters, kept),
-        )
-        found[system] = Contrast(**one._asdict(), p_holm=one.p_value, seeds=len(pairs), examples=int(kept.sum()))
+        one = difference_over_seeds(ours_K, rows_of[against], metric, shared.clusters, draws, stream(seed, "compare"))
+        if one is not None:
+            found[system] = Contrast(**one._asdict(), p_holm=one.p_value)
     for (system, contrast), adjusted in zip(found.items(), holm([one.p_value for one in found.values()]), strict=True):
         scores[system].contrast = contrast.model_copy(update={"p_holm": adjusted})
-
-
-def _kept(clusters: Sequence[str], kept: np.ndarray) -> list[str]:
-    return [cluster for cluster, counts in zip(clusters, kept, strict=True) if counts]
 
 
 def _cost(cells: Sequence[CellRecord]) -> SystemCost:

@@ -36,8 +36,10 @@ def table(found: ExperimentRecord) -> str:
 def _reading(found: ExperimentRecord) -> str:
     draws = sorted({setting.draws for setting in found.settings.values()})
     text = (
-        "Mean and sample deviation are over seeds. Intervals are 95 % bootstrap intervals over test examples, an example with all "
-        f"its seeds (and with all of its group) drawn at once, {' or '.join(map(str, draws))} draws."
+        "Mean and sample deviation are over seeds. An interval or p-value that holds for new seeds answers for other test examples "
+        "and other seeds (other training examples, another start): it counts what the runs differ by, too. One that holds for "
+        "these runs answers for other test examples alone, as one seed tells nothing of others. Examples are drawn with all "
+        f"their seeds, and with all of their group, at once; {' or '.join(map(str, draws))} draws."
     )
     if found.against is not None:
         text += (
@@ -53,7 +55,8 @@ def _title(metric: str) -> str:
 
 def _score_rows(scores: Mapping[str, SystemScore], found: ExperimentRecord, digits: int) -> Iterator[Sequence[str]]:
     head = ["system", "seeds", "mean", "deviation", "95 % interval"]
-    yield head if found.against is None else [*head, f"minus {found.against}", "95 % interval", "p", "p (Holm)"]
+    head += [] if found.against is None else [f"minus {found.against}", "95 % interval", "p", "p (Holm)"]
+    yield [*head, "holds for"]
     for system, one in scores.items():
         seeds = _counted(one.seeds, one.seeds + one.missing)
         row = [system, seeds, _number(one.mean, digits), _number(one.deviation, digits), _span(one.low, one.high, digits)]
@@ -63,7 +66,18 @@ def _score_rows(scores: Mapping[str, SystemScore], found: ExperimentRecord, digi
         elif contrast is not None:
             row += [f"{contrast.difference:+.{digits}f}", _span(contrast.low, contrast.high, digits, sign="+")]
             row += [f"{contrast.p_value:.4f}", f"{contrast.p_holm:.4f}"]
-        yield row
+        yield [*row, _holds_for(one)]
+
+
+def _holds_for(score: SystemScore) -> str:
+    """What both intervals of a row hold for; the difference's apart where that is another."""
+    if score.holds_for is None:
+        return UNKNOWN
+    said = {"new_seeds": "new seeds", "these_runs": "these runs"}
+    contrast = score.contrast
+    if contrast is None or contrast.holds_for == score.holds_for:
+        return said[score.holds_for]
+    return f"{said[score.holds_for]}; difference: {said[contrast.holds_for]}"
 
 
 def _costs(costs: Mapping[str, SystemCost]) -> str:

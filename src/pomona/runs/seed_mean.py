@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64
 
 from pomona.evaluation.evaluate import MeanLoss
 from pomona.metrics import Metric
+from pomona.metrics.bootstrap import clustered
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +70,27 @@ class SeedMean(Metric):
 
     def aggregate(self, totals: Float64[np.ndarray, "D S"], counts: Float64[np.ndarray, " D"]) -> Float64[np.ndarray, " D"]:
         """The mean over the seeds that have a score in a draw."""
+        scores_DK = self.of_seeds(totals)
+        there_DK = np.isfinite(scores_DK)
+        return np.where(there_DK, scores_DK, 0.0).sum(axis=1) / there_DK.sum(axis=1)
+
+    def of_seeds(self, totals: Float64[np.ndarray, "D S"]) -> Float64[np.ndarray, "D K"]:
+        """Each seed's score in each draw, NaN where it has none."""
         parts_DKS = totals.reshape(len(totals), self.seeds, -1)
         counts_DK = parts_DKS[:, :, 0]
         flat_XS = parts_DKS[:, :, 1:].reshape(-1, parts_DKS.shape[2] - 1)
         scores_DK = self.metric.aggregate(flat_XS, np.maximum(counts_DK.reshape(-1), 1.0)).reshape(counts_DK.shape)
-        there_DK = counts_DK > 0
-        return np.where(there_DK, scores_DK, 0.0).sum(axis=1) / there_DK.sum(axis=1)
+        return np.where(counts_DK > 0, scores_DK, np.nan)
+
+    def left_out(self, statistics: Float64[np.ndarray, "N S"], groups: Sequence[str]) -> Float64[np.ndarray, "C K"]:
+        """Each seed's score without one cluster, for each cluster; NaN where it has no other.
+
+        Args:
+            statistics: rows of `joined`.
+            groups: [N], examples of one group are one cluster.
+        """
+        totals_CS, _ = clustered(statistics, groups)
+        return self.of_seeds(totals_CS.sum(axis=0) - totals_CS)
 
 
 def joined(rows: Sequence[Rows], scored: Sequence[np.ndarray], kept: np.ndarray) -> Float64[np.ndarray, "N KS"]:
