@@ -70,7 +70,7 @@ def commands_page() -> str:
 
 def registries_page() -> str:
     """Every registered component with its hyperparameters and defaults."""
-    from pomona.control import controllers
+    from pomona.control import PUBLISHED, controllers
     from pomona.data.tasks import tasks
     from pomona.evaluation.baselines import baselines
     from pomona.importance import importance_metrics
@@ -88,6 +88,12 @@ def registries_page() -> str:
         for name in registry:
             cls = registry[name]
             parts += [f"### {name}", _prose(cls), *_parameter_table(cls, registry.parameters(name))]
+    rows = [f"| `{name}` | {_cell(sentence)} |" for name, sentence in PUBLISHED.items()]
+    parts += [
+        "## Published behaviours",
+        "What `published` of the `grasp` controller may name; `paper: true` stands for all of them.",
+        "\n".join(["| behaviour | of the published code |", "| --- | --- |", *rows]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -53,7 +53,10 @@ def _drive(controller: Controller, seed: int = 0, through_json: bool = False) ->
             state = state_from_dict(json.loads(json.dumps(state_to_dict(state))))
         if controller.round_due(state, step):
             before = state_to_dict(state)
-            candidates, reference = controller.propose(state), _share(state, controller.reference(state) or state.held_ratios)
+            candidates, reference = (
+                controller.propose(state),
+                _share(state, controller.reference(state) or controller.held_ratios(state)),
+            )
             state_after = controller.observe(
                 state, step, _losses(seed, step, reference), [_losses(seed, step, p) for p in candidates]
             )
@@ -88,7 +91,7 @@ def test_rounds_record_what_the_candidates_were_compared_with(controller: Contro
         controller = dataclasses.replace(controller, paper=True, mode="two_pass")
     state = _drive(controller)
     assert (controller.reference(state) is None) == paper
-    held = controller.start(0, TOTAL_STEPS).ratios
+    held = controller.held_ratios(controller.start(0, TOTAL_STEPS))
     for one in state.rounds:
         assert len(one.reference) == controller.layer_groups
         assert one.reference == held if paper else _share(state, one.reference) == pytest.approx(one.prune_ratio_before)

@@ -104,14 +104,25 @@ def test_by_default_candidates_are_compared_with_the_ratios_in_force() -> None:
     assert by_group.reference(by_group.start(0, 10)) == (0.3, 0.1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Unpruned(Fixed):
+    """Has no mask before its first commit."""
+
+    @property
+    def starts_unpruned(self) -> bool:
+        return True
+
+
 def test_the_mask_in_force_is_the_last_one_committed() -> None:
-    state = state_from_dict(_values())
+    state = dataclasses.replace(state_from_dict(_values()), prune_ratio=0.45)
     (one,) = state.rounds
-    assert dataclasses.replace(state, rounds=()).held_ratios == (0.5,)  # the ratio in force
-    assert dataclasses.replace(state, prune_ratio=0.45).held_ratios == (0.5,)
+    assert one.mask_prune_ratio == 0.5
     nothing = dataclasses.replace(one, mask_prune_ratio=None)
-    assert dataclasses.replace(state, prune_ratio=0.45, rounds=(one, nothing)).held_ratios == (0.5,)
-    assert dataclasses.replace(state, prune_ratio=0.45, rounds=(nothing,)).held_ratios == (0.45,)
+    for controller, at_first in ((Fixed(0.45), 0.45), (Unpruned(0.45), 0.0)):
+        assert controller.held_ratios(dataclasses.replace(state, rounds=())) == (at_first,)
+        assert controller.held_ratios(dataclasses.replace(state, rounds=(nothing,))) == (at_first,)
+        assert controller.held_ratios(state) == (0.5,)
+        assert controller.held_ratios(dataclasses.replace(state, rounds=(one, nothing))) == (0.5,)
 
 
 def test_by_default_everything_proposed_is_tried_on_everything() -> None:

@@ -212,7 +212,7 @@ def test_the_paper_commits_the_candidate_s_mask_and_records_the_bounded_ratio() 
     assert one.prune_ratio_after == pytest.approx(0.4 + math.copysign(0.1, rho[far] - 0.4))
     after = rewarded(controller, after, [-0.1] * 3)
     assert controller.reference(after) is None  # the mask in force, whatever its ratio
-    assert [one.reference for one in after.rounds] == [(0.4,), (rho[far],)]
+    assert [one.reference for one in after.rounds] == [(0.0,), (rho[far],)]
 
 
 def test_the_paper_answers_with_the_luckiest_reward() -> None:

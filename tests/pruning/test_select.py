@@ -29,6 +29,13 @@ def test_the_count_is_floor_in_decimal(percent: int, n: int) -> None:
     assert pruned_count(percent / 100, n) == (percent * n) // 100
 
 
+@given(scores=SCORES, percent=PERCENTS)
+def test_with_all_ties_everything_up_to_the_last_one_pruned_goes(scores: list[float], percent: int) -> None:
+    tensor, count = torch.tensor(scores), (percent * len(scores)) // 100
+    expected = [score <= sorted(scores)[count - 1] for score in scores] if count else [False] * len(scores)
+    assert select_lowest(tensor, percent / 100, all_ties=True).tolist() == expected
+
+
 def test_the_count_by_hand() -> None:
     assert pruned_count(0.29, 100) == 29  # 0.29 * 100 = 28.999999999999996
     assert pruned_count(0.7 - 0.4, 10) == 3  # 0.29999999999999993

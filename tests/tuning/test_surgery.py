@@ -36,13 +36,17 @@ class Table:
         pruning: Pruning = BY_MAGNITUDE,
         steps: int = 1,
         gradients: bool = False,
+        at_commits_only: bool = False,
+        restarts: bool = False,
     ) -> None:
         self.layer = layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
         self.observation = Observation(self.attachment, pruning, [], 1, gradients)
         self.A, self.B = layer.A, layer.B
         self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
-        self.surgeon = Surgeon(self.attachment, pruning, self.observation, self.optimizer)
+        self.surgeon = Surgeon(
+            self.attachment, pruning, self.observation, self.optimizer, at_commits_only=at_commits_only, restarts=restarts
+        )
         kept = [layer.A.detach().clone(), layer.B.detach().clone()]
         for _ in range(steps):  # moments of every entry, as a training step leaves them
             self.step()
@@ -368,3 +372,37 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
     surgeon.hold({name: torch.zeros_like(mask) for name, mask in surgeon.select(surgeon.scores(), 0.0).items()})
     assert torch.equal(layer.A, before[0])
     assert torch.equal(layer.B, before[1])
+
+
+# As the published code does ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_commits_only", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_becomes_of_moments_and_of_the_step_counter(at_commits_only: bool, restarts: bool) -> None:
+    """AdamW's moments by hand: a gradient of 1 before each of two commits and after each."""
+    table = Table(at_commits_only=at_commits_only, restarts=restarts)
+    surgeon, counters = table.surgeon, [table.optimizer.state[one]["step"] for one in (table.A, table.B)]
+    surgeon.hold(table.masks(*FIRST))
+    assert [float(one) for one in counters] == [0.0 if restarts else 1.0] * 2
+    assert table.moments(table.A)[0][0].tolist() == pytest.approx([0.0, 0.0, 0.1])
+    table.step()
+    surgeon.enforce()
+    assert table.A[0, :2].tolist() == [0.0, 0.0]
+    since_commit = 0.1 if at_commits_only else 0.0
+    assert table.moments(table.A)[0][0].tolist() == pytest.approx([since_commit, since_commit, 0.19])
+    surgeon.hold(table.masks(*SECOND))  # entry 0 comes back, 1 stays, 2 goes
+    assert table.moments(table.A)[0][0].tolist() == pytest.approx([since_commit, since_commit, 0.0])
+    assert [float(one) for one in counters] == [0.0 if restarts else 2.0] * 2
+    table.step()
+    assert float(table.optimizer.state[table.A]["step"]) == (1.0 if restarts else 3.0)
+    surgeon.reselect(0.5)  # ALM's regime clears them in any case
+    assert torch.equal(table.moments(table.A)[0] == 0, table.A == 0)
+
+
+def test_ties_are_pruned_where_the_settings_say_so() -> None:
+    A = torch.tensor([[1.0, -1.0, 1.0], [2.0, 3.0, 4.0]])
+    for prunes_ties, expected in ((False, 1), (True, 3)):
+        table = Table(A=A, pruning=Pruning(Magnitude(), prunes_ties=prunes_ties))
+        table.surgeon.hold(table.surgeon.select(table.surgeon.scores(), 1 / 6))
+        assert int((table.A == 0).sum()) == expected

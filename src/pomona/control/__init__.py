@@ -12,10 +12,12 @@ from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
 from pomona.control.grid import Grid
 from pomona.control.layerwise import Layerwise
+from pomona.control.published import PUBLISHED
 from pomona.control.search import Search, Trial
 from pomona.control.tpe import Tpe
 
 __all__ = [
+    "PUBLISHED",
     "Answer",
     "Candidate",
     "Controller",

@@ -6,7 +6,7 @@ A controller never sees a model. It is a frozen dataclass of hyperparameters; wh
 goes into a checkpoint as JSON. The loop that drives one:
 
     state = controller.start(seed, total_steps)
-    before the first round: commit the mask of state.prune_ratio
+    before the first round: commit the mask of state.prune_ratio, unless controller.starts_unpruned
     after each optimizer step, when controller.round_due(state, step):
         candidates = controller.propose_by_group(state)
         before = a mask selected now at controller.reference(state), as the candidates' masks are; None: the mask in force
@@ -162,12 +162,6 @@ class ControllerState:
         """The ratio in force of each group of layers; one alone for all layers."""
         return tuple(one.prune_ratio for one in self.groups) or (self.prune_ratio,)
 
-    @property
-    def held_ratios(self) -> tuple[float, ...]:
-        """What the mask in force is made of; other than `ratios` only where a controller commits a mask of another ratio."""
-        committed = (one.mask_ratios for one in reversed(self.rounds) if one.mask_ratios is not None)
-        return next(committed, self.ratios)
-
 
 class Controller(ABC):
     """A way to find the prune ratio within a run. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
@@ -213,6 +207,14 @@ class Controller(ABC):
         in force, which was selected in an earlier round.
         """
         return state.ratios
+
+    def held_ratios(self, state: ControllerState) -> tuple[float, ...]:
+        """What the mask in force is made of, as `propose_by_group` gives ratios.
+
+        Other than the ratios in force only where a controller commits a mask of another ratio, or `starts_unpruned`.
+        """
+        committed = (one.mask_ratios for one in reversed(state.rounds) if one.mask_ratios is not None)
+        return next(committed, (0.0,) * len(state.ratios) if self.starts_unpruned else state.ratios)
 
     @property
     def wants_estimates(self) -> bool:
@@ -275,6 +277,26 @@ class Controller(ABC):
     def refreshes_importance(self) -> bool:
         """Whether each round's masks are built from the importance as it is then; False: from that of the first round."""
         return True
+
+    @property
+    def starts_unpruned(self) -> bool:
+        """Whether no mask is in force before a round commits one; False by default: that of the first ratio is."""
+        return False
+
+    @property
+    def clears_moments_at_commits_only(self) -> bool:
+        """Whether a commit alone clears optimizer moments, of what it newly prunes; False by default: pruned entries have none."""
+        return False
+
+    @property
+    def restarts_adam(self) -> bool:
+        """Whether a commit sets the optimizer's step counters to 0; False by default."""
+        return False
+
+    @property
+    def prunes_ties(self) -> bool:
+        """Whether all entries that tie with the last one pruned are pruned too; False by default: the counts are exact."""
+        return False
 
     @property
     def trains_pruned(self) -> bool:

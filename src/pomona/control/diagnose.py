@@ -18,10 +18,10 @@ _FEW_RATIOS = 3
 _CLEARED = 0.50
 
 
-def _moves(state: ControllerState) -> list[tuple[float, ...]]:
+def _moves(state: ControllerState, first_mask: Sequence[float]) -> list[tuple[float, ...]]:
     """For each mask that was committed, each group's ratio minus that of the mask before; one alone for all layers."""
     moves: list[tuple[float, ...]] = []
-    before = (state.rounds[0].prune_ratio_before,) * len(state.ratios) if state.rounds else ()
+    before = tuple(first_mask) or ((state.rounds[0].prune_ratio_before,) * len(state.ratios) if state.rounds else ())
     for one in state.rounds:
         if one.mask_ratios is not None:
             moves.append(tuple(after - ratio for ratio, after in zip(before, one.mask_ratios, strict=True)))
@@ -36,6 +36,7 @@ def diagnose_search(
     *,
     prune_ratio_min: float,
     prune_ratio_max: float,
+    first_mask: Sequence[float] = (),
     dev_check: Sequence[tuple[float, float, float]] = (),
     cleared: Sequence[float] = (),
 ) -> list[str]:
@@ -60,6 +61,7 @@ def diagnose_search(
         mask_changes: for each mask committed by a round, in order, the share of all factor entries that changed sides.
         prune_ratio_min: lowest ratio allowed.
         prune_ratio_max: highest ratio allowed.
+        first_mask: ratios of the mask that was in force before the first round, where they are not those that were in force.
         dev_check: (prune ratio, mean cost on micro dev, mean cost on dev) at a few ratios when the search has ended. Lower is
             better; both are in the unit of the curve, and each may have a constant added.
         cleared: for each mask committed by a round, in order, the share of all factor entries that it newly pruned.
@@ -67,7 +69,7 @@ def diagnose_search(
     Raises:
         ValueError: there are not as many changes, or shares cleared where any are given, as rounds that committed a mask.
     """
-    moves = _moves(state)
+    moves = _moves(state, first_mask)
     if len(moves) != len(mask_changes):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(mask_changes)} mask changes")
     if cleared and len(moves) != len(cleared):

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 
 import torch
 
-from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.base import Answer, Candidate, ControllerState, Round, controllers
 from pomona.control.curve import fit_curve
 from pomona.control.diagnose import diagnose_search
-from pomona.control.policy import Policy, antithetic, clamp, grpo_update, reinforce_update
+from pomona.control.policy import LEAST_VARIANCE, Policy, antithetic, clamp, grpo_update, reinforce_update
+from pomona.control.published import AsPublished, check_published
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.control.usable import check_finite, check_losses, check_settings
 from pomona.seeding import stream
@@ -28,7 +29,7 @@ _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
 
 @controllers.register("grasp")
 @dataclass(frozen=True)
-class Grasp(Controller):
+class Grasp(AsPublished):
     """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a curve gives the answer.
 
     Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
@@ -45,21 +46,15 @@ class Grasp(Controller):
     examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
     estimate of the loss prefers. The policy is updated with the ratios that were tried.
 
-    Deviations from the published code, each undone by `paper=True`: advantages are normalised within the group, and the
-    update is a clipped surrogate with the closed-form divergence instead of plain REINFORCE; the entropy bonus is part of the
-    objective, so the learning rate scales it; the mask in force is always that of the ratio in force (published: the
-    candidate's mask, the bounded ratio in the books); candidates are compared with a fresh mask (published: with the one in force);
-    importance is refreshed each round; pruned entries are trained on
-    (published: their values stay what they were when they were pruned); a gain within the noise is not
-    committed (published: reward >= 0); the answer is not the ratio with the luckiest reward, which compares rewards of
-    different rounds.
+    It deviates from the published code in what `published.py` lists: `published` names behaviours of that code to keep, and
+    `paper=True` keeps all of them.
 
     Args:
         prune_ratio_min: lowest ratio allowed, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
         prune_ratio_start: ratio in force before the first round, and the policy's first mean; in the allowed range.
-        deviation_start: the policy's first deviation, a tenth to half of the allowed range (any above 0 with `paper`); None is
-            a third of it, with `paper` a sixth. A curve is known the better, the wider the ratios lie that were tried.
+        deviation_start: the policy's first deviation, a tenth to half of the allowed range (any above 0 with `reinforce`); None is
+            a third of it, with `narrow_start` a sixth. A curve is known the better, the wider the ratios lie that were tried.
         interval_steps: optimizer steps between rounds, >= 1; None is 10, as published, and 6 in a single pass, whose search is
             shorter.
         candidates: ratios tried in a round, >= 2.
@@ -81,11 +76,13 @@ class Grasp(Controller):
         proposals: ratios drawn in a round, of which `candidates` are tried; at least `candidates`. None: as many, no screening.
         feedback: whether pruned entries are trained on, in their stash, by the gradients of the pruned model (arXiv 2006.07253).
             Without, what a lower ratio revives has the value at which it was pruned, and the search leans to the ratio in force.
-        paper: the published code's behaviour; needs `two_pass`, and does not read `updates`, `clip`, `kl`, `commit_level`,
-            `race_level`, `proposals` and `feedback`.
+        published: names of the published code's behaviours (`published.PUBLISHED`). Some leave settings unread: `reinforce` leaves
+            `updates`, `clip` and `kl`, `any_gain` leaves `commit_level`, `all_probed` leaves `race_level` and `proposals`,
+            `no_feedback` leaves `feedback`.
+        paper: all of them, whatever `published` names; needs `two_pass`.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of its range, or a name in `published` is not known.
     """
 
     prune_ratio_min: float = 0.10
@@ -107,9 +104,11 @@ class Grasp(Controller):
     race_level: float = 0.5
     proposals: int | None = None
     feedback: bool = True
+    published: tuple[str, ...] = ()
     paper: bool = False
 
     def __post_init__(self) -> None:
+        check_published(self.published)
         low, high = self.prune_ratio_min, self.prune_ratio_max
         least, most = self._deviation_bounds
         check_settings(
@@ -120,7 +119,9 @@ class Grasp(Controller):
             ("deviation_start", self.deviation_start is None or 0 < self.deviation_start < math.inf, "must be above 0 and finite"),
             (
                 "deviation_start",
-                self.paper or self.deviation_start is None or least - _ROUNDING <= self.deviation_start <= most + _ROUNDING,
+                self.behaves("reinforce")
+                or self.deviation_start is None
+                or least - _ROUNDING <= self.deviation_start <= most + _ROUNDING,
                 f"must be in [{least:.4g}, {most:.4g}], a tenth to half of the allowed range",
             ),
             ("interval_steps", self.interval_steps is None or self.interval_steps >= 1, "must be at least 1"),
@@ -149,7 +150,7 @@ class Grasp(Controller):
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
         width = self.prune_ratio_max - self.prune_ratio_min
-        deviation = width / (6 if self.paper else 3) if self.deviation_start is None else self.deviation_start
+        deviation = width / (6 if self.behaves("narrow_start") else 3) if self.deviation_start is None else self.deviation_start
         return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
 
     def round_due(self, state: ControllerState, step: int) -> bool:
@@ -163,18 +164,13 @@ class Grasp(Controller):
         return max(1, math.floor(round(self.settle_fraction * total_steps, 9)))
 
     def propose(self, state: ControllerState) -> tuple[float, ...]:
-        """The round's samples, clamped to the allowed range; rounded to four decimals unless `paper`."""
-        clamped = (clamp(sample, self.prune_ratio_min, self.prune_ratio_max) for sample in self._samples(state))
-        return tuple(clamped) if self.paper else tuple(self._rounded(prune_ratio) for prune_ratio in clamped)
-
-    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
-        """A fresh mask of the ratio in force; None, the mask in force itself, with `paper`."""
-        return None if self.paper else state.ratios
+        """The round's samples, clamped to the allowed range; rounded to four decimals unless drawn independently, as published."""
+        return tuple(self._rounded(sample) for sample in self._samples(state))
 
     @property
     def trains_pruned(self) -> bool:
-        """`feedback`, but with `paper`."""
-        return self.feedback and not self.paper
+        """`feedback`, but with `no_feedback`."""
+        return self.feedback and not self.behaves("no_feedback")
 
     @property
     def wants_estimates(self) -> bool:
@@ -198,7 +194,7 @@ class Grasp(Controller):
 
     def first_part(self, n: int) -> int:
         """Half of the examples, or all of them where no candidate can be stopped."""
-        raced = not self.paper and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
+        raced = not self.behaves("all_probed") and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
         return (n + 1) // 2 if raced else n
 
     def continues(
@@ -210,7 +206,7 @@ class Grasp(Controller):
             PomonaError: a loss is not finite.
             ValueError: the rows differ in length.
         """
-        if self.paper:
+        if self.behaves("all_probed"):
             return (True,) * len(losses)
         index = len(state.rounds)
         check_finite([loss for row in (losses_before, *losses) for loss in row], f"a micro dev loss is not finite in round {index}")
@@ -247,7 +243,7 @@ class Grasp(Controller):
         best, mask = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward)), None
         if self._passes(best):
             after = self._moved(after, best)
-            mask = best.prune_ratio if self.paper else after.prune_ratio
+            mask = best.prune_ratio if self.behaves("candidate_mask") else after.prune_ratio
         seen = Round(
             index=index,
             step=step,
@@ -258,7 +254,7 @@ class Grasp(Controller):
             mask_prune_ratio=mask,
             mean=after.mean,
             deviation=after.deviation,
-            reference=self.reference(state) or state.held_ratios,
+            reference=self.reference(state) or self.held_ratios(state),
             by_group=after.ratios if after.groups else (),
         )
         return replace(after, rounds=(*state.rounds, seen))
@@ -267,7 +263,7 @@ class Grasp(Controller):
         """Where the fitted curve is lowest in the mean of its draws, a 95 % interval, and whether the curve is flat.
 
         Without a curve (no round, or no loss that depends on the ratio) it is the ratio in force, known to lie in the
-        allowed range only. With `paper` it is the ratio of the best reward in the history; the curve is fitted all the same,
+        allowed range only. With `best_reward` it is the ratio of the best reward in the history; the curve is fitted all the same,
         and the interval widened to hold the answer. A single pass whose curve is flat stays within `max_commit_change` of the
         ratio in force, at which its weights have been trained.
         """
@@ -277,7 +273,7 @@ class Grasp(Controller):
             stream(state.seed, "curve", len(state.rounds)),
         )
         flat = curve is None or curve.is_flat(stream(state.seed, "flat", len(state.rounds)))
-        if self.paper and state.rounds:
+        if self.behaves("best_reward") and state.rounds:
             history = (candidate for one in state.rounds for candidate in one.candidates)
             prune_ratio = max(history, key=lambda candidate: candidate.reward).prune_ratio
         else:
@@ -299,11 +295,6 @@ class Grasp(Controller):
         """Optimizer steps between rounds: `interval_steps`, or what it is by default."""
         return self.interval_steps or (10 if self.mode == "two_pass" else 6)
 
-    @property
-    def refreshes_importance(self) -> bool:
-        """False with `paper`: the published code computes importance once."""
-        return not self.paper
-
     def diagnose(
         self,
         state: ControllerState,
@@ -317,6 +308,7 @@ class Grasp(Controller):
             state,
             self.choose(state),
             mask_changes,
+            first_mask=self.held_ratios(replace(state, rounds=())) if self.starts_unpruned else (),
             prune_ratio_min=self.prune_ratio_min,
             prune_ratio_max=self.prune_ratio_max,
             dev_check=dev_check,
@@ -332,14 +324,14 @@ class Grasp(Controller):
     @property
     def _drawn(self) -> int:
         """Ratios drawn in a round."""
-        return self.candidates if self.paper or self.proposals is None else self.proposals
+        return self.candidates if self.behaves("all_probed") or self.proposals is None else self.proposals
 
     # `layerwise` puts `_learned` and `_moved` of its own in place of these, and uses the others.
 
     def _samples(self, state: ControllerState) -> tuple[float, ...]:
-        """The next round's draws, before they are clamped: antithetic pairs, or independent ones with `paper`."""
+        """The next round's draws, before they are clamped: antithetic pairs, or independent as published."""
         generator = stream(state.seed, "round", len(state.rounds), "samples")
-        if self.paper:
+        if self.behaves("independent_draws"):
             drawn = torch.randn(self._drawn, generator=generator, dtype=torch.float64).tolist()
         else:
             drawn = antithetic(self._drawn, generator)
@@ -348,7 +340,7 @@ class Grasp(Controller):
     def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
         """The state with the policy after a round in which the proposals `tried` earned these rewards."""
         old = Policy(state.mean, state.deviation)
-        if not self.paper:
+        if not self.behaves("reinforce"):
             samples = self._samples(state)
             policy = self._climbed(old, [samples[g] for g in tried], rewards, state.prune_ratio)
         else:
@@ -362,6 +354,7 @@ class Grasp(Controller):
                 entropy=self.entropy,
                 anchor=self.anchor,
                 mean_bounds=(self.prune_ratio_min, self.prune_ratio_max),
+                least_variance=LEAST_VARIANCE if self.behaves("variance_floor") else 0.0,
             )
         return replace(state, mean=policy.mean, deviation=policy.deviation)
 
@@ -387,19 +380,22 @@ class Grasp(Controller):
         )
 
     def _passes(self, best: Candidate) -> bool:
-        if self.paper or self.commit_level == 0:
+        if self.behaves("any_gain") or self.commit_level == 0:
             return best.reward >= 0
         return best.p_value <= self.commit_level
 
     def _bounded(self, prune_ratio: float, towards: float) -> float:
         """The ratio in force, moved towards another one by at most `max_commit_change`."""
-        moved = clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change)
-        return moved if self.paper else self._rounded(moved)
+        return self._rounded(clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change))
 
     def _settled(self, prune_ratio: float, best: float, *, flat: bool) -> float:
         """The answer, with this ratio in force, of a curve that is lowest at `best`."""
         return self._bounded(prune_ratio, best) if flat and self.mode == "single_pass" else self._rounded(best)
 
     def _rounded(self, prune_ratio: float) -> float:
-        """Four decimals, far finer than a ratio can be told apart, so that reports show the ratio that was used."""
-        return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
+        """Within the allowed range; to four decimals, far finer than a ratio can be told apart, so that reports show what was used.
+
+        With `independent_draws` as it is.
+        """
+        rounded = prune_ratio if self.behaves("independent_draws") else round(prune_ratio, _DECIMALS)
+        return clamp(rounded, self.prune_ratio_min, self.prune_ratio_max)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pomona.control.answer import Answer, GroupRatio
 from pomona.control.base import Candidate, ControllerState, GroupPolicy, controllers, over_all, shares_of
 from pomona.control.grasp import Grasp
-from pomona.control.policy import Policy, antithetic, clamp
+from pomona.control.policy import Policy, antithetic
 from pomona.control.surface import fit_surface
 from pomona.control.usable import check_settings
 from pomona.seeding import stream
@@ -32,7 +32,7 @@ class Layerwise(Grasp):
     Args:
         groups: how many groups, >= 2 and at most as many as there are layers.
 
-    The others are those of `grasp`; without `paper` and `proposals`, which must be left at their defaults.
+    The others are those of `grasp`; without `paper`, `published` and `proposals`, which must be left at their defaults.
 
     Raises:
         InputError: a value is out of its range.
@@ -44,6 +44,7 @@ class Layerwise(Grasp):
         check_settings(
             self,
             ("groups", self.groups >= 2, "must be at least 2; grasp learns one ratio for all layers"),
+            ("published", not self.published, "must be empty: the published code has one ratio for all layers"),
             ("paper", not self.paper, "must be false: the paper has one ratio for all layers"),
             ("proposals", self.proposals is None, "must be null: groups are not screened"),
         )
@@ -72,10 +73,7 @@ class Layerwise(Grasp):
 
     def propose_by_group(self, state: ControllerState) -> tuple[tuple[float, ...], ...]:
         """The round's samples, clamped to the allowed range and rounded to four decimals."""
-        columns = (
-            [self._rounded(clamp(sample, self.prune_ratio_min, self.prune_ratio_max)) for sample in samples]
-            for samples in self._samples_by_group(state)
-        )
+        columns = ([self._rounded(sample) for sample in samples] for samples in self._samples_by_group(state))
         return tuple(zip(*columns, strict=True))
 
     def choose(self, state: ControllerState) -> Answer:

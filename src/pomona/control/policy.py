@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import torch
 
+LEAST_VARIANCE = 1e-4
+"""What the published code divides by at least."""
+
 _LEAST_DEVIATION = 1e-3
 _SAME_REWARD = 1e-12
 
@@ -169,12 +172,14 @@ def reinforce_update(
     entropy: float,
     anchor: float,
     mean_bounds: tuple[float, float],
+    least_variance: float = 0.0,
 ) -> Policy:
     """The update of GRASP's published code, kept as it is for comparison.
 
     `mean += learning_rate (mean_g[a_g (x_g - mean) / deviation^2] - anchor (mean - prune_ratio))`, clamped;
     `deviation = max(1e-3, deviation + learning_rate mean_g[a_g ((x_g - mean)^2 / deviation^2 - 1)] + entropy)`,
-    with `a_g = r_g - mean(r)` and the old mean and deviation on both right-hand sides.
+    with `a_g = r_g - mean(r)` and the old mean and deviation on both right-hand sides; a `deviation^2` below `least_variance`
+    counts as that.
 
     Not what the paper's text calls GRPO: advantages are not normalised, nothing is clipped, the "KL" is the pull towards the
     ratio in force, the entropy bonus is not scaled by the learning rate, and the deviation's slope lacks a factor 1 / deviation.
@@ -188,11 +193,13 @@ def reinforce_update(
         entropy: added to the deviation each round.
         anchor: weight of the pull.
         mean_bounds: lowest and highest mean.
+        least_variance: what is divided by at least, >= 0.
     """
     m, s = old
+    variance = max(s**2, least_variance)
     advantages = centred_advantages(rewards)
-    d_mean = math.fsum(a * (x - m) / s**2 for a, x in zip(advantages, samples, strict=True)) / len(samples)
-    d_deviation = math.fsum(a * ((x - m) ** 2 / s**2 - 1) for a, x in zip(advantages, samples, strict=True)) / len(samples)
+    d_mean = math.fsum(a * (x - m) / variance for a, x in zip(advantages, samples, strict=True)) / len(samples)
+    d_deviation = math.fsum(a * ((x - m) ** 2 / variance - 1) for a, x in zip(advantages, samples, strict=True)) / len(samples)
     return Policy(
         mean=clamp(m + learning_rate * (d_mean - anchor * (m - prune_ratio)), *mean_bounds),
         deviation=max(_LEAST_DEVIATION, s + learning_rate * d_deviation + entropy),

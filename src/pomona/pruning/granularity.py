@@ -142,6 +142,8 @@ def select_masks(
     prune_ratio: float | Sequence[float],
     granularity: Granularity = "parameter",
     scope: Scope | None = None,
+    *,
+    all_ties: bool = False,
 ) -> dict[str, ModuleMasks]:
     """The units of lowest importance, exactly `pruned_count(prune_ratio, n)` of every group of n that compete.
 
@@ -160,6 +162,7 @@ def select_masks(
             whose units then compete within their group at most.
         granularity: what is pruned as a whole.
         scope: which units compete; None is the granularity's default, `global` for modules, else `tensor`.
+        all_ties: see `select_lowest`; then a group may lose more than its count.
 
     Returns:
         module path -> masks, in the order of `scores`, each with memory of its own.
@@ -171,7 +174,7 @@ def select_masks(
     if isinstance(prune_ratio, Sequence):
         found: dict[str, ModuleMasks] = {}
         for modules, share in zip(layer_groups(scores, len(prune_ratio)), prune_ratio, strict=True):
-            found |= select_masks({module: scores[module] for module in modules}, share, granularity, scope)
+            found |= select_masks({module: scores[module] for module in modules}, share, granularity, scope, all_ties=all_ties)
         return {module: found[module] for module in scores}
     units, scope = _GRANULARITIES[granularity], check_scope(granularity, scope)
     importance = {(module, place): one for module in scores for place, one in enumerate(units.importance(scores[module]))}
@@ -181,7 +184,7 @@ def select_masks(
     pruned: dict[str, list[Tensor]] = {module: [] for module in scores}
     for members in groups.values():
         pooled = [importance[member] for member in members]
-        mask = select_lowest(pooled[0] if len(pooled) == 1 else torch.cat(pooled), prune_ratio)
+        mask = select_lowest(pooled[0] if len(pooled) == 1 else torch.cat(pooled), prune_ratio, all_ties=all_ties)
         for (module, _), part in zip(members, mask.split([len(one) for one in pooled]), strict=True):
             pruned[module].append(part if len(pooled) == 1 else part.clone())
     return {module: units.masks(pruned[module], scores[module]) for module in scores}

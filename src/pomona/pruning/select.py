@@ -30,7 +30,7 @@ def pruned_count(prune_ratio: float, n: int) -> int:
 
 
 @torch.no_grad()
-def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float) -> Bool[Tensor, "*shape"]:
+def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float, *, all_ties: bool = False) -> Bool[Tensor, "*shape"]:
     """The mask of the `pruned_count(prune_ratio, n)` lowest scores; True = pruned.
 
     Of equal scores the one with the lower flat (row-major) index is pruned first, so the mask is the one that a stable
@@ -40,6 +40,8 @@ def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float) -> Bool[T
     Args:
         scores: importance of each entry, any shape, floating dtype.
         prune_ratio: in [0, 1].
+        all_ties: whether all scores that equal the highest one pruned are pruned too, however many they are (the published code of
+            GRASP: `score <= kthvalue`); where the count is 0, none is.
 
     Raises:
         ValueError: the ratio is not in [0, 1], or a score is NaN (it has no place in the order).
@@ -53,7 +55,7 @@ def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float) -> Bool[T
     threshold = _lowest(flat, count)
     mask = flat <= threshold
     surplus = int(torch.count_nonzero(mask)) - count
-    if surplus:
+    if surplus and not all_ties:
         ties = (flat == threshold).nonzero().reshape(-1)
         mask[ties[-surplus:]] = False
     return mask.reshape(scores.shape)

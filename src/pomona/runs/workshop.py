@@ -91,6 +91,7 @@ class Workshop:
         controller = self.recipe.controller
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller)
+        pruning = pruning.following(controller)
         if controller.passes == 2:
             answer = (self.first or self)._learn(controller)
             self.trained |= self.first.trained if self.first else {}

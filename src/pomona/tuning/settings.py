@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
-from pomona.control import Answer, ControllerState
+from pomona.control import Answer, Controller, ControllerState
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda
 from pomona.pruning import Granularity, Schedule, Scope, check_scope
@@ -94,6 +94,8 @@ class Pruning:
         schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
             the first step and then held.
         ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
+        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as the published code of GRASP does;
+            no recipe sets it, a controller does.
 
     Raises:
         InputError: a value is out of its range; a scope that the granularity does not have; published norms for a metric that
@@ -109,6 +111,7 @@ class Pruning:
     reset: Reset = "zero"
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
+    prunes_ties: bool = False
 
     def __post_init__(self) -> None:
         if self.interval_steps < 1:
@@ -129,6 +132,10 @@ class Pruning:
                 value=type(self.metric).__name__,
                 mend="Set pruning.metric to delta_sensitivity, or other pruning.activations",
             )
+
+    def following(self, controller: Controller) -> Self:
+        """With what the published behaviour of a controller changes, in its own run and in the one that its answer is for."""
+        return replace(self, prunes_ties=self.prunes_ties or controller.prunes_ties)
 
     @property
     def needs_norms(self) -> bool:

@@ -58,6 +58,7 @@ class Steering:
         costs: Costs | None = None,
     ) -> None:
         self.settle_step = controller.settle_step(total_steps)
+        pruning = pruning.following(controller)
         if self.settle_step > 0 and not data.micro_dev:
             raise InputError("a controller that learns the prune ratio needs micro dev examples", field="micro_dev")
         if self.settle_step > 0 and pruning.schedule != "constant":
@@ -78,7 +79,14 @@ class Steering:
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
         self._attachment, self._pruning, self._controller = attachment, pruning, controller
-        self._surgeon = Surgeon(attachment, pruning, self.observation, optimizer)
+        self._surgeon = Surgeon(
+            attachment,
+            pruning,
+            self.observation,
+            optimizer,
+            at_commits_only=controller.clears_moments_at_commits_only,
+            restarts=controller.restarts_adam,
+        )
         on_cpu = attachment.backbone.device.type == "cpu"
         max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
         self._probes = Probes(attachment, self._surgeon, data.micro_dev, max_tokens, costs)
@@ -110,9 +118,7 @@ class Steering:
         if self.answer is not None:
             self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
             return
-        if step == 1:  # the first mask, as soon as there are statistics
-            if not self._controller.refreshes_importance:
-                self._surgeon.keep_scores()
+        if step == 1 and not self._controller.starts_unpruned:  # the first mask, as soon as there are statistics
             self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.control.ratios))
         self._surgeon.enforce(feedback=self._controller.trains_pruned)
 
@@ -139,7 +145,10 @@ class Steering:
 
         They are compared with a mask of the same scores at the ratio in force, unless the controller asks for the mask in force.
         """
-        controller, scores = self._controller, self._surgeon.scores()
+        controller = self._controller
+        if not controller.refreshes_importance:
+            self._surgeon.keep_scores()
+        scores = self._surgeon.scores()
         reference = controller.reference(self.control)
         compared = None if reference is None else self._surgeon.select(scores, reference)
         masks = [self._surgeon.select(scores, ratios) for ratios in controller.propose_by_group(self.control)]

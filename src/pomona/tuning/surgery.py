@@ -5,8 +5,9 @@ Two regimes, one after the other in a run that learns its ratio:
                feedback they are trained there
     reselected after each step the lowest entries are reset and may grow again from there (ALM)
 In both the counts are exact after each step, and moments are cleared where a mask is selected or committed: momentum would
-otherwise revive what it prunes at once. A mask is one of the merged factors; where several adapters' factors are summed, it is in
-force for each.
+otherwise revive what it prunes at once. While a mask is held without feedback, pruned entries have no moments; a controller may ask
+for what the published code does instead (`pomona.control.published`). A mask is one of the merged factors; where several adapters'
+factors are summed, it is in force for each.
 """
 
 from __future__ import annotations
@@ -46,9 +47,21 @@ class Surgeon:
         pruning: how.
         observation: statistics, read when importance is computed.
         optimizer: whose moments are cleared.
+        at_commits_only: whether `hold` clears moments of what it newly prunes alone, and `enforce` clears none.
+        restarts: whether `hold` sets the optimizer's step counters to 0.
     """
 
-    def __init__(self, attachment: Attachment, pruning: Pruning, observation: Observation, optimizer: torch.optim.Optimizer):
+    def __init__(
+        self,
+        attachment: Attachment,
+        pruning: Pruning,
+        observation: Observation,
+        optimizer: torch.optim.Optimizer,
+        *,
+        at_commits_only: bool = False,
+        restarts: bool = False,
+    ) -> None:
+        self._at_commits_only, self._restarts = at_commits_only, restarts
         self._layers = attachment.layers
         self._pruning = pruning
         self._observation = observation
@@ -95,7 +108,8 @@ class Surgeon:
 
     def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
         """The masks of a prune ratio, or of one for each group of layers, with the granularity and scope of the settings."""
-        found = select_masks(scores, prune_ratio, self._pruning.granularity, self._pruning.scope)
+        pruning = self._pruning
+        found = select_masks(scores, prune_ratio, pruning.granularity, pruning.scope, all_ties=pruning.prunes_ties)
         return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
 
     def keep_scores(self) -> None:
@@ -113,7 +127,9 @@ class Surgeon:
             parameter.copy_(outcome.W)
             self._stash[name] = outcome.stash
             self._masks[name] = masks[name]
-        self.enforce()
+            self._clear_moments(parameter, outcome.newly_pruned if self._at_commits_only else masks[name])
+            if self._restarts and parameter in self._optimizer.state:
+                self._optimizer.state[parameter]["step"].zero_()
         return MaskChange(changed, newly_pruned / sum(mask.numel() for mask in masks.values()))
 
     @torch.no_grad()
@@ -126,7 +142,9 @@ class Surgeon:
         self._masks = {name: torch.zeros_like(mask) for name, mask in self._masks.items()}
         self._kept_scores = {}
         self._masks = self.select(self.scores(), prune_ratio)
-        self.enforce()
+        for name, parameter in self._parameters.items():
+            self._clear_moments(parameter, self._masks[name])
+        self._put_at_rest()
         for name, reset in self._reset.items():
             if reset is None:
                 self._stash[name].zero_()
@@ -135,7 +153,9 @@ class Surgeon:
 
     @torch.no_grad()
     def enforce(self, *, feedback: bool = False) -> None:
-        """Reset every pruned entry, and clear its moments; with `feedback` they stay, and what moved it goes into its stash.
+        """Reset every pruned entry, and clear its moments, unless commits alone do.
+
+        With `feedback` they stay, and what moved an entry goes into its stash.
 
         So the stash is trained by the gradients of the pruned model: Dynamic Model Pruning with Feedback (Lin et al., ICLR 2020,
         arXiv 2006.07253). Weight decay, which acts on the entry as it is, does not reach the stash.
@@ -144,8 +164,14 @@ class Surgeon:
             mask, reset = self._masks[name], self._reset[name]
             if feedback:
                 self._stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
-            else:
+            elif not self._at_commits_only:
                 self._clear_moments(parameter, mask)
+        self._put_at_rest()
+
+    def _put_at_rest(self) -> None:
+        """Every pruned entry at its reset value."""
+        for name, parameter in self._parameters.items():
+            mask, reset = self._masks[name], self._reset[name]
             if reset is None:
                 parameter.masked_fill_(mask, 0.0)
             else:

@@ -1,0 +1,103 @@
+"""How the published code of GRASP (arXiv 2601.06702) behaves where Pomona does not: each behaviour by name, one switch each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from pomona.control.base import Controller, ControllerState
+from pomona.errors import InputError, suggest
+
+Behaviour = Literal[
+    "reinforce",
+    "variance_floor",
+    "narrow_start",
+    "independent_draws",
+    "all_probed",
+    "held_reference",
+    "any_gain",
+    "candidate_mask",
+    "best_reward",
+    "importance_once",
+    "starts_unpruned",
+    "no_feedback",
+    "moments_at_commits",
+    "adam_restart",
+    "ties_pruned",
+]
+
+PUBLISHED: Mapping[Behaviour, str] = {
+    "reinforce": "The update is plain REINFORCE: advantages are centred and not normalised, nothing is clipped, the mean is pulled "
+    "to the ratio in force in place of a divergence, and the entropy is added to the deviation, not scaled by the learning rate.",
+    "variance_floor": "That update divides by a variance of at least 0.0001; needs reinforce.",
+    "narrow_start": "The first deviation, where none is given, is a sixth of the allowed range.",
+    "independent_draws": "Candidates are drawn independently of each other, and neither they nor the ratio in force are rounded.",
+    "all_probed": "Every candidate is probed on all micro dev examples: none is screened or stopped.",
+    "held_reference": "L_0 is measured under the mask in force, which was selected in an earlier round.",
+    "any_gain": "The best candidate is committed if its reward is at least 0.",
+    "candidate_mask": "The mask that is committed is the candidate's own; only the ratio in force is bounded by max_commit_change.",
+    "best_reward": "The answer is the ratio of the best reward of all rounds, the first of equals.",
+    "importance_once": "Importance is taken once, when the first round begins, and kept.",
+    "starts_unpruned": "Nothing is pruned before the first commit: prune_ratio_start is in the books alone.",
+    "no_feedback": "What is pruned is not trained: it comes back with the value at which it was pruned.",
+    "moments_at_commits": "A commit clears the optimizer's moments of the entries that it newly prunes; nothing else clears any.",
+    "adam_restart": "A commit sets Adam's step counter of every factor to 0.",
+    "ties_pruned": "Every entry is pruned whose importance is at most the floor(p n)-th lowest, so ties prune more.",
+}
+"""What each switch does."""
+
+_NEEDS: Mapping[str, Behaviour] = {"variance_floor": "reinforce"}
+
+
+class AsPublished(Controller):
+    """A controller that can behave as the published code does: in all of it (`paper`), or in what `published` names."""
+
+    paper: bool
+    published: tuple[str, ...]
+
+    def behaves(self, behaviour: Behaviour) -> bool:
+        """Whether this behaviour is the published one."""
+        return self.paper or behaviour in self.published
+
+    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+        """The ratios of the mask in force, for a fresh mask; with `held_reference` None: the mask in force itself."""
+        return None if self.behaves("held_reference") else self.held_ratios(state)
+
+    @property
+    def refreshes_importance(self) -> bool:
+        """Unless `importance_once`."""
+        return not self.behaves("importance_once")
+
+    @property
+    def starts_unpruned(self) -> bool:
+        """With the switch of that name."""
+        return self.behaves("starts_unpruned")
+
+    @property
+    def clears_moments_at_commits_only(self) -> bool:
+        """With `moments_at_commits`."""
+        return self.behaves("moments_at_commits")
+
+    @property
+    def restarts_adam(self) -> bool:
+        """With `adam_restart`."""
+        return self.behaves("adam_restart")
+
+    @property
+    def prunes_ties(self) -> bool:
+        """With `ties_pruned`."""
+        return self.behaves("ties_pruned")
+
+
+def check_published(published: tuple[str, ...]) -> None:
+    """Refuse a name that no behaviour has, and one that says nothing without another.
+
+    Raises:
+        InputError: there is such a name.
+    """
+    for name in published:
+        if name not in get_args(Behaviour):
+            raise InputError("no such published behaviour", field="published", value=name, mend=suggest(name, PUBLISHED))
+        if name in _NEEDS and _NEEDS[name] not in published:
+            problem = f"changes nothing without {_NEEDS[name]}"
+            raise InputError(problem, field="published", value=name, mend=f"Add {_NEEDS[name]}, or leave {name} out")
