@@ -193,7 +193,7 @@ def test_the_best_reward_is_the_answer() -> None:
     ],
 )
 def test_what_the_surgery_is_asked_for(name: Behaviour, flag: str) -> None:
-    others = [one for one in PUBLISHED if one not in (name, "variance_floor")]
+    others: Any = [one for one in PUBLISHED if one not in (name, "variance_floor")]
     assert getattr(switched(name), flag) is not getattr(PLAIN, flag)
     assert getattr(switched(*others), flag) is getattr(PLAIN, flag)
 
