@@ -47,7 +47,12 @@ def test_a_healthy_search_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("state", "mask_changes", "words"),
     [
-        (search(rounds=0), [], "rests on 0 controller rounds in 40 steps, which is too few"),
+        (
+            search(rounds=0),
+            [],
+            "No controller round took place in 40 steps, so nothing was learned: the prune ratio 0.40 is the starting",
+        ),
+        (search(rounds=1), [0.0], "rests on 1 controller round in 40 steps, which is too few"),
         (search(rounds=2), [0.0] * 2, "rests on 2 controller rounds"),
         (search(commits=False), [], "None of 6 rounds found a ratio that was better"),
         (search(signal=False), [0.0] * 6, "The 8 micro dev examples do not tell the prune ratios apart"),

@@ -4,10 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from pomona.report.card import model_card
+from pomona.report.figures.ratio import fitted_curve
+from pomona.report.figures.trials import score_by_ratio
+from pomona.report.pruning_tables import groups_table
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
-from pomona.runs.record import Comparison, RatioAnswer, RunRecord
+from pomona.runs.record import Comparison, GroupAnswer, RatioAnswer, RunRecord
 
 
 def with_comparison(
@@ -152,6 +156,86 @@ def test_a_flat_curve_is_said(record: RunRecord):
     assert "flat" not in whether_pruning_helped(record)
 
 
+def without_rounds(record: RunRecord, **changes: object) -> RunRecord:
+    answer = RatioAnswer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
+    return record.model_copy(update={"answer": answer.model_copy(update=changes), "rounds": []})
+
+
+def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
+    text = whether_pruning_helped(without_rounds(record))
+    assert text.startswith(
+        "No controller round took place, so nothing was learned: the prune ratio, 40%, is the starting one; beside"
+    )
+    assert "interval 10" not in text
+    assert "No controller round took place, so nothing was learned" in model_card(without_rounds(record))
+    group = GroupAnswer(first_layer=0, last_layer=4, prune_ratio=0.4, low=0.1, high=0.8)
+    assert "the prune ratio, 40% in the mean of 2 groups of layers, is the starting one" in whether_pruning_helped(
+        without_rounds(record, by_group=[group, group])
+    )
+    assert whether_pruning_helped(without_rounds(record, prune_ratio=0.0)).endswith(
+        "the prune ratio, 0%, is the starting one; so nothing is pruned: the result is the merge, fine-tuned and unpruned."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "allowed", "says"),
+    [
+        (
+            0.1,
+            0.46,
+            (0.1, 0.8),
+            "95% interval 10 to 46%; it ends at the lower border of the allowed range, 10 to 80%: the best ratio may lie below)",
+        ),
+        (0.21, 0.8, (0.1, 0.8), "; it ends at the upper border of the allowed range, 10 to 80%: the best ratio may lie above)"),
+        (0.1, 0.8, (0.1, 0.8), "; it ends at both borders of the allowed range, 10 to 80%: the best ratio may lie beyond)"),
+        (0.21, 0.46, (0.1, 0.8), "(95% interval 21 to 46%)"),
+        (0.0, 0.46, (0.0, 0.8), "(95% interval 0 to 46%)"),
+        (0.5, 1.0, (0.1, 1.0), "(95% interval 50 to 100%)"),
+    ],
+)
+def test_an_interval_that_ends_at_a_border_says_so(
+    record: RunRecord, low: float, high: float, allowed: tuple[float, float], says: str
+):
+    assert record.answer is not None
+    controller = {"name": "grasp", "prune_ratio_min": allowed[0], "prune_ratio_max": allowed[1]}
+    answer = record.answer.model_copy(update={"low": low, "high": high})
+    changed = record.model_copy(update={"answer": answer, "recipe": record.recipe | {"controller": controller}})
+    assert says in whether_pruning_helped(changed)
+    (tile,) = [one for one in headline(changed) if one.label == "Prune ratio"]
+    figure = fitted_curve(changed)
+    assert figure is not None
+    assert ("border" in tile.note) == ("border" in figure.caption) == ("border" in says)
+
+
+def test_a_group_s_interval_that_ends_at_a_border_is_said(record: RunRecord):
+    groups = [GroupAnswer(first_layer=0, last_layer=4, prune_ratio=0.2, low=low, high=0.5) for low in (0.1, 0.15)]
+    assert record.answer is not None
+    controller = {"name": "layerwise", "prune_ratio_min": 0.1, "prune_ratio_max": 0.8}
+    answer = record.answer.model_copy(update={"by_group": groups})
+    changed = record.model_copy(update={"answer": answer, "recipe": record.recipe | {"controller": controller}})
+    assert "; that of a group ends at the lower border of the allowed range, 10 to 80%" in whether_pruning_helped(changed)
+    assert groups_table(changed).note.endswith(
+        "An interval ends at the lower border of the allowed range, 10 to 80%: the best ratio may lie below."
+    )
+    empty = groups_table(without_rounds(record, by_group=groups))
+    assert empty.note.endswith("No round took place: the ratios are the starting ones, and the intervals the allowed range.")
+    (tile,) = [one for one in headline(without_rounds(record)) if one.label == "Prune ratio"]
+    assert tile.note == "the starting one; no round took place"
+
+
+def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunRecord]):
+    record = grid(low=0.1, high=0.1)
+    assert record.answer is not None
+    sure = record.model_copy(update={"answer": record.answer.model_copy(update={"prune_ratio": 0.1})})
+    assert (
+        "worse beyond the noise of the dev examples; it is the lowest ratio that was tried: the best ratio may lie below; beside"
+        in (whether_pruning_helped(sure))
+    )
+    figure = score_by_ratio(sure)
+    assert figure is not None
+    assert figure.caption.endswith("The best is the lowest ratio that was tried: the best ratio may lie below.")
+
+
 def test_missing_baselines_are_said(record: RunRecord):
     assert how_good(without(record, "target_lora")).endswith(
         "excludes 0, corrected p = 0.004); it was not compared with target LoRA."
@@ -211,7 +295,13 @@ def test_missing_sources_and_splits(record: RunRecord):
             False,
             "Of the 8 prune ratios that were tried, 30% is the best by dev loss (95% interval 20 to 50%); beside the",
         ),
-        (0.1, 0.8, True, "30% is the best by dev loss (95% interval 10 to 80%), but the curve is flat: the dev set cannot tell"),
+        (
+            0.1,
+            0.8,
+            True,
+            "30% is the best by dev loss (95% interval 10 to 80%; it ends at the lowest and at the highest ratio that was tried: "
+            "the best ratio may lie beyond), but the curve is flat: the dev set cannot tell",
+        ),
         (0.3, 0.3, False, "30% is the best by dev loss, and every other one is worse beyond the noise of the dev examples; beside"),
     ],
 )

@@ -22,7 +22,7 @@ from pomona.runs.experiment_recipe import Cell, Experiment, read_experiment
 from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.experiment_scores import gather
 from pomona.runs.experiment_table import table
-from pomona.runs.record import RunRecord, Timing
+from pomona.runs.record import RatioAnswer, RunRecord, Timing
 from pomona.runs.seed_mean import Rows, SeedMean, joined, rows
 from pomona.seeding import stream
 
@@ -330,6 +330,18 @@ def test_costs_are_means_of_the_cells(tmp_path: Path) -> None:
     assert setting.costs["base"].prune_ratio is None
     assert found.total_seconds == 900
     assert "All cells together took 900.0 s." in table(found)
+
+
+def test_a_cell_without_a_round_has_the_starting_ratio_and_the_table_says_so(tmp_path: Path) -> None:
+    experiment, cells = filled(tmp_path)
+    assert "No controller round" not in table(gather(experiment, cells, tmp_path))
+    answer = RatioAnswer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
+    for cell in cells:
+        if cell.system == "bad" and cell.seed != 4:
+            run(tmp_path, cell, lines(cell), answer=answer)
+    found = gather(experiment, cells, tmp_path)
+    assert [cell.path for cell in found.cells if cell.learned_nothing] == ["bad-3", "bad-1"]
+    assert "No controller round took place in bad-3, bad-1: the prune ratio there is the starting one." in table(found)
 
 
 def test_settings_are_apart(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def diagnose_search(
 ) -> list[str]:
     """Warnings about a search that has ended.
 
-    - too few rounds: fewer than 3;
+    - too few rounds: fewer than 3; none at all leaves the starting ratio;
     - nothing committed in 3 rounds or more;
     - no signal: the fitted curve is flat;
     - collapse: the policy's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
@@ -102,8 +102,14 @@ def _few_rounds(search: _Search) -> str | None:
     rounds = len(search.state.rounds)
     if rounds >= _FEW_ROUNDS:
         return None
+    if not rounds:
+        return (
+            f"No controller round took place in {search.state.total_steps} steps, so nothing was learned: the prune ratio "
+            f"{search.answer.prune_ratio:.2f} is the starting one; lower interval_steps or train for more steps."
+        )
+    counted = "1 controller round" if rounds == 1 else f"{rounds} controller rounds"
     return (
-        f"The prune ratio rests on {rounds} controller rounds in {search.state.total_steps} steps, which is too few to learn it; "
+        f"The prune ratio rests on {counted} in {search.state.total_steps} steps, which is too few to learn it; "
         "lower interval_steps or train for more steps."
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.report.borders import border
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
@@ -60,6 +61,10 @@ def groups_table(record: RunRecord) -> Table:
     ]
     columns = (Column("Layers", numeric=False), Column("Prune ratio"), Column("95% interval"))
     note = "Counted from 0; the last group also has what is in no layer. What stands for all layers is the mean by entries."
+    if record.learned_nothing:
+        note += " No round took place: the ratios are the starting ones, and the intervals the allowed range."
+    elif ends := border(record):
+        note += f" An interval {ends}."
     return Table(columns, tuple(rows), note=note)
 
 

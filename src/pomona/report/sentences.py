@@ -6,6 +6,7 @@ p-value corrected for all comparisons on the metric is above 0.05 even so, the s
 
 from __future__ import annotations
 
+from pomona.report.borders import border
 from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
 from pomona.report.wording import (
     comparison_of,
@@ -147,11 +148,15 @@ def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
             groups = f"{len(answer.by_group)} groups of layers"
             return f"The prune ratios of {groups} were given, not learned: {percent(prune_ratio)} in the mean"
         return f"The prune ratio was given, not learned: {percent(prune_ratio)}"
+    if record.learned_nothing:
+        mean = f" in the mean of {len(answer.by_group)} groups of layers" if answer.by_group else ""
+        ratio = f"the prune ratio, {percent(prune_ratio)}{mean}, is the starting one"
+        return f"No controller round took place, so nothing was learned: {ratio}"
     if is_search(record):
         return _search_clause(record, answer)
     groups = f"mean of the prune ratios learned for {len(answer.by_group)} groups of layers"
     what = groups if answer.by_group else "prune ratio learned"
-    learned = f"The {what} in the run is {percent(prune_ratio)} (95% interval {percent_span(answer.low, answer.high)})"
+    learned = f"The {what} in the run is {percent(prune_ratio)} ({_interval(record, answer)})"
     return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
 
 
@@ -161,9 +166,16 @@ def _search_clause(record: RunRecord, answer: RatioAnswer) -> str:
         f"Of the {len(answer.curve)} prune ratios that were tried, {percent(answer.prune_ratio)} is the best by {judged_by(record)}"
     )
     if answer.low == answer.high:
-        return f"{tried}, and every other one is worse beyond the noise of the dev examples"
-    interval = f"{tried} (95% interval {percent_span(answer.low, answer.high)})"
+        sure = f"{tried}, and every other one is worse beyond the noise of the dev examples"
+        return f"{sure}; it {ends.replace('ends at', 'is', 1)}" if (ends := border(record)) else sure
+    interval = f"{tried} ({_interval(record, answer)})"
     return f"{interval}, but the curve is flat: the dev set cannot tell the ratios apart" if answer.flat else interval
+
+
+def _interval(record: RunRecord, answer: RatioAnswer) -> str:
+    ends = border(record)
+    whose = "that of a group" if answer.by_group else "it"
+    return f"95% interval {percent_span(answer.low, answer.high)}" + (f"; {whose} {ends}" if ends else "")
 
 
 def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:

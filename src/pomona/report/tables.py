@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pomona.report.borders import border
 from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
 from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
 from pomona.report.wording import (
@@ -111,9 +112,12 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
 def _how_sure(record: RunRecord, answer: RatioAnswer) -> str:
     if is_given(answer):
         return "given"
+    if record.learned_nothing:
+        return "the starting one; no round took place"
     tried = [f"best of {len(answer.curve)} tried"] if is_search(record) else []
     interval = [percent_span(answer.low, answer.high)] if answer.low < answer.high else []
-    return ", ".join([*tried, *interval, *(["flat"] if answer.flat else [])])
+    ends = ["ends at the border" if answer.low < answer.high else "at the border"] if border(record) else []
+    return ", ".join([*tried, *interval, *ends, *(["flat"] if answer.flat else [])])
 
 
 def _what_zeros(record: RunRecord) -> str:

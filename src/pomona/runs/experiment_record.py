@@ -79,7 +79,8 @@ class CellRecord(_Part):
     """One cell; `status` is its run's, or `missing` where there is none.
 
     Seconds are wall clock. Those of training include probes, and training that the cell took over from another one.
-    `made`: what the cell's system is made of.
+    `made`: what the cell's system is made of. `learned_nothing`: no controller round took place, so its prune ratio is the one that
+    the run began with.
     """
 
     setting: str
@@ -89,6 +90,7 @@ class CellRecord(_Part):
     status: str
     error: str | None = None
     prune_ratio: float | None = None
+    learned_nothing: bool = False
     sparsity: float | None = None
     train_seconds: float | None = None
     total_seconds: float | None = None

@@ -70,6 +70,7 @@ def _describe(cell: Cell, folder: Path) -> CellRecord:
         status=record.status,
         error=record.error,
         prune_ratio=record.prune_ratio,
+        learned_nothing=record.learned_nothing,
         sparsity=record.sparsity,
         train_seconds=timing.train_seconds + timing.probe_seconds + timing.reused_seconds,
         total_seconds=timing.total_seconds,

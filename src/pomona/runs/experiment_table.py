@@ -23,6 +23,10 @@ def table(found: ExperimentRecord) -> str:
             for metric, scores in setting.metrics.items()
         ]
         parts.append(f"### cost\n\n{_costs(setting.costs)}")
+        began = [cell.path for cell in found.cells if cell.setting == name and cell.learned_nothing]
+        parts += (
+            [f"No controller round took place in {', '.join(began)}: the prune ratio there is the starting one."] if began else []
+        )
         parts += _made_of(setting.systems, found.against)
     parts.append(_reading(found))
     lacking = [

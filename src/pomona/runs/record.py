@@ -175,6 +175,8 @@ class GroupAnswer(_Part):
 class RatioAnswer(_Part):
     """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart.
 
+    Where a controller had no round (`rounds` of the record is empty), nothing was learned: p* is the ratio that the run began
+    with, and `low` and `high` are the ends of the allowed range.
     `dev_check`: a few ratios on the dev set when a search ended; empty where none did. `by_group`: the groups of layers, where each
     has a ratio of its own; `prune_ratio` is then their mean by entries, and the curve that of one ratio for all.
     """
@@ -302,3 +304,9 @@ class RunRecord(_Part):
     tokens: dict[str, int] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     error: str | None = None
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether no round took place where a controller learns the ratio: then it is the one that the run began with."""
+        answer = self.answer
+        return answer is not None and answer.low < answer.high and not answer.curve and not self.rounds

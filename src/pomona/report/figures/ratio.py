@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.report.borders import border
 from pomona.report.choices import is_search, reward_unit, rewards_loss
 from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZERO_LINE, Figure, finished
 from pomona.report.wording import percent
@@ -170,6 +171,7 @@ def fitted_curve(record: RunRecord) -> Figure | None:
     )
     figure.update_xaxes(tickformat=".0%")
     told = "It is flat: the data do not tell these ratios apart." if answer.flat else "The data tell the best ratio from the worst."
+    told += f" An interval {ends}." if (ends := border(record)) else ""
     return finished(
         figure,
         key="fitted-curve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.report.borders import border
 from pomona.report.choices import dev_unit, is_search, select_metric
 from pomona.report.figures.style import ACCENT, BAND, BLUE, ZERO_LINE, Figure, finished
 from pomona.report.wording import lower_is_better, metric_label, percent
@@ -63,11 +64,16 @@ def score_by_ratio(record: RunRecord) -> Figure | None:
 def _told(record: RunRecord) -> str:
     answer = record.answer
     assert answer is not None
-    if answer.flat:
-        return "The curve is flat: the dev set does not tell these ratios apart."
+    ends = border(record)
     if answer.low == answer.high:
-        return "Every ratio but the best is worse beyond the noise of the dev examples."
-    return "The band goes from the lowest to the highest ratio that is not told apart from the best, picked from all as it was."
+        told = "Every ratio but the best is worse beyond the noise of the dev examples."
+        return f"{told} The best {ends.replace('ends at', 'is', 1)}." if ends else told
+    told = (
+        "The curve is flat: the dev set does not tell these ratios apart."
+        if answer.flat
+        else "The band goes from the lowest to the highest ratio that is not told apart from the best, picked from all as it was."
+    )
+    return f"{told} The interval {ends}." if ends else told
 
 
 def _padded(ratios: list[float]) -> list[float]:
