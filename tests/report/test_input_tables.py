@@ -100,6 +100,20 @@ def test_choices_that_are_other_than_usual(grid: Callable[..., RunRecord]) -> No
     assert ("Norms from", "one norm a layer, as the published code takes it") in choices(RunRecord.model_validate(content))
 
 
+def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRecord]) -> None:
+    content = grid().model_dump()
+    for search, said in (
+        ({"metric": None, "epochs": None}, None),
+        ({"metric": {"name": "magnitude"}, "accumulation_steps": 1, "seed": 0}, "by magnitude, 1 batch a step, seed 0"),
+        ({"epochs": 3, "patience_epochs": 2}, "3 epochs, ends after 2 epochs without a better dev loss"),
+    ):
+        content["recipe"]["search"] = search
+        assert dict(choices(RunRecord.model_validate(content))).get("Its search") == said
+    content["recipe"]["search"] = {"seed": 42}
+    content["search_splits"] = content["splits"]
+    assert ("Its search", "seed 42 and examples of its own") in choices(RunRecord.model_validate(content))
+
+
 def test_what_was_not_pruned_has_no_choices_of_pruning(grid: Callable[..., RunRecord]) -> None:
     content = grid().model_dump()
     content["answer"] = {"controller": "fixed", "prune_ratio": 0.0, "low": 0.0, "high": 0.0, "flat": False}

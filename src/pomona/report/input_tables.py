@@ -48,6 +48,8 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield from _pruning_choices(record)
     if chosen(record, "controller.name") is not None:
         yield "Prune ratio", _searched(record)
+    if search := ", ".join(_search_notes(record)):
+        yield "Its search", search
     if record.rounds and chosen(record, "reward") is not None:
         yield "Rounds rewarded by", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
     if chosen(record, "select_by") is not None:
@@ -81,6 +83,19 @@ def _pruning_choices(record: RunRecord) -> Iterator[tuple[str, str]]:
 def _searched(record: RunRecord) -> str:
     name, ratios = chosen(record, "controller.name"), chosen(record, "controller.prune_ratios")
     return f"{name}, {counted(len(ratios), 'run')} at given ratios" if isinstance(ratios, list) else str(name)
+
+
+def _search_notes(record: RunRecord) -> Iterator[str]:
+    """Where the first of two passes differs from the second."""
+    if (metric := chosen(record, "search.metric.name")) is not None:
+        yield f"by {metric}"
+    for key, what in (("epochs", "epoch"), ("accumulation_steps", "batch")):
+        if isinstance(value := chosen(record, f"search.{key}"), int):
+            yield counted(value, what) + (" a step" if key == "accumulation_steps" else "")
+    if isinstance(patience := chosen(record, "search.patience_epochs"), int):
+        yield f"ends after {counted(patience, 'epoch')} without a better {judged_by(record)}"
+    if (seed := chosen(record, "search.seed")) is not None:
+        yield f"seed {seed}" + (" and examples of its own" if record.search_splits else "")
 
 
 _TRAINED = {"concat": "the adapters side by side", "linear": "sums of the adapters' own factors"}
