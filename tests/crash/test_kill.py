@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from tests.crash.warm import Warm
 from tests.end_to_end.setting import (
     adapter_bytes,
     call,
@@ -22,7 +22,6 @@ from tests.end_to_end.setting import (
     process,
     recipe,
     rows,
-    start,
     write_recipe,
     write_rows,
 )
@@ -34,10 +33,10 @@ from pomona.runs.recipe import Recipe
 
 CHANGES: dict[str, Any] = {
     "name": "long",
-    "tuning": {"epochs": 12, "batch_size": 4, "learning_rate": 0.01, "checkpoint_steps": 1},
-    "controller": {"name": "grasp", "interval_steps": 8},
+    "tuning": {"epochs": 5, "batch_size": 4, "learning_rate": 0.01, "checkpoint_steps": 1},
+    "controller": {"name": "grasp", "interval_steps": 4},
     "evaluation": {"baselines": ["zero_shot", "target_lora", "svd"], "draws": 200, "batch_size": 1},
-    "task": {"name": "summarization", "max_new_tokens": 60},
+    "task": {"name": "summarization", "max_new_tokens": 24},
 }
 
 
@@ -74,18 +73,18 @@ def assert_same_run(run: Path, reference: Path) -> None:
     assert left == {"recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"}
 
 
-def stop_when(running: subprocess.Popen[str], reached: Callable[[], bool], sent: signal.Signals) -> str:
+def stop_when(running: Warm, reached: Callable[[], bool], sent: signal.Signals) -> str:
     """Send the signal as soon as the run folder shows that the moment has come; what the process had said by then."""
     try:
         deadline = time.monotonic() + 120
         while not reached():
-            assert running.poll() is None, running.communicate()[1]
+            assert running.returncode is None, running.ended(timeout=0)
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        running.send_signal(sent)
-        return running.communicate(timeout=60)[1]
+        running.stop(sent)
+        return running.ended(timeout=60)
     finally:
-        running.kill()
+        running.stop(signal.SIGKILL)
 
 
 def status(run: Path) -> str:
@@ -93,18 +92,18 @@ def status(run: Path) -> str:
 
 
 def test_killed_in_three_places_and_interrupted_in_one(folder: Path, whole: Path) -> None:
-    """One run, four processes: each resumes what the one before left."""
+    """One run, four processes: each resumes what the one before left, the last one from a cold start."""
     run, kept = folder / "hurt", folder / "hurt" / "checkpoint"
     command = ("adapt", "long.yaml", "--output", "hurt")
 
-    running = start(folder, *command)
+    running = Warm(folder, *command)
     stop_when(running, (kept / "pomona.safetensors").exists, signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
     assert status(run) == "running"
     assert not (kept / "pomona" / "fitted.json").exists()
     assert not (run / "adapter").exists()
 
-    running = start(folder, *command, "--resume")
+    running = Warm(folder, *command, "--resume")
     said = stop_when(running, (kept / "target_lora.safetensors").exists, signal.SIGINT)
     assert running.returncode == 130, said
     assert "Traceback" not in said
@@ -113,7 +112,7 @@ def test_killed_in_three_places_and_interrupted_in_one(folder: Path, whole: Path
     assert (kept / "pomona" / "fitted.json").exists()
     assert not (kept / "target_lora" / "fitted.json").exists()
 
-    running = start(folder, *command, "--resume")
+    running = Warm(folder, *command, "--resume")
     stop_when(running, (kept / "zero_shot.answers.json").exists, signal.SIGKILL)
     assert status(run) == "running"
     assert not (kept / "pomona.answers.json").exists()
