@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pomona.control.answer import Answer, GroupRatio
 from pomona.control.base import Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.bayes import Bayes
 from pomona.control.codec import state_from_dict, state_to_dict
 from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
@@ -19,6 +20,7 @@ from pomona.control.tpe import Tpe
 __all__ = [
     "PUBLISHED",
     "Answer",
+    "Bayes",
     "Candidate",
     "Controller",
     "ControllerState",

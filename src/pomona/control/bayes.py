@@ -1,0 +1,205 @@
+"""The `bayes` controller: what is believed of the loss as a function of the prune ratio chooses the probes, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import get_args
+
+import numpy as np
+
+from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.belief import Belief, believe
+from pomona.control.by_rounds import ByRounds, Mode
+from pomona.control.curve import fit_curve
+from pomona.control.design import MOST_RATIOS, next_ratios
+from pomona.control.diagnose import diagnose_search
+from pomona.control.policy import clamp
+from pomona.control.usable import check_losses, check_settings
+from pomona.seeding import derive_seed, stream
+
+_DECIMALS = 4
+
+
+@controllers.register("bayes")
+@dataclass(frozen=True)
+class Bayes(ByRounds, Controller):
+    """Learns the prune ratio by designed experiments: every probe is chosen for what it tells of the answer.
+
+    In each round the micro dev losses of `candidates` ratios are compared with those of ratio 0, nothing pruned; so a reward is the
+    gain over no pruning. The first round's ratios are spread evenly over the allowed range. From then on a posterior over
+    curves (`belief.py`: flat, lines, parabolas and cliffs, by their evidence; lasting differences between examples count as noise)
+    foretells what a round would tell, and the round with the most to tell of the answer is taken (`design.py`). After each round
+    the ratio in force moves towards the best one by at most `max_commit_change`, unless the curve is flat. The answer is the ratio
+    with the least expected shortfall, with a 95 % interval. A single pass goes on from weights that were trained at the ratio in
+    force; where its curve is flat, it stays near that.
+
+    Args:
+        prune_ratio_min: lowest ratio of an answer, in [0, 1).
+        prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
+        prune_ratio_start: ratio in force before the first round, in the allowed range.
+        interval_steps: optimizer steps between rounds, >= 1; None is 10 over two passes and 6 in a single pass.
+        candidates: ratios tried in a round beside ratio 0, 2 to 14.
+        max_commit_change: most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in
+            (0, 1].
+        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass` learns
+            it in the whole run, for a second run from the start.
+        settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
+        feedback: whether pruned entries are trained on, in their stash, by the gradients of the pruned model (arXiv 2006.07253).
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    prune_ratio_min: float = 0.10
+    prune_ratio_max: float = 0.80
+    prune_ratio_start: float = 0.40
+    interval_steps: int | None = None
+    candidates: int = 3
+    max_commit_change: float = 0.10
+    mode: Mode = "single_pass"
+    settle_fraction: float = 0.6
+    feedback: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.prune_ratio_min, self.prune_ratio_max
+        check_settings(
+            self,
+            ("prune_ratio_min", 0 <= low < 1, "must be in [0, 1)"),
+            ("prune_ratio_max", low < high <= 1, f"must be above prune_ratio_min {low} and at most 1"),
+            ("prune_ratio_start", low <= self.prune_ratio_start <= high, f"must be in [{low}, {high}]"),
+            ("interval_steps", self.interval_steps is None or self.interval_steps >= 1, "must be at least 1"),
+            ("candidates", 2 <= self.candidates <= MOST_RATIOS, f"must be from 2 to {MOST_RATIOS}"),
+            ("max_commit_change", 0 < self.max_commit_change <= 1, "must be in (0, 1]"),
+            ("mode", self.mode in get_args(Mode), f"must be one of {', '.join(get_args(Mode))}"),
+            ("settle_fraction", 0 < self.settle_fraction < 1, "must be in (0, 1)"),
+        )
+
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
+        """`prune_ratio_start`, which is in force until a round moves it."""
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be >= 1, got {total_steps}")
+        return ControllerState(seed, total_steps, self.prune_ratio_start, 0.0, self.prune_ratio_start)
+
+    def reference(self, state: ControllerState) -> tuple[float, ...]:
+        """Ratio 0: nothing pruned."""
+        return (0.0,)
+
+    def propose(self, state: ControllerState) -> tuple[float, ...]:
+        """The ratios that tell most, in rising order; in the first round, or where nothing is known yet, evenly spread."""
+        return _proposed(self, state.seed, state.rounds)
+
+    @property
+    def trains_pruned(self) -> bool:
+        """`feedback`."""
+        return self.feedback
+
+    def observe(
+        self,
+        state: ControllerState,
+        step: int,
+        losses_before: Sequence[float],
+        losses: Sequence[Sequence[float | None] | None],
+    ) -> ControllerState:
+        """Take in the losses, and move the ratio in force towards the best one, unless the ratios are indistinguishable.
+
+        Raises:
+            PomonaError: a loss is not finite.
+            ValueError: the losses do not fit the candidates, fewer than two were tried, or the number of micro dev examples has
+                changed.
+        """
+        prune_ratios, index = self.propose(state), len(state.rounds)
+        check_losses(state, step, losses_before, losses, len(prune_ratios))
+        candidates = tuple(
+            Candidate.measured(prune_ratio, losses_before, row, stream(state.seed, "round", index, "test", g))
+            for g, (prune_ratio, row) in enumerate(zip(prune_ratios, losses, strict=True))
+            if row is not None
+        )
+        seen = Round(
+            index=index,
+            step=step,
+            losses_before=tuple(map(float, losses_before)),
+            candidates=candidates,
+            prune_ratio_before=state.prune_ratio,
+            prune_ratio_after=state.prune_ratio,
+            mask_prune_ratio=None,
+            mean=state.mean,
+            deviation=0.0,
+            reference=(0.0,),
+        )
+        rounds = (*state.rounds, seen)
+        belief = _believed(self, state.seed, rounds)
+        best = state.mean if belief is None else self._rounded(belief.best())
+        after = state.prune_ratio if self._is_flat(state.seed, rounds) else self._bounded(state.prune_ratio, best)
+        seen = replace(seen, prune_ratio_after=after, mask_prune_ratio=None if after == state.prune_ratio else after, mean=best)
+        return replace(state, mean=best, prune_ratio=after, rounds=(*state.rounds, seen))
+
+    def choose(self, state: ControllerState) -> Answer:
+        """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
+
+        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. A
+        single pass whose curve is flat stays within `max_commit_change` of the ratio in force, at which it was trained.
+        """
+        belief = _believed(self, state.seed, state.rounds)
+        if belief is None:
+            return Answer(state.prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
+        flat = self._is_flat(state.seed, state.rounds)
+        stays = flat and self.mode == "single_pass"
+        best = self._bounded(state.prune_ratio, belief.best()) if stays else self._rounded(belief.best())
+        low, high = belief.interval()
+        return Answer(best, low=min(low, best), high=max(high, best), flat=flat, curve=belief.points(best))
+
+    def diagnose(
+        self,
+        state: ControllerState,
+        mask_changes: Sequence[float],
+        *,
+        dev_check: Sequence[tuple[float, float, float]] = (),
+        cleared: Sequence[float] = (),
+    ) -> list[str]:
+        """See `diagnose.diagnose_search`."""
+        return diagnose_search(
+            state,
+            self.choose(state),
+            mask_changes,
+            prune_ratio_min=self.prune_ratio_min,
+            prune_ratio_max=self.prune_ratio_max,
+            dev_check=dev_check,
+            cleared=cleared,
+        )
+
+    def _is_flat(self, seed: int, rounds: tuple[Round, ...]) -> bool:
+        curve = fit_curve(*_measured(rounds), stream(seed, "curve", len(rounds)))
+        return curve is None or curve.is_flat(stream(seed, "flat", len(rounds)))
+
+    def _bounded(self, prune_ratio: float, towards: float) -> float:
+        return self._rounded(clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change))
+
+    def _rounded(self, prune_ratio: float) -> float:
+        return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
+
+
+def _measured(rounds: Sequence[Round]) -> tuple[list[tuple[float, ...]], list[tuple[tuple[float | None, ...], ...]]]:
+    """For each round the ratios that were measured, and their losses."""
+    ratios = [(*one.reference, *(c.prune_ratio for c in one.candidates)) for one in rounds]
+    return ratios, [(one.losses_before, *(c.losses for c in one.candidates)) for one in rounds]
+
+
+# Functions of the state alone, asked for several times between two rounds.
+
+
+@lru_cache(maxsize=4)
+def _believed(controller: Bayes, seed: int, rounds: tuple[Round, ...]) -> Belief | None:
+    named = derive_seed(seed, "belief", len(rounds))
+    return believe(*_measured(rounds), controller.prune_ratio_min, controller.prune_ratio_max, named)
+
+
+@lru_cache(maxsize=4)
+def _proposed(controller: Bayes, seed: int, rounds: tuple[Round, ...]) -> tuple[float, ...]:
+    belief = _believed(controller, seed, rounds)
+    if belief is None:
+        spread = np.linspace(controller.prune_ratio_min, controller.prune_ratio_max, controller.candidates + 1)[1:]
+    else:
+        spread = next_ratios(belief, 0.0, controller.candidates, derive_seed(seed, "design", len(rounds)))
+    return tuple(round(float(one), _DECIMALS) for one in spread)
