@@ -24,20 +24,18 @@ def drive(
     """Rounds on simulated losses: `2 + loss(p) + sqrt(shared) u_i + sqrt(1 - shared) v_ip`, u once a round, v once a probe."""
     rng = np.random.default_rng(seed)
     state = controller.start(seed, rounds)
-    mask_ratio = state.prune_ratio
     for step in range(1, rounds + 1):
         u = rng.normal(0, noise, N)
 
         def probe(p: float, u: np.ndarray = u) -> list[float]:
             return (2 + loss(p) + math.sqrt(shared) * u + math.sqrt(1 - shared) * rng.normal(0, noise, N)).tolist()
 
-        before, rows = probe(mask_ratio), [probe(p) for p in controller.propose(state)]
+        (compared,) = controller.reference(state) or controller.held_ratios(state)
+        before, rows = probe(compared), [probe(p) for p in controller.propose(state)]
         first = controller.first_part(N)
         goes_on = controller.continues(state, before[:first], [row[:first] for row in rows])
         seen = [row if on else row[:first] + [None] * (N - first) for row, on in zip(rows, goes_on, strict=True)]
         state = controller.observe(state, step, before, seen)
-        committed = state.rounds[-1].mask_prune_ratio
-        mask_ratio = mask_ratio if committed is None else committed
     return state
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import yaml
 from tests.tiny import TARGETS, save_tiny_model, tiny_adapter, tiny_backbone
 
 from pomona.adapters import write_adapter
+from pomona.pruning import pruned_count
 
 WORDS = "amber birch cedar dune ember fjord grove heath islet jetty knoll larch marsh north ocean pine quay river slope thorn"
 COMMAND = (sys.executable, "-m", "pomona.cli.main")
@@ -78,6 +79,11 @@ def make_setting(folder: Path) -> Path:
     source = {"name": "gamma", "model": "model", "data": {"train": "source.jsonl"}, "lora": {"rank": 3, "alpha": 6}}
     write_recipe(folder / "source.yaml", source | {"tuning": {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}})
     return folder
+
+
+def quota(prune_ratio: float, entries: int, ranks: Sequence[int]) -> int:
+    """How many of a factor's entries go where adapters of these ranks stand beside each other: of each its own share."""
+    return sum(pruned_count(prune_ratio, entries * rank // sum(ranks)) for rank in ranks)
 
 
 def environment(folder: Path) -> dict[str, str]:

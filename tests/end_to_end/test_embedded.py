@@ -77,7 +77,8 @@ def test_every_factor_has_exactly_as_many_zeros_as_the_ratio_says(fitted: Fitted
     assert len(fitted.adapter) == 60
     for module in fitted.adapter:
         for matrix in (fitted.adapter[module].A, fitted.adapter[module].B):
-            assert int((matrix == 0).sum()) == pruned_count(fitted.answer.prune_ratio, matrix.numel())
+            # Two sources of one rank stand beside each other, and each loses its own share.
+            assert int((matrix == 0).sum()) == 2 * pruned_count(fitted.answer.prune_ratio, matrix.numel() // 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

@@ -1,6 +1,7 @@
 """Which entries ought to be pruned, in plain loops over Python's floats: METHODS word by word, and slow.
 
 A factor is a list of rows; a module is `(A, B)`, its merged factors with the scaling in A. Axes: R rank, I inputs, O outputs.
+Where each adapter has masks of its own, `module@k` is what adapter k brings into the module.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ def merged(A: Any, B: Any, shares: Sequence[float], combine: str) -> Module:
     roots = [math.sqrt(abs(share)) for share in shares]
     signed = [math.copysign(root, share) for root, share in zip(roots, shares, strict=True)]
     return _sum(signed, A), _sum(roots, B)
+
+
+def own(A: Any, B: Any, shares: Sequence[float], ranks: Sequence[int], combine: str) -> list[Module]:
+    """What each adapter of these ranks brings into `merged`, from the same arguments."""
+    firsts = [sum(ranks[:k]) for k in range(len(ranks))]
+    if combine == "concat":
+        A, B = merged(A, B, shares, combine)
+        return [
+            (A[first : first + rank], [row[first : first + rank] for row in B]) for first, rank in zip(firsts, ranks, strict=True)
+        ]
+    return [
+        merged([A_k[:rank]], [[row[:rank] for row in B_k]], [share], combine)
+        for A_k, B_k, rank, share in zip(A, B, ranks, shares, strict=True)
+    ]
 
 
 def _sum(factors: Sequence[float], matrices: Sequence[Rows]) -> Rows:
@@ -157,10 +172,12 @@ def pruned(
     groups: dict[object, list[tuple[float, list[Entry]]]] = {}
     for importance, entries in units:
         module, side = entries[0][:2]
-        found = re.search(r"\d+", module)
-        layer = found.group() if found else module
+        path, _, adapter = module.partition("@")
+        found = re.search(r"\d+", path)
+        layer = found.group() if found else path
         tensor = (module, side) if granularity == "parameter" else module
-        groups.setdefault({"tensor": tensor, "layer": layer, "global": "all"}[scope], []).append((importance, entries))
+        competitors = adapter, {"tensor": tensor, "layer": layer, "global": "all"}[scope]
+        groups.setdefault(competitors, []).append((importance, entries))
     gone: set[Entry] = set()
     unsure: set[Entry] = set()
     for group in groups.values():

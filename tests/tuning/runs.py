@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,11 @@ def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) 
 def zeros(adapter: Adapter) -> list[tuple[int, int]]:
     """(zeros, entries) of every factor."""
     return [(int((matrix == 0).sum()), matrix.numel()) for path in adapter for matrix in (adapter[path].A, adapter[path].B)]
+
+
+def quota(prune_ratio: float, entries: int) -> int:
+    """How many go of a factor's entries where the two adapters stand beside each other: of each its own share."""
+    return sum(math.floor(round(prune_ratio * (entries * rank // sum(RANKS)), 9)) for rank in RANKS)
 
 
 def attached_zeros(attachment: Attachment, within: str = "") -> list[tuple[int, int]]:

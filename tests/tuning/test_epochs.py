@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tuning.runs import DATA, TUNING, assert_same, events, script_dev_losses, train, two_adapters, zeros
+from tests.tuning.runs import DATA, RANKS, TUNING, assert_same, events, quota, script_dev_losses, train, two_adapters, zeros
 
 from pomona.backbone.attach import TrainableMerge, attached
 from pomona.backbone.load import Backbone
 from pomona.control import Answer, ControllerState, Grasp, GroupRatio, Layerwise
 from pomona.importance import Magnitude
-from pomona.pruning import pruned_count
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import Event, Pruning
 from pomona.tuning.steering import Steering
@@ -82,7 +81,7 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
             if options["pruning"].granularity == "parameter" and how.combine != "sum":
                 ratios = fitted.answer.ratios  # of each of the two layers, where groups have their own
                 ratio = ratios[int(".layers.1." in name)] if len(ratios) > 1 else fitted.answer.prune_ratio
-                assert int((~kept).sum()) == pruned_count(ratio, kept.numel()), name
+                assert int((~kept).sum()) == quota(ratio, kept.numel()), name
         for name, weight in attachment.weight_parameters().items():
             assert torch.equal(weight, at_epoch[0][name])
         if kind == "merge weights":  # by size alone: what is pruned is smallest with the weights that are handed out
@@ -90,7 +89,10 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
                 whole = layer.merged(unpruned[0][f"{path}.A"], unpruned[0][f"{path}.B"])
                 for side, values in (("A", whole.A), ("B", whole.B)):
                     kept = attachment.parameters()[f"{path}.{side}"] != 0
-                    assert values[~kept].abs().max() <= values[kept].abs().min()
+                    for k, rows in enumerate((slice(0, RANKS[0]), slice(RANKS[0], None))):
+                        own = (rows,) if side == "A" else (slice(None), rows)
+                        of, stays = values[own].abs(), kept[own]
+                        assert of[~stays].max() <= of[stays].min(), (path, side, k)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,7 +119,7 @@ def test_patience_ends_a_search_that_another_run_follows(llama: Backbone, monkey
     assert found.answer is not None
     assert found.answer.prune_ratio == events(found, "settled")[0]["prune_ratio"]
     assert found.epoch == 1
-    assert all(count == pruned_count(found.answer.prune_ratio, n) for count, n in zeros(found.adapter))
+    assert all(count == quota(found.answer.prune_ratio, n) for count, n in zeros(found.adapter))
 
 
 def test_without_patience_such_a_search_runs_to_its_end_and_judges_no_epoch_before(llama: Backbone) -> None:

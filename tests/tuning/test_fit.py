@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
-from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, script_dev_losses, train, zeros
+from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, quota, script_dev_losses, train, zeros
 
 from pomona.adapters import Adapter
 from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
@@ -43,7 +43,7 @@ def test_every_exported_factor_has_exactly_the_pruned_count_of_zeros(llama: Back
     assert fitted.answer is not None
     ratio = fitted.answer.prune_ratio
     assert 0.1 <= ratio <= 0.8
-    assert zeros(fitted.adapter) == [(pruned_count(ratio, n), n) for _, n in zeros(fitted.adapter)]
+    assert zeros(fitted.adapter) == [(quota(ratio, n), n) for _, n in zeros(fitted.adapter)]
     rounds = {"fixed": 0, "single_pass": 4, "two_pass": 2, "paper": 4}[name]
     assert len(events(fitted, "round")) == rounds
     assert fitted.control is not None
@@ -206,7 +206,7 @@ def test_the_epoch_with_the_lowest_dev_loss_is_exported(
     assert best_flags(fitted) == [True, False, True, False, False]
     assert short.epoch == 3
     assert short.adapter.fingerprint() == fitted.adapter.fingerprint()
-    expected = 0 if pruning is None else sum(pruned_count(0.5, n) for _, n in zeros(fitted.adapter))
+    expected = 0 if pruning is None else sum(quota(0.5, n) for _, n in zeros(fitted.adapter))
     assert sum(count for count, _ in zeros(fitted.adapter)) == expected
 
 
@@ -237,7 +237,7 @@ def test_an_epoch_of_the_search_is_judged_again_once_the_ratio_is_settled(llama:
     assert (fitted.epoch, fitted.dev_loss) == (1, 2.0)
     assert fitted.answer is not None
     assert fitted.answer.prune_ratio != settings["controller"].prune_ratio_start
-    assert zeros(fitted.adapter) == [(pruned_count(fitted.answer.prune_ratio, n), n) for _, n in zeros(exports[0])]
+    assert zeros(fitted.adapter) == [(quota(fitted.answer.prune_ratio, n), n) for _, n in zeros(exports[0])]
     for path in fitted.adapter:
         one, other = fitted.adapter[path], exports[0][path]
         for now, then in ((one.A, other.A), (one.B, other.B)):

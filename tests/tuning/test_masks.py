@@ -16,7 +16,20 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
-from tests.tuning.plain_masks import METRICS, Module, Seen, Smoothed, merged, merged_gradient, pruned, smooth, squares, times
+from tests.tuning.plain_masks import (
+    METRICS,
+    Entry,
+    Module,
+    Seen,
+    Smoothed,
+    merged,
+    merged_gradient,
+    own,
+    pruned,
+    smooth,
+    squares,
+    times,
+)
 from torch import Tensor
 
 import pomona.tuning.fit as fit_module
@@ -46,9 +59,16 @@ class Case:
     activations: Any = "streamed"
     layout: str = "packed"
     metric: str = "wanda"
+    masks: Any = None
 
     def __str__(self) -> str:
-        return "-".join(vars(self).values())
+        return "-".join(str(value) for value in vars(self).values() if value is not None)
+
+    @property
+    def by_adapter(self) -> bool:
+        """The default: side by side each adapter has a quota of entries, and sums have masks of their own."""
+        default = "adapter" if (self.combine, self.granularity) == ("concat", "parameter") else "merged"
+        return (self.masks or default) == "adapter"
 
 
 KINDS = [
@@ -66,6 +86,16 @@ CASES += [
     Case("parameter", "tensor", "zero", combine, **{key: value})
     for combine in ("concat", "sum")
     for key, value in [("layout", "padded"), *(("metric", name) for name in importance_metrics if name != "wanda")]
+]
+CASES += [
+    Case("parameter", scope, reset, *how, masks=masks)
+    for scope in ("tensor", "layer", "global")
+    for reset, *how, masks in [("zero", "concat", "merged"), ("zero", "sum", "adapter"), ("initial", "sum", "adapter")]
+]
+CASES += [
+    Case("parameter", "tensor", "zero", "sum", metric=name, masks="adapter")
+    for name in importance_metrics
+    if name not in ("wanda", "gradient_smoothed")  # whose averages are those of the sum
 ]
 
 
@@ -91,7 +121,7 @@ class Watch:
 
     def shares(self, path: str) -> list[float]:
         """One share an adapter, or, where their rows stand beside each other, one a row."""
-        ranks_and_shares = list(zip(RANKS, SHARES, strict=True))[1 if path.endswith("down_proj") else 0 :]
+        ranks_and_shares = list(zip(RANKS, SHARES, strict=True))[self.missing(path) :]
         if self.case.combine == "concat":
             return [share for rank, share in ranks_and_shares for _ in range(rank)]
         return [share for _, share in ranks_and_shares]
@@ -99,6 +129,20 @@ class Watch:
     def module(self, path: str, values: Mapping[str, Tensor] | None = None) -> Module:
         A, B = ((values or self.parameters)[f"{path}.{side}"].detach().double().tolist() for side in "AB")
         return merged(A, B, self.shares(path), self.case.combine)
+
+    def missing(self, path: str) -> int:
+        """How many of the first adapters the module does not have."""
+        return 1 if path.endswith("down_proj") else 0
+
+    def ranks(self, path: str) -> Sequence[int]:
+        return RANKS[self.missing(path) :]
+
+    def own(self, path: str, module: Module) -> list[Module]:
+        """Each adapter's part of something of the merged factors' shapes; of sums, all of it that its rank reaches."""
+        if self.case.combine == "concat":
+            return own(*module, [1.0] * sum(self.ranks(path)), self.ranks(path), "concat")
+        A, B = module
+        return [(A[:rank], [row[:rank] for row in B]) for rank in self.ranks(path)]
 
     def complete(self) -> None:
         """The step's gradients are there: neither clipped nor used."""
@@ -157,19 +201,22 @@ class Watch:
             for path, module in modules.items()
         }
         inputs = {path: norm[0] for path, norm in norms.items()}
+        if self.case.by_adapter:
+            modules, scores = self._by_adapter(modules, scores, norms)
         gone, unsure, count = pruned(modules, scores, inputs, PRUNE_RATIO, self.case.granularity, self.case.scope)
         assert len(unsure) <= 10
         total, masks = 0, {}
         for name, parameter in self.parameters.items():
             path, _, side = name.rpartition(".")
-            mask = torch.zeros(parameter.shape[-2:], dtype=torch.bool)
-            for module, factor, row, column in gone:
-                if (module, factor) == (path, side):
-                    mask[row, column] = True
+            stacked = self.case.by_adapter and self.case.combine == "sum"
+            mask = torch.zeros(parameter.shape if stacked else parameter.shape[-2:], dtype=torch.bool)
+            for entry in gone:
+                if (place := self._place(entry, path, side)) is not None:
+                    mask[place] = True
             reset = self.initial[name] if self.case.reset == "initial" else torch.zeros_like(parameter)
-            for module, factor, row, column in unsure:  # take the loop's word, and count
-                if (module, factor) == (path, side):
-                    mask[row, column] = torch.equal(after[name][..., row, column], reset[..., row, column])
+            for entry in unsure:  # take the loop's word, and count
+                if (place := self._place(entry, path, side)) is not None:
+                    mask[place] = torch.equal(after[name][(..., *place)], reset[(..., *place)])
             total += int(mask.sum())
             masks[name] = mask
             assert torch.equal(parameter, torch.where(mask, reset, self.before[name])), name
@@ -178,6 +225,36 @@ class Watch:
                 assert torch.equal(moment, self.moments[name][key].masked_fill(mask, 0.0)), (name, key)
         assert total == count > 0
         self.masks.append(masks)
+
+    def _by_adapter(
+        self, modules: Mapping[str, Module], scores: Mapping[str, Module], norms: Mapping[str, list[list[float]]]
+    ) -> tuple[dict[str, Module], dict[str, Module]]:
+        """What each adapter brings into each module, and its scores: its part of the merged factors', or, of sums, of its own."""
+        found, found_scores = {}, {}
+        for path in modules:
+            A, B = (self.before[f"{path}.{side}"].double().tolist() for side in "AB")
+            factors = own(A, B, self.shares(path), self.ranks(path), self.case.combine)
+            parts = zip(factors, self.own(path, scores[path]), self.own(path, self.gradients[path]), strict=True)
+            for k, (module, of_merged, gradient) in enumerate(parts):
+                seen = Seen(module, norms[path][0], norms[path][1][: len(module[0])], gradient, self.smoothed[path])
+                name = f"{path}@{self.missing(path) + k}"
+                found[name] = module
+                found_scores[name] = of_merged if self.case.combine == "concat" else METRICS[self.case.metric](seen)
+        return found, found_scores
+
+    def _place(self, entry: Entry, path: str, side: str) -> tuple[int, ...] | None:
+        """Where the entry is in the mask of this parameter; None where it is of another."""
+        module, factor, row, column = entry
+        of, _, adapter = module.partition("@")
+        if (of, factor) != (path, side):
+            return None
+        if not adapter:
+            return row, column
+        k = int(adapter) - self.missing(path)
+        if self.case.combine == "sum":
+            return k, row, column
+        first = sum(self.ranks(path)[:k])
+        return (first + row, column) if side == "A" else (row, first + column)
 
 
 def _add(one: Any, other: Any, factor: float) -> Any:
@@ -231,6 +308,7 @@ def test_every_step_prunes_what_plain_loops_prune(
             activations=case.activations,
             granularity=case.granularity,
             scope=case.scope,
+            masks=case.masks,
             reset=case.reset,
         )
         tuning = TUNING if case.layout == "packed" else WITH_PADDING

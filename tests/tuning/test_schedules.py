@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.tuning.runs import (
     attached_zeros,
     best_flags,
     events,
+    quota,
     script_dev_losses,
     train,
     zeros,
@@ -51,7 +51,7 @@ def test_after_each_step_the_zeros_are_those_of_the_scheduled_ratio(llama: Backb
         seen[step] = event["prune_ratio"]  # pyright: ignore[reportArgumentType]
         expected = EXPECTED[schedule](step)
         for count, entries in attached_zeros(attachment):
-            assert count == math.floor(expected * entries + 1e-9)
+            assert count == quota(expected, entries)
 
     train(llama, look=look, pruning=Pruning(schedule=schedule, ramp_fraction=0.55), controller=Fixed(RATIO))
     assert seen == pytest.approx({step: EXPECTED[schedule](step) for step in range(1, STEPS + 1)}, abs=1e-12)
@@ -92,7 +92,7 @@ def test_an_interval_follows_the_ramp_where_it_selects_and_at_the_ends_of_epochs
     fitted = train(llama, tuning=tuning, look=look, pruning=pruning, controller=Fixed(0.7))
     sizes = [entries for _, entries in zeros(fitted.adapter)]
     for step in (3, 6, 7):
-        assert counts[step] == [math.floor(0.7 * step / 7 * n + 1e-9) for n in sizes]
+        assert counts[step] == [quota(0.7 * step / 7, n) for n in sizes]
     assert sum(counts[1] + counts[2]) == 0
     assert sum(counts[4]) < sum(counts[3]) / 5
 
@@ -108,7 +108,7 @@ def test_an_epoch_before_the_end_of_the_ramp_is_never_chosen(
     assert best_flags(fitted) == flags
     assert fitted.epoch == flags.index(True) + 1
     assert [event["dev_loss"] for event in events(fitted, "epoch")] == [None] * flags.index(True) + losses
-    assert zeros(fitted.adapter) == [(math.floor(RATIO * n + 1e-9), n) for _, n in zeros(fitted.adapter)]
+    assert zeros(fitted.adapter) == [(quota(RATIO, n), n) for _, n in zeros(fitted.adapter)]
 
 
 def test_patience_begins_with_the_first_epoch_that_may_be_chosen(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_the_best_epoch_is_the_judge_s_not_that_of_the_dev_loss(
     assert fitted.adapter.fingerprint() == judge.exports[1]
     assert len(set(judge.exports)) == 4
     if pruning is not None and pruning.reset == "zero":
-        assert zeros(fitted.adapter) == [(math.floor(RATIO * n + 1e-9), n) for _, n in zeros(fitted.adapter)]
+        assert zeros(fitted.adapter) == [(quota(RATIO, n), n) for _, n in zeros(fitted.adapter)]
 
 
 def test_patience_is_the_judge_s(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,11 @@ from unittest import mock
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
-from tests.tuning.runs import DATA, STEPS, assert_same, attached_zeros, events, train
+from tests.tuning.runs import DATA, RANKS, STEPS, assert_same, attached_zeros, events, quota, train
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
 from pomona.control import Fixed, Grasp, Layerwise
-from pomona.pruning import pruned_count
 from pomona.tuning.probes import Probes
 from pomona.tuning.settings import Event, FitData, Pruning
 from pomona.tuning.steering import Steering
@@ -30,7 +29,7 @@ CONTROLLERS = {
     "two passes": Grasp(interval_steps=2, commit_level=0, mode="two_pass"),
     "raced and screened": SPARING,
     "by layer": LAYERWISE,
-    "by layer, two passes": Layerwise(groups=2, interval_steps=2, commit_level=0, mode="two_pass", race_level=0.9),
+    "by layer, two passes": Layerwise(groups=2, interval_steps=1, commit_level=0, mode="two_pass", race_level=0.9),
 }
 
 
@@ -78,9 +77,9 @@ def test_the_recorded_ratio_the_mask_in_force_and_the_sparsity_are_one_number_at
             if CONTROLLERS[name].layer_groups == 1:
                 in_force[:] = [recorded]
             for zeros, ratio in zip(found, [in_force[0], in_force[-1]], strict=True):
-                assert zeros == [(pruned_count(ratio, n), n) for _, n in zeros]
+                assert zeros == [(quota(ratio, n), n) for _, n in zeros]
             pruned, entries = (sum(column) for column in zip(*(pair for zeros in found for pair in zeros), strict=True))
-            assert recorded == pytest.approx(pruned / entries, abs=len(found[0] + found[1]) / entries)
+            assert recorded == pytest.approx(pruned / entries, abs=len(RANKS) * len(found[0] + found[1]) / entries)
 
     fitted = train(llama, RACED, look=look, pruning=Pruning(), controller=CONTROLLERS[name])
     kinds = [event["kind"] for event in fitted.history]

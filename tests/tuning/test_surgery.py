@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pomona.adapters import Factors
 from pomona.backbone.attach import AdaptedLinear, Attachment
 from pomona.backbone.summed import SummedLinear
-from pomona.importance import Magnitude, Wanda
+from pomona.importance import DeltaSensitivity, Magnitude, Wanda
 from pomona.pruning import pruned_count
 from pomona.tuning.observation import Observation
 from pomona.tuning.settings import Pruning
@@ -406,3 +406,69 @@ def test_ties_are_pruned_where_the_settings_say_so() -> None:
         table = Table(A=A, pruning=Pruning(Magnitude(), prunes_ties=prunes_ties))
         table.surgeon.hold(table.surgeon.select(table.surgeon.scores(), 1 / 6))
         assert int((table.A == 0).sum()) == expected
+
+
+# Masks by adapter -------------------------------------------------------------------------------------------------------
+
+
+class Summed:
+    """Weights 1 and 4, ranks 1 and 2: A_1 [1, 3], A_2 [2, 3] and so on, as A [2, 2, 3]; row 1 of adapter 0 pads it."""
+
+    def __init__(self, pruning: Pruning) -> None:
+        first = Factors(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([[1.0], [8.0]]))
+        second = Factors(torch.tensor([[-2.0, 1.0, 0.5], [7.0, 9.0, 8.0]]), torch.tensor([[1.0, 0.2], [-4.0, 0.1]]))
+        self.layer = SummedLinear("m", nn.Linear(3, 2), [first, second], [1.0, 4.0], 0.0)
+        self.attachment = Attachment(None, {"m": self.layer})  # pyright: ignore[reportArgumentType]
+        optimizer = torch.optim.AdamW([self.layer.A, self.layer.B], lr=1e-9, weight_decay=0.0)
+        self.surgeon = Surgeon(self.attachment, pruning, Observation(self.attachment, pruning, [], 1), optimizer)
+
+
+@pytest.mark.parametrize("prunes_ties", [False, True])
+def test_adapters_of_a_sum_may_have_masks_of_their_own(prunes_ties: bool) -> None:
+    """Of each adapter's own factors half go, and no two lose the same entries: the sum keeps what one of them keeps."""
+    table = Summed(Pruning(Magnitude(), masks="adapter", prunes_ties=prunes_ties))
+    layer, surgeon = table.layer, table.surgeon
+    before = layer.A.detach().clone(), layer.B.detach().clone()
+    # Of 3, 6, 2 and 4 entries 1, 3, 1 and 2 go; nothing ties; padding is no entry.
+    changed = surgeon.hold(surgeon.select(surgeon.scores(), 0.5))
+    assert changed == (7 / 15, 7 / 15)
+    assert layer.A.tolist() == [[[4.0, 0.0, 3.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [7.0, 9.0, 8.0]]]
+    expected = [[[0.0, 0.0], [8.0, 0.0]], [[1.0, 0.0], [-4.0, 0.0]]]
+    torch.testing.assert_close(layer.B, torch.tensor(expected))
+    assert [int(kept.sum()) for kept in surgeon.kept("m")] == [5, 3]
+    effective = layer.effective()
+    assert (effective.A == 0).tolist() == [[False, True, False], [False, False, False]]
+    state = {name: value.clone() for name, value in surgeon.state().items()}
+    other = Summed(Pruning(Magnitude(), masks="adapter"))
+    other.surgeon.load_state(state)
+    other.surgeon.enforce()
+    assert torch.equal(other.layer.A, layer.A)
+    assert surgeon.hold(surgeon.select(surgeon.scores(), 0.0)) == (7 / 15, 0.0)
+    assert torch.equal(layer.A, before[0])
+    assert torch.equal(layer.B, before[1])
+
+
+def test_a_reselection_by_adapter_is_of_each_adapter_s_factors_as_they_are_now() -> None:
+    table = Summed(Pruning(Magnitude(), masks="adapter"))
+    table.surgeon.reselect(1 / 3)
+    table.surgeon.reselect(1 / 3)
+    assert (table.layer.A == 0).tolist() == [[[False, True, False], [True] * 3], [[False, True, True], [False] * 3]]
+
+
+def test_adapters_side_by_side_with_sensitivities_of_the_merged_update() -> None:
+    """The scores are slices of the merged update's; each adapter loses half of its own."""
+    first, second = Factors(A_RI, B_OR), Factors(A_RI.flip(1), B_OR.flip(0))
+    pruning = Pruning(DeltaSensitivity())
+    layer = AdaptedLinear("m", nn.Linear(3, 2), [first, second], [1.0, 0.01], 0.0)
+    attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
+    observation = Observation(attachment, pruning, [], 1)
+    observation.begin_batch(torch.ones(1, 1, dtype=torch.bool))
+    layer(torch.tensor([[[1.0, 2.0, 0.5]]]))
+    observation.end_batch()
+    observation.end_step()
+    surgeon = Surgeon(attachment, pruning, observation, torch.optim.AdamW([layer.A, layer.B]))
+    merged = DeltaSensitivity().scores(layer.effective(), observation["m"])
+    assert torch.equal(surgeon.scores()["m"].A, merged[0])
+    masks = surgeon.select(surgeon.scores(), 0.5)
+    assert [int(part.sum()) for part in masks["m.A"].split(2)] == [3, 3]
+    assert [int(part.sum()) for part in masks["m.B"].split(2, dim=1)] == [2, 2]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import ClassVar, NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,9 @@ class AdaptedModule(nn.Module, ABC):
         train_weights: whether the weights of the trained adapters are parameters.
     """
 
+    keeps_apart: ClassVar[bool]
+    """Whether every entry of the merged factors is one adapter's own."""
+
     A: nn.Parameter
     B: nn.Parameter
     weights: nn.Parameter | None
@@ -109,6 +112,7 @@ class AdaptedModule(nn.Module, ABC):
         }
         self._start_weights = [parts[place].weight if place in parts else 0.0 for place in range(len(weights))]
         self._trained_places = [place for place in parts if place not in frozen]
+        self._trained_ranks = [len(parts[place].A) for place in self._trained_places]
         self._lay_out(
             [parts[place] for place in self._trained_places],
             [part for place, part in parts.items() if place in frozen],
@@ -126,6 +130,14 @@ class AdaptedModule(nn.Module, ABC):
     @abstractmethod
     def merged(self, A: Tensor, B: Tensor) -> Factors:
         """The merge of the trained adapters alone, were `A` and `B` their parameters: scaling 1, no gradient."""
+
+    @abstractmethod
+    def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Each trained adapter's own part of tensors that are laid out as `A` and `B`: its position -> views [R_k, I], [O, R_k]."""
+
+    @abstractmethod
+    def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
+        """What each trained adapter brings into `merged`, by its position, in its own rank: scaling 1, no gradient."""
 
     @abstractmethod
     def merged_gradient(self) -> FactorPair | None:

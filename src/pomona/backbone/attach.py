@@ -30,7 +30,8 @@ from pomona.backbone.whole import proven_copies
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
 
-_KINDS: Mapping[str, type[AdaptedModule]] = {"concat": AdaptedLinear, "sum": SummedLinear}
+TRAINABLE_MERGES: Mapping[str, type[AdaptedModule]] = {"concat": AdaptedLinear, "sum": SummedLinear}
+"""What `TrainableMerge.combine` may name."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class TrainableMerge:
     frozen: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.combine not in _KINDS:
-            raise InputError("no such trainable merge", field="combine", value=self.combine, mend=suggest(self.combine, _KINDS))
+        if self.combine not in TRAINABLE_MERGES:
+            raise InputError(
+                "no such trainable merge", field="combine", value=self.combine, mend=suggest(self.combine, TRAINABLE_MERGES)
+            )
         if not self.scaling and self.combine != "sum":
             raise InputError("only sum can leave the scaling out", field="scaling", value=False, mend="Use combine sum")
 
@@ -191,7 +194,7 @@ def _adapted_modules(
     for path, w_K in module_weights(weights, adapted).items():
         factors = [_factors(adapter, path, how) for adapter in adapters]
         if any(takes_part(pair, weight) for pair, weight in zip(factors, w_K, strict=True)):
-            modules[path] = _KINDS[how.combine](path, linear[path], factors, w_K, dropout, how.frozen, how.train_weights)
+            modules[path] = TRAINABLE_MERGES[how.combine](path, linear[path], factors, w_K, dropout, how.frozen, how.train_weights)
     if not modules:
         raise InputError(
             "no adapter takes part in any module", field="weights", value=weights, mend="Give one a weight that is not 0"

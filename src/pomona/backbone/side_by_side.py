@@ -24,6 +24,8 @@ class AdaptedLinear(AdaptedModule):
     w, [K]. Frozen adapters are a second pair with their shares in it.
     """
 
+    keeps_apart = True
+
     _constant_R: Tensor
     _owner_R: Tensor
 
@@ -61,6 +63,16 @@ class AdaptedLinear(AdaptedModule):
     def merged(self, A: Tensor, B: Tensor) -> Factors:
         """See `AdaptedModule.merged`: `(scale * A, B)`, sharing B."""
         return Factors(A.detach() * self.scale_R[:, None], B.detach())
+
+    def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """See `AdaptedModule.parts`: rows of A, columns of B."""
+        sides = zip(A.split(self._trained_ranks), B.split(self._trained_ranks, dim=1), strict=True)
+        return dict(zip(self._trained_places, sides, strict=True))
+
+    def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
+        """See `AdaptedModule.own_factors`."""
+        pair = self.merged(A, B)
+        return {place: Factors(*sides) for place, sides in self.parts(pair.A, pair.B).items()}
 
     @torch.no_grad()
     def merged_gradient(self) -> FactorPair | None:

@@ -29,6 +29,8 @@ class SummedLinear(AdaptedModule):
     of a rank that may be higher; what the observer sees is what B reads, so their part is in it.
     """
 
+    keeps_apart = False
+
     _constant_KR: Tensor
     _sign_K: Tensor
 
@@ -82,6 +84,18 @@ class SummedLinear(AdaptedModule):
     def merged(self, A: Tensor, B: Tensor) -> Factors:
         """See `AdaptedModule.merged`: `(sum_k a_k A_k, sum_k b_k B_k)`."""
         return Factors(*self._sums(A, B))
+
+    def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """See `AdaptedModule.parts`: without the zeros that pad an adapter of lower rank."""
+        own = zip(A, B, self._trained_ranks, strict=True)
+        return dict(zip(self._trained_places, ((A_k[:rank], B_k[:, :rank]) for A_k, B_k, rank in own), strict=True))
+
+    @torch.no_grad()
+    def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
+        """See `AdaptedModule.own_factors`: `(a_k A_k, b_k B_k)`."""
+        a_KR, b_KR = self._coefficients()
+        scaled = self.parts(a_KR[:, :, None] * A.detach(), b_KR[:, None, :] * B.detach())
+        return {place: Factors(*sides) for place, sides in scaled.items()}
 
     @torch.no_grad()
     def merged_gradient(self) -> FactorPair | None:

@@ -294,6 +294,11 @@ class Controller(ABC):
         return False
 
     @property
+    def masks_by_adapter(self) -> bool:
+        """Whether each adapter's own factors have a mask of their own, unless the pruning settings say; False by default."""
+        return False
+
+    @property
     def prunes_ties(self) -> bool:
         """Whether all entries that tie with the last one pruned are pruned too; False by default: the counts are exact."""
         return False

@@ -23,6 +23,7 @@ Behaviour = Literal[
     "no_feedback",
     "moments_at_commits",
     "adam_restart",
+    "masks_by_adapter",
     "ties_pruned",
 ]
 
@@ -42,6 +43,7 @@ PUBLISHED: Mapping[Behaviour, str] = {
     "no_feedback": "What is pruned is not trained: it comes back with the value at which it was pruned.",
     "moments_at_commits": "A commit clears the optimizer's moments of the entries that it newly prunes; nothing else clears any.",
     "adam_restart": "A commit sets Adam's step counter of every factor to 0.",
+    "masks_by_adapter": "Each adapter's own factors have their own masks, also in a sum, unless pruning.masks is given.",
     "ties_pruned": "Every entry is pruned whose importance is at most the floor(p n)-th lowest, so ties prune more.",
 }
 """What each switch does."""
@@ -82,6 +84,11 @@ class AsPublished(Controller):
     def restarts_adam(self) -> bool:
         """With `adam_restart`."""
         return self.behaves("adam_restart")
+
+    @property
+    def masks_by_adapter(self) -> bool:
+        """With the switch of that name."""
+        return self.behaves("masks_by_adapter")
 
     @property
     def prunes_ties(self) -> bool:

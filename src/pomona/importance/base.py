@@ -46,6 +46,13 @@ class ModuleStatistics:
     gradient: FactorPair | None = None
     smoothed: Smoothed | None = None
 
+    def of_components(self, rank: int) -> ModuleStatistics:
+        """The same of the first components alone, so many: what is known of an adapter whose rows and columns these are."""
+        pairs = (self.gradient, *(self.smoothed or (None, None)))
+        gradient, mean, uncertainty = (pair and FactorPair(pair.A[:rank], pair.B[:, :rank]) for pair in pairs)
+        smoothed = Smoothed(mean, uncertainty) if mean and uncertainty else None
+        return ModuleStatistics(self.input_norm_I, self.hidden_norm_R[:rank], gradient, smoothed)
+
 
 class ImportanceMetric(ABC):
     """How much each entry of A and B matters. Subclasses are frozen dataclasses, one a file, registered in `importance_metrics`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.pruning.by_adapter import select_masks_by_adapter
 from pomona.pruning.granularity import Granularity, ModuleMasks, ModuleScores, Scope, check_scope, default_scope, select_masks
 from pomona.pruning.layer_groups import group_shares, layer_groups
 from pomona.pruning.mask import Commit, change_share, commit, jaccard, restored, trial_values
@@ -28,5 +29,6 @@ __all__ = [
     "scheduled_ratio",
     "select_lowest",
     "select_masks",
+    "select_masks_by_adapter",
     "trial_values",
 ]

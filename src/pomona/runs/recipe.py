@@ -35,7 +35,7 @@ from pomona.runs.fields import (
     check_judge,
 )
 from pomona.runs.read_yaml import read_yaml
-from pomona.tuning.settings import Pruning, Reset, Tuning
+from pomona.tuning.settings import MasksOf, Pruning, Reset, Tuning
 
 
 class _Section(BaseModel):
@@ -200,6 +200,8 @@ class PruningSettings(_Section):
         granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
         scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
             `tensor`.
+        masks: `adapter`, each adapter loses its own share of entries, whatever its weight; `merged`, the entries of the merged
+            factors compete whosever they are. None: `adapter` with method concat and granularity parameter, else `merged`.
         reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
         schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
             the first step and then held.
@@ -213,6 +215,7 @@ class PruningSettings(_Section):
     forgetting: float = 0.95
     granularity: Granularity = "parameter"
     scope: Scope | None = None
+    masks: MasksOf | None = None
     reset: Reset = "zero"
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
@@ -234,6 +237,7 @@ class PruningSettings(_Section):
             forgetting=self.forgetting,
             granularity=self.granularity,
             scope=self.scope,
+            masks=self.masks,
             reset=self.reset,
             schedule=self.schedule,
             ramp_fraction=self.ramp_fraction,

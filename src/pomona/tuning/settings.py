@@ -74,6 +74,7 @@ class Tuning:
 
 Activations = Literal["streamed", "full_pass", "published"]
 Reset = Literal["zero", "initial"]
+MasksOf = Literal["merged", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Pruning:
         granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
         scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
             `tensor`.
+        masks: `adapter`, each adapter loses its own share of entries; or `merged`, the entries of the merged factors compete,
+            whosever they are. None: `adapter` where adapters stand side by side and entries are pruned, else `merged`.
         reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
         schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
             the first step and then held.
@@ -108,6 +111,7 @@ class Pruning:
     forgetting: float = 0.95
     granularity: Granularity = "parameter"
     scope: Scope | None = None
+    masks: MasksOf | None = None
     reset: Reset = "zero"
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
@@ -125,6 +129,11 @@ class Pruning:
                 problem = f"must be one of {', '.join(get_args(kinds))}"
                 raise InputError(problem, field=f"pruning.{name}", value=getattr(self, name))
         check_scope(self.granularity, self.scope)
+        if self.masks not in (None, *get_args(MasksOf)):
+            raise InputError(f"must be one of {', '.join(get_args(MasksOf))}", field="pruning.masks", value=self.masks)
+        if self.masks == "adapter" and self.granularity != "parameter":
+            problem = f"granularity {self.granularity!r} ranks what the merge makes, whosever it is"
+            raise InputError(problem, field="pruning.masks", value=self.masks, mend="Use merged, or granularity parameter")
         if self.activations == "published" and not isinstance(self.metric, DeltaSensitivity):
             raise InputError(
                 "the published norms serve the published code's metric alone",
@@ -135,7 +144,17 @@ class Pruning:
 
     def following(self, controller: Controller) -> Self:
         """With what the published behaviour of a controller changes, in its own run and in the one that its answer is for."""
-        return replace(self, prunes_ties=self.prunes_ties or controller.prunes_ties)
+        own_masks = self.masks is None and self.granularity == "parameter" and controller.masks_by_adapter
+        masks = "adapter" if own_masks else self.masks
+        return replace(self, masks=masks, prunes_ties=self.prunes_ties or controller.prunes_ties)
+
+    def by_adapter(self, *, kept_apart: bool) -> bool:
+        """Whether each adapter has masks of its own.
+
+        Args:
+            kept_apart: whether every entry of the merged factors is one adapter's own.
+        """
+        return kept_apart and self.granularity == "parameter" if self.masks is None else self.masks == "adapter"
 
     @property
     def needs_norms(self) -> bool:

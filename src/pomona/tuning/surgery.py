@@ -6,8 +6,10 @@ Two regimes, one after the other in a run that learns its ratio:
     reselected after each step the lowest entries are reset and may grow again from there (ALM)
 In both the counts are exact after each step, and moments are cleared where a mask is selected or committed: momentum would
 otherwise revive what it prunes at once. While a mask is held without feedback, pruned entries have no moments; a controller may ask
-for what the published code does instead (`pomona.control.published`). A mask is one of the merged factors; where several adapters'
-factors are summed, it is in force for each.
+for what the published code does instead (`pomona.control.published`).
+
+A mask is one of the merged factors; where several adapters' factors are summed, it is in force for each. Or each adapter has a mask
+of its own (`Pruning.masks`), which is laid out as the parameters are.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from pomona.adapters.factors import Factors
+from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
-from pomona.importance import mean_update_size
-from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, trial_values
+from pomona.importance import ModuleStatistics, mean_update_size
+from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, select_masks_by_adapter, trial_values
 from pomona.tuning.observation import Observation
 from pomona.tuning.settings import Pruning
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Masks = dict[str, Bool[Tensor, "..."]]
-"""`path.A` and `path.B` -> mask of that merged factor; True = pruned."""
+"""`path.A` and `path.B` -> mask of that merged factor, or of the parameter of that name; True = pruned."""
 
 
 class MaskChange(NamedTuple):
@@ -69,12 +73,26 @@ class Surgeon:
         self._parameters: dict[str, nn.Parameter] = attachment.parameters()
         initial = pruning.reset == "initial"
         self._reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
-        self._masks: Masks = {}
-        for path, layer in self._layers.items():
-            pair = layer.effective()
-            self._masks |= zip(_keys(path), (torch.zeros_like(side, dtype=torch.bool) for side in (pair.A, pair.B)), strict=True)
+        self._by_adapter = pruning.by_adapter(kept_apart=all(layer.keeps_apart for layer in self._layers.values()))
+        self._masks = self._no_masks()
+        self._prunable = {name: ~mask for name, mask in self._masks.items()}
         self._stash = {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}
         self._kept_scores: dict[str, ModuleScores] = {}
+
+    def _no_masks(self) -> Masks:
+        """Masks that prune nothing; of masks by adapter, nothing but the zeros that pad an adapter of lower rank."""
+        masks: Masks = {}
+        for path, layer in self._layers.items():
+            if self._by_adapter:
+                A, B = (torch.ones_like(side, dtype=torch.bool) for side in (layer.A, layer.B))
+                for own in layer.parts(A, B).values():
+                    for side in own:
+                        side.fill_(False)
+            else:
+                pair = layer.effective()
+                A, B = (torch.zeros_like(side, dtype=torch.bool) for side in (pair.A, pair.B))
+            masks |= zip(_keys(path), (A, B), strict=True)
+        return masks
 
     @torch.no_grad()
     def unpruned(self) -> dict[str, Tensor]:
@@ -100,17 +118,48 @@ class Surgeon:
         unpruned = unpruned or self.unpruned()
         scores = {}
         for path, layer in self._layers.items():
-            factors, statistics = layer.merged(*(unpruned[key] for key in _keys(path))), self._observation[path]
+            sides, statistics = [unpruned[key] for key in _keys(path)], self._observation[path]
+            if self._by_adapter and not layer.keeps_apart:
+                scores[path] = self._own_scores(layer, layer.own_factors(*sides), statistics)
+                continue
+            factors = layer.merged(*sides)
             whole = self._pruning.granularity == "module"
             size = mean_update_size(factors, statistics.input_norm_I) if whole else 0.0
             scores[path] = ModuleScores(*self._pruning.metric.scores(factors, statistics), size)
         return scores
 
+    def _own_scores(self, layer: AdaptedModule, own: Mapping[int, Factors], statistics: ModuleStatistics) -> ModuleScores:
+        """Scores of each adapter's own factors, laid out as the parameters are; 0 where these pad an adapter of lower rank."""
+        found = {
+            place: self._pruning.metric.scores(factors, statistics.of_components(factors.rank)) for place, factors in own.items()
+        }
+        dtype = next(iter(found.values()))[0].dtype
+        A, B = (torch.zeros_like(side, dtype=dtype) for side in (layer.A, layer.B))
+        for place, (part_A, part_B) in layer.parts(A, B).items():
+            part_A.copy_(found[place][0])
+            part_B.copy_(found[place][1])
+        return ModuleScores(A, B, 0.0)
+
     def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
         """The masks of a prune ratio, or of one for each group of layers, with the granularity and scope of the settings."""
         pruning = self._pruning
+        if self._by_adapter:
+            return self._select_by_adapter(scores, prune_ratio)
         found = select_masks(scores, prune_ratio, pruning.granularity, pruning.scope, all_ties=pruning.prunes_ties)
         return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
+
+    def _select_by_adapter(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
+        own = {
+            path: {place: ModuleScores(A, B, 0.0) for place, (A, B) in layer.parts(scores[path].A, scores[path].B).items()}
+            for path, layer in self._layers.items()
+        }
+        found = select_masks_by_adapter(own, prune_ratio, self._pruning.scope, all_ties=self._pruning.prunes_ties)
+        masks = self._no_masks()
+        for path, layer in self._layers.items():
+            for place, (A, B) in layer.parts(*(masks[key] for key in _keys(path))).items():
+                A.copy_(found[path][place].A)
+                B.copy_(found[path][place].B)
+        return masks
 
     def keep_scores(self) -> None:
         """Let importance stay as it is now, as the published code of GRASP does; `reselect` ends that."""
@@ -119,7 +168,7 @@ class Surgeon:
     @torch.no_grad()
     def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
         """Commit masks: stash what they newly prune, revive what they free."""
-        changed = change_share(list(self._masks.values()), list(masks.values()))
+        changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self._masks, masks)))
         newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self._masks.items())
         for name, parameter in self._parameters.items():
             reset = self._reset[name]
@@ -130,7 +179,7 @@ class Surgeon:
             self._clear_moments(parameter, outcome.newly_pruned if self._at_commits_only else masks[name])
             if self._restarts and parameter in self._optimizer.state:
                 self._optimizer.state[parameter]["step"].zero_()
-        return MaskChange(changed, newly_pruned / sum(mask.numel() for mask in masks.values()))
+        return MaskChange(changed, newly_pruned / sum(int(own.sum()) for own in self._prunable.values()))
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float | Sequence[float]) -> None:
@@ -139,7 +188,7 @@ class Surgeon:
         What they were waits in no stash: that has the values to which they are reset, so `scores` are those of the weights as
         they then are.
         """
-        self._masks = {name: torch.zeros_like(mask) for name, mask in self._masks.items()}
+        self._masks = self._no_masks()
         self._kept_scores = {}
         self._masks = self.select(self.scores(), prune_ratio)
         for name, parameter in self._parameters.items():
