@@ -12,10 +12,11 @@ import numpy as np
 from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
 from pomona.control.belief import Belief, believe
 from pomona.control.by_rounds import ByRounds, Mode
-from pomona.control.curve import fit_curve
 from pomona.control.design import MOST_RATIOS, next_ratios
 from pomona.control.diagnose import diagnose_search
+from pomona.control.flatness import is_flat
 from pomona.control.policy import clamp
+from pomona.control.readings import measured
 from pomona.control.usable import check_losses, check_settings
 from pomona.seeding import derive_seed, stream
 
@@ -170,8 +171,7 @@ class Bayes(ByRounds, Controller):
         )
 
     def _is_flat(self, seed: int, rounds: tuple[Round, ...]) -> bool:
-        curve = fit_curve(*_measured(rounds), stream(seed, "curve", len(rounds)))
-        return curve is None or curve.is_flat(stream(seed, "flat", len(rounds)))
+        return is_flat(*measured(rounds), stream(seed, "flat", len(rounds)))
 
     def _bounded(self, prune_ratio: float, towards: float) -> float:
         return self._rounded(clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change))
@@ -180,19 +180,13 @@ class Bayes(ByRounds, Controller):
         return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
 
 
-def _measured(rounds: Sequence[Round]) -> tuple[list[tuple[float, ...]], list[tuple[tuple[float | None, ...], ...]]]:
-    """For each round the ratios that were measured, and their losses."""
-    ratios = [(*one.reference, *(c.prune_ratio for c in one.candidates)) for one in rounds]
-    return ratios, [(one.losses_before, *(c.losses for c in one.candidates)) for one in rounds]
-
-
 # Functions of the state alone, asked for several times between two rounds.
 
 
 @lru_cache(maxsize=4)
 def _believed(controller: Bayes, seed: int, rounds: tuple[Round, ...]) -> Belief | None:
     named = derive_seed(seed, "belief", len(rounds))
-    return believe(*_measured(rounds), controller.prune_ratio_min, controller.prune_ratio_max, named)
+    return believe(*measured(rounds), controller.prune_ratio_min, controller.prune_ratio_max, named)
 
 
 @lru_cache(maxsize=4)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from pomona.control.base import Answer, Candidate, ControllerState, Round, controllers
-from pomona.control.curve import fit_curve
+from pomona.control.belief import believe
+from pomona.control.by_rounds import ByRounds, Mode
 from pomona.control.diagnose import diagnose_search
+from pomona.control.flatness import is_flat
 from pomona.control.policy import LEAST_VARIANCE, Policy, antithetic, clamp, grpo_update, reinforce_update
 from pomona.control.published import AsPublished, check_published
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
+from pomona.control.readings import measured
 from pomona.control.usable import check_finite, check_losses, check_settings
-from pomona.seeding import stream
-
-Mode = Literal["single_pass", "two_pass"]
+from pomona.seeding import derive_seed, stream
 
 _DECIMALS = 4
-_NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from the curve
+_NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from all that was tried
 _WIDEST = 1 / 2
 _ROUNDING = 1e-9
 _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
@@ -29,17 +30,16 @@ _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
 
 @controllers.register("grasp")
 @dataclass(frozen=True)
-class Grasp(AsPublished):
-    """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a curve gives the answer.
+class Grasp(ByRounds, AsPublished):
+    """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a posterior answers.
 
     Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
     ratios `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, try the
     mask of each, reward `r_g = mean loss before - mean loss on trial`, where before is a fresh mask at the ratio in force: the mask
     in force was selected in an earlier round, and costs more than a fresh one for that alone. The policy climbs
     `policy.objective`. The best candidate is committed if its paired per-example gain passes a one-sided sign-flip test at
-    `commit_level`, and the ratio in force moves towards it by at most `max_commit_change`. The answer is the minimum of a curve
-    fitted to all losses of all rounds, within the range that was tried: its mean over bootstrap draws of the micro dev examples,
-    with an interval (`curve.py`).
+    `commit_level`, and the ratio in force moves towards it by at most `max_commit_change`. The answer is the ratio with the
+    least expected shortfall after all losses of all rounds, with an interval (`belief.py`).
     A single pass goes on from weights that were trained at the ratio in force; where its curve is flat, it stays near that.
 
     Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
@@ -153,16 +153,6 @@ class Grasp(AsPublished):
         deviation = width / (6 if self.behaves("narrow_start") else 3) if self.deviation_start is None else self.deviation_start
         return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
 
-    def round_due(self, state: ControllerState, step: int) -> bool:
-        """Every `interval_steps` steps, up to and including `settle_step`."""
-        return step % self.steps_between == 0 and step <= self.settle_step(state.total_steps)
-
-    def settle_step(self, total_steps: int) -> int:
-        """`floor(settle_fraction * total_steps)`, at least 1, in a single pass; `total_steps` in two."""
-        if self.mode == "two_pass":
-            return total_steps
-        return max(1, math.floor(round(self.settle_fraction * total_steps, 9)))
-
     def propose(self, state: ControllerState) -> tuple[float, ...]:
         """The round's samples, clamped to the allowed range; rounded to four decimals unless drawn independently, as published."""
         return tuple(self._rounded(sample) for sample in self._samples(state))
@@ -260,40 +250,27 @@ class Grasp(AsPublished):
         return replace(after, rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
-        """Where the fitted curve is lowest in the mean of its draws, a 95 % interval, and whether the curve is flat.
+        """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
 
-        Without a curve (no round, or no loss that depends on the ratio) it is the ratio in force, known to lie in the
-        allowed range only. With `best_reward` it is the ratio of the best reward in the history; the curve is fitted all the same,
-        and the interval widened to hold the answer. A single pass whose curve is flat stays within `max_commit_change` of the
-        ratio in force, at which its weights have been trained.
+        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. With
+        `best_reward` it is the ratio of the best reward in the history, and the interval is widened to hold it. A single pass whose
+        curve is flat stays within `max_commit_change` of the ratio in force, at which its weights have been trained.
         """
-        curve = fit_curve(
-            [(*one.reference, *(c.prune_ratio for c in one.candidates)) for one in state.rounds],
-            [(one.losses_before, *(c.losses for c in one.candidates)) for one in state.rounds],
-            stream(state.seed, "curve", len(state.rounds)),
-        )
-        flat = curve is None or curve.is_flat(stream(state.seed, "flat", len(state.rounds)))
+        ratios, losses = measured(state.rounds)
+        seed = derive_seed(state.seed, "belief", len(state.rounds))
+        belief = believe(ratios, losses, self.prune_ratio_min, self.prune_ratio_max, seed)
+        flat = is_flat(ratios, losses, stream(state.seed, "flat", len(state.rounds)))
         if self.behaves("best_reward") and state.rounds:
             history = (candidate for one in state.rounds for candidate in one.candidates)
             prune_ratio = max(history, key=lambda candidate: candidate.reward).prune_ratio
         else:
-            prune_ratio = state.prune_ratio if curve is None else self._settled(state.prune_ratio, curve.best(), flat=flat)
-        if curve is None:
+            prune_ratio = state.prune_ratio if belief is None else self._settled(state.prune_ratio, belief.best(), flat=flat)
+        if belief is None:
             return Answer(prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
-        low, high = curve.interval(self.prune_ratio_min, self.prune_ratio_max)
+        low, high = belief.interval()
         return Answer(
-            prune_ratio, low=min(low, prune_ratio), high=max(high, prune_ratio), flat=flat, curve=curve.points(prune_ratio)
+            prune_ratio, low=min(low, prune_ratio), high=max(high, prune_ratio), flat=flat, curve=belief.points(prune_ratio)
         )
-
-    @property
-    def passes(self) -> int:
-        """1 for `single_pass`, 2 for `two_pass`."""
-        return 1 if self.mode == "single_pass" else 2
-
-    @property
-    def steps_between(self) -> int:
-        """Optimizer steps between rounds: `interval_steps`, or what it is by default."""
-        return self.interval_steps or (10 if self.mode == "two_pass" else 6)
 
     def diagnose(
         self,

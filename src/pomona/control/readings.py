@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from pomona.control.base import Round
+
 Array = np.ndarray
 
 _ROUNDING = 1e-12
@@ -35,6 +37,12 @@ class Readings(NamedTuple):
     contrasts: Float64[Array, "K M"]
     mean: Float64[Array, " K"]
     scatter: Float64[Array, "K K"]
+
+
+def measured(rounds: Sequence[Round]) -> tuple[list[tuple[float, ...]], list[tuple[tuple[float | None, ...], ...]]]:
+    """For each round the ratios that were measured, that of the reference first, and the losses under each, [N]."""
+    ratios = [(*one.reference, *(candidate.prune_ratio for candidate in one.candidates)) for one in rounds]
+    return ratios, [(one.losses_before, *(candidate.losses for candidate in one.candidates)) for one in rounds]
 
 
 def readings(prune_ratios: Sequence[Sequence[float]], losses: Sequence[Sequence[Sequence[float | None]]]) -> tuple[Readings, ...]:

@@ -128,5 +128,11 @@ def fit(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"], generator: 
 
 def mean_fit(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float64[Array, " D"] | None:
     """The coefficients of the fit to all examples; None where the features do not identify them."""
+    found = parts(y_NM, X_NMD)
+    return None if found is None else found.mean(axis=0)
+
+
+def parts(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float64[Array, "N D"] | None:
+    """Each example's part of that fit, as `Fit` has them; None where the features do not identify it."""
     fitted = _least_squares(y_NM, X_NMD)
-    return None if fitted is None else fitted[0].mean(axis=0)
+    return None if fitted is None else fitted[0]
