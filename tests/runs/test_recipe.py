@@ -575,7 +575,7 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("reward.chrf=true", "reward.chrf", "(got True)"),
         ("reward.chrf=null", "reward.chrf", "(got None)"),
         ("controller=5", "controller", "(got 5)"),
-        ("controller={interval_steps: 2}", "the controller needs a name", "Known: fixed, grasp"),
+        ("controller={interval_steps: 2}", "the controller needs a name", "Known: bayes, fixed, grasp"),
         ("controller=fixed", "controller.prune_ratio", "is missing"),
         ("controller={name: fixed, prune_ratio: 2}", "prune_ratio", "must be in [0, 1] (got 2.0)"),
         ("controller={name: fixed, prune_ratio: half}", "controller.prune_ratio", "(got 'half')"),

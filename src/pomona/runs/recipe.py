@@ -206,6 +206,7 @@ class PruningSettings(_Section):
         schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
             the first step and then held.
         ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
+        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as in the published code.
         paper: ALM's published code: norms of its kind in place of `activations`; needs metric delta_sensitivity.
     """
 
@@ -219,6 +220,7 @@ class PruningSettings(_Section):
     reset: Reset = "zero"
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
+    prunes_ties: bool = False
     paper: bool = False
 
     @model_validator(mode="after")
@@ -241,6 +243,7 @@ class PruningSettings(_Section):
             reset=self.reset,
             schedule=self.schedule,
             ramp_fraction=self.ramp_fraction,
+            prunes_ties=self.prunes_ties,
         )
 
 

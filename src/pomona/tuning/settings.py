@@ -98,7 +98,7 @@ class Pruning:
             the first step and then held.
         ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
         prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as the published code of GRASP does;
-            no recipe sets it, a controller does.
+            the published behaviours of a controller set it too.
 
     Raises:
         InputError: a value is out of its range; a scope that the granularity does not have; published norms for a metric that
