@@ -52,7 +52,8 @@ class Grasp(ByRounds, AsPublished):
     Args:
         prune_ratio_min: lowest ratio allowed, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
-        prune_ratio_start: ratio in force before the first round, and the policy's first mean; in the allowed range.
+        prune_ratio_start: ratio in force before the first round (with `starts_unpruned` in the books alone), and the policy's first
+            mean; in the allowed range.
         deviation_start: the policy's first deviation, a tenth to half of the allowed range (any above 0 with `reinforce`); None is
             a third of it, with `narrow_start` a sixth. A curve is known the better, the wider the ratios lie that were tried.
         interval_steps: optimizer steps between rounds, >= 1; None is 10, as published, and 6 in a single pass, whose search is
@@ -146,7 +147,7 @@ class Grasp(ByRounds, AsPublished):
         )
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
-        """The policy at `prune_ratio_start`, which is in force until a round commits another ratio."""
+        """The policy at `prune_ratio_start`, which is in force, or in the books, until a round commits another ratio."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
         width = self.prune_ratio_max - self.prune_ratio_min
