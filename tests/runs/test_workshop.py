@@ -420,3 +420,19 @@ def test_a_grid_goes_on_with_the_ratio_at_which_it_was_stopped(
     assert fitted == ["pomona_1.0"]
     assert history(shop) == history(expected)
     assert shop.trained["pomona"].answer == expected.trained["pomona"].answer
+
+
+def test_the_second_of_two_passes_has_the_published_masks_of_the_first(tmp_path: Path, backbone: Backbone) -> None:
+    """Each adapter of the sum loses its own entries, so the sum keeps what either keeps; explicit settings are above that."""
+    counts: dict[str | None, int] = {}
+    for masks in (None, "merged"):
+        two_passes = Grasp(mode="two_pass", interval_steps=1, published=("masks_by_adapter",))
+        pruning = PruningSettings(metric=Magnitude(), masks=masks)  # pyright: ignore[reportArgumentType]
+        shop = shop_for(tmp_path / str(masks), backbone, merge=Merge(method="linear"), pruning=pruning, controller=two_passes)
+        main = shop.train_main()
+        answer = shop.trained["pomona"].answer
+        assert answer is not None
+        counts[masks] = sum(int((main[module].A == 0).sum()) for module in main)
+        whole = sum(pruned_count(answer.prune_ratio, main[module].A.numel()) for module in main)
+        assert (counts[masks] == whole) is (masks == "merged")
+    assert counts[None] < counts["merged"]
