@@ -200,7 +200,7 @@ def test_rewards_are_shown_in_their_own_unit(record: RunRecord, reward: dict[str
         assert layout["yaxis"]["title"]["text"] == f"reward, {unit}"
     assert f"Micro dev {what} before minus {what} on trial" in figures["reward-by-round"].caption
     table = rounds_table(rewarded)
-    assert table.columns[2].heading == f"{what.capitalize()} before"
+    assert table.columns[2].heading == f"{what.capitalize()} compared with (its ratio)"
     assert f"in {unit}." in table.note
     assert ("nats" in table.note) == ("nats" in unit)
     assert ("counts with a minus" in table.note) == (what == "cost")

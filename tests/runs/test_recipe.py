@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pomona.backbone.decoding import Decoding
-from pomona.control import Fixed, Grasp, Grid
+from pomona.control import Bayes, Fixed, Grasp, Grid
 from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, GradientSmoothed, Magnitude, Wanda
@@ -91,7 +91,7 @@ def refused(*overrides: str, kind: type[Recipe] | type[TrainRecipe] = Recipe, **
 def test_defaults() -> None:
     recipe = parsed()
     assert (recipe.model, recipe.seed, recipe.dtype) == ("embedded", 0, "float32")
-    assert recipe.controller == Grasp()
+    assert recipe.controller == Bayes()
     assert recipe.task == Summarization()
     assert recipe.pruning.metric == Wanda()
     assert recipe.merge.method == "concat"
@@ -265,7 +265,7 @@ def test_rewards_beside_the_loss_need_a_controller_that_learns() -> None:
         assert message.startswith(
             "the.yaml: reward: rewards a controller that learns the ratio within the run, and this one does not"
         )
-        assert message.endswith("use the controller grasp; epochs and whole runs are judged by select_by.")
+        assert message.endswith("use the controller bayes; epochs and whole runs are judged by select_by.")
     assert parsed(controller={"name": "grasp", "mode": "two_pass"}, reward="chrf").reward == {"chrf": 1.0}
 
 
@@ -415,7 +415,7 @@ def test_a_list_s_item_is_replaced() -> None:
 def test_an_override_can_change_a_parameter_of_a_default_component() -> None:
     changed = parsed("task.language=ar", "controller.interval_steps=2")
     assert changed.task == Summarization(language="ar")
-    assert changed.controller == Grasp(interval_steps=2)
+    assert changed.controller == Bayes(interval_steps=2)
 
 
 def test_the_last_of_two_overrides_counts() -> None:

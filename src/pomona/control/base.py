@@ -96,7 +96,8 @@ class Round:
         prune_ratio_before: ratio in force before the round.
         prune_ratio_after: ratio in force after it (recorded ratio, bounded).
         mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
-        mean, deviation: the policy's parameters after the update; for a controller without a policy, the ratio and 0.
+        mean, deviation: the policy's parameters after the update; for a controller without a policy, those of where it believes the
+            loss to be lowest.
         reference: what the reference mask is made of, with which the candidates are compared: a ratio for each group of layers, one
             alone for all. A mask selected in this round, or the one that was in force: `Controller.reference` says which.
         by_group: ratio in force after it for each group of layers; empty where one is for all.

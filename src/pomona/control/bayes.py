@@ -131,10 +131,11 @@ class Bayes(ByRounds, Controller):
         )
         rounds = (*state.rounds, seen)
         belief = _believed(self, state.seed, rounds)
-        best = state.mean if belief is None else self._rounded(belief.best())
+        best, deviation = (state.mean, 0.0) if belief is None else (self._rounded(belief.best()), belief.deviation())
         after = state.prune_ratio if self._is_flat(state.seed, rounds) else self._bounded(state.prune_ratio, best)
-        seen = replace(seen, prune_ratio_after=after, mask_prune_ratio=None if after == state.prune_ratio else after, mean=best)
-        return replace(state, mean=best, prune_ratio=after, rounds=(*state.rounds, seen))
+        mask = None if after == state.prune_ratio else after
+        seen = replace(seen, prune_ratio_after=after, mask_prune_ratio=mask, mean=best, deviation=deviation)
+        return replace(state, mean=best, deviation=deviation, prune_ratio=after, rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.

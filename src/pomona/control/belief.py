@@ -73,19 +73,26 @@ class Belief:
         shortfall_P = shortfall(self.curves(self.grid)).mean(axis=0)
         return float(self.grid[shortfall_P.argmin()]) if shortfall_P.any() else (self.low + self.high) / 2
 
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the ratio with the lowest mean loss over endless examples, within the allowed range.
+    def deviation(self) -> float:
+        """The standard deviation of where the draws are lowest within the allowed range."""
+        return float(self._lowest().std())
 
-        From the 2.5 % to the 97.5 % quantile of where the draws are lowest; one that is flat may be lowest anywhere. With a
-        single example it is the allowed range.
-        """
-        if self.n == 1:
-            return self.low, self.high
+    def _lowest(self) -> Float64[Array, " S"]:
+        """Where each draw is lowest; one that is flat may be lowest anywhere."""
         curves_SP = self.curves(self.grid)
         lowest_S = self.grid[curves_SP.argmin(axis=1)]
         (flat,) = np.nonzero(np.ptp(curves_SP, axis=1) == 0)
         lowest_S[flat] = np.linspace(self.low, self.high, len(flat))
-        low, high = np.quantile(lowest_S, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+        return lowest_S
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the ratio with the lowest mean loss over endless examples, within the allowed range.
+
+        From the 2.5 % to the 97.5 % quantile of where the draws are lowest. With a single example it is the allowed range.
+        """
+        if self.n == 1:
+            return self.low, self.high
+        low, high = np.quantile(self._lowest(), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         return float(low), float(high)
 
     def points(self, prune_ratio: float) -> tuple[tuple[float, float, float, float], ...]:

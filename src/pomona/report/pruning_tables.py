@@ -7,7 +7,11 @@ from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, percent, percent_span, signed_number
-from pomona.runs.record import GroupAnswer, RunRecord
+from pomona.runs.record import GroupAnswer, RoundRecord, RunRecord
+
+
+def _compared_with(seen: RoundRecord) -> str:
+    return f"{seen.loss_before:.4f}" + ("" if seen.reference is None else f" ({percent(seen.reference)})")
 
 
 def rounds_table(record: RunRecord) -> Table:
@@ -16,7 +20,7 @@ def rounds_table(record: RunRecord) -> Table:
         (
             Cell(str(seen.index + 1)),
             Cell(str(seen.step)),
-            Cell(f"{seen.loss_before:.4f}"),
+            Cell(_compared_with(seen)),
             Cell(
                 ", ".join(f"{percent(tried.prune_ratio)} ({signed_number(tried.reward, 4)})" for tried in seen.candidates)
                 or MISSING
@@ -32,11 +36,11 @@ def rounds_table(record: RunRecord) -> Table:
     columns = (
         Column("Round"),
         Column("Step"),
-        Column(f"{cost} before"),
+        Column(f"{cost} compared with (its ratio)"),
         Column("Candidates (reward)", numeric=False),
         Column("Committed", numeric=False),
         Column("Ratio in force"),
-        Column("Policy"),
+        Column("Search"),
         Column("Mask changed"),
     )
     sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."

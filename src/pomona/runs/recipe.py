@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
-from pomona.control import Controller, Grasp
+from pomona.control import Bayes, Controller
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
 from pomona.errors import InputError
@@ -337,7 +337,7 @@ class Recipe(_Section):
     lora: Lora = Lora()
     tuning: Tuning = Tuning()
     pruning: PruningSettings = PruningSettings()
-    controller: ControllerField = Grasp()
+    controller: ControllerField = Bayes()
     search: FirstPass = FirstPass()
     select_by: str = LOSS
     reward: RewardField = Field(default_factory=lambda: {LOSS: 1.0})
@@ -365,7 +365,7 @@ class Recipe(_Section):
                 "rewards a controller that learns the ratio within the run, and this one does not",
                 field="reward",
                 value=self.reward,
-                mend="Leave it out, or use the controller grasp; epochs and whole runs are judged by select_by",
+                mend="Leave it out, or use the controller bayes; epochs and whole runs are judged by select_by",
             )
         if self.pruning.schedule != "constant" and learns:
             raise ValueError(

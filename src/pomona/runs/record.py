@@ -121,8 +121,9 @@ class CandidateRecord(_Part):
 class RoundRecord(_Part):
     """One round of the controller.
 
-    `loss_before`: mean micro dev cost under a mask selected in this round at `prune_ratio_before`; in a controller's published
-    behaviour under the mask that was in force, selected in an earlier round.
+    `loss_before`: mean micro dev cost of what the candidates are compared with: under a mask selected in this round at the ratio
+    `reference`; in a controller's published behaviour under the mask that was in force, selected in an earlier round.
+    `mean`, `deviation`: of the policy; of a controller without one, of where the loss is believed to be lowest.
     `mask_change`, `newly_pruned`: shares of all factor entries that changed sides at the commit, and that it pruned.
     `by_group`: the ratio in force after it of each group of layers; null where one is for all.
     """
@@ -138,6 +139,7 @@ class RoundRecord(_Part):
     deviation: float
     mask_change: float | None = None
     newly_pruned: float | None = None
+    reference: float | None = None
     by_group: list[float] | None = None
 
 

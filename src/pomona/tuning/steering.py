@@ -11,6 +11,7 @@ from torch import Tensor
 from pomona.backbone.attach import Attachment
 from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Answer, Controller, state_from_dict, state_to_dict
+from pomona.control.base import over_all
 from pomona.control.usable import check_finite
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
@@ -183,6 +184,7 @@ class Steering:
             "deviation": seen.deviation,
             "mask_change": change and change.changed,
             "newly_pruned": change and change.newly_pruned,
+            "reference": over_all([one.share for one in self.control.groups] or [1.0], seen.reference),
             **_by_group(seen.by_group),
         }
 

@@ -16,7 +16,7 @@ _CAPTIONS = {
 
 
 def ratio_by_round(record: RunRecord) -> Figure | None:
-    """The policy's mean with a band of one deviation, the ratio in force, the candidates coloured by reward, the commits marked."""
+    """The search's mean with a band of one deviation, the ratio in force, the candidates coloured by reward, the commits marked."""
     import plotly.graph_objects as go
 
     rounds = record.rounds
@@ -42,7 +42,7 @@ def ratio_by_round(record: RunRecord) -> Figure | None:
         y=[seen.mean for seen in rounds],
         mode="lines",
         line={"color": BLUE, "width": 2, "dash": "dot"},
-        name="policy mean ± deviation",
+        name="mean ± deviation of the search",
     )
     figure.add_scatter(
         x=[x[0] - 1, *x],
