@@ -88,3 +88,21 @@ def test_one_mask_over_adapters_side_by_side_takes_by_weight(llama: Backbone) ->
         for k in (0, 1)
     ]
     assert shares[0] < 0.3 < 0.42 < shares[1]
+
+
+@pytest.mark.parametrize("combine", TRAINABLE_MERGES)
+def test_what_each_adapter_brings_in_makes_the_merge(llama: Backbone, combine: Any) -> None:
+    """With scalings and weights: beside each other, or summed over the components that each has."""
+    adapters = [tiny_adapter(llama, seed=k, rank=rank, scaling=1.0 + k) for k, rank in enumerate(RANKS)]
+    with attached(llama, adapters, [1.0, -0.3], how=TrainableMerge(combine)) as attachment:
+        for layer in attachment.layers.values():
+            own, whole = layer.own_factors(layer.A, layer.B), layer.effective()
+            assert [own[place].rank for place in (0, 1)] == list(RANKS)
+            if layer.keeps_apart:
+                A, B = torch.cat([own[0].A, own[1].A]), torch.cat([own[0].B, own[1].B], dim=1)
+            else:
+                A, B = own[1].A.clone(), own[1].B.clone()
+                A[: RANKS[0]] += own[0].A
+                B[:, : RANKS[0]] += own[0].B
+            torch.testing.assert_close(A, whole.A)
+            torch.testing.assert_close(B, whole.B)
