@@ -22,6 +22,7 @@ NAMES = (
     "controller_cost",
     "controller_savings",
     "controller_toy",
+    "controller_policy",
     "probe_batching",
     "train_memory",
     "busy_machine",

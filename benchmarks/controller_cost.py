@@ -27,7 +27,7 @@ from benchmarks.published_peer import Parts, PublishedPeer
 from pomona.adapters import Adapter
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
-from pomona.control import Controller, Fixed, Grasp
+from pomona.control import Bayes, Controller, Fixed, Grasp
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.shared import Shared
@@ -44,8 +44,8 @@ PEERS = {"published": False, "published, on Pomona's matrix products": True}
 RUNS: Mapping[str, Controller | None] = {
     PLAIN: None,
     FIXED: Fixed(0.5),
-    SEARCH: Grasp(mode="two_pass"),
-    SINGLE: Grasp(mode="single_pass"),
+    SEARCH: Bayes(mode="two_pass"),
+    SINGLE: Bayes(mode="single_pass"),
 }
 
 
