@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import sacrebleu
+from scipy import stats
 from tests.end_to_end.setting import (
     Outcome,
     adapter_bytes,
@@ -239,6 +240,21 @@ def test_predictions_have_each_example_s_loss(whole: Path) -> None:
         assert statistics.fmean(of_lines) == pytest.approx(recorded, abs=1e-12)
 
 
+def widened(table_KN: np.ndarray, low: float, high: float) -> tuple[float, float, float]:
+    """The ends of a mean over two runs for new runs, and Student's p-value, from a two-way table and ADR 46's formulas."""
+    K, N = table_KN.shape
+    runs, examples, grand = table_KN.mean(axis=1), table_KN.mean(axis=0), table_KN.mean()
+    of_runs = N * ((runs - grand) ** 2).sum() / (K - 1)
+    of_examples = K * ((examples - grand) ** 2).sum() / (N - 1)
+    of_both = ((table_KN - runs[:, None] - examples + grand) ** 2).sum() / ((K - 1) * (N - 1))
+    seeds, common = of_runs / N / K, max(0.0, (of_examples - of_both) / (K * N))
+    share = seeds / (seeds + common / 2)  # of two runs not squared
+    degrees = 1 / (share / (K - 1) + (common / (common + seeds)) ** 2 / (N - 1))
+    error = (common + seeds) ** 0.5
+    reach = float(stats.t.ppf(0.975, degrees)) * error
+    return min(low, grand - reach), max(high, grand + reach), float(2 * stats.t.sf(abs(grand) / error, degrees))
+
+
 def test_the_figures_are_those_of_the_cells_files(whole: Path, record: ExperimentRecord) -> None:
     """Means, deviations, intervals and differences, from `predictions.jsonl` alone."""
     (setting,) = record.settings.values()
@@ -262,15 +278,26 @@ def test_the_figures_are_those_of_the_cells_files(whole: Path, record: Experimen
         both = np.array(found[system]).mean(axis=0)
         draws = [sum(times * loss for times, loss in zip(draw, both, strict=True)) / count for draw in weights]
         loss = setting.metrics["loss"][system]
-        assert loss.low == pytest.approx(float(np.quantile(draws, low_level)), abs=1e-9)
-        assert loss.high == pytest.approx(float(np.quantile(draws, high_level)), abs=1e-9)
+        ends = [float(end) for end in np.quantile(draws, [low_level, high_level])]
+        low, high, _ = widened(np.array(found[system]), *ends)
+        assert low < ends[0] < ends[1] < high  # two runs that differ say less of new runs than of themselves
+        assert (loss.low, loss.high) == pytest.approx((low, high), abs=1e-9)
+        assert loss.holds_for == "new_seeds"
         recorded = [json.loads((whole / f"{system}-{seed}" / "record.json").read_text()) for seed in (0, 1)]
         values = [one["metrics"][system_of(system)]["chrf"]["value"] for one in recorded]
         assert told.values == pytest.approx(values, abs=1e-12)
     contrast = setting.metrics["loss"]["p50"].contrast
     assert contrast is not None
-    difference = np.array(found["p50"]).mean() - np.array(found["target_lora"]).mean()
-    assert contrast.difference == pytest.approx(float(difference), abs=1e-12)
+    paired = np.array(found["p50"]) - np.array(found["target_lora"])
+    both = paired.mean(axis=0)
+    weights = np.concatenate(list(resamples(count, 150, stream(0, "compare"))))
+    ends = [float(end) for end in np.quantile(weights @ both / count, [low_level, high_level])]
+    low, high, p_value = widened(paired, *ends)
+    exchanged = [abs(np.dot(signs, both)) for signs in itertools.product((-1.0, 1.0), repeat=count)]
+    exact = np.mean([one >= abs(both.sum()) - 1e-12 for one in exchanged])  # fewer exchanges than draws: each once
+    assert contrast.difference == pytest.approx(float(paired.mean()), abs=1e-12)
+    assert (contrast.low, contrast.high) == pytest.approx((low, high), abs=1e-9)
+    assert contrast.p_value == pytest.approx(max(float(exact), p_value), abs=1e-9)
     assert (contrast.seeds, contrast.examples, contrast.p_holm) == (2, 6, contrast.p_value)
     assert [cell.status for cell in record.cells] == ["done"] * 4
     assert [cell.path for cell in record.cells] == CELLS
