@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pomona.control import Controller, Fixed, Grasp, Grid, Layerwise, controllers
+from pomona.control import Bayes, Controller, Fixed, Grasp, Grid, Layerwise, controllers
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import ExtractiveQA
 from pomona.importance import DeltaSensitivity, Magnitude
@@ -80,9 +80,9 @@ def test_the_published_comparison_is_of_final_runs_of_three_seeds_with_one_searc
 
 
 def test_the_single_pass_has_the_rounds_of_its_comment_and_reuses_adapters_of_another_experiment() -> None:
-    recipe = read_recipe(RECIPES / "grasp-single-pass.yaml", Recipe)
-    assert isinstance(recipe.controller, Grasp)
-    assert recipe.controller.passes == 1
+    recipe = read_recipe(RECIPES / "single-pass.yaml", Recipe)
+    assert recipe.controller == Bayes(interval_steps=5, candidates=2)
+    assert not recipe.passes_twice
     assert round_steps(recipe) == [5, 10, 15]
     other = cells("pruning-scitldr-title")[0].recipe
     for part in ("model", "task", "data", "splits", "sources", "merge", "lora", "tuning", "pruning"):
@@ -92,10 +92,7 @@ def test_the_single_pass_has_the_rounds_of_its_comment_and_reuses_adapters_of_an
 @pytest.mark.parametrize("name", COMPARED)
 def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> None:
     main = {cell.system: cell.recipe for cell in cells(name) if cell.only is None}
-    single = main["single_pass"].controller
-    assert isinstance(single, Grasp)
-    assert single.passes == 1
-    published = {"mode": "two_pass", "paper": True, "candidates": 3}
+    single = Bayes(interval_steps=5, candidates=2)
     found = main["grid_best"].controller
     assert isinstance(found, Fixed)
     assert found.prune_ratio in Grid().prune_ratios
@@ -107,9 +104,10 @@ def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> Non
         "grid_best": found,
         "two_pass": dataclasses.replace(single, mode="two_pass"),
         "single_pass": single,
+        "grasp": Grasp(interval_steps=5, candidates=2),
         "no_feedback": dataclasses.replace(single, feedback=False),
-        "layerwise": Layerwise(**dataclasses.asdict(single)),
-        "paper": dataclasses.replace(single, **published),
+        "layerwise": Layerwise(interval_steps=5, candidates=2),
+        "paper": Grasp(interval_steps=5, candidates=3, mode="two_pass", paper=True),
     }
     assert len({recipe.model_copy(update={"name": "", "controller": single}).yaml() for recipe in main.values()}) == 1
     assert {recipe.dtype for recipe in main.values()} == {"bfloat16"}
@@ -159,5 +157,5 @@ def test_the_micro_dev_sizes_are_the_paper_s_and_nothing_else_differs() -> None:
     assert [cell.recipe.splits.micro_dev for cell in found] == [4, 8, 16, 32]
     sizes = SplitSizes(train=50, micro_dev=16, dev=32, test=100)
     assert len({cell.recipe.model_copy(update={"name": "", "splits": sizes}).yaml() for cell in found}) == 1
-    assert {cell.recipe.controller for cell in found} == {Grasp(settle_fraction=0.97, interval_steps=5, candidates=2)}
+    assert {cell.recipe.controller for cell in found} == {Bayes(settle_fraction=0.97, interval_steps=5, candidates=2)}
     assert round_steps(found[0].recipe) == [5, 10, 15, 20, 25]
