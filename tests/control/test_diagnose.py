@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pomona.control import Answer, Candidate, ControllerState, Grasp, Layerwise, Round
+from pomona.control import Answer, Bayes, Candidate, ControllerState, Grasp, Layerwise, Round
 from pomona.control.diagnose import diagnose_search
 
 GRASP = Grasp(mode="two_pass", interval_steps=1)
@@ -67,6 +67,16 @@ def test_each_failure_is_one_warning(state: ControllerState, mask_changes: list[
     assert len(warnings) == 1
     assert words in warnings[0]
     assert warnings[0].endswith(".")
+
+
+@pytest.mark.parametrize("state", [search(commits=False), search(mean=0.78)])
+def test_advice_names_only_settings_that_the_controller_has(state: ControllerState) -> None:
+    fields = {one.name for controller in (Grasp, Bayes) for one in dataclasses.fields(controller)}
+    for controller in (GRASP, Bayes(mode="two_pass", interval_steps=1)):
+        (warning,) = controller.diagnose(state, [0.0] * sum(one.mask_prune_ratio is not None for one in state.rounds))
+        named = {word.strip(",;.") for word in warning.split()} & fields
+        assert named <= {one.name for one in dataclasses.fields(controller)}
+        assert named or isinstance(controller, Bayes)
 
 
 def test_the_end_of_the_allowed_range_is_no_edge() -> None:

@@ -198,7 +198,7 @@ def test_rewards_are_shown_in_their_own_unit(record: RunRecord, reward: dict[str
     for key in ("reward-by-round", "fitted-curve"):
         layout: Any = figures[key].spec["layout"]
         assert layout["yaxis"]["title"]["text"] == f"reward, {unit}"
-    assert f"Micro dev {what} before minus {what} on trial" in figures["reward-by-round"].caption
+    assert f"Micro dev {what} at the ratio in force minus {what} on trial" in figures["reward-by-round"].caption
     table = rounds_table(rewarded)
     assert table.columns[2].heading == f"{what.capitalize()} compared with (its ratio)"
     assert f"in {unit}." in table.note

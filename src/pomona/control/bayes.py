@@ -169,6 +169,7 @@ class Bayes(ByRounds, Controller):
             prune_ratio_max=self.prune_ratio_max,
             dev_check=dev_check,
             cleared=cleared,
+            policy=False,
         )
 
     def _is_flat(self, seed: int, rounds: tuple[Round, ...]) -> bool:

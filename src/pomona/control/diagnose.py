@@ -39,13 +39,14 @@ def diagnose_search(
     first_mask: Sequence[float] = (),
     dev_check: Sequence[tuple[float, float, float]] = (),
     cleared: Sequence[float] = (),
+    policy: bool = True,
 ) -> list[str]:
     """Warnings about a search that has ended.
 
     - too few rounds: fewer than 3; none at all leaves the starting ratio;
     - nothing committed in 3 rounds or more;
-    - no signal: the fitted curve is flat;
-    - collapse: the policy's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
+    - no signal: the curve is flat;
+    - collapse: the search's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
       3 rounds;
     - at the edge: the best ratio is within 5 % of the range that was tried from its end, and the allowed range goes on beyond;
     - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
@@ -65,6 +66,7 @@ def diagnose_search(
         dev_check: (prune ratio, mean cost on micro dev, mean cost on dev) at a few ratios when the search has ended. Lower is
             better; both are in the unit of the curve, and each may have a constant added.
         cleared: for each mask committed by a round, in order, the share of all factor entries that it newly pruned.
+        policy: whether the controller has a policy, whose settings a warning may name.
 
     Raises:
         ValueError: there are not as many changes, or shares cleared where any are given, as rounds that committed a mask.
@@ -75,7 +77,7 @@ def diagnose_search(
     if cleared and len(moves) != len(cleared):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(cleared)} shares cleared")
     shares = tuple(one.share for one in state.groups) or (1.0,)
-    search = _Search(state, answer, shares, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max)
+    search = _Search(state, answer, shares, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max, policy)
     return [warning for symptom in _SYMPTOMS if (warning := symptom(search)) is not None]
 
 
@@ -96,6 +98,7 @@ class _Search:
     dev_check: Sequence[tuple[float, float, float]]
     prune_ratio_min: float
     prune_ratio_max: float
+    policy: bool
 
 
 def _few_rounds(search: _Search) -> str | None:
@@ -120,7 +123,8 @@ def _nothing_committed(search: _Search) -> str | None:
         return None
     return (
         f"None of {rounds} rounds found a ratio that was better than the one in force beyond the noise, so it stayed at "
-        f"{search.state.prune_ratio:.2f} during the search; add micro dev examples, or raise commit_level."
+        f"{search.state.prune_ratio:.2f} during the search; add micro dev examples"
+        f"{', or raise commit_level' if search.policy else ''}."
     )
 
 
@@ -142,7 +146,7 @@ def _collapse(search: _Search) -> str | None:
         return None
     return (
         f"The search ran to the highest prune ratio allowed, {highest:.2f}, and stayed there; check the dev scores, and if they "
-        "fall, lower prune_ratio_max, or raise anchor tenfold."
+        f"fall, lower prune_ratio_max{', or raise anchor tenfold' if search.policy else ''}."
     )
 
 
@@ -160,7 +164,7 @@ def _edge(search: _Search) -> str | None:
         of = f" of group {group + 1} of the layers" if search.answer.by_group else ""
         return (
             f"The best prune ratio{of}, {answer:.2f}, lies at the {which} one that was tried, so the true optimum may lie beyond "
-            "it; move prune_ratio_start there, or raise deviation_start."
+            f"it; move prune_ratio_start there{', or raise deviation_start' if search.policy else ''}."
         )
     return None
 

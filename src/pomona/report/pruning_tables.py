@@ -6,6 +6,7 @@ from pomona.report.borders import border
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
+from pomona.report.unpruned import compared_with_none
 from pomona.report.wording import MISSING, percent, percent_span, signed_number
 from pomona.runs.record import GroupAnswer, RoundRecord, RunRecord
 
@@ -45,10 +46,13 @@ def rounds_table(record: RunRecord) -> Table:
     )
     sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."
     losses = "Losses" if rewards_loss(record) else "Costs"
-    note = (
-        f"{losses} and rewards on the micro dev set, in {reward_unit(record)}. Before: with a mask selected in the round itself "
-        f"at the ratio in force, as the candidates' masks are; with published behaviour, with the mask in force.{sign}"
+    compared = (
+        "with nothing pruned, ratio 0"
+        if compared_with_none(record)
+        else "with a mask selected in the round itself at the ratio in force, as the candidates' masks are; with published "
+        "behaviour, with the mask in force"
     )
+    note = f"{losses} and rewards on the micro dev set, in {reward_unit(record)}. Candidates are compared {compared}.{sign}"
     return Table(columns, tuple(rows), note=note)
 
 

@@ -146,8 +146,9 @@ class RoundRecord(_Part):
 class CurvePoint(_Part):
     """What a ratio gains over the answer, with its 95 % interval.
 
-    It is the fitted reward: in nats per token, or in the unit of what the recipe's `reward` names. Where whole runs were compared
-    it is their mean dev score's difference to the best run's: in nats per token, or in points of the metric that `select_by` names.
+    It is the expected reward, from all rounds: in nats per token, or in the unit of what the recipe's `reward` names. Where whole
+    runs were compared it is their mean dev score's difference to the best run's: in nats per token, or in points of the metric that
+    `select_by` names.
     """
 
     prune_ratio: float
@@ -157,7 +158,7 @@ class CurvePoint(_Part):
 
 
 class DevCheck(_Part):
-    """A ratio as the fitted curve sees it and as the dev set does: its cost relative to the answer's, and its mean dev loss."""
+    """A ratio as the curve sees it and as the dev set does: its cost relative to the answer's, and its mean dev loss."""
 
     prune_ratio: float
     cost: float

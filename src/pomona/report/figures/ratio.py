@@ -5,14 +5,15 @@ from __future__ import annotations
 from pomona.report.borders import border
 from pomona.report.choices import is_search, reward_unit, rewards_loss
 from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZERO_LINE, Figure, finished
+from pomona.report.unpruned import compared_with_none, gain_over_none
 from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
 _CAPTIONS = {
-    False: "Fitted to all rounds, relative to the learned ratio.",
-    True: "Fitted to all rounds: what one ratio for all layers would gain over the layers' own, of which the mean is drawn.",
+    False: "From all rounds: what a ratio would gain over the answer.",
+    True: "From all rounds: what one ratio for all layers would gain over the layers' own, of which the mean is drawn.",
 }
-"""Of the fitted curve, by whether groups of layers have ratios of their own."""
+"""Of the curve, by whether groups of layers have ratios of their own."""
 
 
 def ratio_by_round(record: RunRecord) -> Figure | None:
@@ -85,7 +86,7 @@ def ratio_by_round(record: RunRecord) -> Figure | None:
         figure,
         key="ratio-by-round",
         title="Prune ratio by round",
-        caption="Each round tries a few ratios on the micro dev set and commits one if its gain stands out from the noise.",
+        caption="Each round tries a few ratios on the micro dev set; the one in force moves if a gain stands out from the noise.",
         x="round",
         y="prune ratio",
         height=360,
@@ -119,11 +120,14 @@ def reward_by_round(record: RunRecord) -> Figure | None:
     figure.add_hline(y=0, line_color=ZERO_LINE, line_width=1.5)
     figure.update_xaxes(dtick=max(1, len(record.rounds) // 10))
     cost = "loss" if rewards_loss(record) else "cost"
+    before, better = (
+        ("without pruning", "no pruning") if compared_with_none(record) else ("at the ratio in force", "the ratio in force")
+    )
     return finished(
         figure,
         key="reward-by-round",
         title="Rewards by round",
-        caption=f"Micro dev {cost} before minus {cost} on trial: above 0 a candidate was better than the ratio in force.",
+        caption=f"Micro dev {cost} {before} minus {cost} on trial: above 0 a candidate was better than {better}.",
         x="round",
         y=f"reward, {reward_unit(record)}",
         height=360,
@@ -131,7 +135,7 @@ def reward_by_round(record: RunRecord) -> Figure | None:
 
 
 def fitted_curve(record: RunRecord) -> Figure | None:
-    """The reward that was fitted to all rounds over the ratio with its interval, and p* with its own. None where there is none."""
+    """What the rounds tell of the reward over the ratio, with its interval, and p* with its own. None where there is none."""
     import plotly.graph_objects as go
 
     answer = record.answer
@@ -157,7 +161,7 @@ def fitted_curve(record: RunRecord) -> Figure | None:
         y=[point.reward for point in answer.curve],
         mode="lines",
         line={"color": BLUE, "width": 2.5},
-        name="fitted reward",
+        name="expected reward",
         hovertemplate="%{x:.0%}: %{y:.4f}<extra></extra>",
     )
     figure.add_vrect(x0=answer.low, x1=answer.high, fillcolor=BAND, line_width=0, layer="below")
@@ -172,6 +176,7 @@ def fitted_curve(record: RunRecord) -> Figure | None:
     figure.update_xaxes(tickformat=".0%")
     told = "It is flat: the data do not tell these ratios apart." if answer.flat else "The data tell the best ratio from the worst."
     told += f" An interval {ends}." if (ends := border(record)) else ""
+    told += f" {gain}" if (gain := gain_over_none(record)) else ""
     return finished(
         figure,
         key="fitted-curve",
