@@ -68,7 +68,7 @@ class Surface:
         return list(zip(lows_K.tolist(), highs_K.tolist(), strict=True))
 
     def is_flat(self, generator: torch.Generator) -> bool:
-        """Whether the surface is within the noise of the examples: as `Curve.is_flat`, with its spread over all that was tried."""
+        """Whether the surface is within the examples' noise: as `flatness.is_flat`, with its spread over all that was tried."""
         values_SK3 = self._at(signed_sums(self.coefficients_N2K, generator))
         spread_S = (values_SK3.max(axis=-1) - values_SK3.min(axis=-1)).sum(axis=-1)
         return within_noise(spread_S)

@@ -210,7 +210,7 @@ class Steering:
         return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check, **by_group}
 
     def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
-        """(prune ratio, cost by the fitted curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
+        """(prune ratio, cost by the curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
 
         The curve's cost is relative to the answer. The dev loss is that of half as many dev examples as there are micro dev
         examples, so that the check costs less than a round. Nothing is measured where the curve is flat, and ranks nothing.
