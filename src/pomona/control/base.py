@@ -144,7 +144,7 @@ class ControllerState:
     Args:
         seed: where every round's own random stream comes from.
         total_steps: optimizer steps of the whole run.
-        mean, deviation: the policy's parameters.
+        mean, deviation: the policy's parameters; without a policy, of where the loss is believed to be lowest.
         prune_ratio: the ratio in force.
         rounds: all rounds so far.
         groups: the same for each group of layers, of which the three above are means by share; empty where one ratio is for all.
