@@ -15,7 +15,7 @@ from benchmarks.controller_rivals import ends_and_middle, grid, ladder, lower_bo
 from benchmarks.controller_truths import EXAMPLES, FLAT, TRUTHS, MicroDev, Truth
 from pomona.control import Answer, Bayes, Controller, Grasp
 
-ROUNDS, CANDIDATES, SEEDS, SEEDS_OF_INTERVALS = 3, 3, 60, 200
+ROUNDS, CANDIDATES, SEEDS, SEEDS_OF_INTERVALS = 3, 3, 60, 100
 STALENESS = (0.0, 0.0144, 0.0355)
 MOST_ON_A_CLIFF, MOST_AFTER_EIGHT, LEAST_COVERED, LEAST_FLAT = 6.0, 3.0, 0.90, 0.90
 ROUNDING = 0.0025

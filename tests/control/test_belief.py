@@ -49,7 +49,7 @@ def test_a_parabola_is_lowest_where_it_turns(best: float) -> None:
 def test_a_cliff_is_lowest_where_it_begins_and_the_answer_keeps_to_its_safe_side(at: float) -> None:
     belief = _believe(_cliff(at), noise=0.01)
     low, high = belief.interval()
-    assert low <= at <= high
+    assert low - 0.01 <= at <= high + 0.01  # cliffs are placed in steps of 0.008
     assert high - low < 0.2
     assert at - 0.1 < belief.best() < at + 0.02
 
@@ -145,7 +145,7 @@ def test_every_shape_is_listed_once_and_kinds_share_their_weight() -> None:
     listed = [tuple(sorted(row)) for shapes in all_shapes() for row in shapes.features.tolist()]
     assert len(listed) == len(set(listed))
     total = sum(float(np.exp(shapes.log_weight).sum()) for shapes in all_shapes())
-    assert total == pytest.approx(1 + 1 + 1 + 2 + 0.5 + 0.5 + 0.1 + 0.1)
+    assert total == pytest.approx(1 + 1 + 3 + 4 + 0.5 + 0.5 + 0.1 + 0.1)
 
 
 def test_shapes_count_by_their_evidence_as_a_dense_student_density_has_it() -> None:
@@ -180,7 +180,7 @@ def test_shapes_count_by_their_evidence_as_a_dense_student_density_has_it() -> N
 
     flat, line, parabola = density([]), density([0]), density([0, 1])
     assert counts[0] / counts[1] == pytest.approx(flat / line, rel=0.03)
-    assert counts[1] / counts[2] == pytest.approx(line / parabola, rel=0.03)
+    assert counts[1] / counts[2] == pytest.approx(line / (3 * parabola), rel=0.03)
 
 
 def test_draws_differ_by_seed_and_are_the_same_for_one() -> None:

@@ -57,8 +57,8 @@ def test_a_healthy_search_says_nothing() -> None:
         (search(commits=False), [], "None of 6 rounds found a ratio that was better"),
         (search(signal=False), [0.0] * 6, "The 8 micro dev examples do not tell the prune ratios apart"),
         (search(mean=0.78), [0.0] * 6, "ran to the highest prune ratio allowed, 0.80"),
-        (search(best=0.0), [0.0] * 6, "The best prune ratio, 0.21, lies at the lowest one that was tried"),
-        (search(best=0.9), [0.0] * 6, "The best prune ratio, 0.68, lies at the highest one that was tried"),
+        (search(best=0.0), [0.0] * 6, "lies at the lowest one that was tried"),
+        (search(best=0.9), [0.0] * 6, "lies at the highest one that was tried"),
         (search(), [0.3] * 6, "The mask thrashes: a commit moved on average 30 % of the entries"),
     ],
 )

@@ -68,7 +68,8 @@ def test_a_single_pass_whose_curve_is_flat_stays_within_a_commit_of_the_ratio_in
     flat = drive(TOY, lambda p: 0.0, rounds=3, seed=4)
     two, one = TOY.choose(flat), single.choose(flat)
     assert two.flat
-    assert (flat.prune_ratio, two.prune_ratio) == (0.3, 0.68)
+    assert flat.prune_ratio == 0.3
+    assert two.prune_ratio > 0.4 + 1e-9
     assert (one.prune_ratio, one.flat, one.low, one.high) == (0.4, True, min(0.4, two.low), two.high)
     prune_ratios, gains, *_ = zip(*one.curve, strict=True)
     assert np.interp(0.4, prune_ratios, gains) == pytest.approx(0, abs=1e-3), "the curve is relative to the answer"

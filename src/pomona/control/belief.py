@@ -26,7 +26,7 @@ Array = np.ndarray
 _DRAWN, _KEPT = 2_000, 1_000
 _GRID = 141
 _LEVEL = 0.95
-_LOWEST_AT_LOW, _LOWEST_AT_HIGH = 0.07, 0.3
+_LOWEST_AT_LOW, _LOWEST_AT_HIGH = 0.08, 0.3
 """How likely a curve is before any probe that is lowest at an end of the allowed range; 1 for one that is lowest between them."""
 
 _STEP = 4.0
