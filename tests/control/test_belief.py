@@ -145,7 +145,7 @@ def test_every_shape_is_listed_once_and_kinds_share_their_weight() -> None:
     listed = [tuple(sorted(row)) for shapes in all_shapes() for row in shapes.features.tolist()]
     assert len(listed) == len(set(listed))
     total = sum(float(np.exp(shapes.log_weight).sum()) for shapes in all_shapes())
-    assert total == pytest.approx(1 + 1 + 3 + 4 + 0.5 + 0.5 + 0.1 + 0.1)
+    assert total == pytest.approx(1 + 1 + 3 + 4 + 0.5 + 0.5 + 0.5 + 1.5)
 
 
 def test_shapes_count_by_their_evidence_as_a_dense_student_density_has_it() -> None:

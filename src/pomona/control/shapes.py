@@ -17,9 +17,9 @@ from jaxtyping import Float64, Int
 Array = np.ndarray
 
 _PLACES = 93
-_COARSER = 6  # pairs of cliffs are placed on every sixth place
+_COARSER = 4  # pairs of cliffs are placed on every fourth place
 
-_FLAT, _LINE, _PARABOLA, _CLIFF, _KNEE, _JUMP, _BENT_CLIFF, _TWO_CLIFFS = 1.0, 1.0, 3.0, 4.0, 0.5, 0.5, 0.1, 0.1
+_FLAT, _LINE, _PARABOLA, _CLIFF, _KNEE, _JUMP, _BENT_CLIFF, _TWO_CLIFFS = 1.0, 1.0, 3.0, 4.0, 0.5, 0.5, 0.5, 1.5
 """How likely each kind of shape is before any probe, up to a factor; chosen on other draws of the truths of `controller_toy`."""
 
 
