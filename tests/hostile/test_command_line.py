@@ -36,7 +36,7 @@ def broken_line(folder: Path) -> None:
 
 
 def overlap(folder: Path) -> None:
-    """The test file holds a document of the train file: one that micro dev drew, and all others too."""
+    """The test file holds the documents of the train file."""
     write_rows(folder / "test.jsonl", [{**row, "id": f"test-{row['id']}", "document": row["document"].upper()} for row in rows(40)])
 
 
@@ -121,8 +121,8 @@ CASES: dict[str, Case] = {
     "no rows": adapt("data.jsonl: has no rows", spoil=text("data.jsonl", "\n\n")),
     "empty split": adapt("test: the test split would be empty (got 0)", set=("splits.test=0",)),
     "too few rows": adapt("too few examples: train needs 99", set=("splits.train=99",)),
-    "micro dev overlaps test": adapt(
-        "micro_dev and test share a document", set=("data.test=test.jsonl", "splits.train=1"), spoil=overlap
+    "test rows from the train file": adapt(
+        "and test share a document", set=("data.test=test.jsonl", "splits.train=1", "splits.test=40"), spoil=overlap
     ),
     "an answer that does not fit": adapt(
         "its completion has", "max_tokens", set=("data.test=test.jsonl", "splits.test=6"), spoil=long_answer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pomona.control import Fixed, Grasp
+from pomona.control import Bayes, Fixed
 from pomona.errors import InputError
 from pomona.importance import Magnitude
 from pomona.runs.experiment_recipe import Cell, read_experiment, select
@@ -19,7 +19,7 @@ from pomona.runs.recipe import Recipe
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
 OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh"}
-GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation"}
+GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation", "grasp-published"}
 BASE: dict[str, Any] = {
     "name": "base",
     "seed": 9,
@@ -81,7 +81,7 @@ def test_a_dotted_key_leaves_its_neighbours_and_a_mapping_takes_the_place_of_all
 
 def test_a_component_is_replaced_whole_or_one_value_of_it_changed(tmp_path: Path) -> None:
     assert one(tmp_path, controller={"name": "fixed", "prune_ratio": 0}).controller == Fixed(0.0)
-    assert one(tmp_path, **{"controller.candidates": 5}).controller == Grasp(candidates=5)
+    assert one(tmp_path, **{"controller.candidates": 5}).controller == Bayes(candidates=5)
     assert one(tmp_path, **{"pruning.metric": "magnitude"}).pruning.metric == Magnitude()
 
 
@@ -185,11 +185,11 @@ WRONG = [
     ({"systems": {"a": {"tuning.epoch": 2}}}, "exp.yaml: systems.a: tuning.epoch: unknown key. Did you mean 'epochs'?"),
     ({"systems": {"a": {"tuning.epochs": 0}}}, "exp.yaml: systems.a: tuning.epochs: must be at least 1 (got 0)"),
     ({"systems": {"a": {"sources.5.weight": 1}}}, "exp.yaml: systems.a: '5' counts into a list of 2"),
-    ({"systems": {"a": {"controller.p": 1}}}, "exp.yaml: systems.a: controller 'grasp' has no parameter 'p'"),
+    ({"systems": {"a": {"controller.p": 1}}}, "exp.yaml: systems.a: controller 'bayes' has no parameter 'p'"),
     ({"settings": {"x": {"dtype": "int3"}}}, "exp.yaml: settings.x: unknown dtype 'int3'"),
     (
         {"settings": {"x": {}, "y": {}}, "systems": {"a": {}, "b": {"controller.prune_ratio": 2}}},
-        "exp.yaml: systems.b in settings.x: controller 'grasp' has no parameter 'prune_ratio'",
+        "exp.yaml: systems.b in settings.x: controller 'bayes' has no parameter 'prune_ratio'",
     ),
 ]
 
