@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 
 from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
 from pomona.control.belief import Belief, believe
-from pomona.control.by_rounds import ByRounds, Mode
+from pomona.control.by_rounds import DECIMALS, ByRounds, Mode
 from pomona.control.design import MOST_RATIOS, next_ratios
-from pomona.control.diagnose import diagnose_search
 from pomona.control.flatness import is_flat
-from pomona.control.policy import clamp
 from pomona.control.readings import measured
 from pomona.control.usable import check_losses, check_settings
 from pomona.seeding import derive_seed, stream
-
-_DECIMALS = 4
 
 
 @controllers.register("bayes")
@@ -62,6 +58,8 @@ class Bayes(ByRounds, Controller):
     mode: Mode = "single_pass"
     settle_fraction: float = 0.6
     feedback: bool = True
+
+    has_policy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         low, high = self.prune_ratio_min, self.prune_ratio_max
@@ -147,39 +145,12 @@ class Bayes(ByRounds, Controller):
         if belief is None:
             return Answer(state.prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
         flat = self._is_flat(state.seed, state.rounds)
-        stays = flat and self.mode == "single_pass"
-        best = self._bounded(state.prune_ratio, belief.best()) if stays else self._rounded(belief.best())
+        best = self._settled(state.prune_ratio, belief.best(), flat=flat)
         low, high = belief.interval()
         return Answer(best, low=min(low, best), high=max(high, best), flat=flat, curve=belief.points(best))
 
-    def diagnose(
-        self,
-        state: ControllerState,
-        mask_changes: Sequence[float],
-        *,
-        dev_check: Sequence[tuple[float, float, float]] = (),
-        cleared: Sequence[float] = (),
-    ) -> list[str]:
-        """See `diagnose.diagnose_search`."""
-        return diagnose_search(
-            state,
-            self.choose(state),
-            mask_changes,
-            prune_ratio_min=self.prune_ratio_min,
-            prune_ratio_max=self.prune_ratio_max,
-            dev_check=dev_check,
-            cleared=cleared,
-            policy=False,
-        )
-
     def _is_flat(self, seed: int, rounds: tuple[Round, ...]) -> bool:
         return is_flat(*measured(rounds), stream(seed, "flat", len(rounds)))
-
-    def _bounded(self, prune_ratio: float, towards: float) -> float:
-        return self._rounded(clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change))
-
-    def _rounded(self, prune_ratio: float) -> float:
-        return clamp(round(prune_ratio, _DECIMALS), self.prune_ratio_min, self.prune_ratio_max)
 
 
 # Functions of the state alone, asked for several times between two rounds.
@@ -198,4 +169,4 @@ def _proposed(controller: Bayes, seed: int, rounds: tuple[Round, ...]) -> tuple[
         spread = np.linspace(controller.prune_ratio_min, controller.prune_ratio_max, controller.candidates + 1)[1:]
     else:
         spread = next_ratios(belief, 0.0, controller.candidates, derive_seed(seed, "design", len(rounds)))
-    return tuple(round(float(one), _DECIMALS) for one in spread)
+    return tuple(round(float(one), DECIMALS) for one in spread)

@@ -12,7 +12,6 @@ import torch
 from pomona.control.base import Answer, Candidate, ControllerState, Round, controllers
 from pomona.control.belief import believe
 from pomona.control.by_rounds import ByRounds, Mode
-from pomona.control.diagnose import diagnose_search
 from pomona.control.flatness import is_flat
 from pomona.control.policy import LEAST_VARIANCE, Policy, antithetic, clamp, grpo_update, reinforce_update
 from pomona.control.published import AsPublished, check_published
@@ -21,7 +20,6 @@ from pomona.control.readings import measured
 from pomona.control.usable import check_finite, check_losses, check_settings
 from pomona.seeding import derive_seed, stream
 
-_DECIMALS = 4
 _NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from all that was tried
 _WIDEST = 1 / 2
 _ROUNDING = 1e-9
@@ -273,26 +271,6 @@ class Grasp(ByRounds, AsPublished):
             prune_ratio, low=min(low, prune_ratio), high=max(high, prune_ratio), flat=flat, curve=belief.points(prune_ratio)
         )
 
-    def diagnose(
-        self,
-        state: ControllerState,
-        mask_changes: Sequence[float],
-        *,
-        dev_check: Sequence[tuple[float, float, float]] = (),
-        cleared: Sequence[float] = (),
-    ) -> list[str]:
-        """See `diagnose.diagnose_search`."""
-        return diagnose_search(
-            state,
-            self.choose(state),
-            mask_changes,
-            first_mask=self.held_ratios(replace(state, rounds=())) if self.starts_unpruned else (),
-            prune_ratio_min=self.prune_ratio_min,
-            prune_ratio_max=self.prune_ratio_max,
-            dev_check=dev_check,
-            cleared=cleared,
-        )
-
     @property
     def _deviation_bounds(self) -> tuple[float, float]:
         """The policy's narrowest and widest deviation."""
@@ -362,18 +340,8 @@ class Grasp(ByRounds, AsPublished):
             return best.reward >= 0
         return best.p_value <= self.commit_level
 
-    def _bounded(self, prune_ratio: float, towards: float) -> float:
-        """The ratio in force, moved towards another one by at most `max_commit_change`."""
-        return self._rounded(clamp(towards, prune_ratio - self.max_commit_change, prune_ratio + self.max_commit_change))
-
-    def _settled(self, prune_ratio: float, best: float, *, flat: bool) -> float:
-        """The answer, with this ratio in force, of a curve that is lowest at `best`."""
-        return self._bounded(prune_ratio, best) if flat and self.mode == "single_pass" else self._rounded(best)
-
     def _rounded(self, prune_ratio: float) -> float:
-        """Within the allowed range; to four decimals, far finer than a ratio can be told apart, so that reports show what was used.
-
-        With `independent_draws` as it is.
-        """
-        rounded = prune_ratio if self.behaves("independent_draws") else round(prune_ratio, _DECIMALS)
-        return clamp(rounded, self.prune_ratio_min, self.prune_ratio_max)
+        """As it is with `independent_draws`, within the allowed range."""
+        if self.behaves("independent_draws"):
+            return clamp(prune_ratio, self.prune_ratio_min, self.prune_ratio_max)
+        return super()._rounded(prune_ratio)
