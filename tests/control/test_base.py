@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control import Candidate, ControllerState, Fixed, Round, state_from_dict, state_to_dict
+from pomona.control import Candidate, ControllerState, Fixed, Handling, Round, state_from_dict, state_to_dict
 from pomona.errors import InputError
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
@@ -109,8 +109,8 @@ class Unpruned(Fixed):
     """Has no mask before its first commit."""
 
     @property
-    def starts_unpruned(self) -> bool:
-        return True
+    def handling(self) -> Handling:
+        return Handling(starts_unpruned=True)
 
 
 def test_the_mask_in_force_is_the_last_one_committed() -> None:

@@ -221,8 +221,8 @@ def test_the_paper_answers_with_the_luckiest_reward() -> None:
     answer = PAPER.choose(state)
     assert answer.prune_ratio == lucky.prune_ratio
     assert answer.low <= answer.prune_ratio <= answer.high
-    assert not PAPER.refreshes_importance
-    assert Grasp().refreshes_importance
+    assert not PAPER.handling.refreshes_importance
+    assert Grasp().handling.refreshes_importance
 
 
 def test_without_rounds_or_signal_the_answer_is_the_ratio_in_force() -> None:

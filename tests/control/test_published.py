@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.control.rule import climbed
 
-from pomona.control import ControllerState, Grasp, controllers
+from pomona.control import ControllerState, Grasp, Handling, controllers
 from pomona.control.policy import Policy
 from pomona.control.published import PUBLISHED, Behaviour
 from pomona.errors import InputError
@@ -51,9 +51,9 @@ def test_paper_is_all_of_them() -> None:
     everything = switched(*PUBLISHED)
     assert noisy(everything) == noisy(PAPER)
     assert everything.choose(noisy(everything)) == PAPER.choose(noisy(PAPER))
-    flags = ("refreshes_importance", "starts_unpruned", "trains_pruned", "clears_moments_at_commits_only", "restarts_adam")
-    for flag in (*flags, "prunes_ties"):
-        assert getattr(everything, flag) == getattr(PAPER, flag) != getattr(PLAIN, flag), flag
+    assert everything.handling == PAPER.handling
+    for field in dataclasses.fields(Handling):
+        assert getattr(PAPER.handling, field.name) != getattr(PLAIN.handling, field.name), field.name
     assert noisy(PLAIN) != noisy(PAPER)
 
 
@@ -189,13 +189,15 @@ def test_the_best_reward_is_the_answer() -> None:
         ("no_feedback", "trains_pruned"),
         ("moments_at_commits", "clears_moments_at_commits_only"),
         ("adam_restart", "restarts_adam"),
+        ("masks_by_adapter", "masks_by_adapter"),
         ("ties_pruned", "prunes_ties"),
     ],
 )
 def test_what_the_surgery_is_asked_for(name: Behaviour, flag: str) -> None:
     others: Any = [one for one in PUBLISHED if one not in (name, "variance_floor")]
-    assert getattr(switched(name), flag) is not getattr(PLAIN, flag)
-    assert getattr(switched(*others), flag) is getattr(PLAIN, flag)
+    plain, one, rest = (controller.handling for controller in (PLAIN, switched(name), switched(*others)))
+    assert one == dataclasses.replace(plain, **{flag: not getattr(plain, flag)})
+    assert getattr(rest, flag) is getattr(plain, flag)
 
 
 def test_a_mask_before_the_first_commit_is_no_growth_that_a_search_asked_for() -> None:

@@ -19,7 +19,7 @@ from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.side_by_side import AdaptedLinear
-from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Round
+from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Handling, Round
 from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
@@ -85,12 +85,8 @@ class Scripted(Controller):
         return 1
 
     @property
-    def refreshes_importance(self) -> bool:
-        return self.refreshes
-
-    @property
-    def starts_unpruned(self) -> bool:
-        return self.unpruned
+    def handling(self) -> Handling:
+        return Handling(refreshes_importance=self.refreshes, starts_unpruned=self.unpruned)
 
     def reference(self, state: ControllerState) -> tuple[float, ...] | None:
         return None if self.held else super().reference(state)

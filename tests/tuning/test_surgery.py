@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pomona.adapters import Factors
 from pomona.backbone.attach import AdaptedLinear, Attachment
 from pomona.backbone.summed import SummedLinear
+from pomona.control import Handling
 from pomona.importance import DeltaSensitivity, Magnitude, Wanda
 from pomona.pruning import pruned_count
 from pomona.tuning.observation import Observation
@@ -36,17 +37,14 @@ class Table:
         pruning: Pruning = BY_MAGNITUDE,
         steps: int = 1,
         gradients: bool = False,
-        at_commits_only: bool = False,
-        restarts: bool = False,
+        handling: Handling | None = None,
     ) -> None:
         self.layer = layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
         self.observation = Observation(self.attachment, pruning, [], 1, gradients)
         self.A, self.B = layer.A, layer.B
         self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
-        self.surgeon = Surgeon(
-            self.attachment, pruning, self.observation, self.optimizer, at_commits_only=at_commits_only, restarts=restarts
-        )
+        self.surgeon = Surgeon(self.attachment, pruning, self.observation, self.optimizer, handling)
         kept = [layer.A.detach().clone(), layer.B.detach().clone()]
         for _ in range(steps):  # moments of every entry, as a training step leaves them
             self.step()
@@ -381,7 +379,7 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
 @pytest.mark.parametrize("restarts", [False, True])
 def test_what_becomes_of_moments_and_of_the_step_counter(at_commits_only: bool, restarts: bool) -> None:
     """AdamW's moments by hand: a gradient of 1 before each of two commits and after each."""
-    table = Table(at_commits_only=at_commits_only, restarts=restarts)
+    table = Table(handling=Handling(clears_moments_at_commits_only=at_commits_only, restarts_adam=restarts))
     surgeon, counters = table.surgeon, [table.optimizer.state[one]["step"] for one in (table.A, table.B)]
     surgeon.hold(table.masks(*FIRST))
     assert [float(one) for one in counters] == [0.0 if restarts else 1.0] * 2

@@ -12,6 +12,7 @@ from pomona.control.codec import state_from_dict, state_to_dict
 from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
 from pomona.control.grid import Grid
+from pomona.control.handling import Handling
 from pomona.control.layerwise import Layerwise
 from pomona.control.published import PUBLISHED
 from pomona.control.search import Search, Trial
@@ -28,6 +29,7 @@ __all__ = [
     "Grasp",
     "Grid",
     "GroupRatio",
+    "Handling",
     "Layerwise",
     "Round",
     "Search",

@@ -6,7 +6,7 @@ A controller never sees a model. It is a frozen dataclass of hyperparameters; wh
 goes into a checkpoint as JSON. The loop that drives one:
 
     state = controller.start(seed, total_steps)
-    before the first round: commit the mask of state.prune_ratio, unless controller.starts_unpruned
+    before the first round: commit the mask of state.prune_ratio, unless controller.handling.starts_unpruned
     after each optimizer step, when controller.round_due(state, step):
         candidates = controller.propose_by_group(state)
         before = a mask selected now at controller.reference(state), as the candidates' masks are; None: the mask in force
@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import torch
 
 from pomona.control.answer import Answer
+from pomona.control.handling import Handling
 from pomona.control.search import Search
 from pomona.control.sign_flip import gain_p_value
 from pomona.registry import Registry
@@ -212,10 +213,10 @@ class Controller(ABC):
     def held_ratios(self, state: ControllerState) -> tuple[float, ...]:
         """What the mask in force is made of, as `propose_by_group` gives ratios.
 
-        Other than the ratios in force only where a controller commits a mask of another ratio, or `starts_unpruned`.
+        Other than the ratios in force only where a controller commits a mask of another ratio, or starts unpruned.
         """
         committed = (one.mask_ratios for one in reversed(state.rounds) if one.mask_ratios is not None)
-        return next(committed, (0.0,) * len(state.ratios) if self.starts_unpruned else state.ratios)
+        return next(committed, (0.0,) * len(state.ratios) if self.handling.starts_unpruned else state.ratios)
 
     @property
     def wants_estimates(self) -> bool:
@@ -275,39 +276,9 @@ class Controller(ABC):
         """1: the run that learned the ratio finishes under it. 2: a second run trains from the start under it."""
 
     @property
-    def refreshes_importance(self) -> bool:
-        """Whether each round's masks are built from the importance as it is then; False: from that of the first round."""
-        return True
-
-    @property
-    def starts_unpruned(self) -> bool:
-        """Whether no mask is in force before a round commits one; False by default: that of the first ratio is."""
-        return False
-
-    @property
-    def clears_moments_at_commits_only(self) -> bool:
-        """Whether a commit alone clears optimizer moments, of what it newly prunes; False by default: pruned entries have none."""
-        return False
-
-    @property
-    def restarts_adam(self) -> bool:
-        """Whether a commit sets the optimizer's step counters to 0; False by default."""
-        return False
-
-    @property
-    def masks_by_adapter(self) -> bool:
-        """Whether each adapter's own factors have a mask of their own, unless the pruning settings say; False by default."""
-        return False
-
-    @property
-    def prunes_ties(self) -> bool:
-        """Whether all entries that tie with the last one pruned are pruned too; False by default: the counts are exact."""
-        return False
-
-    @property
-    def trains_pruned(self) -> bool:
-        """Whether entries that a held mask prunes are trained on in the stash that they may come back from; False by default."""
-        return False
+    def handling(self) -> Handling:
+        """How the run treats masks and moments while this controller searches; see `Handling` for the defaults."""
+        return Handling()
 
     def diagnose(
         self,

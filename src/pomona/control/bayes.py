@@ -14,6 +14,7 @@ from pomona.control.belief import Belief, believe
 from pomona.control.by_rounds import DECIMALS, ByRounds, Mode
 from pomona.control.design import MOST_RATIOS, next_ratios
 from pomona.control.flatness import is_flat
+from pomona.control.handling import Handling
 from pomona.control.readings import measured
 from pomona.control.usable import check_losses, check_settings
 from pomona.seeding import derive_seed, stream
@@ -90,9 +91,9 @@ class Bayes(ByRounds, Controller):
         return _proposed(self, state.seed, state.rounds)
 
     @property
-    def trains_pruned(self) -> bool:
-        """`feedback`."""
-        return self.feedback
+    def handling(self) -> Handling:
+        """Pruned entries are trained with `feedback`."""
+        return Handling(trains_pruned=self.feedback)
 
     def observe(
         self,

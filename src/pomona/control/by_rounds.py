@@ -71,7 +71,7 @@ class ByRounds(Controller):
             state,
             self.choose(state),
             mask_changes,
-            first_mask=self.held_ratios(replace(state, rounds=())) if self.starts_unpruned else (),
+            first_mask=self.held_ratios(replace(state, rounds=())) if self.handling.starts_unpruned else (),
             prune_ratio_min=self.prune_ratio_min,
             prune_ratio_max=self.prune_ratio_max,
             dev_check=dev_check,

@@ -157,11 +157,6 @@ class Grasp(ByRounds, AsPublished):
         return tuple(self._rounded(sample) for sample in self._samples(state))
 
     @property
-    def trains_pruned(self) -> bool:
-        """`feedback`, but with `no_feedback`."""
-        return self.feedback and not self.behaves("no_feedback")
-
-    @property
     def wants_estimates(self) -> bool:
         """Whether more ratios are proposed than tried."""
         return self._drawn > self.candidates

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pomona.control.base import Controller, ControllerState
+from pomona.control.handling import Handling
 from pomona.errors import InputError, suggest
 
 Behaviour = Literal[
@@ -54,6 +55,7 @@ _NEEDS: Mapping[str, Behaviour] = {"variance_floor": "reinforce"}
 class AsPublished(Controller):
     """A controller that can behave as the published code does: in all of it (`paper`), or in what `published` names."""
 
+    feedback: bool
     paper: bool
     published: tuple[str, ...]
 
@@ -66,34 +68,17 @@ class AsPublished(Controller):
         return None if self.behaves("held_reference") else self.held_ratios(state)
 
     @property
-    def refreshes_importance(self) -> bool:
-        """Unless `importance_once`."""
-        return not self.behaves("importance_once")
-
-    @property
-    def starts_unpruned(self) -> bool:
-        """With the switch of that name."""
-        return self.behaves("starts_unpruned")
-
-    @property
-    def clears_moments_at_commits_only(self) -> bool:
-        """With `moments_at_commits`."""
-        return self.behaves("moments_at_commits")
-
-    @property
-    def restarts_adam(self) -> bool:
-        """With `adam_restart`."""
-        return self.behaves("adam_restart")
-
-    @property
-    def masks_by_adapter(self) -> bool:
-        """With the switch of that name."""
-        return self.behaves("masks_by_adapter")
-
-    @property
-    def prunes_ties(self) -> bool:
-        """With `ties_pruned`."""
-        return self.behaves("ties_pruned")
+    def handling(self) -> Handling:
+        """As the published code does in what is switched on; `feedback` trains pruned entries, unless `no_feedback`."""
+        return Handling(
+            refreshes_importance=not self.behaves("importance_once"),
+            starts_unpruned=self.behaves("starts_unpruned"),
+            trains_pruned=self.feedback and not self.behaves("no_feedback"),
+            clears_moments_at_commits_only=self.behaves("moments_at_commits"),
+            restarts_adam=self.behaves("adam_restart"),
+            masks_by_adapter=self.behaves("masks_by_adapter"),
+            prunes_ties=self.behaves("ties_pruned"),
+        )
 
 
 def check_published(published: tuple[str, ...]) -> None:

@@ -144,9 +144,10 @@ class Pruning:
 
     def following(self, controller: Controller) -> Self:
         """With what the published behaviour of a controller changes, in its own run and in the one that its answer is for."""
-        own_masks = self.masks is None and self.granularity == "parameter" and controller.masks_by_adapter
+        handling = controller.handling
+        own_masks = self.masks is None and self.granularity == "parameter" and handling.masks_by_adapter
         masks = "adapter" if own_masks else self.masks
-        return replace(self, masks=masks, prunes_ties=self.prunes_ties or controller.prunes_ties)
+        return replace(self, masks=masks, prunes_ties=self.prunes_ties or handling.prunes_ties)
 
     def by_adapter(self, *, kept_apart: bool) -> bool:
         """Whether each adapter has masks of its own.

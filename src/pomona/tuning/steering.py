@@ -80,14 +80,7 @@ class Steering:
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
         self._attachment, self._pruning, self._controller = attachment, pruning, controller
-        self._surgeon = Surgeon(
-            attachment,
-            pruning,
-            self.observation,
-            optimizer,
-            at_commits_only=controller.clears_moments_at_commits_only,
-            restarts=controller.restarts_adam,
-        )
+        self._surgeon = Surgeon(attachment, pruning, self.observation, optimizer, controller.handling)
         on_cpu = attachment.backbone.device.type == "cpu"
         max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
         self._probes = Probes(attachment, self._surgeon, data.micro_dev, max_tokens, costs)
@@ -119,9 +112,9 @@ class Steering:
         if self.answer is not None:
             self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
             return
-        if step == 1 and not self._controller.starts_unpruned:  # the first mask, as soon as there are statistics
+        if step == 1 and not self._controller.handling.starts_unpruned:  # the first mask, as soon as there are statistics
             self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.control.ratios))
-        self._surgeon.enforce(feedback=self._controller.trains_pruned)
+        self._surgeon.enforce(feedback=self._controller.handling.trains_pruned)
 
     def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
@@ -147,7 +140,7 @@ class Steering:
         They are compared with a mask of the same scores at the ratio in force, unless the controller asks for the mask in force.
         """
         controller = self._controller
-        if not controller.refreshes_importance:
+        if not controller.handling.refreshes_importance:
             self._surgeon.keep_scores()
         scores = self._surgeon.scores()
         reference = controller.reference(self.control)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pomona.adapters.factors import Factors
 from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
+from pomona.control import Handling
 from pomona.importance import ModuleStatistics, mean_update_size
 from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, select_masks_by_adapter, trial_values
 from pomona.tuning.observation import Observation
@@ -51,8 +52,8 @@ class Surgeon:
         pruning: how.
         observation: statistics, read when importance is computed.
         optimizer: whose moments are cleared.
-        at_commits_only: whether `hold` clears moments of what it newly prunes alone, and `enforce` clears none.
-        restarts: whether `hold` sets the optimizer's step counters to 0.
+        handling: which moments are cleared at a commit and while a mask is held, and whether a commit restarts Adam;
+            None: Pomona's own.
     """
 
     def __init__(
@@ -61,11 +62,9 @@ class Surgeon:
         pruning: Pruning,
         observation: Observation,
         optimizer: torch.optim.Optimizer,
-        *,
-        at_commits_only: bool = False,
-        restarts: bool = False,
+        handling: Handling | None = None,
     ) -> None:
-        self._at_commits_only, self._restarts = at_commits_only, restarts
+        self._handling = handling or Handling()
         self._layers = attachment.layers
         self._pruning = pruning
         self._observation = observation
@@ -176,8 +175,8 @@ class Surgeon:
             parameter.copy_(outcome.W)
             self._stash[name] = outcome.stash
             self._masks[name] = masks[name]
-            self._clear_moments(parameter, outcome.newly_pruned if self._at_commits_only else masks[name])
-            if self._restarts and parameter in self._optimizer.state:
+            self._clear_moments(parameter, outcome.newly_pruned if self._handling.clears_moments_at_commits_only else masks[name])
+            if self._handling.restarts_adam and parameter in self._optimizer.state:
                 self._optimizer.state[parameter]["step"].zero_()
         return MaskChange(changed, newly_pruned / sum(int(own.sum()) for own in self._prunable.values()))
 
@@ -213,7 +212,7 @@ class Surgeon:
             mask, reset = self._masks[name], self._reset[name]
             if feedback:
                 self._stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
-            elif not self._at_commits_only:
+            elif not self._handling.clears_moments_at_commits_only:
                 self._clear_moments(parameter, mask)
         self._put_at_rest()
 
