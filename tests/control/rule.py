@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pomona.control import Grasp
-from pomona.control.policy import Policy, grpo_update
+from pomona.control.policy import Policy, UpdateSettings, grpo_update
 
 
 def climbed(controller: Grasp, old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float) -> Policy:
     """`grpo_update` over the default range of ratios, 0.1 to 0.8."""
-    return grpo_update(
-        old,
-        samples,
-        rewards,
-        prune_ratio=prune_ratio,
+    settings = UpdateSettings(
         learning_rate=controller.learning_rate,
         updates=controller.updates,
         clip=controller.clip,
@@ -24,3 +20,4 @@ def climbed(controller: Grasp, old: Policy, samples: Sequence[float], rewards: S
         mean_bounds=(0.1, 0.8),
         deviation_bounds=(0.07, 0.35),
     )
+    return grpo_update(old, samples, rewards, prune_ratio, settings)

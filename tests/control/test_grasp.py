@@ -288,20 +288,8 @@ def test_screening_tries_a_ratio_from_each_part_and_the_group_is_what_was_tried(
     after = controller.observe(state, 10, [2.0] * 4, losses)
     group = [g for g in range(6) if tried[g]]
     assert [one.prune_ratio for one in after.rounds[0].candidates] == [rho[g] for g in group]
-    expected = policy.grpo_update(
-        policy.Policy(state.mean, state.deviation),
-        [rho[g] for g in group],  # none of these is clamped
-        [rewards[g] for g in group],
-        prune_ratio=0.4,
-        learning_rate=0.05,
-        updates=4,
-        clip=0.2,
-        kl=0.04,
-        entropy=0.01,
-        anchor=0.05,
-        mean_bounds=(0.1, 0.8),
-        deviation_bounds=(0.07, 0.35),
-    )
+    drawn = [rho[g] for g in group]  # none of these is clamped
+    expected = climbed(controller, policy.Policy(state.mean, state.deviation), drawn, [rewards[g] for g in group], 0.4)
     assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-4)  # ratios have four decimals
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pomona.control import policy
-from pomona.control.policy import Policy
+from pomona.control.policy import Policy, UpdateSettings
 
 MEAN = st.floats(0.05, 0.95)
 DEVIATION = st.floats(0.02, 0.4)
@@ -110,88 +109,40 @@ def test_the_clip_stops_a_sample_that_has_gained_enough() -> None:
     assert worse.d_mean == pytest.approx(-math.exp(0.375) * 0.05 / 0.01, rel=1e-12)
 
 
-SETTINGS: dict[str, Any] = {
-    "prune_ratio": 0.4,
-    "learning_rate": 0.05,
-    "updates": 4,
-    "clip": 0.2,
-    "kl": 0.04,
-    "entropy": 0.01,
-    "anchor": 0.05,
-}
-BOUNDS: dict[str, Any] = {"mean_bounds": (0.1, 0.8), "deviation_bounds": (0.035, 0.35)}
+SETTINGS = UpdateSettings(
+    learning_rate=0.05,
+    updates=4,
+    clip=0.2,
+    kl=0.04,
+    entropy=0.01,
+    anchor=0.05,
+    mean_bounds=(0.1, 0.8),
+    deviation_bounds=(0.035, 0.35),
+)
 
 
 def test_the_first_grpo_step_by_hand() -> None:
     # z = (1, -1, 2), advantages (1, -1, 0) * sqrt(3/2); at the old policy every weight is 1 and the divergence has no slope.
     old, a = Policy(0.4, 0.1), math.sqrt(1.5)
-    only = SETTINGS | {"updates": 1}
-    new = policy.grpo_update(old, [0.5, 0.3, 0.6], [3.0, 1.0, 2.0], **only, **BOUNDS)
+    only = SETTINGS._replace(updates=1)
+    new = policy.grpo_update(old, [0.5, 0.3, 0.6], [3.0, 1.0, 2.0], 0.4, only)
     # mean: lr s0^2 (mean_g[a z] / s0) = 0.05 * 0.1 * 2a/3; deviation: lr s0^2/2 (mean_g[a (z^2 - 1)] / s0 + entropy / s0)
     assert new.mean == pytest.approx(0.4 + 0.05 * 0.1 * 2 * a / 3, rel=1e-14)
     assert new.deviation == pytest.approx(0.1 + 0.05 * 0.1 / 2 * 0.01, rel=1e-14)
-    anchored = policy.grpo_update(old, [0.5, 0.3, 0.6], [3.0, 1.0, 2.0], **(only | {"prune_ratio": 0.7}), **BOUNDS)
+    anchored = policy.grpo_update(old, [0.5, 0.3, 0.6], [3.0, 1.0, 2.0], 0.7, only)
     assert anchored.mean - new.mean == pytest.approx(0.05 * 0.05 * 0.3, rel=1e-12)
 
 
 def test_equal_rewards_leave_the_policy_without_bonus_and_anchor() -> None:
     old = Policy(0.43, 0.11)
-    still = SETTINGS | {"entropy": 0.0, "anchor": 0.0}
-    assert policy.grpo_update(old, [0.5, 0.3, 0.6], [0.7] * 3, **still, **BOUNDS) == old
-    published = policy.reinforce_update(
-        old, [0.5, 0.3, 0.6], [0.5] * 3, prune_ratio=0.4, learning_rate=0.05, entropy=0.0, anchor=0.0, mean_bounds=(0.1, 0.8)
-    )
-    assert published == old
+    still = SETTINGS._replace(entropy=0.0, anchor=0.0)
+    assert policy.grpo_update(old, [0.5, 0.3, 0.6], [0.7] * 3, 0.4, still) == old
 
 
 def test_updates_stay_within_the_bounds_and_the_trusted_region() -> None:
-    bold = SETTINGS | {"learning_rate": 5.0, "updates": 20, "kl": 0.0}
-    assert policy.grpo_update(Policy(0.79, 0.3), [0.9, 0.7], [1.0, 0.0], **bold, **BOUNDS).mean == 0.8
-    long = SETTINGS | {"updates": 500, "kl": 0.0, "anchor": 0.0, "entropy": 0.0}
-    new, old = policy.grpo_update(Policy(0.4, 0.1), [0.5, 0.3], [1.0, 0.0], **long, **BOUNDS), Policy(0.4, 0.1)
+    bold = SETTINGS._replace(learning_rate=5.0, updates=20, kl=0.0)
+    assert policy.grpo_update(Policy(0.79, 0.3), [0.9, 0.7], [1.0, 0.0], 0.4, bold).mean == 0.8
+    long = SETTINGS._replace(updates=500, kl=0.0, anchor=0.0, entropy=0.0)
+    new, old = policy.grpo_update(Policy(0.4, 0.1), [0.5, 0.3], [1.0, 0.0], 0.4, long), Policy(0.4, 0.1)
     weight = math.exp(policy.log_density(0.5, new) - policy.log_density(0.5, old))
     assert 1.2 < weight < 1.25
-
-
-@given(
-    old=st.tuples(MEAN, DEVIATION),
-    samples=st.lists(st.floats(0.1, 0.8), min_size=3, max_size=3),
-    rewards=st.lists(st.floats(-0.05, 0.05), min_size=3, max_size=3),
-    prune_ratio=st.floats(0.1, 0.8),
-)
-@settings(deadline=None, max_examples=100)
-def test_the_published_update_is_the_published_formula(
-    old: tuple[float, float], samples: list[float], rewards: list[float], prune_ratio: float
-) -> None:
-    mu, sigma = old
-    r = sum(rewards) / 3
-    step_mu = step_sigma = 0.0
-    for rho, reward in zip(samples, rewards, strict=True):
-        step_mu += (reward - r) * (rho - mu) / sigma**2 / 3
-        step_sigma += (reward - r) * ((rho - mu) ** 2 / sigma**2 - 1) / 3
-    new = policy.reinforce_update(
-        Policy(mu, sigma),
-        samples,
-        rewards,
-        prune_ratio=prune_ratio,
-        learning_rate=0.05,
-        entropy=0.01,
-        anchor=0.05,
-        mean_bounds=(0.1, 0.8),
-    )
-    assert new.mean == pytest.approx(min(max(mu + 0.05 * (step_mu - 0.05 * (mu - prune_ratio)), 0.1), 0.8), abs=1e-12)
-    assert new.deviation == pytest.approx(max(1e-3, sigma + 0.05 * step_sigma + 0.01), abs=1e-12)
-
-
-def test_the_published_deviation_has_a_floor() -> None:
-    new = policy.reinforce_update(
-        Policy(0.4, 0.1),
-        [0.4, 0.7],
-        [9.0, 0.0],
-        prune_ratio=0.4,
-        learning_rate=0.05,
-        entropy=0.01,
-        anchor=0.05,
-        mean_bounds=(0.1, 0.8),
-    )
-    assert new.deviation == 1e-3

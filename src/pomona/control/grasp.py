@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-import torch
-
 from pomona.control.base import Answer, Candidate, ControllerState, Round, controllers
 from pomona.control.belief import believe
 from pomona.control.by_rounds import ByRounds, Mode
 from pomona.control.flatness import is_flat
-from pomona.control.policy import LEAST_VARIANCE, Policy, antithetic, clamp, grpo_update, reinforce_update
-from pomona.control.published import AsPublished, check_published
+from pomona.control.handling import Handling
+from pomona.control.policy import Policy, UpdateSettings, clamp
+from pomona.control.published import PUBLISHED, check_published
+from pomona.control.published_rules import PublishedRules
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.control.readings import measured
+from pomona.control.rules import Rules
 from pomona.control.usable import check_finite, check_losses, check_settings
 from pomona.seeding import derive_seed, stream
 
@@ -24,11 +25,12 @@ _NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, s
 _WIDEST = 1 / 2
 _ROUNDING = 1e-9
 _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
+_POMONAS = Rules()
 
 
 @controllers.register("grasp")
 @dataclass(frozen=True)
-class Grasp(ByRounds, AsPublished):
+class Grasp(ByRounds):
     """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a posterior answers.
 
     Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
@@ -118,7 +120,7 @@ class Grasp(ByRounds, AsPublished):
             ("deviation_start", self.deviation_start is None or 0 < self.deviation_start < math.inf, "must be above 0 and finite"),
             (
                 "deviation_start",
-                self.behaves("reinforce")
+                not self._rules.limits_deviation
                 or self.deviation_start is None
                 or least - _ROUNDING <= self.deviation_start <= most + _ROUNDING,
                 f"must be in [{least:.4g}, {most:.4g}], a tenth to half of the allowed range",
@@ -148,13 +150,23 @@ class Grasp(ByRounds, AsPublished):
         """The policy at `prune_ratio_start`, which is in force, or in the books, until a round commits another ratio."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
-        width = self.prune_ratio_max - self.prune_ratio_min
-        deviation = width / (6 if self.behaves("narrow_start") else 3) if self.deviation_start is None else self.deviation_start
+        deviation = self.deviation_start
+        if deviation is None:
+            deviation = self._rules.first_deviation(self.prune_ratio_max - self.prune_ratio_min)
         return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
 
     def propose(self, state: ControllerState) -> tuple[float, ...]:
-        """The round's samples, clamped to the allowed range; rounded to four decimals unless drawn independently, as published."""
+        """The round's samples, clamped to the allowed range and rounded to four decimals."""
         return tuple(self._rounded(sample) for sample in self._samples(state))
+
+    @property
+    def handling(self) -> Handling:
+        """Pruned entries are trained with `feedback`."""
+        return self._rules.handling(feedback=self.feedback)
+
+    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+        """The ratios of the mask in force, for a fresh mask."""
+        return self._rules.reference(self.held_ratios(state))
 
     @property
     def wants_estimates(self) -> bool:
@@ -178,7 +190,7 @@ class Grasp(ByRounds, AsPublished):
 
     def first_part(self, n: int) -> int:
         """Half of the examples, or all of them where no candidate can be stopped."""
-        raced = not self.behaves("all_probed") and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
+        raced = not self._rules.probes_all and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
         return (n + 1) // 2 if raced else n
 
     def continues(
@@ -190,7 +202,7 @@ class Grasp(ByRounds, AsPublished):
             PomonaError: a loss is not finite.
             ValueError: the rows differ in length.
         """
-        if self.behaves("all_probed"):
+        if self._rules.probes_all:
             return (True,) * len(losses)
         index = len(state.rounds)
         check_finite([loss for row in (losses_before, *losses) for loss in row], f"a micro dev loss is not finite in round {index}")
@@ -225,9 +237,9 @@ class Grasp(ByRounds, AsPublished):
         candidates = tuple(group.values())
         after = self._learned(state, tuple(group), [candidate.reward for candidate in candidates])
         best, mask = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward)), None
-        if self._passes(best):
+        if self._rules.commits(best, self.commit_level):
             after = self._moved(after, best)
-            mask = best.prune_ratio if self.behaves("candidate_mask") else after.prune_ratio
+            mask = self._rules.mask_ratio(best, after.prune_ratio)
         seen = Round(
             index=index,
             step=step,
@@ -246,25 +258,28 @@ class Grasp(ByRounds, AsPublished):
     def choose(self, state: ControllerState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
 
-        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. With
-        `best_reward` it is the ratio of the best reward in the history, and the interval is widened to hold it. A single pass whose
-        curve is flat stays within `max_commit_change` of the ratio in force, at which its weights have been trained.
+        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. A
+        single pass whose curve is flat stays within `max_commit_change` of the ratio in force, at which its weights have been
+        trained.
         """
         ratios, losses = measured(state.rounds)
         seed = derive_seed(state.seed, "belief", len(state.rounds))
         belief = believe(ratios, losses, self.prune_ratio_min, self.prune_ratio_max, seed)
         flat = is_flat(ratios, losses, stream(state.seed, "flat", len(state.rounds)))
-        if self.behaves("best_reward") and state.rounds:
-            history = (candidate for one in state.rounds for candidate in one.candidates)
-            prune_ratio = max(history, key=lambda candidate: candidate.reward).prune_ratio
-        else:
-            prune_ratio = state.prune_ratio if belief is None else self._settled(state.prune_ratio, belief.best(), flat=flat)
+        settled = state.prune_ratio if belief is None else self._settled(state.prune_ratio, belief.best(), flat=flat)
+        prune_ratio = self._rules.answer(state.rounds, settled)
         if belief is None:
             return Answer(prune_ratio, self.prune_ratio_min, self.prune_ratio_max, flat=True)
         low, high = belief.interval()
         return Answer(
             prune_ratio, low=min(low, prune_ratio), high=max(high, prune_ratio), flat=flat, curve=belief.points(prune_ratio)
         )
+
+    @property
+    def _rules(self) -> Rules:
+        """Pomona's, or the published code's in what is switched on."""
+        on = tuple(PUBLISHED) if self.paper else self.published
+        return PublishedRules(on) if on else _POMONAS
 
     @property
     def _deviation_bounds(self) -> tuple[float, float]:
@@ -275,51 +290,29 @@ class Grasp(ByRounds, AsPublished):
     @property
     def _drawn(self) -> int:
         """Ratios drawn in a round."""
-        return self.candidates if self.behaves("all_probed") or self.proposals is None else self.proposals
+        return self.candidates if self._rules.probes_all or self.proposals is None else self.proposals
 
     # `layerwise` puts `_learned` and `_moved` of its own in place of these, and uses the others.
 
     def _samples(self, state: ControllerState) -> tuple[float, ...]:
-        """The next round's draws, before they are clamped: antithetic pairs, or independent as published."""
-        generator = stream(state.seed, "round", len(state.rounds), "samples")
-        if self.behaves("independent_draws"):
-            drawn = torch.randn(self._drawn, generator=generator, dtype=torch.float64).tolist()
-        else:
-            drawn = antithetic(self._drawn, generator)
+        """The next round's draws, before they are clamped."""
+        drawn = self._rules.draw(self._drawn, stream(state.seed, "round", len(state.rounds), "samples"))
         return tuple(state.mean + state.deviation * z for z in drawn)
 
     def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
         """The state with the policy after a round in which the proposals `tried` earned these rewards."""
+        samples, proposed = ([values[g] for g in tried] for values in (self._samples(state), self.propose(state)))
         old = Policy(state.mean, state.deviation)
-        if not self.behaves("reinforce"):
-            samples = self._samples(state)
-            policy = self._climbed(old, [samples[g] for g in tried], rewards, state.prune_ratio)
-        else:
-            proposed = self.propose(state)
-            policy = reinforce_update(
-                old,
-                [proposed[g] for g in tried],
-                rewards,
-                prune_ratio=state.prune_ratio,
-                learning_rate=self.learning_rate,
-                entropy=self.entropy,
-                anchor=self.anchor,
-                mean_bounds=(self.prune_ratio_min, self.prune_ratio_max),
-                least_variance=LEAST_VARIANCE if self.behaves("variance_floor") else 0.0,
-            )
+        policy = self._rules.learned(old, samples, proposed, rewards, state.prune_ratio, self._update_settings)
         return replace(state, mean=policy.mean, deviation=policy.deviation)
 
     def _moved(self, state: ControllerState, best: Candidate) -> ControllerState:
         """The state when the best candidate was committed."""
         return replace(state, prune_ratio=self._bounded(state.prune_ratio, best.prune_ratio))
 
-    def _climbed(self, old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float) -> Policy:
-        """The policy after a round in which these samples earned these rewards, with this ratio in force."""
-        return grpo_update(
-            old,
-            samples,
-            rewards,
-            prune_ratio=prune_ratio,
+    @property
+    def _update_settings(self) -> UpdateSettings:
+        return UpdateSettings(
             learning_rate=self.learning_rate,
             updates=self.updates,
             clip=self.clip,
@@ -330,13 +323,6 @@ class Grasp(ByRounds, AsPublished):
             deviation_bounds=self._deviation_bounds,
         )
 
-    def _passes(self, best: Candidate) -> bool:
-        if self.behaves("any_gain") or self.commit_level == 0:
-            return best.reward >= 0
-        return best.p_value <= self.commit_level
-
     def _rounded(self, prune_ratio: float) -> float:
-        """As it is with `independent_draws`, within the allowed range."""
-        if self.behaves("independent_draws"):
-            return clamp(prune_ratio, self.prune_ratio_min, self.prune_ratio_max)
-        return super()._rounded(prune_ratio)
+        """As the rules round it, within the allowed range."""
+        return clamp(self._rules.rounded(prune_ratio), self.prune_ratio_min, self.prune_ratio_max)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pomona.control.answer import Answer, GroupRatio
 from pomona.control.base import Candidate, ControllerState, GroupPolicy, controllers, over_all, shares_of
 from pomona.control.grasp import Grasp
-from pomona.control.policy import Policy, antithetic
+from pomona.control.policy import Policy, antithetic, grpo_update
 from pomona.control.surface import fit_surface
 from pomona.control.usable import check_settings
 from pomona.seeding import stream
@@ -117,7 +117,8 @@ class Layerwise(Grasp):
     def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
         groups = []
         for one, samples in zip(state.groups, self._samples_by_group(state), strict=True):
-            policy = self._climbed(Policy(one.mean, one.deviation), [samples[g] for g in tried], rewards, one.prune_ratio)
+            old, drawn = Policy(one.mean, one.deviation), [samples[g] for g in tried]
+            policy = grpo_update(old, drawn, rewards, one.prune_ratio, self._update_settings)
             groups.append(replace(one, mean=policy.mean, deviation=policy.deviation))
         return _over_groups(state, groups)
 

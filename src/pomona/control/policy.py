@@ -1,9 +1,9 @@
 """The policy arithmetic: a Gaussian over the prune ratio, moved by what a group of candidates earned. Floats alone.
 
-GRASP LoRA (arXiv 2601.06702) proposes prune ratios from one normal distribution N(mean, deviation^2). Two updates stand
-here: `grpo_update`, the group-relative policy optimisation that the paper names (as in DeepSeekMath, arXiv 2402.03300,
-section 4.1), and `reinforce_update`, what its published code does. Throughout, `samples` are the draws x_g of one group,
-and `rewards` what they earned.
+GRASP LoRA (arXiv 2601.06702) proposes prune ratios from one normal distribution N(mean, deviation^2). `grpo_update` is the
+group-relative policy optimisation that the paper names (as in DeepSeekMath, arXiv 2402.03300, section 4.1); its published code
+does otherwise (`published_rules.reinforce_update`). Throughout, `samples` are the draws x_g of one group, and `rewards` what they
+earned.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from typing import NamedTuple
 
 import torch
 
-LEAST_VARIANCE = 1e-4
-"""What the published code divides by at least."""
-
-_LEAST_DEVIATION = 1e-3
 _SAME_REWARD = 1e-12
 
 
@@ -26,6 +22,30 @@ class Policy(NamedTuple):
 
     mean: float
     deviation: float
+
+
+class UpdateSettings(NamedTuple):
+    """Settings of a policy's update.
+
+    Args:
+        learning_rate: step size, > 0.
+        updates: steps on one group, >= 1; the clip and the divergence take effect from the second on.
+        clip: half-width of the trusted interval of a density ratio, in (0, 1).
+        kl: weight of the divergence from the old policy, >= 0.
+        entropy: weight of the entropy, >= 0.
+        anchor: weight of the pull of the mean towards the ratio in force, >= 0.
+        mean_bounds: lowest and highest mean.
+        deviation_bounds: lowest and highest deviation.
+    """
+
+    learning_rate: float
+    updates: int
+    clip: float
+    kl: float
+    entropy: float
+    anchor: float
+    mean_bounds: tuple[float, float]
+    deviation_bounds: tuple[float, float]
 
 
 class Objective(NamedTuple):
@@ -113,19 +133,7 @@ def objective(
 
 
 def grpo_update(
-    old: Policy,
-    samples: Sequence[float],
-    rewards: Sequence[float],
-    *,
-    prune_ratio: float,
-    learning_rate: float,
-    updates: int,
-    clip: float,
-    kl: float,
-    entropy: float,
-    anchor: float,
-    mean_bounds: tuple[float, float],
-    deviation_bounds: tuple[float, float],
+    old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float, settings: UpdateSettings
 ) -> Policy:
     """A few steps up `objective` from the old policy, with normalised advantages.
 
@@ -139,71 +147,19 @@ def grpo_update(
         samples: as drawn, [G].
         rewards: [G], finite.
         prune_ratio: the ratio in force.
-        learning_rate: step size, > 0.
-        updates: steps on this group, >= 1; the clip and the divergence take effect from the second on.
-        clip: see `objective`.
-        kl: see `objective`.
-        entropy: see `objective`.
-        anchor: see `objective`.
-        mean_bounds: lowest and highest mean.
-        deviation_bounds: lowest and highest deviation.
+        settings: of the update.
     """
     advantages = normalised_advantages(rewards)
-    variance = old.deviation**2
+    rate, variance = settings.learning_rate, old.deviation**2
+    weights = {"clip": settings.clip, "kl": settings.kl, "entropy": settings.entropy, "anchor": settings.anchor}
     policy = old
-    for _ in range(updates):
-        slope = objective(
-            policy, old, samples, advantages, prune_ratio=prune_ratio, clip=clip, kl=kl, entropy=entropy, anchor=anchor
-        )
+    for _ in range(settings.updates):
+        slope = objective(policy, old, samples, advantages, prune_ratio=prune_ratio, **weights)
         policy = Policy(
-            mean=clamp(policy.mean + learning_rate * variance * slope.d_mean, *mean_bounds),
-            deviation=clamp(policy.deviation + learning_rate * variance / 2 * slope.d_deviation, *deviation_bounds),
+            mean=clamp(policy.mean + rate * variance * slope.d_mean, *settings.mean_bounds),
+            deviation=clamp(policy.deviation + rate * variance / 2 * slope.d_deviation, *settings.deviation_bounds),
         )
     return policy
-
-
-def reinforce_update(
-    old: Policy,
-    samples: Sequence[float],
-    rewards: Sequence[float],
-    *,
-    prune_ratio: float,
-    learning_rate: float,
-    entropy: float,
-    anchor: float,
-    mean_bounds: tuple[float, float],
-    least_variance: float = 0.0,
-) -> Policy:
-    """The update of GRASP's published code, kept as it is for comparison.
-
-    `mean += learning_rate (mean_g[a_g (x_g - mean) / deviation^2] - anchor (mean - prune_ratio))`, clamped;
-    `deviation = max(1e-3, deviation + learning_rate mean_g[a_g ((x_g - mean)^2 / deviation^2 - 1)] + entropy)`,
-    with `a_g = r_g - mean(r)` and the old mean and deviation on both right-hand sides; a `deviation^2` below `least_variance`
-    counts as that.
-
-    Not what the paper's text calls GRPO: advantages are not normalised, nothing is clipped, the "KL" is the pull towards the
-    ratio in force, the entropy bonus is not scaled by the learning rate, and the deviation's slope lacks a factor 1 / deviation.
-
-    Args:
-        old: the policy that the samples were drawn from.
-        samples: after they were clamped to the allowed ratios, [G].
-        rewards: [G], finite.
-        prune_ratio: the ratio in force.
-        learning_rate: step size, > 0.
-        entropy: added to the deviation each round.
-        anchor: weight of the pull.
-        mean_bounds: lowest and highest mean.
-        least_variance: what is divided by at least, >= 0.
-    """
-    m, s = old
-    variance = max(s**2, least_variance)
-    advantages = centred_advantages(rewards)
-    d_mean = math.fsum(a * (x - m) / variance for a, x in zip(advantages, samples, strict=True)) / len(samples)
-    d_deviation = math.fsum(a * ((x - m) ** 2 / variance - 1) for a, x in zip(advantages, samples, strict=True)) / len(samples)
-    return Policy(
-        mean=clamp(m + learning_rate * (d_mean - anchor * (m - prune_ratio)), *mean_bounds),
-        deviation=max(_LEAST_DEVIATION, s + learning_rate * d_deviation + entropy),
-    )
 
 
 def antithetic(n: int, generator: torch.Generator) -> list[float]:

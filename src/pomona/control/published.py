@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from pomona.control.base import Controller, ControllerState
-from pomona.control.handling import Handling
 from pomona.errors import InputError, suggest
 
 Behaviour = Literal[
@@ -50,35 +48,6 @@ PUBLISHED: Mapping[Behaviour, str] = {
 """What each switch does."""
 
 _NEEDS: Mapping[str, Behaviour] = {"variance_floor": "reinforce"}
-
-
-class AsPublished(Controller):
-    """A controller that can behave as the published code does: in all of it (`paper`), or in what `published` names."""
-
-    feedback: bool
-    paper: bool
-    published: tuple[str, ...]
-
-    def behaves(self, behaviour: Behaviour) -> bool:
-        """Whether this behaviour is the published one."""
-        return self.paper or behaviour in self.published
-
-    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
-        """The ratios of the mask in force, for a fresh mask; with `held_reference` None: the mask in force itself."""
-        return None if self.behaves("held_reference") else self.held_ratios(state)
-
-    @property
-    def handling(self) -> Handling:
-        """As the published code does in what is switched on; `feedback` trains pruned entries, unless `no_feedback`."""
-        return Handling(
-            refreshes_importance=not self.behaves("importance_once"),
-            starts_unpruned=self.behaves("starts_unpruned"),
-            trains_pruned=self.feedback and not self.behaves("no_feedback"),
-            clears_moments_at_commits_only=self.behaves("moments_at_commits"),
-            restarts_adam=self.behaves("adam_restart"),
-            masks_by_adapter=self.behaves("masks_by_adapter"),
-            prunes_ties=self.behaves("ties_pruned"),
-        )
 
 
 def check_published(published: tuple[str, ...]) -> None:
