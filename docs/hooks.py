@@ -70,6 +70,7 @@ def commands_page() -> str:
 
 def registries_page() -> str:
     """Every registered component with its hyperparameters and defaults."""
+    from pomona.backbone.trainable import trainable_merges
     from pomona.control import PUBLISHED, controllers
     from pomona.data.tasks import tasks
     from pomona.evaluation.baselines import baselines
@@ -82,7 +83,15 @@ def registries_page() -> str:
         "What a recipe may name, with every hyperparameter and its default. `pomona list` prints the short form. "
         "A component is written by its name alone, or as `{name: ..., hyperparameter: value}`.",
     ]
-    registries: tuple[Registry[Any], ...] = (merge_methods, importance_metrics, controllers, tasks, metrics, baselines)
+    registries: tuple[Registry[Any], ...] = (
+        merge_methods,
+        trainable_merges,
+        importance_metrics,
+        controllers,
+        tasks,
+        metrics,
+        baselines,
+    )
     for registry in registries:
         parts.append(f"## {registry.kind.capitalize()}s")
         for name in registry:

@@ -15,6 +15,8 @@ C = TypeVar("C")
 class Registry(Generic[T]):
     """Name -> component class. One registry a room, filled by importing the room's files.
 
+    A component's hyperparameters are its dataclass fields, but for keyword-only ones: those are settings that the program gives.
+
     Args:
         kind: what is registered, in the singular, for error messages: "merge method".
     """
@@ -75,7 +77,8 @@ class Registry(Generic[T]):
 
     def parameters(self, name: str) -> dict[str, object]:
         """The hyperparameters of a component and their defaults (`dataclasses.MISSING` where it has none)."""
-        return {field.name: field.default for field in dataclasses.fields(self[name]) if field.init}  # pyright: ignore[reportArgumentType]
+        fields = dataclasses.fields(self[name])  # pyright: ignore[reportArgumentType]
+        return {field.name: field.default for field in fields if field.init and not field.kw_only}
 
     def describe(self, name: str) -> str:
         """The first line of the component's docstring."""

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Batch, Encoded, collate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import make_batch
 from pomona.backbone.statistics import Norms
+from pomona.backbone.trainable.base import AdaptedModule
 
 Squares = dict[str, tuple[Tensor, Tensor]]
 """Module -> sums of squares over tokens of its input and of its hidden values, without a constant that both may share."""

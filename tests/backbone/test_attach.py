@@ -15,12 +15,13 @@ from tests.tiny import TARGETS, texts_of, tiny_adapter, tiny_backbone, tiny_exam
 from torch import Tensor, nn
 
 from pomona.adapters import Adapter, Factors, write_adapter
-from pomona.backbone.adapted import AdaptedModule
-from pomona.backbone.attach import Attachment, TrainableMerge, attached, new_adapter, target_paths
+from pomona.backbone.attach import Attachment, attached, new_adapter, target_paths
 from pomona.backbone.batches import Batch, collate
 from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
+from pomona.backbone.trainable import Concat, Linear, TrainableMerge, trainable_merges
+from pomona.backbone.trainable.base import AdaptedModule
 from pomona.errors import InputError
 from pomona.merging import merge
 
@@ -365,12 +366,12 @@ def test_new_adapter_names_the_nearest_module(llama: Backbone) -> None:
 
 WEIGHTS = (1.2, -0.6, 0.8)
 MERGES = [
-    TrainableMerge("concat", frozen=frozenset({0})),
-    TrainableMerge("concat", train_weights=True),
-    TrainableMerge("sum"),
-    TrainableMerge("sum", scaling=False),
-    TrainableMerge("sum", frozen=frozenset({0})),
-    TrainableMerge("sum", scaling=False, train_weights=True, frozen=frozenset({2})),
+    Concat(frozen=frozenset({0})),
+    Concat(train_weights=True),
+    Linear(),
+    Linear(paper=True),
+    Linear(frozen=frozenset({0})),
+    Linear(paper=True, train_weights=True, frozen=frozenset({2})),
 ]
 
 
@@ -392,11 +393,11 @@ class Plain(nn.Module):
             place: (pair.A.double().requires_grad_(), pair.B.double().requires_grad_(), leaf(WEIGHTS[place]))
             for place, pair in pairs.items()
         }
-        self.scalings = {place: pair.scaling if how.scaling else 1.0 for place, pair in pairs.items()}
+        self.scalings = {place: 1.0 if how.paper else pair.scaling for place, pair in pairs.items()}
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        if self.how.combine == "concat":
+        if isinstance(self.how, Concat):
             for place, (A, B, w) in self.leaves.items():
                 y = y + w * self.scalings[place] * ((x @ A.T) @ B.T)
             return y
@@ -489,7 +490,7 @@ def test_loss_and_gradients_of_each_adapter_are_those_of_plain_tensors(backbone:
                 assert A.grad is not None
                 assert B.grad is not None
                 assert w.grad is not None
-                if how.combine == "concat":
+                if isinstance(how, Concat):
                     grad_A, grad_B = layer.A.grad[row : row + len(A)], layer.B.grad[:, row : row + len(A)]
                 else:
                     grad_A, grad_B = layer.A.grad[order, : len(A)], layer.B.grad[order, :, : len(A)]
@@ -501,7 +502,7 @@ def test_loss_and_gradients_of_each_adapter_are_those_of_plain_tensors(backbone:
                 if how.train_weights:
                     assert layer.weights is not None
                     assert layer.weights.grad is not None
-                    root = 1.0 if how.combine == "concat" else 2 * math.copysign(abs(WEIGHTS[place]) ** 0.5, WEIGHTS[place])
+                    root = 1.0 if isinstance(how, Concat) else 2 * math.copysign(abs(WEIGHTS[place]) ** 0.5, WEIGHTS[place])
                     torch.testing.assert_close(layer.weights.grad[order].double(), w.grad * root, atol=1e-5, rtol=1e-4)
                 row += len(A)
                 checked += 1
@@ -544,7 +545,7 @@ def test_a_sum_starts_as_the_static_merge_linear(backbone: Backbone) -> None:
         tiny_adapter(backbone, seed=seed, rank=3, scaling=scaling, targets=targets) for seed, scaling in ((1, 0.7), (2, 1.3))
     ]
     static = merge(adapters, "linear", weights=[0.5, -2.0])
-    with attached(backbone, adapters, weights=[0.5, -2.0], how=TrainableMerge("sum")) as attachment:
+    with attached(backbone, adapters, weights=[0.5, -2.0], how=Linear()) as attachment:
         exported = attachment.export()
     for path in static:
         torch.testing.assert_close(exported.delta(path), static.delta(path), atol=1e-6, rtol=0)
@@ -554,15 +555,15 @@ def test_a_sum_starts_as_the_static_merge_linear(backbone: Backbone) -> None:
 def test_without_scaling_a_sum_is_what_the_published_code_trains(llama: Backbone) -> None:
     """delta = (sum_k B_k) (sum_k A_k)."""
     adapters = [tiny_adapter(llama, seed=seed, scaling=scaling) for seed, scaling in ((1, 0.7), (2, 1.3))]
-    with attached(llama, adapters, how=TrainableMerge("sum", scaling=False)) as attachment:
+    with attached(llama, adapters, how=Linear(paper=True)) as attachment:
         exported = attachment.export()
     for path in exported:
         expected = (adapters[0][path].B + adapters[1][path].B) @ (adapters[0][path].A + adapters[1][path].A)
         torch.testing.assert_close(exported.delta(path), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
-def test_frozen_adapters_are_no_parameters_and_never_change(llama: Backbone, combine: Literal["concat", "sum"]) -> None:
+@pytest.mark.parametrize("combine", ["concat", "linear"])
+def test_frozen_adapters_are_no_parameters_and_never_change(llama: Backbone, combine: Literal["concat", "linear"]) -> None:
     """The second adapter has q_proj alone; with it trained and the first frozen, v_proj and down_proj are frozen whole."""
     batch = batch_of(llama)
     adapters = [
@@ -572,7 +573,7 @@ def test_frozen_adapters_are_no_parameters_and_never_change(llama: Backbone, com
     with attached(llama, adapters[:1]) as attachment:
         expected = logits(llama.model, batch)
     seen: set[str] = set()
-    with attached(llama, adapters, how=TrainableMerge(combine, frozen=frozenset({0}))) as attachment:
+    with attached(llama, adapters, how=trainable_merges[combine](frozen=frozenset({0}))) as attachment:
         queries = [path for path in adapters[0] if path.endswith("q_proj")]
         assert list(attachment.layers) == queries
         assert list(attachment.modules) == list(adapters[0])
@@ -594,8 +595,8 @@ def test_frozen_adapters_are_no_parameters_and_never_change(llama: Backbone, com
 def test_trained_weights_are_parameters_apart_and_recorded_by_adapter(llama: Backbone) -> None:
     adapters = three_adapters(llama)
     only, last = next(path for path in adapters[0] if path not in adapters[2]), adapters[0].modules[-1]
-    how = TrainableMerge(train_weights=True, frozen=frozenset({0}))
-    with attached(llama, adapters, weights=WEIGHTS, how=TrainableMerge()) as attachment:
+    how = Concat(train_weights=True, frozen=frozenset({0}))
+    with attached(llama, adapters, weights=WEIGHTS, how=Concat()) as attachment:
         assert attachment.weight_parameters() == {}
         assert attachment.merge_weights()[only] == [1.2, -0.6, 0.0]
         assert attachment.merge_weights()[last] == [1.2, 0.0, 0.0]
@@ -618,8 +619,8 @@ def test_a_weight_of_zero_takes_no_part(llama: Backbone) -> None:
     adapters = two_adapters(llama)
     lower = {"filter": "layers.0", "value": 0.0}
     modules = dict(llama.model.named_modules())
-    for combine in ("concat", "sum"):
-        with attached(llama, adapters, [[lower, {"value": 1.0}], 0.0], how=TrainableMerge(combine)) as attachment:
+    for combine in ("concat", "linear"):
+        with attached(llama, adapters, [[lower, {"value": 1.0}], 0.0], how=trainable_merges[combine]()) as attachment:
             assert list(attachment.modules) == [path for path in adapters[0] if ".layers.1." in path]
             assert all(llama.model.get_submodule(path) is modules[path] for path in adapters[0] if ".layers.0." in path)
             for path, layer in attachment.layers.items():
@@ -631,7 +632,7 @@ def test_a_merge_with_nothing_in_it_or_nothing_to_train_is_refused(llama: Backbo
     adapters = two_adapters(llama)
 
     def enter(weights: list[float], frozen: set[int]) -> None:
-        with attached(llama, adapters, weights, how=TrainableMerge(frozen=frozenset(frozen))):
+        with attached(llama, adapters, weights, how=Concat(frozen=frozenset(frozen))):
             pass
 
     with pytest.raises(InputError, match=r"weights: no adapter takes part .*\[0\.0, 0\.0\]"):
@@ -646,19 +647,21 @@ def test_a_merge_with_nothing_in_it_or_nothing_to_train_is_refused(llama: Backbo
 
 
 def test_a_merge_that_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match=r"combine: no such trainable merge \(got 'summ'\)\. Did you mean 'sum'\?"):
-        TrainableMerge("summ")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="scaling: only sum can leave the scaling out"):
-        TrainableMerge(scaling=False)
+    with pytest.raises(InputError, match=r"no such trainable merge \(got 'linar'\)\. Did you mean 'linear'\?"):
+        trainable_merges.create("linar")
+    with pytest.raises(InputError, match="has no parameter 'frozen'"):
+        trainable_merges.create("concat", {"frozen": frozenset({0})})  # a setting, which a recipe gives by a key of its own
+    with pytest.raises(InputError, match="paper: Concat has no published code to follow"):
+        Concat(paper=True)
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
-def test_an_update_of_zero_leaves_the_model_bit_for_bit(backbone: Backbone, combine: Literal["concat", "sum"]) -> None:
+@pytest.mark.parametrize("combine", ["concat", "linear"])
+def test_an_update_of_zero_leaves_the_model_bit_for_bit(backbone: Backbone, combine: Literal["concat", "linear"]) -> None:
     batch = batch_of(backbone)
     plain = logits(backbone.model, batch)
     adapters = [
         Adapter({path: Factors(one[path].A, torch.zeros_like(one[path].B), one[path].scaling) for path in one})
         for one in three_adapters(backbone)
     ]
-    with attached(backbone, adapters, how=TrainableMerge(combine, frozen=frozenset({1}))):
+    with attached(backbone, adapters, how=trainable_merges[combine](frozen=frozenset({1}))):
         assert torch.equal(logits(backbone.model, batch), plain)

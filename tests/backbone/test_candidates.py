@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 from tests.tiny import TARGETS, VOCABULARY, tiny_adapter, tiny_backbone, tiny_examples, tiny_tokenizer
 from torch import Tensor
 
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded
 from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
-from pomona.backbone.low_rank import add_low_rank_by_group
+from pomona.backbone.trainable import Concat, Linear, TrainableMerge, trainable_merges
+from pomona.backbone.trainable.add_low_rank import add_low_rank_by_group
 
 HOWS = [
-    TrainableMerge(),
-    TrainableMerge(frozen=frozenset({1})),
-    TrainableMerge(train_weights=True, frozen=frozenset({0})),
-    TrainableMerge("sum"),
-    TrainableMerge("sum", train_weights=True, frozen=frozenset({1})),
+    Concat(),
+    Concat(frozen=frozenset({1})),
+    Concat(train_weights=True, frozen=frozenset({0})),
+    Linear(),
+    Linear(train_weights=True, frozen=frozenset({1})),
 ]
 EXAMPLES = tiny_examples(5, seed=3, longest=20)
 WHOLE = 10_000
@@ -182,7 +183,7 @@ def test_no_pass_has_more_tokens_than_it_may_and_none_is_lost(
 
 
 def test_no_dropout_and_no_observer_though_the_modules_are_in_training(llama: Backbone) -> None:
-    how = TrainableMerge(frozen=frozenset({1}))
+    how = Concat(frozen=frozenset({1}))
     seen: list[str] = []
     with attached(llama, adapters(llama), dropout=0.5, how=how) as attachment:
         assert len(attachment.modules) > len(attachment.layers)
@@ -216,9 +217,9 @@ def test_everything_is_as_before_after_an_error(llama: Backbone, monkeypatch: py
         assert example_losses(llama, EXAMPLES, 5) == expected
 
 
-@pytest.mark.parametrize("kind", ["concat", "sum"])
+@pytest.mark.parametrize("kind", ["concat", "linear"])
 def test_a_candidate_may_be_the_parameters_themselves(llama: Backbone, kind: Any) -> None:
-    with attached(llama, adapters(llama), how=TrainableMerge(kind)) as attachment:
+    with attached(llama, adapters(llama), how=trainable_merges[kind]()) as attachment:
         now = {name: parameter.detach() for name, parameter in attachment.parameters().items()}
         other = drawn(attachment, 1)
         expected = [example_losses(llama, EXAMPLES, 5), *one_by_one(attachment, EXAMPLES, other)]

@@ -5,18 +5,19 @@ import torch
 from tests.backbone.plain_norms import assert_norms, batch_of, plain_squares
 from tests.tiny import TARGETS, tiny_adapter, tiny_examples
 
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.full_pass import FullPassNorms
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
 from pomona.backbone.statistics import StreamedNorms
+from pomona.backbone.trainable import Linear
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_pass_gives_what_a_loop_over_unpadded_examples_gives(backbone: Backbone, batch_size: int) -> None:
     examples = tiny_examples(7, seed=4, shortest=5, longest=20)
     adapters = [tiny_adapter(backbone, seed, targets=TARGETS[backbone.name.removeprefix("tiny-")]) for seed in range(2)]
-    with attached(backbone, adapters, how=TrainableMerge("sum")) as attachment:
+    with attached(backbone, adapters, how=Linear()) as attachment:
         norms = FullPassNorms(attachment, examples, batch_size)
         norms.prepare()
         assert_norms(norms, plain_squares(backbone, attachment, examples))

@@ -9,18 +9,20 @@ from tests.tiny import tiny_adapter, tiny_examples
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
-from pomona.backbone.attach import AdaptedLinear, Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.gradients import Gradients
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
+from pomona.backbone.trainable import Concat, Linear, TrainableMerge
+from pomona.backbone.trainable.concat import ConcatModule
 from pomona.importance import FactorPair
 
 SCALING = 0.5
 
 
-def hand_made(A: Tensor, B: Tensor) -> tuple[Attachment, AdaptedLinear]:
+def hand_made(A: Tensor, B: Tensor) -> tuple[Attachment, ConcatModule]:
     """One module called `m`, with the scaling 1/2."""
-    layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, SCALING)], [1.0], 0.0)
+    layer = ConcatModule("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, SCALING)], [1.0], 0.0)
     return Attachment(None, {"m": layer}), layer  # pyright: ignore[reportArgumentType]
 
 
@@ -86,7 +88,7 @@ def test_averages_are_those_of_a_plain_loop() -> None:
             torch.testing.assert_close(getattr(found, side).double(), torch.tensor(expected).double(), atol=1e-9, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", [TrainableMerge(), TrainableMerge("sum")], ids=["concat", "sum"])
+@pytest.mark.parametrize("how", [Concat(), Linear()], ids=["concat", "sum"])
 def test_the_gradient_predicts_how_the_loss_moves(llama: Backbone, how: TrainableMerge) -> None:
     """Accumulated over two batches, it is the loss's slope when the merged factors are scaled: d loss / dt at W (1 + t)."""
     examples = tiny_examples(4)

@@ -11,7 +11,8 @@ from tests.tiny import VOCABULARY, save_tiny_model, tiny_backbone, tiny_model, t
 from torch import nn
 
 from pomona.backbone.embedded import cache_folder, embedded_model
-from pomona.backbone.load import Backbone, is_transposed, linear_shape, load_backbone, resolve_device
+from pomona.backbone.linear_modules import is_transposed, linear_shape
+from pomona.backbone.load import Backbone, load_backbone, resolve_device
 from pomona.errors import InputError, MissingPackageError
 
 

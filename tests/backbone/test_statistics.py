@@ -12,12 +12,14 @@ from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples, tiny
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
-from pomona.backbone.attach import AdaptedLinear, Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.recompute import gradient_checkpointing
 from pomona.backbone.statistics import StreamedNorms
+from pomona.backbone.trainable import Concat, Linear, TrainableMerge
+from pomona.backbone.trainable.concat import ConcatModule
 
 
 def run_batch(attachment: Attachment, norms: StreamedNorms, examples: Sequence[Encoded], packed: bool = False) -> Tensor:
@@ -38,7 +40,7 @@ def run_step(attachment: Attachment, norms: StreamedNorms, *batches: Sequence[En
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-@pytest.mark.parametrize("how", [TrainableMerge(), TrainableMerge("sum")], ids=["concat", "sum"])
+@pytest.mark.parametrize("how", [Concat(), Linear()], ids=["concat", "sum"])
 def test_a_batch_gives_what_a_loop_over_single_examples_gives(backbone: Backbone, how: TrainableMerge, packed: bool) -> None:
     examples = tiny_examples(5, seed=4, shortest=6, longest=20)
     assert len({len(example) for example in examples}) > 2
@@ -164,7 +166,7 @@ def test_low_precision_is_summed_in_fp32(mode: str) -> None:
 
 def hand_made(rank: int = 1, in_features: int = 2) -> Attachment:
     """One module called `m` with A = ones, observed by hand."""
-    layer = AdaptedLinear("m", nn.Linear(in_features, 2), [Factors(torch.ones(rank, in_features), torch.ones(2, rank))], [1.0], 0.0)
+    layer = ConcatModule("m", nn.Linear(in_features, 2), [Factors(torch.ones(rank, in_features), torch.ones(2, rank))], [1.0], 0.0)
     return Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
 
 
@@ -221,7 +223,7 @@ def test_forgetting_everything_leaves_the_last_step_alone() -> None:
 def test_modules_that_share_their_input_and_modules_that_do_not() -> None:
     """The shared square is keyed by the tensor itself: another tensor of the same shape has its own."""
     pair = [Factors(torch.ones(1, 2), torch.ones(2, 1))]
-    layers = {name: AdaptedLinear(name, nn.Linear(2, 2), pair, [1.0], 0.0) for name in "qkv"}
+    layers = {name: ConcatModule(name, nn.Linear(2, 2), pair, [1.0], 0.0) for name in "qkv"}
     attachment = Attachment(None, layers)  # pyright: ignore[reportArgumentType]
     norms = StreamedNorms(attachment, forgetting=1.0)
     norms.begin_batch(torch.ones(1, 1, dtype=torch.bool))

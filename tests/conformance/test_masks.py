@@ -10,8 +10,9 @@ import torch
 from tests.tiny import tiny_adapter, tiny_backbone
 from torch import Tensor
 
-from pomona.backbone.attach import TRAINABLE_MERGES, Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import trainable_merges
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
 from pomona.tuning.observation import Observation
@@ -41,7 +42,7 @@ def own_masks(attachment: Attachment, masks: Mapping[str, Tensor]) -> dict[tuple
 def selected(backbone: Backbone, combine: Any, weights: tuple[float, float], pruning: Pruning) -> tuple[Any, dict[str, Tensor]]:
     """The masks in force for each adapter at `RATIO`, where they can be told apart, and the merged factors under them."""
     adapters = [tiny_adapter(backbone, seed=k, rank=rank, scaling=1.0 + k) for k, rank in enumerate(RANKS)]
-    with attached(backbone, adapters, list(weights), how=TrainableMerge(combine)) as attachment:
+    with attached(backbone, adapters, list(weights), how=trainable_merges[combine]()) as attachment:
         optimizer = torch.optim.AdamW(attachment.parameters().values())
         surgeon = Surgeon(attachment, pruning, Observation(attachment, pruning, [], 1), optimizer)
         masks = surgeon.select(surgeon.scores(), RATIO)
@@ -53,7 +54,7 @@ def selected(backbone: Backbone, combine: Any, weights: tuple[float, float], pru
         return found, factors
 
 
-@pytest.mark.parametrize("combine", TRAINABLE_MERGES)
+@pytest.mark.parametrize("combine", trainable_merges)
 def test_masks_by_adapter_take_the_same_share_of_each_whatever_it_weighs(llama: Backbone, combine: Any) -> None:
     pruning, first = Pruning(Magnitude(), masks="adapter"), None
     for weights in WEIGHTS:
@@ -66,7 +67,7 @@ def test_masks_by_adapter_take_the_same_share_of_each_whatever_it_weighs(llama: 
         assert all(torch.equal(mask, first[key]) for key, mask in found.items())
 
 
-@pytest.mark.parametrize("combine", TRAINABLE_MERGES)
+@pytest.mark.parametrize("combine", trainable_merges)
 def test_masks_of_the_merged_factors_take_the_share_of_these(llama: Backbone, combine: Any) -> None:
     for weights in WEIGHTS:
         _, factors = selected(llama, combine, weights, Pruning(Magnitude(), masks="merged"))
@@ -74,7 +75,7 @@ def test_masks_of_the_merged_factors_take_the_share_of_these(llama: Backbone, co
 
 
 def test_by_default_adapters_side_by_side_have_quotas_and_sums_have_one_mask(llama: Backbone) -> None:
-    for combine, masks in (("concat", "adapter"), ("sum", "merged")):
+    for combine, masks in (("concat", "adapter"), ("linear", "merged")):
         by_default, _ = selected(llama, combine, WEIGHTS[1], Pruning(Magnitude()))
         expected, _ = selected(llama, combine, WEIGHTS[1], Pruning(Magnitude(), masks=masks))  # pyright: ignore[reportArgumentType]
         assert all(torch.equal(mask, expected[key]) for key, mask in by_default.items())
@@ -90,11 +91,11 @@ def test_one_mask_over_adapters_side_by_side_takes_by_weight(llama: Backbone) ->
     assert shares[0] < 0.3 < 0.42 < shares[1]
 
 
-@pytest.mark.parametrize("combine", TRAINABLE_MERGES)
+@pytest.mark.parametrize("combine", trainable_merges)
 def test_what_each_adapter_brings_in_makes_the_merge(llama: Backbone, combine: Any) -> None:
     """With scalings and weights: beside each other, or summed over the components that each has."""
     adapters = [tiny_adapter(llama, seed=k, rank=rank, scaling=1.0 + k) for k, rank in enumerate(RANKS)]
-    with attached(llama, adapters, [1.0, -0.3], how=TrainableMerge(combine)) as attachment:
+    with attached(llama, adapters, [1.0, -0.3], how=trainable_merges[combine]()) as attachment:
         for layer in attachment.layers.values():
             own, whole = layer.own_factors(layer.A, layer.B), layer.effective()
             assert [own[place].rank for place in (0, 1)] == list(RANKS)

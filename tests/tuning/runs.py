@@ -12,8 +12,9 @@ from tests.tiny import tiny_adapter, tiny_examples
 
 import pomona.tuning.epochs as epochs_module
 from pomona.adapters import Adapter
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat, TrainableMerge
 from pomona.merging.weights import Weight
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Fitted, Tuning
@@ -41,7 +42,7 @@ def train(
     **options: Any,
 ) -> Fitted:
     """`fit` on a fresh attachment, by default of the same two adapters; `look(event, attachment)` is told each event."""
-    with attached(backbone, adapters or two_adapters(backbone), weights, tuning.dropout, how or TrainableMerge()) as attachment:
+    with attached(backbone, adapters or two_adapters(backbone), weights, tuning.dropout, how or Concat()) as attachment:
         if look is not None:
             options["emit"] = lambda event: look(event, attachment)
         return fit(attachment, data, tuning, **options)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tests.tuning.runs import DATA, RANKS, TUNING, assert_same, events, quota, script_dev_losses, train, two_adapters, zeros
 
-from pomona.backbone.attach import TrainableMerge, attached
+from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat, Linear
 from pomona.control import Answer, ControllerState, Grasp, GroupRatio, Layerwise
 from pomona.importance import Magnitude
 from pomona.tuning.fit import fit
@@ -31,13 +32,13 @@ LEARNS = Grasp(interval_steps=1, commit_level=0, settle_fraction=0.7)
 KINDS: dict[str, dict[str, Any]] = {
     "entries": {},
     "initial": {"pruning": Pruning(reset="initial")},
-    "sum": {"how": TrainableMerge("sum")},
-    "sum and initial": {"how": TrainableMerge("sum"), "pruning": Pruning(reset="initial")},
+    "sum": {"how": Linear()},
+    "sum and initial": {"how": Linear(), "pruning": Pruning(reset="initial")},
     "components": {"pruning": Pruning(granularity="rank")},
     "modules": {"pruning": Pruning(granularity="module")},
     "full_pass": {"pruning": Pruning(activations="full_pass")},
     "groups of layers": {"controller": Apart(groups=2, interval_steps=1, commit_level=0, settle_fraction=0.7)},
-    "merge weights": {"how": TrainableMerge(train_weights=True), "weights_learning_rate": 0.2, "pruning": Pruning(Magnitude())},
+    "merge weights": {"how": Concat(train_weights=True), "weights_learning_rate": 0.2, "pruning": Pruning(Magnitude())},
 }
 
 
@@ -46,7 +47,7 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
     llama: Backbone, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     options: dict[str, Any] = {"pruning": Pruning(), "controller": LEARNS} | KINDS[kind]
-    how = options.pop("how", TrainableMerge())
+    how = options.pop("how", Concat())
     unpruned: list[dict[str, torch.Tensor]] = []
     at_epoch: list[dict[str, torch.Tensor]] = []
     keep = Steering.unpruned
@@ -78,7 +79,7 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
             assert torch.equal(then[live], at_epoch[0][name][live]), name
             lost = ~live & (initial[name] != 0)
             assert int((then[lost] == reset[name][lost]).sum()) <= 0.1 * int(lost.sum()), name
-            if options["pruning"].granularity == "parameter" and how.combine != "sum":
+            if options["pruning"].granularity == "parameter" and not isinstance(how, Linear):
                 ratios = fitted.answer.ratios  # of each of the two layers, where groups have their own
                 ratio = ratios[int(".layers.1." in name)] if len(ratios) > 1 else fitted.answer.prune_ratio
                 assert int((~kept).sum()) == quota(ratio, kept.numel()), name

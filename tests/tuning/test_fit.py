@@ -14,9 +14,10 @@ from tests.tiny import tiny_adapter, tiny_examples
 from tests.tuning.runs import DATA, STEPS, TUNING, assert_same, best_flags, events, quota, script_dev_losses, train, zeros
 
 from pomona.adapters import Adapter
-from pomona.backbone.attach import AdaptedLinear, Attachment, attached, new_adapter
+from pomona.backbone.attach import Attachment, attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
+from pomona.backbone.trainable.concat import ConcatModule
 from pomona.control import Fixed, Grasp
 from pomona.errors import InputError, PomonaError
 from pomona.importance import Magnitude
@@ -81,7 +82,7 @@ def test_a_run_killed_between_checkpoints_is_resumed_from_the_last(llama: Backbo
 
     with pytest.raises(KeyboardInterrupt):
         train(llama, tuning=tuning, checkpoint=tmp_path / "fit", emit=kill, **pruned("single_pass"))
-    assert not any(isinstance(module, AdaptedLinear) for module in llama.model.modules())
+    assert not any(isinstance(module, ConcatModule) for module in llama.model.modules())
     steps: list[int] = []
 
     class Counting(Silent):

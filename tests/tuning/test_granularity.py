@@ -12,8 +12,9 @@ from tests.tiny import tiny_adapter
 from tests.tuning.runs import RANKS, STEPS, events, train, two_adapters
 
 from pomona.adapters import read_adapter, write_adapter
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import trainable_merges
 from pomona.control import Fixed
 from pomona.importance import Magnitude
 from pomona.tuning.settings import Event, Fitted, Pruning, Sparsity
@@ -48,11 +49,11 @@ def assert_exports(fitted: Fitted, expected: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(exported, update, atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
+@pytest.mark.parametrize("combine", ["concat", "linear"])
 @pytest.mark.parametrize("prune_ratio", [0.3, 0.5, 0.8])
 def test_rank_pruning_exports_an_adapter_of_the_rank_that_is_left(llama: Backbone, combine: Any, prune_ratio: float) -> None:
     seen = Updates()
-    how = TrainableMerge(combine)
+    how = trainable_merges[combine]()
     fitted = train(llama, how=how, look=seen, pruning=Pruning(granularity="rank"), controller=Fixed(prune_ratio))
     R = sum(RANKS) if combine == "concat" else max(RANKS)
     gone = math.floor(prune_ratio * R + 1e-9)
@@ -119,10 +120,10 @@ def test_components_that_go_back_to_where_they_began_stay_in_the_adapter(llama: 
         assert fitted.sparsity[path][:2] == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
+@pytest.mark.parametrize("combine", ["concat", "linear"])
 def test_frozen_components_are_not_pruned_and_stay(llama: Backbone, combine: Any) -> None:
     seen = Updates()
-    how = TrainableMerge(combine, frozen=frozenset({0}))
+    how = trainable_merges[combine](frozen=frozenset({0}))
     fitted = train(llama, how=how, look=seen, pruning=Pruning(granularity="rank"), controller=Fixed(1.0))
     frozen = two_adapters(llama)[0]
     for path in frozen:

@@ -33,9 +33,10 @@ from tests.tuning.plain_masks import (
 from torch import Tensor
 
 import pomona.tuning.fit as fit_module
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Batch, Encoded
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import trainable_merges
 from pomona.control import Fixed
 from pomona.importance import importance_metrics
 from pomona.tuning.fit import fit, total_steps
@@ -79,21 +80,21 @@ KINDS = [
 CASES = [
     Case(*kind, reset, combine, activations)
     for kind, reset, combine, activations in itertools.product(
-        KINDS, ("zero", "initial"), ("concat", "sum"), ("streamed", "full_pass")
+        KINDS, ("zero", "initial"), ("concat", "linear"), ("streamed", "full_pass")
     )
 ]
 CASES += [
     Case("parameter", "tensor", "zero", combine, **{key: value})
-    for combine in ("concat", "sum")
+    for combine in ("concat", "linear")
     for key, value in [("layout", "padded"), *(("metric", name) for name in importance_metrics if name != "wanda")]
 ]
 CASES += [
     Case("parameter", scope, reset, *how, masks=masks)
     for scope in ("tensor", "layer", "global")
-    for reset, *how, masks in [("zero", "concat", "merged"), ("zero", "sum", "adapter"), ("initial", "sum", "adapter")]
+    for reset, *how, masks in [("zero", "concat", "merged"), ("zero", "linear", "adapter"), ("initial", "linear", "adapter")]
 ]
 CASES += [
-    Case("parameter", "tensor", "zero", "sum", metric=name, masks="adapter")
+    Case("parameter", "tensor", "zero", "linear", metric=name, masks="adapter")
     for name in importance_metrics
     if name not in ("wanda", "gradient_smoothed")  # whose averages are those of the sum
 ]
@@ -208,7 +209,7 @@ class Watch:
         total, masks = 0, {}
         for name, parameter in self.parameters.items():
             path, _, side = name.rpartition(".")
-            stacked = self.case.by_adapter and self.case.combine == "sum"
+            stacked = self.case.by_adapter and self.case.combine == "linear"
             mask = torch.zeros(parameter.shape if stacked else parameter.shape[-2:], dtype=torch.bool)
             for entry in gone:
                 if (place := self._place(entry, path, side)) is not None:
@@ -251,7 +252,7 @@ class Watch:
         if not adapter:
             return row, column
         k = int(adapter) - self.missing(path)
-        if self.case.combine == "sum":
+        if self.case.combine == "linear":
             return k, row, column
         first = sum(self.ranks(path)[:k])
         return (first + row, column) if side == "A" else (row, first + column)
@@ -279,7 +280,7 @@ def test_every_step_prunes_what_plain_loops_prune(
         tiny_adapter(backbone, seed=1, rank=RANKS[0], scaling=0.7, targets=["q_proj"]),
         tiny_adapter(backbone, seed=2, rank=RANKS[1], scaling=1.5, targets=["q_proj", "down_proj"]),
     ]
-    with attached(backbone, adapters, [1.0, -0.5], how=TrainableMerge(case.combine)) as attachment:
+    with attached(backbone, adapters, [1.0, -0.5], how=trainable_merges[case.combine]()) as attachment:
         watch = Watch(attachment, case)
         make_batch, step, clip = fit_module.make_batch, torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
 

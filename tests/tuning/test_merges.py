@@ -11,14 +11,15 @@ from tests.tiny import tiny_adapter
 from tests.tuning.runs import DATA, RANKS, TUNING, attached_zeros, events, train, two_adapters
 
 from pomona.adapters import Adapter
-from pomona.backbone.attach import Attachment, TrainableMerge
+from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat, Linear, trainable_merges
 from pomona.control import Fixed
 from pomona.errors import InputError
 from pomona.pruning import pruned_count
 from pomona.tuning.settings import Event, FitData, Pruning
 
-FIRST, SECOND = TrainableMerge(frozen=frozenset({0})), TrainableMerge("sum", frozen=frozenset({1}))
+FIRST, SECOND = Concat(frozen=frozenset({0})), Linear(frozen=frozenset({1}))
 
 
 # Frozen adapters --------------------------------------------------------------------------------------------------------
@@ -66,11 +67,11 @@ def test_a_frozen_adapter_in_a_sum_is_added_to_whatever_is_trained(llama: Backbo
         torch.testing.assert_close(fitted.adapter[path].A[RANKS[0] :], root * frozen[path].A[RANKS[0] :], atol=0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
+@pytest.mark.parametrize("combine", ["concat", "linear"])
 def test_a_module_of_frozen_adapters_alone_is_exported_and_neither_pruned_nor_described(llama: Backbone, combine: Any) -> None:
     frozen = tiny_adapter(llama, seed=3, rank=2, targets=["down_proj", "q_proj"])
     trained = tiny_adapter(llama, seed=4, rank=2, targets=["q_proj"])
-    how = TrainableMerge(combine, frozen=frozenset({0}))
+    how = trainable_merges[combine](frozen=frozenset({0}))
     fitted = train(llama, adapters=[frozen, trained], how=how, pruning=Pruning(), controller=Fixed(0.9))
     assert list(fitted.sparsity) == list(fitted.importance) == list(trained)
     assert set(fitted.adapter) == set(frozen)
@@ -81,7 +82,7 @@ def test_a_module_of_frozen_adapters_alone_is_exported_and_neither_pruned_nor_de
 
 def test_all_frozen_is_an_input_error(llama: Backbone) -> None:
     with pytest.raises(InputError, match=r"^frozen: there is nothing left to train"):
-        train(llama, how=TrainableMerge(frozen=frozenset({0, 1})))
+        train(llama, how=Concat(frozen=frozenset({0, 1})))
 
 
 # Merge weights ----------------------------------------------------------------------------------------------------------
@@ -97,9 +98,9 @@ def llama_shape(adapters: list[Adapter], path: str) -> torch.Size:
     return adapters[0][path].delta().shape
 
 
-@pytest.mark.parametrize("combine", ["concat", "sum"])
+@pytest.mark.parametrize("combine", ["concat", "linear"])
 def test_trained_weights_move_and_come_out(llama: Backbone, combine: Any) -> None:
-    starts, how = [1.0, -0.5], TrainableMerge(combine, train_weights=True)
+    starts, how = [1.0, -0.5], trainable_merges[combine](train_weights=True)
     fitted = train(llama, weights=starts, how=how, weights_learning_rate=0.05, pruning=Pruning(), controller=Fixed(0.5))
     assert list(fitted.merge_weights) == list(fitted.adapter)
     for weights in fitted.merge_weights.values():
@@ -107,14 +108,14 @@ def test_trained_weights_move_and_come_out(llama: Backbone, combine: Any) -> Non
         assert weights[1] != -0.5
         assert weights == pytest.approx(starts, abs=0.8)
     assert len({tuple(weights) for weights in fitted.merge_weights.values()}) == len(fitted.merge_weights)
-    assert train(llama, weights=starts, how=TrainableMerge(combine), weights_learning_rate=0.05).merge_weights == {}
+    assert train(llama, weights=starts, how=trainable_merges[combine](), weights_learning_rate=0.05).merge_weights == {}
 
 
 def test_with_the_weights_alone_on_the_move_the_update_is_their_sum(llama: Backbone) -> None:
     """The factors stand almost still: the exported update is the given updates under the new weights."""
     tuning = dataclasses.replace(TUNING, learning_rate=1e-9)
     adapters = two_adapters(llama)
-    fitted = train(llama, tuning=tuning, how=TrainableMerge(train_weights=True), weights_learning_rate=0.1)
+    fitted = train(llama, tuning=tuning, how=Concat(train_weights=True), weights_learning_rate=0.1)
     for path in fitted.adapter:
         expected = exact_sum(adapters, path, fitted.merge_weights[path])
         torch.testing.assert_close(fitted.adapter[path].delta(), expected, atol=1e-5, rtol=0)
@@ -125,7 +126,7 @@ def test_the_weights_have_a_rate_of_their_own_and_no_decay(llama: Backbone) -> N
     """The first step of AdamW is as long as the rate, whatever the gradient; the decay would be added to it."""
     data = FitData(DATA.train[:2])
     tuning = dataclasses.replace(TUNING, epochs=1, weight_decay=0.5, gradient_clip=None)
-    how = TrainableMerge(train_weights=True)
+    how = Concat(train_weights=True)
     fitted = train(llama, data, tuning, weights=[2.0, -3.0], how=how, weights_learning_rate=0.02)
     assert len(events(fitted, "step")) == 1
     for weights in fitted.merge_weights.values():
@@ -145,11 +146,11 @@ def test_the_rate_of_the_weights_decays_with_the_others(llama: Backbone, monkeyp
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     tuning = dataclasses.replace(TUNING, epochs=2, learning_rate_decay=0.5, learning_rate=1e-3)
-    train(llama, tuning=tuning, how=TrainableMerge(train_weights=True), weights_learning_rate=0.02)
+    train(llama, tuning=tuning, how=Concat(train_weights=True), weights_learning_rate=0.02)
     assert rates == [[1e-3, 0.02], [1e-3, 0.02], [5e-4, 0.01], [5e-4, 0.01]]
 
 
 def test_frozen_adapters_keep_their_weight(llama: Backbone) -> None:
-    how = TrainableMerge(train_weights=True, frozen=frozenset({0}))
+    how = Concat(train_weights=True, frozen=frozenset({0}))
     fitted = train(llama, weights=[0.75, 1.0], how=how, weights_learning_rate=0.05)
     assert all(weights[0] == 0.75 and weights[1] != 1.0 for weights in fitted.merge_weights.values())

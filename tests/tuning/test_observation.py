@@ -11,9 +11,10 @@ from tests.tiny import tiny_adapter, tiny_examples
 from tests.tuning.runs import DATA, TUNING, train
 
 import pomona.backbone.full_pass as full_pass_module
-from pomona.backbone.attach import Attachment, TrainableMerge, attached
+from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import make_batch, token_losses
+from pomona.backbone.trainable import Linear
 from pomona.control import Fixed
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, Gradient, GradientActivation, GradientSmoothed, Magnitude, Wanda
@@ -111,7 +112,7 @@ def test_a_full_pass_is_made_for_each_selection_and_for_no_other_reason(
 
 def test_the_state_goes_through_a_checkpoint(llama: Backbone) -> None:
     pruning = Pruning(GradientSmoothed(), granularity="module")
-    with attached(llama, [tiny_adapter(llama)], how=TrainableMerge("sum")) as attachment:
+    with attached(llama, [tiny_adapter(llama)], how=Linear()) as attachment:
         observation, _ = stepped(attachment, pruning)
         other = Observation(attachment, pruning, TRAIN, 2)
         other.load_state({name: value.clone() for name, value in observation.state().items()})

@@ -16,8 +16,9 @@ from tests.tuning.runs import TUNING, train
 from torch.multiprocessing.spawn import start_processes
 
 import pomona.tuning.fit as fit_module
-from pomona.backbone.attach import Attachment, TrainableMerge
+from pomona.backbone.attach import Attachment
 from pomona.backbone.ranks import rank
+from pomona.backbone.trainable import Linear
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.importance import GradientSmoothed
 from pomona.tuning.settings import Event, Pruning
@@ -32,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "sum by gradient_smoothed with weights": {
         "pruning": Pruning(GradientSmoothed(), reset="initial"), "controller": Fixed(0.3), "weights_learning_rate": 0.01,
-        "how": TrainableMerge("sum", train_weights=True),
+        "how": Linear(train_weights=True),
     },
     "components by a full pass": {
         "pruning": Pruning(granularity="rank", scope="global", activations="full_pass"), "controller": Fixed(0.5)

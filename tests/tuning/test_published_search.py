@@ -15,9 +15,10 @@ from tests.tuning.published_search import PublishedRound, Settings, search
 from torch import Tensor
 
 from pomona.adapters import Adapter, Factors
-from pomona.backbone.attach import TrainableMerge, attached
+from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, training_order
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Linear
 from pomona.control import Grasp
 from pomona.control.published import PUBLISHED as BEHAVIOURS
 from pomona.importance import Magnitude
@@ -138,7 +139,7 @@ def product(ground: Ground, controller: Grasp, seed: int = SEED, rounds: int = R
                 raise Enough
 
     fitted = None
-    how = TrainableMerge("sum", scaling=False)
+    how = Linear(paper=True)
     with (
         attached(ground.backbone, adapters, None, 0.0, how) as attachment,
         mock.patch.object(Surgeon, "hold", spy),

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tests.tuning.runs import TUNING, assert_same, train
 
-from pomona.backbone.attach import Attachment, TrainableMerge
+from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat, Linear
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.importance import GradientSmoothed, Magnitude
 from pomona.tuning.settings import Event, Pruning
@@ -34,14 +35,14 @@ def judge(attachment: Attachment) -> list[float]:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "sum": {"how": TrainableMerge("sum")},
-    "sum that learns its ratio": {"how": TrainableMerge("sum"), "controller": LEARNS},
+    "sum": {"how": Linear()},
+    "sum that learns its ratio": {"how": Linear(), "controller": LEARNS},
     "initial": {"pruning": Pruning(reset="initial")},
     "initial that learns its ratio": {"pruning": Pruning(reset="initial"), "controller": LEARNS},
     "gradient_smoothed": {"pruning": Pruning(GradientSmoothed())},
-    "weights": {"how": TrainableMerge(train_weights=True), "weights_learning_rate": 0.02},
-    "weights of a sum": {"how": TrainableMerge("sum", train_weights=True), "weights_learning_rate": 0.02},
-    "frozen": {"how": TrainableMerge(frozen=frozenset({0}))},
+    "weights": {"how": Concat(train_weights=True), "weights_learning_rate": 0.02},
+    "weights of a sum": {"how": Linear(train_weights=True), "weights_learning_rate": 0.02},
+    "frozen": {"how": Concat(frozen=frozenset({0}))},
     "full_pass": {"pruning": Pruning(activations="full_pass")},
     "gradient checkpointing": {"tuning": dataclasses.replace(SHORT, gradient_checkpointing=True)},
     "once": {"pruning": Pruning(Magnitude(), schedule="once")},
@@ -51,7 +52,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "a search longer than an epoch": {"controller": dataclasses.replace(LEARNS, settle_fraction=0.8)},
     "a search longer than an epoch, with weights": {
         "controller": dataclasses.replace(LEARNS, settle_fraction=0.8),
-        "how": TrainableMerge(train_weights=True),
+        "how": Concat(train_weights=True),
         "judge": early,
     },
     "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},

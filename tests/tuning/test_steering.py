@@ -18,7 +18,7 @@ from pomona.backbone.batches import Encoded, collate
 from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
-from pomona.backbone.side_by_side import AdaptedLinear
+from pomona.backbone.trainable.concat import ConcatModule
 from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Handling, Round
 from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
@@ -247,7 +247,7 @@ def test_candidates_are_compared_with_a_fresh_mask_of_the_ratio_in_force(llama: 
         kept, fresh = run.values(), run.steering.unpruned()
         with torch.no_grad():
             for path, layer in run.attachment.layers.items():
-                assert isinstance(layer, AdaptedLinear)
+                assert isinstance(layer, ConcatModule)
                 for side, scale in (("A", layer.scale_R[:, None]), ("B", torch.ones(1))):
                     value = fresh[f"{path}.{side}"]
                     lowest = (value * scale).abs().flatten().argsort(stable=True)[: pruned_count(0.3, value.numel())]
@@ -471,7 +471,7 @@ def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
         run.step(1)
         for path, mean in run.steering.importance().items():
             layer = run.attachment.layers[path]
-            assert isinstance(layer, AdaptedLinear)
+            assert isinstance(layer, ConcatModule)
             A = (layer.A.detach() * layer.scale_R[:, None]).abs()
             B = layer.B.detach().abs()
             kept = torch.cat([A[A > 0], B[B > 0]])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
-from pomona.backbone.attach import AdaptedLinear, Attachment
-from pomona.backbone.summed import SummedLinear
+from pomona.backbone.attach import Attachment
+from pomona.backbone.trainable.concat import ConcatModule
+from pomona.backbone.trainable.linear import LinearModule
 from pomona.control import Handling
 from pomona.importance import DeltaSensitivity, Magnitude, Wanda
 from pomona.pruning import pruned_count
@@ -39,7 +40,7 @@ class Table:
         gradients: bool = False,
         handling: Handling | None = None,
     ) -> None:
-        self.layer = layer = AdaptedLinear("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
+        self.layer = layer = ConcatModule("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
         self.observation = Observation(self.attachment, pruning, [], 1, gradients)
         self.A, self.B = layer.A, layer.B
@@ -352,7 +353,7 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
     """Weights 1 and 4: the sums are A_1 + 2 A_2 and B_1 + 2 B_2. Entries that cancel are the lowest, however large they are."""
     A_1, B_1 = torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([[1.0], [8.0]])
     A_2, B_2 = torch.tensor([[-2.0, 1.0, 0.5]]), torch.tensor([[1.0], [-4.0]])
-    layer = SummedLinear("m", nn.Linear(3, 2), [Factors(A_1, B_1), Factors(A_2, B_2)], [1.0, 4.0], 0.0)
+    layer = LinearModule("m", nn.Linear(3, 2), [Factors(A_1, B_1), Factors(A_2, B_2)], [1.0, 4.0], 0.0)
     attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
     optimizer = torch.optim.AdamW([layer.A, layer.B], lr=1e-9, weight_decay=0.0)
     layer.A.grad, layer.B.grad = torch.ones_like(layer.A), torch.ones_like(layer.B)
@@ -415,7 +416,7 @@ class Summed:
     def __init__(self, pruning: Pruning) -> None:
         first = Factors(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([[1.0], [8.0]]))
         second = Factors(torch.tensor([[-2.0, 1.0, 0.5], [7.0, 9.0, 8.0]]), torch.tensor([[1.0, 0.2], [-4.0, 0.1]]))
-        self.layer = SummedLinear("m", nn.Linear(3, 2), [first, second], [1.0, 4.0], 0.0)
+        self.layer = LinearModule("m", nn.Linear(3, 2), [first, second], [1.0, 4.0], 0.0)
         self.attachment = Attachment(None, {"m": self.layer})  # pyright: ignore[reportArgumentType]
         optimizer = torch.optim.AdamW([self.layer.A, self.layer.B], lr=1e-9, weight_decay=0.0)
         self.surgeon = Surgeon(self.attachment, pruning, Observation(self.attachment, pruning, [], 1), optimizer)
@@ -457,7 +458,7 @@ def test_adapters_side_by_side_with_sensitivities_of_the_merged_update() -> None
     """The scores are slices of the merged update's; each adapter loses half of its own."""
     first, second = Factors(A_RI, B_OR), Factors(A_RI.flip(1), B_OR.flip(0))
     pruning = Pruning(DeltaSensitivity())
-    layer = AdaptedLinear("m", nn.Linear(3, 2), [first, second], [1.0, 0.01], 0.0)
+    layer = ConcatModule("m", nn.Linear(3, 2), [first, second], [1.0, 0.01], 0.0)
     attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
     observation = Observation(attachment, pruning, [], 1)
     observation.begin_batch(torch.ones(1, 1, dtype=torch.bool))

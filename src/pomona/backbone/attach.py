@@ -1,4 +1,4 @@
-"""The trainable merge: adapters on the frozen modules of a model, trained together as one update.
+"""Adapters attached to the frozen modules of a model, to be trained together as one update.
 
 Axes: R rank, I input features, O output features.
 """
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,47 +19,15 @@ from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.same_base import BASE
 from pomona.adapters.targets import Targets
-from pomona.backbone.adapted import AdaptedModule, Observer, takes_part
 from pomona.backbone.base_modules import modules_of
-from pomona.backbone.load import Backbone, is_transposed, linear_shape
+from pomona.backbone.linear_modules import is_transposed, linear_shape
+from pomona.backbone.load import Backbone
 from pomona.backbone.plain_weights import refuse_packed
-from pomona.backbone.side_by_side import AdaptedLinear
-from pomona.backbone.summed import SummedLinear
+from pomona.backbone.trainable import AdaptedModule, Concat, TrainableMerge
+from pomona.backbone.trainable.base import Observer, takes_part
 from pomona.backbone.whole import proven_copies
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
-
-TRAINABLE_MERGES: Mapping[str, type[AdaptedModule]] = {"concat": AdaptedLinear, "sum": SummedLinear}
-"""What `TrainableMerge.combine` may name."""
-
-
-@dataclass(frozen=True)
-class TrainableMerge:
-    """How adapters that are trained together make one update.
-
-    Args:
-        combine: `concat`, the exact sum of their updates; `sum`, the product of their factors' sums, as ALM trains it (arXiv
-            2505.24174) and PEFT's `linear` makes it, with cross terms.
-        scaling: whether an adapter's scaling counts. ALM's published code leaves it out; with `sum` only.
-        train_weights: whether merge weights are parameters too, one an adapter and module.
-        frozen: positions of adapters that take part and are not trained.
-
-    Raises:
-        InputError: an unknown `combine`; `concat` without scaling.
-    """
-
-    combine: Literal["concat", "sum"] = "concat"
-    scaling: bool = True
-    train_weights: bool = False
-    frozen: frozenset[int] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.combine not in TRAINABLE_MERGES:
-            raise InputError(
-                "no such trainable merge", field="combine", value=self.combine, mend=suggest(self.combine, TRAINABLE_MERGES)
-            )
-        if not self.scaling and self.combine != "sum":
-            raise InputError("only sum can leave the scaling out", field="scaling", value=False, mend="Use combine sum")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +110,7 @@ def attached(
     adapters: Sequence[Adapter],
     weights: Sequence[Weight] | None = None,
     dropout: float = 0.0,
-    how: TrainableMerge = TrainableMerge(),
+    how: TrainableMerge | None = None,
 ) -> Iterator[Attachment]:
     """Attach adapters for the length of a block; leaving puts the model back as it was.
 
@@ -155,7 +122,7 @@ def attached(
         weights: one merge weight an adapter, for all modules, over the depth or by module as `pomona.merging.weights` has it; 1
             each by default.
         dropout: while training, share of A's input entries that is dropped, in [0, 1).
-        how: how they make one update, and which of it is trained.
+        how: how they make one update, and which of them are trained; by default `concat` with all of them.
 
     Raises:
         InputError: the adapters do not fit each other or the model; weights that do not say what a module gets, or leave out
@@ -166,7 +133,8 @@ def attached(
     refuse_packed({path: linear[path] for path in linear if any(path in adapter for adapter in adapters)})
     # Found by trial passes, which adapters that drop inputs would disturb, and which no observer may see.
     _ = backbone.has_plain_head, backbone.packs, backbone.leaves_rows_out
-    modules = _adapted_modules(backbone, adapters, [1.0] * len(adapters) if weights is None else list(weights), dropout, how)
+    given = [1.0] * len(adapters) if weights is None else list(weights)
+    modules = _adapted_modules(backbone, adapters, given, dropout, how or Concat())
     try:
         for path, module in modules.items():
             backbone.model.set_submodule(path, module)
@@ -192,9 +160,9 @@ def _adapted_modules(
     adapted = [path for path in linear if any(path in adapter for adapter in adapters)]
     modules: dict[str, AdaptedModule] = {}
     for path, w_K in module_weights(weights, adapted).items():
-        factors = [_factors(adapter, path, how) for adapter in adapters]
+        factors = [adapter.factors.get(path) for adapter in adapters]
         if any(takes_part(pair, weight) for pair, weight in zip(factors, w_K, strict=True)):
-            modules[path] = TRAINABLE_MERGES[how.combine](path, linear[path], factors, w_K, dropout, how.frozen, how.train_weights)
+            modules[path] = how.attach(path, linear[path], factors, w_K, dropout)
     if not modules:
         raise InputError(
             "no adapter takes part in any module", field="weights", value=weights, mend="Give one a weight that is not 0"
@@ -202,13 +170,6 @@ def _adapted_modules(
     if not any(module.trained for module in modules.values()):
         raise InputError("there is nothing left to train", field="frozen", value=sorted(how.frozen), mend="Freeze fewer adapters")
     return modules
-
-
-def _factors(adapter: Adapter, path: str, how: TrainableMerge) -> Factors | None:
-    if path not in adapter:
-        return None
-    pair = adapter[path]
-    return pair if how.scaling else Factors(pair.A, pair.B)
 
 
 def new_adapter(

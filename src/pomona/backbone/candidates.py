@@ -15,11 +15,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pomona.backbone.adapted import Candidates, RowsDifferError
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.backbone.memory import each_batch
+from pomona.backbone.trainable.base import Candidates, RowsDifferError
 
 Updates = Mapping[str, tuple[Tensor, Tensor]]
 """Module -> A [G, R, I] and B [G, O, R] of its whole update under each candidate; of one alone where nothing is trained."""

@@ -19,6 +19,7 @@ from pomona.adapters.base_identity import identity_of_folder, identity_of_tensor
 from pomona.adapters.same_base import Base
 from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.frozen_linear import freeze_linear_modules
+from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.needed_rows import can_leave_rows_out
 from pomona.backbone.packed import can_pack
@@ -119,19 +120,6 @@ class Backbone:
         """Which model it is, for adapters that are trained on it or meet it: in whatever dtype, under whatever name."""
         known = identity_of_folder(self.folder) if self.folder is not None else None
         return Base(self.name, known or identity_of_tensors(self.model.config.to_dict(), self.model.state_dict()))
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Whether the weight is stored [I, O] (GPT-2's `Conv1D`) and not [O, I]."""
-    return not isinstance(module, nn.Linear)
-
-
-def linear_shape(module: nn.Module) -> tuple[int, int]:
-    """(O, I) of a linear module."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    rows, columns = weight.shape
-    return (columns, rows) if is_transposed(module) else (rows, columns)
 
 
 def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "float32") -> Backbone:

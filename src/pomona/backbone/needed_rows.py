@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from pomona.backbone.adapted import AdaptedModule
+from pomona.backbone.trainable.base import AdaptedModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,7 +12,8 @@ from pomona.adapters import layer_number
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
 from pomona.backbone.full_pass import without_dropout
-from pomona.backbone.load import Backbone, linear_shape
+from pomona.backbone.linear_modules import linear_shape
+from pomona.backbone.load import Backbone
 from pomona.backbone.ranks import share, sum_over_ranks
 from pomona.backbone.statistics import Norms
 from pomona.errors import InputError

@@ -8,7 +8,7 @@ import typer
 
 
 def list_registered(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """List merge methods, importance metrics, controllers, tasks, metrics and baselines."""
+    """List merge methods, trainable merges, importance metrics, controllers, tasks, metrics and baselines."""
     import json
 
     from pomona.cli.registered import plain, registered

@@ -16,6 +16,7 @@ from typing import Any
 
 ROOMS = {
     "merge_methods": "pomona.merging",
+    "trainable_merges": "pomona.backbone.trainable",
     "importance_metrics": "pomona.importance",
     "controllers": "pomona.control",
     "tasks": "pomona.data.tasks",
@@ -136,7 +137,8 @@ class _Sources:
             where, named = self._class(module, base)
             if named is not None:
                 found |= self.fields(where, named)
-        if any("dataclass" in ast.unparse(decorator) for decorator in cls.decorator_list):
+        decorators = " ".join(map(ast.unparse, cls.decorator_list))
+        if "dataclass" in decorators and "kw_only=True" not in decorators:  # keyword-only: see `Registry`
             for statement in cls.body:
                 if isinstance(statement, ast.AnnAssign):
                     special = ast.unparse(statement.annotation).partition("[")[0].rpartition(".")[2]

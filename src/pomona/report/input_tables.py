@@ -42,7 +42,7 @@ def choices_table(record: RunRecord) -> Table:
 def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     merge = chosen(record, "merge.method")
     if merge is not None:
-        yield "Merged by", ", ".join([str(merge), _TRAINED.get(str(merge), "trained as one pair"), *_merge_notes(record)])
+        yield "Merged by", ", ".join([str(merge), _trained(str(merge)), *_merge_notes(record)])
     answer = record.answer
     if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
         yield from _pruning_choices(record)
@@ -55,6 +55,13 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     if chosen(record, "select_by") is not None:
         name = "Epochs and runs judged by" if is_search(record) else "Epochs judged by"
         yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"
+
+
+def _trained(method: str) -> str:
+    """What is trained, in words."""
+    from pomona.backbone.trainable import trainable_merges  # it takes torch a second to load
+
+    return trainable_merges[method].title if method in trainable_merges else "trained as one pair"
 
 
 def _merge_notes(record: RunRecord) -> Iterator[str]:
@@ -98,7 +105,6 @@ def _search_notes(record: RunRecord) -> Iterator[str]:
         yield f"seed {seed}" + (" and examples of its own" if record.search_splits else "")
 
 
-_TRAINED = {"concat": "the adapters side by side", "linear": "sums of the adapters' own factors"}
 _PRUNING: Mapping[str, tuple[str, str | None, Mapping[str, str]]] = {
     "granularity": (
         "Pruned as a whole",

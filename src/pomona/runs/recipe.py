@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
+from pomona.backbone.trainable import trainable_merges
 from pomona.control import Bayes, Controller
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
-from pomona.errors import InputError
+from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity, Wanda
@@ -152,19 +153,19 @@ class Source(_Section):
 
 
 class Merge(_Section):
-    """What is trained: `concat` keeps every adapter's own columns, `linear` sums their factors, all else makes one pair.
+    """What is trained: the adapters' own factors, with a trainable merge, or one pair that a static merge method makes of them.
 
     With `concat` the update is the exact sum of the adapters' updates; with `linear` every adapter's own factors are trained and
     their sums are used, as ALM does; with any other method its result is trained.
 
     Args:
-        method: a name in `merge_methods`.
+        method: a trainable merge or a merge method; of one name in both, the trainable merge.
         rank: the largest rank of a module, where the method can choose one.
         parameters: the method's hyperparameters.
         target: whether a LoRA trained on the target's own examples is among the merged ones.
-        frozen: names of sources that take part and are not trained (`concat` and `linear`).
-        weights_learning_rate: trains the merge weights too, one an adapter and module, at this rate (`concat` and `linear`);
-            None leaves them as given.
+        frozen: names of sources that take part and are not trained (trainable merges only).
+        weights_learning_rate: trains the merge weights too, one an adapter and module, at this rate
+            (trainable merges only); None leaves them as given.
         paper: ALM's published code, which leaves the adapters' scaling out (`linear`).
     """
 
@@ -178,13 +179,21 @@ class Merge(_Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        published = [name for name in trainable_merges if trainable_merges[name].has_paper]
+        if self.paper and self.method not in published:
+            raise ValueError(f"`paper` needs method {' or '.join(published)}")
+        if self.method in trainable_merges:
+            trainable_merges.create(self.method, self.parameters)
+            if self.rank is not None:
+                raise ValueError(f"{self.method} has the rank that the adapters give it: leave `rank` out, or use svd")
+            return self
+        if self.method not in merge_methods:
+            known = {*merge_methods, *trainable_merges}
+            raise InputError("no such merge method", value=self.method, mend=suggest(self.method, known))
         merge_methods.create(self.method, self.parameters)
-        if self.method not in ("concat", "linear") and (self.frozen or self.weights_learning_rate is not None):
-            raise ValueError(f"method {self.method} makes one pair: `frozen` and `weights_learning_rate` need concat or linear")
-        if self.paper and self.method != "linear":
-            raise ValueError("`paper` needs method linear")
-        if self.rank is not None and self.method in ("concat", "linear"):
-            raise ValueError(f"{self.method} has the rank that the adapters give it: leave `rank` out, or use svd")
+        if self.frozen or self.weights_learning_rate is not None:
+            names = " or ".join(trainable_merges)
+            raise ValueError(f"method {self.method} makes one pair: `frozen` and `weights_learning_rate` need {names}")
         return self
 
 

@@ -9,19 +9,17 @@ Axes: R rank, I input features, O output features.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
 
-from pomona.backbone.attach import TrainableMerge, target_paths
+from pomona.backbone.attach import target_paths
 from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat, TrainableMerge, trainable_merges
 from pomona.merging.weights import Weight, module_weights
 from pomona.runs.recipe import Lora, Merge, Recipe
 from pomona.runs.sizes import is_notable, said_count, said_modules
 
 Ranks = Mapping[str, int]
 """Module path -> R of what is trained there."""
-
-_COMBINE: Final[dict[str, Literal["concat", "sum"]]] = {"concat": "concat", "linear": "sum"}
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,15 @@ def trainable(merge: Merge, names: Sequence[str]) -> TrainableMerge | None:
         merge: the recipe's.
         names: of the sources, in order.
     """
-    if merge.method not in _COMBINE:
+    if merge.method not in trainable_merges:
         return None
     frozen = frozenset(place for place, name in enumerate(names) if name in merge.frozen)
-    return TrainableMerge(_COMBINE[merge.method], not merge.paper, merge.weights_learning_rate is not None, frozen)
+    kind = trainable_merges.create(merge.method, merge.parameters)
+    return replace(kind, frozen=frozen, train_weights=merge.weights_learning_rate is not None, paper=merge.paper)
 
 
 def trained_ranks(ranks: Sequence[Ranks], weights: Sequence[Weight], how: TrainableMerge) -> dict[str, int]:
-    """The rank that is trained in every module that is trained.
-
-    Side by side the ranks of the trained adapters add up. Summed factors have the largest of their ranks: each adapter's own are
-    parameters of the optimizer, but only their sum enters the update, so K adapters are not K times as much to learn with.
+    """The rank that is trained in every module that is trained, as the kind of merge counts it.
 
     Args:
         ranks: of each adapter.
@@ -66,10 +62,12 @@ def trained_ranks(ranks: Sequence[Ranks], weights: Sequence[Weight], how: Traina
     found: dict[str, int] = {}
     for module, w_K in module_weights(weights, modules).items():
         parts = [
-            one.get(module, 0) for place, (one, w) in enumerate(zip(ranks, w_K, strict=True)) if w != 0 and place not in how.frozen
+            one[module]
+            for place, (one, w) in enumerate(zip(ranks, w_K, strict=True))
+            if one.get(module, 0) and w != 0 and place not in how.frozen
         ]
-        if any(parts):
-            found[module] = sum(parts) if how.combine == "concat" else max(parts)
+        if parts:
+            found[module] = how.rank(parts)
     return found
 
 
@@ -90,7 +88,7 @@ def main_ranks(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> 
 
 def taking_part(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> list[str]:
     """The modules in which any adapter that is merged has a weight other than 0, trained or not."""
-    return list(trained_ranks(*_merged(recipe, sources, backbone), TrainableMerge()))
+    return list(trained_ranks(*_merged(recipe, sources, backbone), Concat()))
 
 
 def merged_target(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> Shape:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from pomona.adapters import Adapter
-from pomona.backbone.attach import TrainableMerge, attached, new_adapter
+from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
+from pomona.backbone.trainable import Concat, TrainableMerge
 from pomona.control import Answer, Controller, Fixed, Search, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
@@ -200,7 +201,7 @@ class Workshop:
         if how is not None:
             return *self._parts(), how
         self.starts[system] = self._pair
-        return [self._pair], [1.0], TrainableMerge()
+        return [self._pair], [1.0], Concat()
 
     def _parts(self) -> tuple[list[Adapter], list[Weight]]:
         """The adapters that are merged, and their weights."""
@@ -296,7 +297,7 @@ class Workshop:
             for event in found[1].history if system not in self.trained else ():
                 self.store.append_event(event)
         else:
-            with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout, how or TrainableMerge()) as attachment:
+            with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout, how) as attachment:
                 fitted = fit(
                     attachment,
                     self.data,

@@ -23,8 +23,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
-from pomona.backbone.adapted import AdaptedModule
 from pomona.backbone.attach import Attachment
+from pomona.backbone.trainable.base import AdaptedModule
 from pomona.control import Handling
 from pomona.importance import ModuleStatistics, mean_update_size
 from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, select_masks_by_adapter, trial_values

@@ -1,4 +1,4 @@
-"""Adapted modules against plain tensors: side by side and as sums, some adapters frozen, with and without trained weights."""
+"""`concat` and `linear` against plain tensors: some adapters frozen, with and without trained weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
-from pomona.backbone.adapted import AdaptedModule
-from pomona.backbone.low_rank import STEPS, keep_mask
-from pomona.backbone.side_by_side import AdaptedLinear
-from pomona.backbone.summed import SummedLinear
+from pomona.backbone.trainable.base import AdaptedModule
+from pomona.backbone.trainable.concat import ConcatModule
+from pomona.backbone.trainable.linear import LinearModule
 from pomona.merging.linear import Linear
 
 IN, OUT = 7, 6
-KINDS = [AdaptedLinear, SummedLinear]
-Kind = type[AdaptedLinear] | type[SummedLinear]
+KINDS = [ConcatModule, LinearModule]
+Kind = type[ConcatModule] | type[LinearModule]
 
 RANKS = (3, 4, 2)
 WEIGHTS = (0.5, -1.3, 0.9)
@@ -67,7 +65,7 @@ def loss_of(y: Tensor) -> Tensor:
 
 def plain_factors(kind: Kind, As: Sequence[Tensor], Bs: Sequence[Tensor], shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """One pair that means the merge, written adapter by adapter and rank by rank."""
-    if kind is AdaptedLinear:
+    if kind is ConcatModule:
         rows = [share * A[r] for A, share in zip(As, shares, strict=True) for r in range(len(A))]
         return torch.stack(rows), torch.stack([B[:, r] for B in Bs for r in range(B.shape[1])], dim=1)
     rows, columns = [], []
@@ -106,7 +104,7 @@ def own_gradients(module: AdaptedModule, places: Sequence[int]) -> dict[int, tup
     """Each trained adapter's part of the parameters' gradients."""
     assert module.A.grad is not None
     assert module.B.grad is not None
-    if isinstance(module, SummedLinear):
+    if isinstance(module, LinearModule):
         return {k: (module.A.grad[i, : RANKS[k]], module.B.grad[i, :, : RANKS[k]]) for i, k in enumerate(places)}
     ranks = [RANKS[k] for k in places]
     return dict(zip(places, zip(module.A.grad.split(ranks), module.B.grad.split(ranks, dim=1), strict=True), strict=True))
@@ -134,7 +132,7 @@ def test_outputs_and_every_adapters_gradients_are_those_of_plain_tensors(kind: K
             assert module.weights.grad is not None
             # The sum's parameter is the root c = sqrt|w|: dL/dc = dL/dw * 2 c sign(w).
             root = 2 * math.copysign(math.sqrt(abs(WEIGHTS[k])), WEIGHTS[k])
-            close(module.weights.grad[row], w * (1.0 if kind is AdaptedLinear else root))
+            close(module.weights.grad[row], w * (1.0 if kind is ConcatModule else root))
     if not case.train_weights:
         assert module.weights is None
     assert {name for name, _ in module.named_parameters() if not name.startswith("base.")} == (
@@ -165,38 +163,6 @@ def stir(module: AdaptedModule, steps: int = 3) -> None:
     assert all(bool((now - then).abs().max() > 0.01) for now, then in zip(parameters, before, strict=True))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_merged_gradient_is_autograds_by_the_merged_factors(kind: Kind, case: Case) -> None:
-    module = make(kind, case)
-    stir(module)
-    effective = module.effective()
-    A, B = (side.clone().requires_grad_() for side in (effective.A, effective.B))
-    assert A.shape == (sum(RANKS[k] for k in range(3) if k not in case.frozen), IN) or kind is SummedLinear
-    if kind is AdaptedLinear:
-        hidden = F.linear(inputs(), A)
-        y = module.base(inputs()) + F.linear(hidden, B) + F.linear(inputs(), module.fixed_B @ module.fixed_A)
-    else:
-        A_all, B_all = A, B
-        if case.frozen:
-            more = max(RANKS) - len(A)
-            A_all = torch.cat([A, torch.zeros(more, IN)]) + module.fixed_A
-            B_all = torch.cat([B, torch.zeros(OUT, more)], dim=1) + module.fixed_B
-        y = module.base(inputs()) + F.linear(F.linear(inputs(), A_all), B_all)
-    loss_of(y).backward()
-    module.zero_grad()
-    assert module.merged_gradient() is None
-    loss_of(module(inputs())).backward()
-    found = module.merged_gradient()
-    assert found is not None
-    assert A.grad is not None
-    assert B.grad is not None
-    assert A.grad.abs().max() > 1e-2
-    close(found.A, A.grad)
-    close(found.B, B.grad)
-    assert not found.A.requires_grad
-
-
 def test_what_is_merged_by_hand() -> None:
     """Two adapters of ranks 1 and 2 on one input and output; shares 4 * 1 and -1/4 * 4, so roots 2 and 1."""
     pairs = [
@@ -204,49 +170,27 @@ def test_what_is_merged_by_hand() -> None:
         Factors(torch.tensor([[1.0], [7.0]]), torch.tensor([[2.0, 11.0]]), 4.0),
     ]
     base, weights = nn.Linear(1, 1, bias=False), [4.0, -0.25]
-    concat = AdaptedLinear("m", base, pairs, weights, 0.0)
+    concat = ConcatModule("m", base, pairs, weights, 0.0)
     assert concat.effective().A.tolist() == [[12.0], [-1.0], [-7.0]]
     assert concat.effective().B.tolist() == [[5.0, 2.0, 11.0]]
     assert concat.export().delta().item() == 4 * 15 - (2 + 77)
-    summed = SummedLinear("m", base, pairs, weights, 0.0)
+    summed = LinearModule("m", base, pairs, weights, 0.0)
     assert summed.A.tolist() == [[[3.0], [0.0]], [[1.0], [7.0]]]
     assert summed.effective().A.tolist() == [[2 * 3 - 1.0], [-7.0]]
     assert summed.effective().B.tolist() == [[2 * 5 + 2.0, 11.0]]
     assert summed.export().delta().item() == 5 * 12 - 77
-    frozen = SummedLinear("m", base, pairs, weights, 0.0, frozen={1})
+    frozen = LinearModule("m", base, pairs, weights, 0.0, frozen={1})
     assert frozen.effective().A.tolist() == [[6.0]]
     assert frozen.effective().B.tolist() == [[10.0]]
     assert frozen.export().delta().item() == 5 * 12 - 77
-    frozen = AdaptedLinear("m", base, pairs, weights, 0.0, frozen={0})
+    frozen = ConcatModule("m", base, pairs, weights, 0.0, frozen={0})
     assert frozen.effective().A.tolist() == [[-1.0], [-7.0]]
     assert frozen.export().delta().item() == 4 * 15 - (2 + 77)
 
 
-def test_merged_is_of_the_values_that_are_given() -> None:
-    """What pruning asks: the merge with values put back that are zero now; a mask of the merge reaches every adapter."""
-    for kind in KINDS:
-        module = make(kind, Case(frozen=(0,)))
-        A, B = module.A.detach().clone(), module.B.detach().clone()
-        expected = Factors(module.effective().A, module.effective().B.clone())
-        mask_A, mask_B = expected.A < 0.1, expected.B > 0.2
-        with torch.no_grad():
-            module.A.masked_fill_(mask_A, 0.0)
-            module.B.masked_fill_(mask_B, 0.0)
-        pruned, again = module.effective(), module.merged(A, B)
-        assert torch.equal(again.A, expected.A)
-        assert torch.equal(again.B, expected.B)
-        assert torch.equal(pruned.A == 0, mask_A)
-        assert torch.equal(pruned.B == 0, mask_B)
-        assert torch.equal(pruned.A[~mask_A], expected.A[~mask_A])
-        if kind is AdaptedLinear:
-            assert torch.equal(module.export().A[: len(mask_A)] == 0, mask_A)  # zeros stay zeros
-        assert not pruned.A.requires_grad
-        assert not pruned.B.requires_grad
-
-
 def test_a_sum_starts_as_the_static_merge_linear() -> None:
     pairs = [Factors(pair.A[:2], pair.B[:, :2], pair.scaling) for pair in three_pairs()]
-    module = SummedLinear("m", base_module(), pairs, WEIGHTS, 0.0)
+    module = LinearModule("m", base_module(), pairs, WEIGHTS, 0.0)
     expected = Linear().merge(pairs, WEIGHTS, None, torch.Generator())
     for found in (module.effective(), module.export()):
         torch.testing.assert_close(found.A, expected.A, atol=5e-6, rtol=1e-6)
@@ -254,7 +198,7 @@ def test_a_sum_starts_as_the_static_merge_linear() -> None:
 
 
 def test_side_by_side_is_the_sum_of_the_adapters_run_apart() -> None:
-    module, x = make(AdaptedLinear), inputs()
+    module, x = make(ConcatModule), inputs()
     expected = module.base(x)
     for pair, weight in zip(three_pairs(), WEIGHTS, strict=True):
         expected = expected + weight * pair.scaling * ((x @ pair.A.double().T) @ pair.B.double().T)
@@ -262,7 +206,7 @@ def test_side_by_side_is_the_sum_of_the_adapters_run_apart() -> None:
 
 
 def test_the_padding_of_lower_ranks_stays_zero() -> None:
-    module = make(SummedLinear, Case(train_weights=True))
+    module = make(LinearModule, Case(train_weights=True))
     stir(module)
     assert module.A.shape == (3, 4, IN)
     assert module.B.shape == (3, OUT, 4)
@@ -273,32 +217,6 @@ def test_the_padding_of_lower_ranks_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_frozen_adapters_stay_as_they_are_in_the_output(kind: Kind) -> None:
-    """With every trained value at zero the frozen one is left."""
-    module = make(kind, Case(frozen=(1,), train_weights=True))
-    stir(module)
-    with torch.no_grad():
-        module.A.zero_()
-        module.B.zero_()
-    pair = three_pairs()[1]
-    close(module.export().delta(torch.float64), WEIGHTS[1] * pair.delta(torch.float64))
-    close(module(inputs()) - module.base(inputs()), inputs() @ (WEIGHTS[1] * pair.delta(torch.float64)).T)
-    assert module.merge_weights()[1] == WEIGHTS[1]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_module_of_frozen_adapters_has_nothing_to_train(kind: Kind) -> None:
-    module = make(kind, Case(frozen=(0, 1, 2), train_weights=True))
-    assert not module.trained
-    assert make(kind).trained
-    assert module.weights is None
-    assert not any(parameter.requires_grad for parameter in module.parameters())
-    close(module(inputs()), Oracle(kind).y)
-    close(module.export().delta(torch.float64), Oracle(kind).delta)
-    assert module.merge_weights() == list(WEIGHTS)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_merge_weights_are_those_of_now_by_adapter(kind: Kind) -> None:
     first, second, third = three_pairs()
     pairs = [first, None, second, third, third]
@@ -306,10 +224,10 @@ def test_merge_weights_are_those_of_now_by_adapter(kind: Kind) -> None:
     assert module.merge_weights() == pytest.approx([0.5, 0.0, -0.25, 0.0, 2.0], rel=1e-6)
     assert module.weights is not None
     assert module.weights.dtype == torch.float32
-    assert module.weights.tolist() == pytest.approx([0.5, -0.25] if kind is AdaptedLinear else [0.5**0.5, 0.5])
+    assert module.weights.tolist() == pytest.approx([0.5, -0.25] if kind is ConcatModule else [0.5**0.5, 0.5])
     with torch.no_grad():
         module.weights.copy_(torch.tensor([3.0, 0.75]))
-    assert module.merge_weights() == [3.0, 0.0, 0.75, 0.0, 2.0] if kind is AdaptedLinear else [9.0, 0.0, -0.5625, 0.0, 2.0]
+    assert module.merge_weights() == [3.0, 0.0, 0.75, 0.0, 2.0] if kind is ConcatModule else [9.0, 0.0, -0.5625, 0.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -325,55 +243,6 @@ def test_a_weight_that_reaches_zero_has_a_finite_gradient_and_no_merged_one(kind
     found = module.merged_gradient()
     assert found is not None
     assert torch.isfinite(found.A).all()
-    gone = slice(3, 7) if kind is AdaptedLinear else slice(3, 4)
+    gone = slice(3, 7) if kind is ConcatModule else slice(3, 4)
     assert not found.A[gone].any()
     assert found.A[:3].all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropout_is_before_a_and_the_observer_sees_what_b_reads(kind: Kind) -> None:
-    module = kind("m", base_module(), three_pairs(), WEIGHTS, 0.5, {1}).double()
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def observer(module: str, inputs: Tensor, hidden: Tensor) -> None:
-        assert module == "m"
-        seen.append((inputs, hidden.detach()))
-
-    module.observer = observer
-    module.train()
-    x = inputs()
-    torch.manual_seed(3)
-    y = module(x)
-    torch.manual_seed(3)
-    dropped = x * keep_mask(x, STEPS // 2) * 2
-    A = module.effective().A if kind is AdaptedLinear else module.export().A[: module.A.shape[1]]
-    assert seen[0][0] is x
-    close(seen[0][1], dropped @ A.T)
-    close(y, module.base(x) + dropped @ module.export().delta(torch.float64).T)
-    module.eval()
-    module(x)
-    close(seen[1][1], x @ A.T)
-    assert len(seen) == 2
-    module.folded = True
-    assert torch.equal(module(x), module.base(x))
-    assert len(seen) == 2
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_updates_of_zero_leave_the_bases_output_bit_for_bit(kind: Kind) -> None:
-    pairs = [Factors(pair.A, torch.zeros_like(pair.B), pair.scaling) for pair in three_pairs()]
-    module, x = kind("m", base_module(), pairs, WEIGHTS, 0.0, {2}), inputs().float()
-    assert torch.equal(module(x), module.base(x))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_half_precision_base_has_factors_in_float32(kind: Kind) -> None:
-    base = base_module().bfloat16()
-    pairs = [Factors(pair.A.bfloat16(), pair.B.bfloat16(), pair.scaling) for pair in three_pairs()]
-    module = kind("m", base, pairs, WEIGHTS, 0.0, {0}, train_weights=True)
-    floating = [*module.buffers(), *(parameter for parameter in module.parameters() if parameter.requires_grad)]
-    assert {value.dtype for value in floating if value.is_floating_point()} == {torch.float32}
-    x = inputs().bfloat16()
-    y = module(x)
-    assert y.dtype == torch.bfloat16
-    close(y, (base(x).float() + x.float() @ module.export().A.T @ module.export().B.T).bfloat16())

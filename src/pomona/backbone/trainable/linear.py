@@ -1,4 +1,4 @@
-"""Sums of adapters' factors on a frozen module: what ALM trains.
+"""Sums of adapters' factors on a frozen module: the merge that ALM trains.
 
 Axes: K trained adapters, R the largest of their ranks, I input features, O output features.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
-from pomona.backbone.adapted import AdaptedModule, Part, linear_device, quotient
-from pomona.backbone.load import linear_shape
+from pomona.backbone.linear_modules import linear_shape, weight_of
+from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, quotient, trainable_merges
 from pomona.importance import FactorPair
 
 
-class SummedLinear(AdaptedModule):
+class LinearModule(AdaptedModule):
     """Sums of factors: every adapter's own factors are parameters, A [K, R, I] and B [K, O, R], R the largest of their ranks.
 
     `y = base(x) + (sum_k b_k B_k) (sum_k a_k A_k) x` with `b_k = sqrt|w_k s_k|` and `a_k = sign(w_k s_k) b_k`: the merge method
@@ -34,9 +35,10 @@ class SummedLinear(AdaptedModule):
     _constant_KR: Tensor
     _sign_K: Tensor
 
-    def _lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
+    def lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
+        """See `AdaptedModule.lay_out`."""
         out_features, in_features = linear_shape(self.base)
-        device = linear_device(self.base)
+        device = weight_of(self.base).device
         rank = max((len(part.A) for part in trained), default=0)
         fixed_rank = max(rank, *(len(part.A) for part in frozen)) if frozen else 0
         A = torch.zeros(len(trained), rank, in_features, device=device)
@@ -47,15 +49,15 @@ class SummedLinear(AdaptedModule):
             A[place, :own], B[place, :, :own] = part.A, part.B
             constant_KR[place, :own] = math.sqrt(abs(part.scaling if train_weights else part.share))
         self.A, self.B = (nn.Parameter(side, requires_grad=bool(trained)) for side in (A, B))
-        self._constant("_constant_KR", constant_KR)
-        self._constant("_sign_K", torch.tensor([math.copysign(1.0, part.share) for part in trained], device=device))
+        self.constant("_constant_KR", constant_KR)
+        self.constant("_sign_K", torch.tensor([math.copysign(1.0, part.share) for part in trained], device=device))
         fixed_A, fixed_B = torch.zeros(fixed_rank, in_features, device=device), torch.zeros(out_features, fixed_rank, device=device)
         for part in frozen:
             root = math.sqrt(abs(part.share))
             fixed_A[: len(part.A)] += math.copysign(root, part.share) * part.A
             fixed_B[:, : len(part.A)] += root * part.B
-        self._constant("fixed_A", fixed_A)
-        self._constant("fixed_B", fixed_B)
+        self.constant("fixed_A", fixed_A)
+        self.constant("fixed_B", fixed_B)
         roots = torch.tensor([math.sqrt(abs(part.weight)) for part in trained], device=device)
         self.weights = nn.Parameter(roots) if train_weights else None
 
@@ -64,26 +66,17 @@ class SummedLinear(AdaptedModule):
         b_KR = self._constant_KR if self.weights is None else self.weights[:, None] * self._constant_KR
         return self._sign_K[:, None] * b_KR, b_KR
 
-    def _sums(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-        """The trained adapters' sums, [R, I] and [O, R]."""
+    def merge(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """See `AdaptedModule.merge`: `(sum_k a_k A_k, sum_k b_k B_k)`."""
         a_KR, b_KR = self._coefficients()
         return (a_KR[:, :, None] * A).sum(dim=0), (b_KR[:, None, :] * B).sum(dim=0)
 
-    def _with_frozen(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-        """The sums with the frozen adapters' part, which may have a higher rank."""
+    def with_frozen(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """See `AdaptedModule.with_frozen`: the frozen adapters' sums are added, which may have a higher rank."""
         if not len(self.fixed_A):
             return A, B
         more = len(self.fixed_A) - len(A)
         return F.pad(A, (0, 0, 0, more)) + self.fixed_A, F.pad(B, (0, more)) + self.fixed_B
-
-    def pair(self) -> tuple[Tensor, Tensor]:
-        """See `AdaptedModule.pair`: the sums."""
-        return self._with_frozen(*self._sums(self.A, self.B))
-
-    @torch.no_grad()
-    def merged(self, A: Tensor, B: Tensor) -> Factors:
-        """See `AdaptedModule.merged`: `(sum_k a_k A_k, sum_k b_k B_k)`."""
-        return Factors(*self._sums(A, B))
 
     def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """See `AdaptedModule.parts`: without the zeros that pad an adapter of lower rank."""
@@ -106,15 +99,36 @@ class SummedLinear(AdaptedModule):
         if self.A.grad is None or self.B.grad is None:
             return None
         squares_R = self._coefficients()[1].square().sum(dim=0)  # a and b differ in sign alone
-        A, B = self._sums(self.A.grad, self.B.grad)
+        A, B = self.merge(self.A.grad, self.B.grad)
         return FactorPair(quotient(A, squares_R[:, None]), quotient(B, squares_R))
 
-    @torch.no_grad()
-    def export(self) -> Factors:
-        """See `AdaptedModule.export`: the sums."""
-        return Factors(*self._with_frozen(*self._sums(self.A, self.B)))
-
-    def _trained_weights(self) -> Tensor:
+    def trained_weights(self) -> Tensor:
+        """See `AdaptedModule.trained_weights`: the squares of the roots, with the signs of the weights at the start."""
         assert self.weights is not None
         starts = self.weights.new_tensor([self._start_weights[place] for place in self._trained_places])
         return torch.copysign(self.weights.detach().square(), starts)
+
+
+@trainable_merges.register("linear")
+@dataclass(frozen=True)
+class Linear(TrainableMerge):
+    """Sums of the adapters' own factors are trained, as ALM does (arXiv 2505.24174).
+
+    `paper` leaves the adapters' scaling out, as ALM's published code does.
+    """
+
+    module = LinearModule
+    has_paper = True
+    title = "sums of the adapters' own factors"
+
+    def rank(self, ranks: Sequence[int]) -> int:
+        """See `TrainableMerge.rank`: the largest.
+
+        Each adapter's own factors are parameters of the optimizer, but only their sum enters the update, so K adapters are not K
+        times as much to learn with.
+        """
+        return max(ranks)
+
+    def counted(self, factors: Factors) -> Factors:
+        """See `TrainableMerge.counted`."""
+        return Factors(factors.A, factors.B) if self.paper else factors

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pomona.backbone.low_rank import STEPS, add_low_rank, keep_mask
+from pomona.backbone.trainable.add_low_rank import STEPS, add_low_rank, keep_mask
 
 
 def case() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -6,17 +6,18 @@ Axes: K trained adapters, R the sum of their ranks, I input features, O output f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
-from pomona.backbone.adapted import AdaptedModule, Part, linear_device, quotient
-from pomona.backbone.load import linear_shape
+from pomona.backbone.linear_modules import linear_shape, weight_of
+from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, quotient, trainable_merges
 from pomona.importance import FactorPair
 
 
-class AdaptedLinear(AdaptedModule):
+class ConcatModule(AdaptedModule):
     """Adapters side by side: A = [A_1; ...; A_K] [R, I], B = [B_1 ... B_K] [O, R], R the sum of their ranks.
 
     `y = base(x) + B (scale * (A x))`, where row r of adapter k has `scale_r = w_k s_k`. This is the exact sum of the updates
@@ -29,21 +30,22 @@ class AdaptedLinear(AdaptedModule):
     _constant_R: Tensor
     _owner_R: Tensor
 
-    def _lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
+    def lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
+        """See `AdaptedModule.lay_out`."""
         self.A, self.B = (nn.Parameter(side, requires_grad=bool(trained)) for side in self._beside(trained))
         fixed_A, fixed_B = self._beside(frozen)
-        self._constant("fixed_A", fixed_A)
-        self._constant("fixed_B", fixed_B * _per_rank([part.share for part in frozen], frozen, fixed_B.device))
+        self.constant("fixed_A", fixed_A)
+        self.constant("fixed_B", fixed_B * _per_rank([part.share for part in frozen], frozen, fixed_B.device))
         shares = [part.scaling if train_weights else part.share for part in trained]
-        self._constant("_constant_R", _per_rank(shares, trained, self.A.device))
-        self._constant("_owner_R", _per_rank(range(len(trained)), trained, self.A.device).long())
+        self.constant("_constant_R", _per_rank(shares, trained, self.A.device))
+        self.constant("_owner_R", _per_rank(range(len(trained)), trained, self.A.device).long())
         start = torch.tensor([part.weight for part in trained], device=self.A.device)
         self.weights = nn.Parameter(start) if train_weights else None
 
     def _beside(self, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
         """Copies of the parts' factors side by side; of rank 0 where there are none."""
         out_features, in_features = linear_shape(self.base)
-        device = linear_device(self.base)
+        device = weight_of(self.base).device
         A = torch.cat([torch.empty(0, in_features, device=device), *(part.A for part in parts)])
         return A, torch.cat([torch.empty(out_features, 0, device=device), *(part.B for part in parts)], dim=1)
 
@@ -52,17 +54,15 @@ class AdaptedLinear(AdaptedModule):
         """w_k s_k of the adapter of each row of A."""
         return self._constant_R if self.weights is None else self.weights[self._owner_R] * self._constant_R
 
-    def pair(self) -> tuple[Tensor, Tensor]:
-        """See `AdaptedModule.pair`."""
-        A_RI = self.A * self.scale_R[:, None]
-        if not len(self.fixed_A):
-            return A_RI, self.B
-        return torch.cat([A_RI, self.fixed_A]), torch.cat([self.B, self.fixed_B], dim=1)
+    def merge(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """See `AdaptedModule.merge`: `(scale * A, B)`."""
+        return A * self.scale_R[:, None], B
 
-    @torch.no_grad()
-    def merged(self, A: Tensor, B: Tensor) -> Factors:
-        """See `AdaptedModule.merged`: `(scale * A, B)`, sharing B."""
-        return Factors(A.detach() * self.scale_R[:, None], B.detach())
+    def with_frozen(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """See `AdaptedModule.with_frozen`: the frozen adapters last."""
+        if not len(self.fixed_A):
+            return A, B
+        return torch.cat([A, self.fixed_A]), torch.cat([B, self.fixed_B], dim=1)
 
     def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """See `AdaptedModule.parts`: rows of A, columns of B."""
@@ -86,9 +86,18 @@ class AdaptedLinear(AdaptedModule):
         """See `AdaptedModule.export`: the scaling folded into B, frozen adapters last."""
         return Factors(torch.cat([self.A, self.fixed_A]), torch.cat([self.B * self.scale_R, self.fixed_B], dim=1))
 
-    def _trained_weights(self) -> Tensor:
-        assert self.weights is not None
-        return self.weights.detach()
+
+@trainable_merges.register("concat")
+@dataclass(frozen=True)
+class Concat(TrainableMerge):
+    """Every adapter's own columns are trained: the exact sum of the adapters' updates."""
+
+    module = ConcatModule
+    title = "the adapters side by side"
+
+    def rank(self, ranks: Sequence[int]) -> int:
+        """See `TrainableMerge.rank`: the ranks add up."""
+        return sum(ranks)
 
 
 def _per_rank(values: Sequence[float], parts: Sequence[Part], device: torch.device) -> Tensor:
