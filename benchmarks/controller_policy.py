@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from pomona.control import ControllerState, Grasp, Layerwise
+from pomona.control import Grasp, Layerwise
+from pomona.control.grasp import GraspState
 from pomona.control.policy import centred_advantages
 
 SEEDS, ROUNDS, EXAMPLES = 200, 40, 16
@@ -80,12 +81,13 @@ def bonus_and_anchor() -> None:
     )
     for name, weights in (("defaults", {}), ("entropy and anchor of 1", {"entropy": 1.0, "anchor": 1.0})):
         for way, controller in (("mended", replace(PLAIN, **weights)), ("published", replace(PLAIN, paper=True, **weights))):
-            first = replace(controller.start(0, rounds), mean=0.6)
-            state = first
+            state = controller.start(0, rounds)
+            first = state.policies[0]._replace(mean=0.6)
+            state = replace(state, policies=(first,))
             for step in range(1, rounds + 1):
                 losses = [2.0] * EXAMPLES  # a loss a little above the one before, so that nothing is committed
                 state = controller.observe(state, step, [1.9] * EXAMPLES, [losses] * controller.candidates)
-            grown, pulled = state.deviation - first.deviation, first.mean - state.mean
+            grown, pulled = state.policies[0].deviation - first.deviation, first.mean - state.policies[0].mean
             print(f"  {name}, {way}: deviation {first.deviation:.3f} + {grown:.4f}, mean {pulled:.4f} of 0.2", flush=True)
 
 
@@ -97,7 +99,7 @@ def excess(controller: Grasp, seed: int, rounds: int, *, alike: bool) -> float:
     def cost(ratios: Sequence[float]) -> float:
         return BEND * float(np.mean((np.broadcast_to(ratios, GROUPS) - best_K) ** 2))
 
-    state = controller.start(seed, rounds, (1 / GROUPS,) * GROUPS)
+    state = controller.start(seed, rounds, (1 / controller.layer_groups,) * controller.layer_groups)
     for step in range(1, rounds + 1):
         u_N = rng.normal(0, 0.5, EXAMPLES)
         trials = [state.ratios, *controller.propose_by_group(state)]
@@ -126,7 +128,7 @@ def search(controller: Grasp, seed: int) -> tuple[tuple[float, float, float], in
     answers = (
         replace(controller, paper=False).choose(state).prune_ratio,
         max(history, key=lambda candidate: candidate.reward).prune_ratio,
-        state.mean,
+        state.policies[0].mean,
     )
     passes = EXAMPLES * len(rounds) + sum(candidate.seen for candidate in history)
     first, second, third = (abs(answer - best) for answer in answers)
@@ -135,7 +137,7 @@ def search(controller: Grasp, seed: int) -> tuple[tuple[float, float, float], in
 
 def simulated(
     controller: Grasp, seed: int, best: float, bend: float = BEND, *, rounds: int = ROUNDS, noise: float = 1.0
-) -> ControllerState:
+) -> GraspState:
     """A run of the toy, in the order that `control/base.py` asks for."""
     rng = np.random.default_rng([seed, 1])
     state = controller.start(seed, rounds)

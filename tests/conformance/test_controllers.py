@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers, state_from_dict, state_to_dict
+from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers, state_to_dict
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
 PARAMETERS: dict[str, dict[str, object]] = {
@@ -42,15 +43,14 @@ def _losses(seed: int, step: int, prune_ratio: float) -> list[float]:
 
 def _share(state: ControllerState, ratios: Sequence[float]) -> float:
     """The share of all entries that these ratios prune, one for each group of layers or one alone."""
-    shares = [one.share for one in state.groups] or [1.0]
-    return sum(share * ratio for share, ratio in zip(shares, ratios, strict=True))
+    return sum(share * ratio for share, ratio in zip(state.shares, ratios, strict=True))
 
 
 def _drive(controller: Controller, seed: int = 0, through_json: bool = False) -> ControllerState:
     state = controller.start(seed, TOTAL_STEPS)
     for step in range(1, TOTAL_STEPS + 1):
         if through_json:
-            state = state_from_dict(json.loads(json.dumps(state_to_dict(state))))
+            state = controller.load_state(json.loads(json.dumps(state_to_dict(state))))
         if controller.round_due(state, step):
             before = state_to_dict(state)
             candidates, reference = (
@@ -89,7 +89,7 @@ def test_rounds_record_what_the_candidates_were_compared_with(controller: Contro
         if not isinstance(controller, Grasp) or controller.layer_groups > 1:
             pytest.skip("has no published behaviour")
         controller = dataclasses.replace(controller, paper=True, mode="two_pass")
-    state = _drive(controller)
+    state: Any = _drive(controller)
     assert (controller.reference(state) is None) == paper
     held = controller.held_ratios(controller.start(0, TOTAL_STEPS))
     for one in state.rounds:

@@ -9,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control import Candidate, ControllerState, Fixed, Handling, Round, state_from_dict, state_to_dict
+from pomona.control import Candidate, ControllerState, Fixed, Grasp, Handling, Round, state_to_dict
+from pomona.control.grasp import GraspState
+from pomona.control.policy import Policy
+from pomona.control.rounds import state_from_dict
 from pomona.errors import InputError
 
 ANY = st.floats(allow_nan=False, allow_infinity=False)
@@ -33,9 +36,8 @@ STATES = st.builds(
     ControllerState,
     seed=st.integers(0, 2**63),
     total_steps=st.integers(1, 10**6),
-    mean=ANY,
-    deviation=ANY,
-    prune_ratio=ANY,
+    shares=st.lists(ANY, min_size=1, max_size=3).map(tuple),
+    ratios=st.lists(ANY, min_size=1, max_size=3).map(tuple),
     rounds=st.lists(ROUNDS, max_size=3).map(tuple),
 )
 
@@ -43,53 +45,88 @@ STATES = st.builds(
 @given(STATES)
 @settings(deadline=None, max_examples=60)
 def test_a_state_survives_json_exactly(state: ControllerState) -> None:
-    assert state_from_dict(json.loads(json.dumps(state_to_dict(state)))) == state
+    assert state_from_dict(ControllerState, json.loads(json.dumps(state_to_dict(state)))) == state
+
+
+@dataclasses.dataclass(frozen=True)
+class Streak:
+    """A part of a state."""
+
+    name: str
+    lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnState(ControllerState):
+    """With what a controller in one file may add."""
+
+    momentum: float = 0.0
+    last: Streak | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WithMomentum(Fixed):
+    state_type = OwnState
+
+
+def test_a_controller_s_own_state_needs_no_more_than_its_class() -> None:
+    state = OwnState(3, 40, (1.0,), (0.5,), momentum=0.1 + 0.2, last=Streak("up", (1, 2)))
+    loaded = WithMomentum(0.5).load_state(json.loads(json.dumps(state_to_dict(state))))
+    assert loaded == state
+    assert isinstance(loaded, OwnState)
+    spoiled = json.loads(json.dumps(state_to_dict(state))) | {"momentum": "0.3"}
+    with pytest.raises(InputError, match=r"state\.momentum: Input should be a valid number \(got '0\.3'\)"):
+        WithMomentum(0.5).load_state(spoiled)
+    with pytest.raises(InputError, match=r"state\.momentum: Unexpected keyword argument"):
+        Fixed(0.5).load_state(state_to_dict(state))
 
 
 def _values() -> dict:
     candidate = Candidate(0.5, (1.0, 2.0), 0.25, 0.125)
     one = Round(0, 10, (1.5, 2.0), (candidate,), 0.4, 0.5, 0.5, 0.41, 0.1, (0.4,))
-    return json.loads(json.dumps(state_to_dict(ControllerState(3, 40, 0.41, 0.1, 0.5, (one,)))))
+    state = GraspState(3, 40, (1.0,), (0.5,), (one,), (Policy(0.41, 0.1),))
+    return json.loads(json.dumps(state_to_dict(state)))
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda v: v.update(sed=1), r"state: unknown key \(got 'sed'\)\. Did you mean 'seed'"),
-        (lambda v: v.pop("rounds"), "state: the key 'rounds' is missing"),
-        (lambda v: v["rounds"][0].pop("step"), r"state\.rounds\[0\]: the key 'step' is missing"),
-        (
-            lambda v: v["rounds"][0]["candidates"][0].update(loss=1),
-            r"state\.rounds\[0\]\.candidates\[0\]: unknown key \(got 'loss'\)",
-        ),
-        (lambda v: v.update(seed=1.5), r"state\.seed: must be a whole number \(got 1\.5\)"),
-        (lambda v: v.update(mean="0.4"), r"state\.mean: must be a number \(got '0\.4'\)"),
-        (lambda v: v.update(mean=None), r"state\.mean: must be a number \(got None\)"),
-        (lambda v: v.update(total_steps=True), r"state\.total_steps: must be a whole number \(got True\)"),
-        (lambda v: v.update(rounds={}), r"state\.rounds: must be a list"),
-        (lambda v: v.update(rounds=[7]), r"state\.rounds\[0\]: must be a mapping \(got 7\)"),
-        (
-            lambda v: v["rounds"][0]["losses_before"].append("x"),
-            r"state\.rounds\[0\]\.losses_before\[2\]: must be a number \(got 'x'\)",
-        ),
+        (lambda v: v.update(sed=1), r"state\.sed: Unexpected keyword argument \(got 1\)"),
+        (lambda v: v.pop("ratios"), r"state\.ratios: Field required\. Start the run anew"),
+        (lambda v: v["rounds"][0].pop("step"), r"state\.rounds\.0\.step: Field required"),
+        (lambda v: v["rounds"][0]["candidates"][0].update(loss=1), r"state\.rounds\.0\.candidates\.0\.loss: Unexpected"),
+        (lambda v: v.update(seed=1.5), r"state\.seed: Input should be a valid integer"),
+        (lambda v: v.update(ratios=["0.4"]), r"state\.ratios\.0: Input should be a valid number \(got '0\.4'\)"),
+        (lambda v: v.update(ratios=[None]), r"state\.ratios\.0: Input should be a valid number \(got None\)"),
+        (lambda v: v.update(total_steps=True), r"state\.total_steps: Input should be a valid integer \(got True\)"),
+        (lambda v: v.update(rounds={}), r"state\.rounds: Input should be a valid array"),
+        (lambda v: v.update(rounds=[7]), r"state\.rounds\.0: Input should be an object \(got 7\)"),
+        (lambda v: v["rounds"][0]["losses_before"].append("x"), r"state\.rounds\.0\.losses_before\.2: .* number \(got 'x'\)"),
+        (lambda v: v.update(policies=[[0.4]]), r"state\.policies\.0"),
     ],
 )
 def test_a_spoiled_state_is_one_precise_error(spoil: Callable[[dict], object], message: str) -> None:
     values = _values()
     spoil(values)
     with pytest.raises(InputError, match=message):
-        state_from_dict(values)
+        Grasp().load_state(values)
+
+
+@pytest.mark.parametrize("values", [None, 7, [], "state"])
+def test_what_is_no_state_is_an_input_error(values: object) -> None:
+    with pytest.raises(InputError, match="state: Input should be an object"):
+        Fixed(0.5).load_state(values)
 
 
 def test_what_was_not_seen_stays_unseen() -> None:
     values = _values()
     values["rounds"][0]["candidates"][0]["losses"] = [None, 2.0]
-    candidate = state_from_dict(values).rounds[0].candidates[0]
+    candidate = Grasp().load_state(values).rounds[0].candidates[0]
     assert candidate.losses == (None, 2.0)
     assert candidate.seen == 1
     values["rounds"][0]["losses_before"] = [None, 2.0]
-    with pytest.raises(InputError, match=r"losses_before\[0\]: must be a number \(got None\)"):
-        state_from_dict(values)
+    with pytest.raises(InputError, match=r"losses_before\.0: Input should be a valid number \(got None\)"):
+        Grasp().load_state(values)
 
 
 def test_a_candidate_is_judged_by_the_examples_it_saw() -> None:
@@ -114,7 +151,7 @@ class Unpruned(Fixed):
 
 
 def test_the_mask_in_force_is_the_last_one_committed() -> None:
-    state = dataclasses.replace(state_from_dict(_values()), prune_ratio=0.45)
+    state = dataclasses.replace(Grasp().load_state(_values()), ratios=(0.45,))
     (one,) = state.rounds
     assert one.mask_prune_ratio == 0.5
     nothing = dataclasses.replace(one, mask_prune_ratio=None)
@@ -137,4 +174,4 @@ def test_by_default_everything_proposed_is_tried_on_everything() -> None:
 def test_nothing_committed_stays_nothing() -> None:
     values = _values()
     values["rounds"][0]["mask_prune_ratio"] = None
-    assert state_from_dict(values).rounds[0].mask_prune_ratio is None
+    assert Grasp().load_state(values).rounds[0].mask_prune_ratio is None

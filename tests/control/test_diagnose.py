@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from pomona.control import Answer, Bayes, Candidate, ControllerState, Grasp, Layerwise, Round
+from pomona.control import Answer, Bayes, Candidate, Grasp, Layerwise, Round
 from pomona.control.diagnose import diagnose_search
+from pomona.control.grasp import GraspState
 
 GRASP = Grasp(mode="two_pass", interval_steps=1)
 
 
 def search(
     best: float = 0.4, rounds: int = 6, mean: float = 0.4, commits: bool = True, signal: bool = True, low: float = 0.2
-) -> ControllerState:
+) -> GraspState:
     """Noiseless rounds over the same ratios, each committing 0.4 again; without signal the examples contradict each other."""
     ratios = (low, 0.4, 0.7)
 
@@ -37,7 +38,7 @@ def search(
         )
         for index in range(rounds)
     )
-    return ControllerState(0, 40, mean, 0.1, 0.4, seen)
+    return GraspState(0, 40, (1.0,), (0.4,), seen)
 
 
 def test_a_healthy_search_says_nothing() -> None:
@@ -62,7 +63,7 @@ def test_a_healthy_search_says_nothing() -> None:
         (search(), [0.3] * 6, "The mask thrashes: a commit moved on average 30 % of the entries"),
     ],
 )
-def test_each_failure_is_one_warning(state: ControllerState, mask_changes: list[float], words: str) -> None:
+def test_each_failure_is_one_warning(state: GraspState, mask_changes: list[float], words: str) -> None:
     warnings = GRASP.diagnose(state, mask_changes)
     assert len(warnings) == 1
     assert words in warnings[0]
@@ -70,7 +71,7 @@ def test_each_failure_is_one_warning(state: ControllerState, mask_changes: list[
 
 
 @pytest.mark.parametrize("state", [search(commits=False), search(mean=0.78)])
-def test_advice_names_only_settings_that_the_controller_has(state: ControllerState) -> None:
+def test_advice_names_only_settings_that_the_controller_has(state: GraspState) -> None:
     fields = {one.name for controller in (Grasp, Bayes) for one in dataclasses.fields(controller)}
     for controller in (GRASP, Bayes(mode="two_pass", interval_steps=1)):
         (warning,) = controller.diagnose(state, [0.0] * sum(one.mask_prune_ratio is not None for one in state.rounds))
@@ -158,7 +159,7 @@ def test_rankings_that_agree_more_than_not_are_healthy_whatever_the_best() -> No
 # Cleared moments --------------------------------------------------------------------------------------------------------
 
 
-def moving(*ratios: float) -> ControllerState:
+def moving(*ratios: float) -> GraspState:
     """A round for each ratio, which commits it; 0.4 is in force before."""
     state = search(rounds=len(ratios))
     rounds = tuple(dataclasses.replace(one, mask_prune_ratio=p) for one, p in zip(state.rounds, ratios, strict=True))
@@ -200,7 +201,7 @@ def test_changes_must_belong_to_commits() -> None:
 # Groups of layers ---------------------------------------------------------------------------------------------------------
 
 
-def by_layer(*commits: tuple[float, float]) -> tuple[Layerwise, ControllerState]:
+def by_layer(*commits: tuple[float, float]) -> tuple[Layerwise, GraspState]:
     """A search of two groups that begins at 0.4 and commits these ratios, on losses that the first group's ratio raises."""
     controller = Layerwise(groups=2, mode="two_pass", interval_steps=1, commit_level=0, max_commit_change=1)
     state = controller.start(0, len(commits))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.control.rule import climbed
 
-from pomona.control import Answer, Candidate, ControllerState, Grasp, controllers, policy, state_from_dict, state_to_dict
+from pomona.control import Answer, Candidate, Grasp, controllers, policy, state_to_dict
+from pomona.control.grasp import GraspState
 from pomona.errors import InputError, PomonaError
 from pomona.seeding import stream
 
@@ -20,7 +21,7 @@ N = 16
 
 def drive(
     controller: Grasp, loss: Callable[[float], float], rounds: int, seed: int = 0, noise: float = 0.5, shared: float = 0.9
-) -> ControllerState:
+) -> GraspState:
     """Rounds on simulated losses: `2 + loss(p) + sqrt(shared) u_i + sqrt(1 - shared) v_ip`, u once a round, v once a probe."""
     rng = np.random.default_rng(seed)
     state = controller.start(seed, rounds)
@@ -39,9 +40,15 @@ def drive(
     return state
 
 
-def rewarded(controller: Grasp, state: ControllerState, rewards: Sequence[float], step: int = 10) -> ControllerState:
+def rewarded(controller: Grasp, state: GraspState, rewards: Sequence[float], step: int = 10) -> GraspState:
     """One round with the given rewards, the same for all 4 examples."""
     return controller.observe(state, step, [2.0] * 4, [[2.0 - reward] * 4 for reward in rewards])
+
+
+def away_from(state: GraspState, mean: float, prune_ratio: float) -> GraspState:
+    """The same with another mean of the policy and another ratio in force."""
+    (old,) = state.policies
+    return dataclasses.replace(state, policies=(old._replace(mean=mean),), ratios=(prune_ratio,))
 
 
 def test_the_toy_s_optimum_is_found() -> None:
@@ -79,8 +86,8 @@ def test_a_single_pass_whose_curve_is_flat_stays_within_a_commit_of_the_ratio_in
     assert single.choose(near) == TOY.choose(near)
     bent = drive(TOY, lambda p: 8 * (p - 0.7) ** 2, rounds=8)
     assert not TOY.choose(bent).flat
-    assert abs(TOY.choose(dataclasses.replace(bent, prune_ratio=0.3)).prune_ratio - 0.3) > 0.2
-    assert single.choose(dataclasses.replace(bent, prune_ratio=0.3)) == TOY.choose(bent)
+    assert abs(TOY.choose(dataclasses.replace(bent, ratios=(0.3,))).prune_ratio - 0.3) > 0.2
+    assert single.choose(dataclasses.replace(bent, ratios=(0.3,))) == TOY.choose(bent)
 
 
 def test_where_pruning_only_hurts_the_answer_is_the_lowest_ratio_tried() -> None:
@@ -132,7 +139,7 @@ def test_a_commit_moves_mask_and_record_together_by_at_most_the_bound() -> None:
     assert (one.prune_ratio_before, one.prune_ratio_after, one.mask_prune_ratio, state.prune_ratio) == (0.3, 0.4, 0.4, 0.4)
     assert one.candidates[far].reward == pytest.approx(0.5)
     assert one.candidates[far].p_value == 1 / 16
-    assert state.mean > 0.3
+    assert state.policies[0].mean > 0.3
 
 
 def test_a_near_candidate_is_committed_as_it_is() -> None:
@@ -179,8 +186,8 @@ def test_the_paper_s_round_is_the_published_one() -> None:
     mu, sigma = 0.4, 0.7 / 6
     step_mu = sum(x * (p - mu) / sigma**2 for x, p in zip(a, rho, strict=True)) / 3
     step_sigma = sum(x * ((p - mu) ** 2 / sigma**2 - 1) for x, p in zip(a, rho, strict=True)) / 3
-    assert after.mean == pytest.approx(mu + 0.05 * step_mu, abs=1e-12)  # the pull is 0: the mean is the ratio in force
-    assert after.deviation == pytest.approx(max(1e-3, sigma + 0.05 * step_sigma + 0.01), abs=1e-12)
+    assert after.policies[0].mean == pytest.approx(mu + 0.05 * step_mu, abs=1e-12)  # the pull is 0: the mean is the ratio in force
+    assert after.policies[0].deviation == pytest.approx(max(1e-3, sigma + 0.05 * step_sigma + 0.01), abs=1e-12)
     one = after.rounds[0]
     assert one.mask_prune_ratio == rho[2]
     assert one.prune_ratio_after == pytest.approx(min(max(rho[2], 0.3), 0.5), abs=1e-12)
@@ -189,15 +196,15 @@ def test_the_paper_s_round_is_the_published_one() -> None:
 def test_the_mean_is_pulled_towards_the_ratio_in_force() -> None:
     """Which is not where the policy's mean is."""
     rewards = [0.02, -0.01, 0.05]
-    state = dataclasses.replace(TOY.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
-    old = policy.Policy(0.6, state.deviation)
+    state = away_from(TOY.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
+    (old,) = state.policies
     drawn = policy.antithetic(3, stream(state.seed, "round", 0, "samples"))
-    expected = climbed(TOY, old, [0.6 + state.deviation * z for z in drawn], rewards, prune_ratio=0.3)
+    expected = climbed(TOY, old, [0.6 + old.deviation * z for z in drawn], rewards, prune_ratio=0.3)
     after = rewarded(TOY, state, rewards)
-    assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-12)
+    assert after.policies[0] == pytest.approx(expected, abs=1e-12)
 
-    published = dataclasses.replace(PAPER.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
-    assert rewarded(PAPER, published, [0.0] * 3).mean == pytest.approx(0.6 - 0.05 * 0.05 * 0.3, abs=1e-12)
+    published = away_from(PAPER.start(seed=3, total_steps=50), mean=0.6, prune_ratio=0.3)
+    assert rewarded(PAPER, published, [0.0] * 3).policies[0].mean == pytest.approx(0.6 - 0.05 * 0.05 * 0.3, abs=1e-12)
 
 
 def test_the_paper_commits_the_candidate_s_mask_and_records_the_bounded_ratio() -> None:
@@ -232,7 +239,7 @@ def test_without_rounds_or_signal_the_answer_is_the_ratio_in_force() -> None:
     for _ in range(3):
         state = TOY.observe(state, 1, [2.3] * 4, [[2.3] * 4] * 3)
     assert TOY.choose(state) == Answer(0.4, 0.1, 0.8, flat=True)
-    assert state.mean == 0.4  # equal rewards, and the anchor is where the mean is
+    assert state.policies[0].mean == 0.4  # equal rewards, and the anchor is where the mean is
 
 
 def test_a_candidate_that_is_clearly_worse_is_stopped_halfway() -> None:
@@ -265,8 +272,8 @@ def test_a_stopped_candidate_counts_with_what_it_saw_but_is_never_the_best() -> 
     assert one.candidates[0] == Candidate(rho[0], (1.0, 1.2, None, None), reward=0.9, p_value=1 / 4)
     assert one.mask_prune_ratio == one.prune_ratio_after == min(rho[1], 0.5)
     full = controller.observe(state, 10, [2.0] * 4, [[1.1] * 4, *rows[1:]])  # the same rewards
-    assert (after.mean, after.deviation) == pytest.approx((full.mean, full.deviation), rel=1e-12)
-    again = state_from_dict(json.loads(json.dumps(state_to_dict(after))))
+    assert after.policies[0] == pytest.approx((full.policies[0].mean, full.policies[0].deviation), rel=1e-12)
+    again = Grasp().load_state(json.loads(json.dumps(state_to_dict(after))))
     assert again == after
     assert controller.choose(again) == controller.choose(after)
 
@@ -289,8 +296,8 @@ def test_screening_tries_a_ratio_from_each_part_and_the_group_is_what_was_tried(
     group = [g for g in range(6) if tried[g]]
     assert [one.prune_ratio for one in after.rounds[0].candidates] == [rho[g] for g in group]
     drawn = [rho[g] for g in group]  # none of these is clamped
-    expected = climbed(controller, policy.Policy(state.mean, state.deviation), drawn, [rewards[g] for g in group], 0.4)
-    assert (after.mean, after.deviation) == pytest.approx(expected, abs=1e-4)  # ratios have four decimals
+    expected = climbed(controller, state.policies[0], drawn, [rewards[g] for g in group], 0.4)
+    assert after.policies[0] == pytest.approx(expected, abs=1e-4)  # ratios have four decimals
 
 
 def test_screening_needs_an_estimate_of_each_ratio() -> None:
@@ -322,7 +329,7 @@ def test_the_paper_neither_races_nor_screens() -> None:
 
 
 def test_racing_and_screening_spare_probes_and_still_find_the_optimum() -> None:
-    def passes(state: ControllerState) -> int:
+    def passes(state: GraspState) -> int:
         return sum(candidate.seen for one in state.rounds for candidate in one.candidates)
 
     states = {
@@ -357,8 +364,8 @@ def test_a_single_pass_has_as_many_rounds_as_the_longer_search_of_two() -> None:
 
 
 def test_the_policy_starts_a_third_of_the_range_wide_and_as_published_with_paper() -> None:
-    assert Grasp(prune_ratio_min=0.2).start(0, 1).deviation == pytest.approx(0.2)
-    assert PAPER.start(0, 1).deviation == pytest.approx(0.7 / 6)
+    assert Grasp(prune_ratio_min=0.2).start(0, 1).policies[0].deviation == pytest.approx(0.2)
+    assert PAPER.start(0, 1).policies[0].deviation == pytest.approx(0.7 / 6)
 
 
 @pytest.mark.parametrize(

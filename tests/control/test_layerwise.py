@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tests.control.rule import climbed
 
-from pomona.control import Answer, ControllerState, Grasp, Layerwise, controllers
-from pomona.control.policy import Policy, antithetic
+from pomona.control import Answer, Grasp, Layerwise, controllers
+from pomona.control.grasp import GraspState
+from pomona.control.policy import antithetic
 from pomona.errors import InputError
 from pomona.seeding import stream
 
@@ -19,7 +20,7 @@ SHARES = (0.5, 0.3, 0.2)
 TOY = Layerwise(mode="two_pass", interval_steps=1, race_level=0.0)
 
 
-def observed(controller: Layerwise, rewards: list[float], examples: int = 6) -> tuple[ControllerState, ControllerState]:
+def observed(controller: Layerwise, rewards: list[float], examples: int = 6) -> tuple[GraspState, GraspState]:
     """A state, and what it is after a round with these rewards."""
     state = controller.start(0, 10, SHARES)
     return state, controller.observe(state, 1, [1.0] * examples, [[1.0 - reward] * examples for reward in rewards])
@@ -41,12 +42,12 @@ def test_each_group_s_policy_moves_as_grasp_s_would_under_the_same_rewards() -> 
     rewards = [0.3, -0.1, 0.05]
     state, after = observed(TOY, rewards)
     draws = (antithetic(3, stream(0, "round", 0, "samples", k)) for k in range(3))
-    samples = [[0.4 + one.deviation * z for z in drawn] for one, drawn in zip(state.groups, draws, strict=True)]
-    for k, (one, moved) in enumerate(zip(state.groups, after.groups, strict=True)):
-        expected = climbed(TOY, Policy(one.mean, one.deviation), samples[k], rewards, one.prune_ratio)
-        assert (moved.mean, moved.deviation) == pytest.approx(expected, abs=1e-12)
-    assert after.mean == pytest.approx(math.fsum(one.share * one.mean for one in after.groups))
-    assert len({one.mean for one in after.groups}) == 3
+    samples = [[0.4 + one.deviation * z for z in drawn] for one, drawn in zip(state.policies, draws, strict=True)]
+    for k, (one, moved) in enumerate(zip(state.policies, after.policies, strict=True)):
+        expected = climbed(TOY, one, samples[k], rewards, state.ratios[k])
+        assert moved == pytest.approx(expected, abs=1e-12)
+    assert after.rounds[0].mean == pytest.approx(math.fsum(s * one.mean for s, one in zip(SHARES, after.policies, strict=True)))
+    assert len({one.mean for one in after.policies}) == 3
 
 
 def test_a_commit_moves_every_group_towards_the_best_candidate_by_no_more_than_the_bound() -> None:

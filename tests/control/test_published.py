@@ -11,7 +11,8 @@ import pytest
 import torch
 from tests.control.rule import climbed
 
-from pomona.control import ControllerState, Grasp, Handling, controllers
+from pomona.control import Grasp, Handling, controllers
+from pomona.control.grasp import GraspState
 from pomona.control.policy import Policy
 from pomona.control.published import PUBLISHED, Behaviour
 from pomona.errors import InputError
@@ -26,11 +27,11 @@ def switched(*names: Behaviour, **settings: Any) -> Grasp:
     return dataclasses.replace(PLAIN, published=names, **settings)
 
 
-def rewarded(controller: Grasp, state: ControllerState, rewards: Sequence[float]) -> ControllerState:
+def rewarded(controller: Grasp, state: GraspState, rewards: Sequence[float]) -> GraspState:
     return controller.observe(state, 1, BEFORE, [[2.0 - reward] * 8 for reward in rewards])
 
 
-def noisy(controller: Grasp) -> ControllerState:
+def noisy(controller: Grasp) -> GraspState:
     """Six rounds of noise, which commit now and then."""
     generator, state = torch.Generator().manual_seed(5), controller.start(3, 6)
     for step in range(1, 7):
@@ -79,24 +80,25 @@ def test_layers_have_no_published_behaviour() -> None:
 
 def test_reinforce_moves_the_policy_by_the_plain_update_alone() -> None:
     controller = switched("reinforce")
-    state = dataclasses.replace(controller.start(3, 10), mean=0.5)
+    state = controller.start(3, 10)
+    state = dataclasses.replace(state, policies=(state.policies[0]._replace(mean=0.5),))
     rho, rewards = controller.propose(state), [0.02, -0.01, 0.05]
     assert rho == PLAIN.propose(state)
     after = rewarded(controller, state, rewards)
-    s, advantages = state.deviation, [reward - 0.02 for reward in rewards]
+    s, advantages = state.policies[0].deviation, [reward - 0.02 for reward in rewards]
     slopes = [
         sum(a * one(x) for a, x in zip(advantages, rho, strict=True)) / 3
         for one in (lambda x: (x - 0.5) / s**2, lambda x: (x - 0.5) ** 2 / s**2 - 1)
     ]
-    assert after.mean == pytest.approx(0.5 + 0.05 * (slopes[0] - 0.05 * (0.5 - 0.4)), abs=1e-12)
-    assert after.deviation == pytest.approx(s + 0.05 * slopes[1] + 0.01, abs=1e-12)
+    assert after.policies[0].mean == pytest.approx(0.5 + 0.05 * (slopes[0] - 0.05 * (0.5 - 0.4)), abs=1e-12)
+    assert after.policies[0].deviation == pytest.approx(s + 0.05 * slopes[1] + 0.01, abs=1e-12)
     plain = rewarded(PLAIN, state, rewards)
     expected = climbed(PLAIN, Policy(0.5, s), [0.5 + s * z for z in _drawn(state, antithetic=True)], rewards, 0.4)
-    assert (plain.mean, plain.deviation) == pytest.approx(expected)
+    assert plain.policies[0] == pytest.approx(expected)
     assert after.rounds[0].mask_prune_ratio == plain.rounds[0].mask_prune_ratio
 
 
-def _drawn(state: ControllerState, *, antithetic: bool) -> list[float]:
+def _drawn(state: GraspState, *, antithetic: bool) -> list[float]:
     generator = stream(state.seed, "round", 0, "samples")
     drawn = torch.randn(2 if antithetic else 3, generator=generator, dtype=torch.float64).tolist()
     return [drawn[0], -drawn[0], drawn[1]] if antithetic else drawn
@@ -111,13 +113,13 @@ def test_the_floor_of_the_variance_bounds_the_update_of_a_narrow_policy(names: t
     slope = sum((reward - 0.0002) * (x - 0.4) / variance for reward, x in zip(rewards, rho, strict=True)) / 3
     spread = sum((reward - 0.0002) * ((x - 0.4) ** 2 / variance - 1) for reward, x in zip(rewards, rho, strict=True)) / 3
     after = rewarded(controller, state, rewards)
-    assert after.mean == pytest.approx(0.4 + 0.05 * slope, abs=1e-12)
-    assert after.deviation == pytest.approx(max(1e-3, 0.002 + 0.05 * spread + 0.01), abs=1e-12)
+    assert after.policies[0].mean == pytest.approx(0.4 + 0.05 * slope, abs=1e-12)
+    assert after.policies[0].deviation == pytest.approx(max(1e-3, 0.002 + 0.05 * spread + 0.01), abs=1e-12)
 
 
 def test_the_first_deviation() -> None:
-    assert switched("narrow_start").start(0, 1).deviation == pytest.approx(0.7 / 6)
-    assert switched("narrow_start", deviation_start=0.2).start(0, 1).deviation == 0.2
+    assert switched("narrow_start").start(0, 1).policies[0].deviation == pytest.approx(0.7 / 6)
+    assert switched("narrow_start", deviation_start=0.2).start(0, 1).policies[0].deviation == 0.2
     with pytest.raises(InputError, match="deviation_start: must be in"):
         switched("narrow_start", deviation_start=0.01)
 
@@ -125,7 +127,7 @@ def test_the_first_deviation() -> None:
 def test_independent_draws_are_neither_paired_nor_rounded() -> None:
     controller = switched("independent_draws")
     state = controller.start(3, 10)
-    found = [0.4 + state.deviation * z for z in _drawn(state, antithetic=False)]
+    found = [0.4 + state.policies[0].deviation * z for z in _drawn(state, antithetic=False)]
     assert controller.propose(state) == tuple(min(max(x, 0.1), 0.8) for x in found)
     low = min(range(3), key=lambda g: abs(found[g] - 0.4))
     after = rewarded(controller, state, [0.5 if g == low else -0.5 for g in range(3)])

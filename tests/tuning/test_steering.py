@@ -32,7 +32,7 @@ TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), ti
 
 
 @dataclass(frozen=True)
-class Scripted(Controller):
+class Scripted(Controller[ControllerState]):
     """Rounds after steps 2 and 4, candidates 0.1 and 0.9; commits what the script says; answers 0.25 at step 5.
 
     With `books` it records that ratio at a commit in place of the mask's own, and with `held` it compares with the mask in force,
@@ -47,7 +47,7 @@ class Scripted(Controller):
     unpruned: bool = False
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
-        return ControllerState(seed, total_steps, 0.3, 0.1, 0.3)
+        return ControllerState(seed, total_steps, (1.0,), (0.3,))
 
     def round_due(self, state: ControllerState, step: int) -> bool:
         return step in (2, 4)
@@ -73,9 +73,9 @@ class Scripted(Controller):
         )
         after = state.prune_ratio if committed is None else self.books or committed
         seen = Round(
-            len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, state.mean, 0.1, (0.3,)
+            len(state.rounds), step, tuple(losses_before), candidates, state.prune_ratio, after, committed, 0.3, 0.1, (0.3,)
         )
-        return replace(state, prune_ratio=after, rounds=(*state.rounds, seen))
+        return replace(state, ratios=(after,), rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
         return Answer(0.25, 0.1, 0.4, flat=False)

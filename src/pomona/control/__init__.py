@@ -6,15 +6,15 @@ Within a run: `Controller`. Over whole runs: `Search`.
 from __future__ import annotations
 
 from pomona.control.answer import Answer, GroupRatio
-from pomona.control.base import Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.base import Controller, controllers
 from pomona.control.bayes import Bayes
-from pomona.control.codec import state_from_dict, state_to_dict
 from pomona.control.fixed import Fixed
 from pomona.control.grasp import Grasp
 from pomona.control.grid import Grid
 from pomona.control.handling import Handling
 from pomona.control.layerwise import Layerwise
 from pomona.control.published import PUBLISHED
+from pomona.control.rounds import Candidate, ControllerState, Round, state_to_dict
 from pomona.control.search import Search, Trial
 from pomona.control.tpe import Tpe
 
@@ -36,6 +36,5 @@ __all__ = [
     "Tpe",
     "Trial",
     "controllers",
-    "state_from_dict",
     "state_to_dict",
 ]

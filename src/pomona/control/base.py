@@ -2,8 +2,8 @@
 
 The registry also holds the searches over whole runs (`search.py`), as a recipe names either in the same place.
 
-A controller never sees a model. It is a frozen dataclass of hyperparameters; what evolves is a `ControllerState` that
-goes into a checkpoint as JSON. The loop that drives one:
+A controller never sees a model. It is a frozen dataclass of hyperparameters; what evolves is a `ControllerState`, or a subclass of
+it of the controller's own, which goes into a checkpoint as JSON. The loop that drives one:
 
     state = controller.start(seed, total_steps)
     before the first round: commit the mask of state.prune_ratio, unless controller.handling.starts_unpruned
@@ -25,148 +25,30 @@ are compared with a fresh mask too: what their losses then differ by is the rati
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
+from typing import Any, ClassVar, Generic, cast
 
 from pomona.control.answer import Answer
 from pomona.control.handling import Handling
+from pomona.control.rounds import ControllerState, S, state_from_dict
 from pomona.control.search import Search
-from pomona.control.sign_flip import gain_p_value
 from pomona.registry import Registry
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One prune ratio on trial.
-
-    Args:
-        prune_ratio: the ratio, in [0, 1].
-        losses: what each micro dev example costs under the trial mask, lower is better, [N]: its mean loss in nats per token,
-            unless something else rewards the run. None where it was not seen.
-        reward: mean before minus mean on trial, over the examples seen; positive is better.
-        p_value: one-sided, for "the gain over the examples seen is not above zero".
-        by_group: its ratio for each group of layers, of which `prune_ratio` is the mean by the groups' shares; empty where one is
-            for all.
-    """
-
-    prune_ratio: float
-    losses: tuple[float | None, ...]
-    reward: float
-    p_value: float
-    by_group: tuple[float, ...] = ()
-
-    @property
-    def seen(self) -> int:
-        """Number of examples seen."""
-        return sum(loss is not None for loss in self.losses)
-
-    @classmethod
-    def measured(
-        cls, prune_ratio: float, losses_before: Sequence[float], losses: Sequence[float | None], generator: torch.Generator
-    ) -> Candidate:
-        """A candidate with the reward and p-value of its losses.
-
-        Args:
-            prune_ratio: the ratio.
-            losses_before: [N], under the reference mask of its round.
-            losses: [N], at least one of them seen.
-            generator: for the test, where many examples were seen.
-        """
-        gains = [before - after for before, after in zip(losses_before, losses, strict=True) if after is not None]
-        return cls(
-            prune_ratio=prune_ratio,
-            losses=tuple(None if loss is None else float(loss) for loss in losses),
-            reward=math.fsum(gains) / len(gains),
-            p_value=gain_p_value(gains, generator),
-        )
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round saw and decided.
-
-    Args:
-        index: from 0.
-        step: optimizer steps taken before the round.
-        losses_before: the same of each micro dev example under the round's reference mask, [N].
-        candidates: those that were tried, in the order in which they were proposed.
-        prune_ratio_before: ratio in force before the round.
-        prune_ratio_after: ratio in force after it (recorded ratio, bounded).
-        mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
-        mean, deviation: the policy's parameters after the update; for a controller without a policy, those of where it believes the
-            loss to be lowest.
-        reference: what the reference mask is made of, with which the candidates are compared: a ratio for each group of layers, one
-            alone for all. A mask selected in this round, or the one that was in force: `Controller.reference` says which.
-        by_group: ratio in force after it for each group of layers; empty where one is for all.
-    """
-
-    index: int
-    step: int
-    losses_before: tuple[float, ...]
-    candidates: tuple[Candidate, ...]
-    prune_ratio_before: float
-    prune_ratio_after: float
-    mask_prune_ratio: float | None
-    mean: float
-    deviation: float
-    reference: tuple[float, ...]
-    by_group: tuple[float, ...] = ()
-
-    @property
-    def mask_ratios(self) -> tuple[float, ...] | None:
-        """What the committed mask is made of: a ratio for each group of layers, one alone for all; None where none was."""
-        return None if self.mask_prune_ratio is None else self.by_group or (self.mask_prune_ratio,)
-
-
-@dataclass(frozen=True)
-class GroupPolicy:
-    """What evolves for one group of layers.
-
-    Args:
-        share: its share of all entries, in (0, 1].
-        prune_ratio: its ratio in force.
-        mean, deviation: the policy's parameters.
-    """
-
-    share: float
-    prune_ratio: float
-    mean: float
-    deviation: float
-
-
-@dataclass(frozen=True)
-class ControllerState:
-    """What evolves in a run. JSON can hold it: `codec.py` writes and reads it.
-
-    Args:
-        seed: where every round's own random stream comes from.
-        total_steps: optimizer steps of the whole run.
-        mean, deviation: the policy's parameters; without a policy, of where the loss is believed to be lowest.
-        prune_ratio: the ratio in force.
-        rounds: all rounds so far.
-        groups: the same for each group of layers, of which the three above are means by share; empty where one ratio is for all.
-    """
-
-    seed: int
-    total_steps: int
-    mean: float
-    deviation: float
-    prune_ratio: float
-    rounds: tuple[Round, ...] = ()
-    groups: tuple[GroupPolicy, ...] = ()
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """The ratio in force of each group of layers; one alone for all layers."""
-        return tuple(one.prune_ratio for one in self.groups) or (self.prune_ratio,)
-
-
-class Controller(ABC):
+class Controller(ABC, Generic[S]):
     """A way to find the prune ratio within a run. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
+
+    state_type: ClassVar[type[ControllerState]] = ControllerState
+    """The class of its states."""
+
+    def load_state(self, values: object) -> S:
+        """The state that a checkpoint kept as JSON, which `state_to_dict` made.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value has the wrong type.
+        """
+        return cast("S", state_from_dict(self.state_type, values))
 
     @property
     def layer_groups(self) -> int:
@@ -174,7 +56,7 @@ class Controller(ABC):
         return 1
 
     @abstractmethod
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> S:
         """The state before the first step.
 
         Args:
@@ -184,7 +66,7 @@ class Controller(ABC):
         """
 
     @abstractmethod
-    def round_due(self, state: ControllerState, step: int) -> bool:
+    def round_due(self, state: S, step: int) -> bool:
         """Whether a round is due after `step` optimizer steps (1 to `total_steps`)."""
 
     @abstractmethod
@@ -195,14 +77,14 @@ class Controller(ABC):
         """
 
     @abstractmethod
-    def propose(self, state: ControllerState) -> tuple[float, ...]:
+    def propose(self, state: S) -> tuple[float, ...]:
         """The candidates of the next round, a function of the state alone (so that a resumed run proposes the same)."""
 
-    def propose_by_group(self, state: ControllerState) -> tuple[tuple[float, ...], ...]:
+    def propose_by_group(self, state: S) -> tuple[tuple[float, ...], ...]:
         """The same with a ratio for each of the `layer_groups`: what masks on trial are made of."""
         return tuple((prune_ratio,) for prune_ratio in self.propose(state))
 
-    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+    def reference(self, state: S) -> tuple[float, ...] | None:
         """What the next round's candidates are compared with, as `propose_by_group` gives ratios; the ratios in force by default.
 
         A mask selected in the round itself is made of them, by the same importance as the candidates' masks. None: the mask that is
@@ -210,7 +92,7 @@ class Controller(ABC):
         """
         return state.ratios
 
-    def held_ratios(self, state: ControllerState) -> tuple[float, ...]:
+    def held_ratios(self, state: S) -> tuple[float, ...]:
         """What the mask in force is made of, as `propose_by_group` gives ratios.
 
         Other than the ratios in force only where a controller commits a mask of another ratio, or starts unpruned.
@@ -223,7 +105,7 @@ class Controller(ABC):
         """Whether `screen` is to be asked which of the proposed ratios are tried; False by default."""
         return False
 
-    def screen(self, state: ControllerState, estimates: Sequence[float]) -> tuple[bool, ...]:
+    def screen(self, state: S, estimates: Sequence[float]) -> tuple[bool, ...]:
         """Which of the proposed ratios are tried; all by default.
 
         Args:
@@ -236,9 +118,7 @@ class Controller(ABC):
         """How many of the n micro dev examples are probed before `continues` is asked; all by default: it need not be asked."""
         return n
 
-    def continues(
-        self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
-    ) -> tuple[bool, ...]:
+    def continues(self, state: S, losses_before: Sequence[float], losses: Sequence[Sequence[float]]) -> tuple[bool, ...]:
         """Which candidates are probed on the other examples too, at least two; all by default.
 
         Args:
@@ -251,11 +131,11 @@ class Controller(ABC):
     @abstractmethod
     def observe(
         self,
-        state: ControllerState,
+        state: S,
         step: int,
         losses_before: Sequence[float],
         losses: Sequence[Sequence[float | None] | None],
-    ) -> ControllerState:
+    ) -> S:
         """Take in a round's losses; the new state's last round holds the decision.
 
         Args:
@@ -267,7 +147,7 @@ class Controller(ABC):
         """
 
     @abstractmethod
-    def choose(self, state: ControllerState) -> Answer:
+    def choose(self, state: S) -> Answer:
         """The answer, from all rounds so far; with no round, the ratio that is in force."""
 
     @property
@@ -282,7 +162,7 @@ class Controller(ABC):
 
     def diagnose(
         self,
-        state: ControllerState,
+        state: S,
         mask_changes: Sequence[float],
         *,
         dev_check: Sequence[tuple[float, float, float]] = (),
@@ -300,21 +180,4 @@ class Controller(ABC):
         return []
 
 
-def over_all(shares: Sequence[float], values: Sequence[float]) -> float:
-    """The mean of a value of each group of layers by the groups' shares: of their prune ratios, the share of all entries."""
-    return math.fsum(share * value for share, value in zip(shares, values, strict=True))
-
-
-def shares_of(shares: Sequence[float], groups: int) -> tuple[float, ...]:
-    """The groups' shares as `Controller.start` is given them; equal ones where none are given.
-
-    Raises:
-        ValueError: there are not as many as groups.
-    """
-    found = tuple(shares) or (1 / groups,) * groups
-    if len(found) != groups:
-        raise ValueError(f"expected {groups} shares, got {len(found)}")
-    return found
-
-
-controllers: Registry[Controller | Search] = Registry("controller")
+controllers: Registry[Controller[Any] | Search] = Registry("controller")

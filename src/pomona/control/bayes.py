@@ -9,20 +9,22 @@ from typing import ClassVar, get_args
 
 import numpy as np
 
-from pomona.control.base import Answer, Candidate, Controller, ControllerState, Round, controllers
+from pomona.control.answer import Answer
+from pomona.control.base import controllers
 from pomona.control.belief import Belief, believe
 from pomona.control.by_rounds import DECIMALS, ByRounds, Mode
 from pomona.control.design import MOST_RATIOS, next_ratios
 from pomona.control.flatness import is_flat
 from pomona.control.handling import Handling
 from pomona.control.readings import measured
+from pomona.control.rounds import Candidate, ControllerState, Round
 from pomona.control.usable import check_losses, check_settings
 from pomona.seeding import derive_seed, stream
 
 
 @controllers.register("bayes")
 @dataclass(frozen=True)
-class Bayes(ByRounds, Controller):
+class Bayes(ByRounds[ControllerState]):
     """Learns the prune ratio by designed experiments: every probe is chosen for what it tells of the answer.
 
     In each round the micro dev losses of `candidates` ratios are compared with those of ratio 0, nothing pruned; so a reward is the
@@ -80,7 +82,7 @@ class Bayes(ByRounds, Controller):
         """`prune_ratio_start`, which is in force until a round moves it."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
-        return ControllerState(seed, total_steps, self.prune_ratio_start, 0.0, self.prune_ratio_start)
+        return ControllerState(seed, total_steps, shares=(1.0,), ratios=(self.prune_ratio_start,))
 
     def reference(self, state: ControllerState) -> tuple[float, ...]:
         """Ratio 0: nothing pruned."""
@@ -124,17 +126,17 @@ class Bayes(ByRounds, Controller):
             prune_ratio_before=state.prune_ratio,
             prune_ratio_after=state.prune_ratio,
             mask_prune_ratio=None,
-            mean=state.mean,
+            mean=state.rounds[-1].mean if state.rounds else self.prune_ratio_start,
             deviation=0.0,
             reference=(0.0,),
         )
         rounds = (*state.rounds, seen)
         belief = _believed(self, state.seed, rounds)
-        best, deviation = (state.mean, 0.0) if belief is None else (self._rounded(belief.best()), belief.deviation())
+        best, deviation = (seen.mean, 0.0) if belief is None else (self._rounded(belief.best()), belief.deviation())
         after = state.prune_ratio if self._is_flat(state.seed, rounds) else self._bounded(state.prune_ratio, best)
         mask = None if after == state.prune_ratio else after
         seen = replace(seen, prune_ratio_after=after, mask_prune_ratio=mask, mean=best, deviation=deviation)
-        return replace(state, mean=best, deviation=deviation, prune_ratio=after, rounds=(*state.rounds, seen))
+        return replace(state, ratios=(after,), rounds=(*state.rounds, seen))
 
     def choose(self, state: ControllerState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.

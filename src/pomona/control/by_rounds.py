@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from pomona.control.base import Controller, ControllerState
+from pomona.control.base import Controller
 from pomona.control.diagnose import diagnose_search
 from pomona.control.policy import clamp
+from pomona.control.rounds import S
 
 Mode = Literal["single_pass", "two_pass"]
 
@@ -17,7 +18,7 @@ DECIMALS = 4
 """Of a ratio: far finer than ratios can be told apart, so that reports show what was used."""
 
 
-class ByRounds(Controller):
+class ByRounds(Controller[S]):
     """A controller with a round every so many optimizer steps.
 
     Args:
@@ -38,7 +39,7 @@ class ByRounds(Controller):
     max_commit_change: float
     has_policy: ClassVar[bool] = True
 
-    def round_due(self, state: ControllerState, step: int) -> bool:
+    def round_due(self, state: S, step: int) -> bool:
         """Every `interval_steps` steps, up to and including `settle_step`."""
         return step % self.steps_between == 0 and step <= self.settle_step(state.total_steps)
 
@@ -60,7 +61,7 @@ class ByRounds(Controller):
 
     def diagnose(
         self,
-        state: ControllerState,
+        state: S,
         mask_changes: Sequence[float],
         *,
         dev_check: Sequence[tuple[float, float, float]] = (),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pomona.control.base import Answer, ControllerState, over_all
+from pomona.control.answer import Answer
+from pomona.control.rounds import ControllerState, over_all
 
 _FEW_ROUNDS = 3
 _LAST_ROUNDS = 3
@@ -76,8 +77,7 @@ def diagnose_search(
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(mask_changes)} mask changes")
     if cleared and len(moves) != len(cleared):
         raise ValueError(f"{len(moves)} rounds committed a mask, but there are {len(cleared)} shares cleared")
-    shares = tuple(one.share for one in state.groups) or (1.0,)
-    search = _Search(state, answer, shares, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max, policy)
+    search = _Search(state, answer, moves, mask_changes, cleared, dev_check, prune_ratio_min, prune_ratio_max, policy)
     return [warning for symptom in _SYMPTOMS if (warning := symptom(search)) is not None]
 
 
@@ -85,13 +85,12 @@ def diagnose_search(
 class _Search:
     """A search that has ended.
 
-    `shares`: of the groups of layers, 1 for all layers together; `moves`: for each mask that was committed and each group, its
+    `moves`: for each mask that was committed and each group, its
     ratio minus that of the mask before.
     """
 
     state: ControllerState
     answer: Answer
-    shares: Sequence[float]
     moves: Sequence[tuple[float, ...]]
     mask_changes: Sequence[float]
     cleared: Sequence[float]
@@ -181,7 +180,7 @@ def _tried(search: _Search) -> list[tuple[float, float, float]]:
 def _thrash(search: _Search) -> str | None:
     if not search.moves:
         return None
-    asked = sum(over_all(search.shares, [abs(one) for one in move]) for move in search.moves) / len(search.moves)
+    asked = sum(over_all(search.state.shares, [abs(one) for one in move]) for move in search.moves) / len(search.moves)
     changed = sum(search.mask_changes) / len(search.moves)
     if changed - asked <= _THRASH:
         return None
@@ -218,7 +217,7 @@ def _cleared_often(search: _Search) -> str | None:
     prunes for good, which costs nothing; the rest was in vain. At one half it is as if every second entry had lost them once.
     """
     growth = [max(0.0, sum(moves)) for moves in zip(*search.moves, strict=True)]
-    if not search.cleared or (excess := sum(search.cleared) - over_all(search.shares, growth)) <= _CLEARED:
+    if not search.cleared or (excess := sum(search.cleared) - over_all(search.state.shares, growth)) <= _CLEARED:
         return None
     return (
         f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f} % of the "

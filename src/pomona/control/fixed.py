@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pomona.control.answer import Answer, GroupRatio
-from pomona.control.base import Controller, ControllerState, GroupPolicy, controllers, over_all, shares_of
+from pomona.control.base import Controller, controllers
+from pomona.control.rounds import ControllerState, shares_of
 from pomona.errors import InputError
 
 
 @controllers.register("fixed")
 @dataclass(frozen=True)
-class Fixed(Controller):
+class Fixed(Controller[ControllerState]):
     """A given prune ratio, in force from the first step on: no rounds, no probes, no extra cost.
 
     Args:
@@ -44,12 +45,8 @@ class Fixed(Controller):
         Raises:
             ValueError: there are not as many shares as ratios.
         """
-        if not isinstance(self.prune_ratio, tuple):
-            return ControllerState(seed, total_steps, mean=self.prune_ratio, deviation=0.0, prune_ratio=self.prune_ratio)
-        found = shares_of(shares, self.layer_groups)
-        groups = tuple(GroupPolicy(share, one, one, 0.0) for share, one in zip(found, self.prune_ratio, strict=True))
-        overall = over_all(found, self.prune_ratio)
-        return ControllerState(seed, total_steps, mean=overall, deviation=0.0, prune_ratio=overall, groups=groups)
+        ratios = self.prune_ratio if isinstance(self.prune_ratio, tuple) else (self.prune_ratio,)
+        return ControllerState(seed, total_steps, shares_of(shares, self.layer_groups), ratios)
 
     def round_due(self, state: ControllerState, step: int) -> bool:
         """Never."""
@@ -76,8 +73,8 @@ class Fixed(Controller):
     def choose(self, state: ControllerState) -> Answer:
         """The given ratio."""
         given = state.prune_ratio
-        by_group = tuple(GroupRatio(one.prune_ratio, one.prune_ratio, one.prune_ratio) for one in state.groups)
-        return Answer(given, given, given, flat=False, by_group=by_group)
+        by_group = tuple(GroupRatio(one, one, one) for one in state.ratios)
+        return Answer(given, given, given, flat=False, by_group=by_group if isinstance(self.prune_ratio, tuple) else ())
 
     @property
     def passes(self) -> int:

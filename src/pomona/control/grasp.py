@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from pomona.control.base import Answer, Candidate, ControllerState, Round, controllers
+from pomona.control.answer import Answer
+from pomona.control.base import controllers
 from pomona.control.belief import believe
 from pomona.control.by_rounds import ByRounds, Mode
 from pomona.control.flatness import is_flat
@@ -17,6 +18,7 @@ from pomona.control.published import PUBLISHED, check_published
 from pomona.control.published_rules import PublishedRules
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
 from pomona.control.readings import measured
+from pomona.control.rounds import Candidate, ControllerState, Round, over_all, shares_of
 from pomona.control.rules import Rules
 from pomona.control.usable import check_finite, check_losses, check_settings
 from pomona.seeding import derive_seed, stream
@@ -28,9 +30,16 @@ _LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
 _POMONAS = Rules()
 
 
+@dataclass(frozen=True)
+class GraspState(ControllerState):
+    """`policies`: of each group of layers that has a ratio of its own."""
+
+    policies: tuple[Policy, ...] = ()
+
+
 @controllers.register("grasp")
 @dataclass(frozen=True)
-class Grasp(ByRounds):
+class Grasp(ByRounds[GraspState]):
     """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a posterior answers.
 
     Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
@@ -108,6 +117,8 @@ class Grasp(ByRounds):
     published: tuple[str, ...] = ()
     paper: bool = False
 
+    state_type = GraspState
+
     def __post_init__(self) -> None:
         check_published(self.published)
         low, high = self.prune_ratio_min, self.prune_ratio_max
@@ -146,25 +157,35 @@ class Grasp(ByRounds):
             ("mode", not (self.paper and self.mode == "single_pass"), "must be two_pass with paper: true"),
         )
 
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
-        """The policy at `prune_ratio_start`, which is in force, or in the books, until a round commits another ratio."""
+    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> GraspState:
+        """The policy of each group at `prune_ratio_start`, which is in force, or in the books, until a round commits another ratio.
+
+        Raises:
+            ValueError: there are not as many shares as groups, or no step.
+        """
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
         deviation = self.deviation_start
         if deviation is None:
             deviation = self._rules.first_deviation(self.prune_ratio_max - self.prune_ratio_min)
-        return ControllerState(seed, total_steps, self.prune_ratio_start, deviation, self.prune_ratio_start)
+        found, start = shares_of(shares, self.layer_groups), self.prune_ratio_start
+        groups = len(found)
+        return GraspState(seed, total_steps, found, (start,) * groups, policies=(Policy(start, deviation),) * groups)
 
-    def propose(self, state: ControllerState) -> tuple[float, ...]:
+    def propose(self, state: GraspState) -> tuple[float, ...]:
+        """The share of all entries that each candidate prunes."""
+        return tuple(over_all(state.shares, ratios) for ratios in self.propose_by_group(state))
+
+    def propose_by_group(self, state: GraspState) -> tuple[tuple[float, ...], ...]:
         """The round's samples, clamped to the allowed range and rounded to four decimals."""
-        return tuple(self._rounded(sample) for sample in self._samples(state))
+        return tuple(zip(*([self._rounded(sample) for sample in samples] for samples in self._samples(state)), strict=True))
 
     @property
     def handling(self) -> Handling:
         """Pruned entries are trained with `feedback`."""
         return self._rules.handling(feedback=self.feedback)
 
-    def reference(self, state: ControllerState) -> tuple[float, ...] | None:
+    def reference(self, state: GraspState) -> tuple[float, ...] | None:
         """The ratios of the mask in force, for a fresh mask."""
         return self._rules.reference(self.held_ratios(state))
 
@@ -173,7 +194,7 @@ class Grasp(ByRounds):
         """Whether more ratios are proposed than tried."""
         return self._drawn > self.candidates
 
-    def screen(self, state: ControllerState, estimates: Sequence[float]) -> tuple[bool, ...]:
+    def screen(self, state: GraspState, estimates: Sequence[float]) -> tuple[bool, ...]:
         """From each of `candidates` neighbouring parts of the proposed ratios the one with the lowest estimate.
 
         Raises:
@@ -193,9 +214,7 @@ class Grasp(ByRounds):
         raced = not self._rules.probes_all and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
         return (n + 1) // 2 if raced else n
 
-    def continues(
-        self, state: ControllerState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]
-    ) -> tuple[bool, ...]:
+    def continues(self, state: GraspState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]) -> tuple[bool, ...]:
         """All but those whose distance behind the best is rare at `race_level`; see `racing.survivors`.
 
         Raises:
@@ -210,11 +229,11 @@ class Grasp(ByRounds):
 
     def observe(
         self,
-        state: ControllerState,
+        state: GraspState,
         step: int,
         losses_before: Sequence[float],
         losses: Sequence[Sequence[float | None] | None],
-    ) -> ControllerState:
+    ) -> GraspState:
         """Reward the candidates that were tried, move the policy, and decide whether the best one is committed.
 
         Only candidates that were seen on the most examples can be the best: one that was stopped lay too far behind.
@@ -229,16 +248,18 @@ class Grasp(ByRounds):
         group = {
             g: replace(
                 Candidate.measured(prune_ratios[g], losses_before, row, stream(state.seed, "round", index, "test", g)),
-                by_group=by_group[g] if state.groups else (),
+                by_group=by_group[g] if self.layer_groups > 1 else (),
             )
             for g, row in enumerate(losses)
             if row is not None
         }
         candidates = tuple(group.values())
-        after = self._learned(state, tuple(group), [candidate.reward for candidate in candidates])
+        policies = self._learned(state, tuple(group), [candidate.reward for candidate in candidates])
+        after = replace(state, policies=policies)
         best, mask = max(candidates, key=lambda candidate: (candidate.seen, candidate.reward)), None
         if self._rules.commits(best, self.commit_level):
-            after = self._moved(after, best)
+            moves = zip(state.ratios, best.by_group or (best.prune_ratio,), strict=True)
+            after = replace(after, ratios=tuple(self._bounded(ratio, towards) for ratio, towards in moves))
             mask = self._rules.mask_ratio(best, after.prune_ratio)
         seen = Round(
             index=index,
@@ -248,14 +269,14 @@ class Grasp(ByRounds):
             prune_ratio_before=state.prune_ratio,
             prune_ratio_after=after.prune_ratio,
             mask_prune_ratio=mask,
-            mean=after.mean,
-            deviation=after.deviation,
+            mean=over_all(state.shares, [policy.mean for policy in policies]),
+            deviation=over_all(state.shares, [policy.deviation for policy in policies]),
             reference=self.reference(state) or self.held_ratios(state),
-            by_group=after.ratios if after.groups else (),
+            by_group=after.ratios if self.layer_groups > 1 else (),
         )
         return replace(after, rounds=(*state.rounds, seen))
 
-    def choose(self, state: ControllerState) -> Answer:
+    def choose(self, state: GraspState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
 
         With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. A
@@ -292,23 +313,23 @@ class Grasp(ByRounds):
         """Ratios drawn in a round."""
         return self.candidates if self._rules.probes_all or self.proposals is None else self.proposals
 
-    # `layerwise` puts `_learned` and `_moved` of its own in place of these, and uses the others.
+    def _samples(self, state: GraspState) -> list[list[float]]:
+        """For each group of layers the next round's draws, before they are clamped."""
+        names = [()] if self.layer_groups == 1 else [(group,) for group in range(self.layer_groups)]
+        streams = (stream(state.seed, "round", len(state.rounds), "samples", *name) for name in names)
+        drawn = (self._rules.draw(self._drawn, one) for one in streams)
+        return [[policy.mean + policy.deviation * z for z in one] for policy, one in zip(state.policies, drawn, strict=True)]
 
-    def _samples(self, state: ControllerState) -> tuple[float, ...]:
-        """The next round's draws, before they are clamped."""
-        drawn = self._rules.draw(self._drawn, stream(state.seed, "round", len(state.rounds), "samples"))
-        return tuple(state.mean + state.deviation * z for z in drawn)
-
-    def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
-        """The state with the policy after a round in which the proposals `tried` earned these rewards."""
-        samples, proposed = ([values[g] for g in tried] for values in (self._samples(state), self.propose(state)))
-        old = Policy(state.mean, state.deviation)
-        policy = self._rules.learned(old, samples, proposed, rewards, state.prune_ratio, self._update_settings)
-        return replace(state, mean=policy.mean, deviation=policy.deviation)
-
-    def _moved(self, state: ControllerState, best: Candidate) -> ControllerState:
-        """The state when the best candidate was committed."""
-        return replace(state, prune_ratio=self._bounded(state.prune_ratio, best.prune_ratio))
+    def _learned(self, state: GraspState, tried: Sequence[int], rewards: Sequence[float]) -> tuple[Policy, ...]:
+        """The groups' policies after a round in which the proposals `tried` earned these rewards."""
+        proposed = zip(*self.propose_by_group(state), strict=True)
+        groups = zip(state.policies, self._samples(state), proposed, state.ratios, strict=True)
+        return tuple(
+            self._rules.learned(
+                old, [samples[g] for g in tried], [ratios[g] for g in tried], rewards, in_force, self._update_settings
+            )
+            for old, samples, ratios, in_force in groups
+        )
 
     @property
     def _update_settings(self) -> UpdateSettings:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pomona.control.answer import Answer, GroupRatio
-from pomona.control.base import Candidate, ControllerState, GroupPolicy, controllers, over_all, shares_of
-from pomona.control.grasp import Grasp
-from pomona.control.policy import Policy, antithetic, grpo_update
+from pomona.control.base import controllers
+from pomona.control.grasp import Grasp, GraspState
+from pomona.control.rounds import over_all
 from pomona.control.surface import fit_surface
 from pomona.control.usable import check_settings
 from pomona.seeding import stream
@@ -55,28 +54,7 @@ class Layerwise(Grasp):
         """As many as the policy has ratios."""
         return self.groups
 
-    def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
-        """Every group's policy at `prune_ratio_start`.
-
-        Raises:
-            ValueError: there are not as many shares as groups.
-        """
-        state = super().start(seed, total_steps)
-        found = shares_of(shares, self.groups)
-        groups = tuple(GroupPolicy(share, state.prune_ratio, state.mean, state.deviation) for share in found)
-        return _over_groups(state, groups)
-
-    def propose(self, state: ControllerState) -> tuple[float, ...]:
-        """The share of all entries that each candidate prunes."""
-        shares = [one.share for one in state.groups]
-        return tuple(over_all(shares, ratios) for ratios in self.propose_by_group(state))
-
-    def propose_by_group(self, state: ControllerState) -> tuple[tuple[float, ...], ...]:
-        """The round's samples, clamped to the allowed range and rounded to four decimals."""
-        columns = ([self._rounded(sample) for sample in samples] for samples in self._samples_by_group(state))
-        return tuple(zip(*columns, strict=True))
-
-    def choose(self, state: ControllerState) -> Answer:
+    def choose(self, state: GraspState) -> Answer:
         """Each group's ratio where the fitted surface is lowest in the mean of its draws, with a 95 % interval.
 
         Without a surface (no round, or no loss that depends on the ratios) it is the ratios in force, known to lie in the allowed
@@ -96,47 +74,11 @@ class Layerwise(Grasp):
             found = zip(state.ratios, surface.best(), surface.intervals(lowest, highest), strict=True)
             settled = ((self._settled(ratio, best, flat=flat), low, high) for ratio, best, (low, high) in found)
             by_group = tuple(GroupRatio(one, min(low, one), max(high, one)) for one, low, high in settled)
-        shares = [one.share for one in state.groups]
         return Answer(
-            prune_ratio=over_all(shares, [one.prune_ratio for one in by_group]),
-            low=over_all(shares, [one.low for one in by_group]),
-            high=over_all(shares, [one.high for one in by_group]),
+            prune_ratio=over_all(state.shares, [one.prune_ratio for one in by_group]),
+            low=over_all(state.shares, [one.low for one in by_group]),
+            high=over_all(state.shares, [one.high for one in by_group]),
             flat=flat,
             curve=() if surface is None else surface.points([one.prune_ratio for one in by_group]),
             by_group=by_group,
         )
-
-    def _samples_by_group(self, state: ControllerState) -> list[list[float]]:
-        """The next round's draws for each group, before they are clamped: antithetic pairs, which are so in every group."""
-        generators = [stream(state.seed, "round", len(state.rounds), "samples", group) for group in range(self.groups)]
-        return [
-            [one.mean + one.deviation * z for z in antithetic(self.candidates, generator)]
-            for one, generator in zip(state.groups, generators, strict=True)
-        ]
-
-    def _learned(self, state: ControllerState, tried: Sequence[int], rewards: Sequence[float]) -> ControllerState:
-        groups = []
-        for one, samples in zip(state.groups, self._samples_by_group(state), strict=True):
-            old, drawn = Policy(one.mean, one.deviation), [samples[g] for g in tried]
-            policy = grpo_update(old, drawn, rewards, one.prune_ratio, self._update_settings)
-            groups.append(replace(one, mean=policy.mean, deviation=policy.deviation))
-        return _over_groups(state, groups)
-
-    def _moved(self, state: ControllerState, best: Candidate) -> ControllerState:
-        groups = (
-            replace(one, prune_ratio=self._bounded(one.prune_ratio, towards))
-            for one, towards in zip(state.groups, best.by_group, strict=True)
-        )
-        return _over_groups(state, tuple(groups))
-
-
-def _over_groups(state: ControllerState, groups: Sequence[GroupPolicy]) -> ControllerState:
-    """The state with these groups, and their means by share."""
-    shares = [one.share for one in groups]
-    return replace(
-        state,
-        groups=tuple(groups),
-        prune_ratio=over_all(shares, [one.prune_ratio for one in groups]),
-        mean=over_all(shares, [one.mean for one in groups]),
-        deviation=over_all(shares, [one.deviation for one in groups]),
-    )

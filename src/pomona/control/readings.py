@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from pomona.control.base import Round
+from pomona.control.rounds import Round
 
 Array = np.ndarray
 

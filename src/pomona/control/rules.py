@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from pomona.control.base import Candidate, Round
 from pomona.control.by_rounds import DECIMALS
 from pomona.control.handling import Handling
 from pomona.control.policy import Policy, UpdateSettings, antithetic, grpo_update
+from pomona.control.rounds import Candidate, Round
 
 
 class Rules:

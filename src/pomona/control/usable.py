@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pomona.control.base import ControllerState
+from pomona.control.rounds import ControllerState
 from pomona.errors import InputError, PomonaError
 
 

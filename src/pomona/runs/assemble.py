@@ -204,11 +204,10 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     controller = workshop.recipe.controller
     if isinstance(controller, Search):
         return
-    assert learned.control is not None
     changes = [one.mask_change for one in record.rounds if one.mask_change is not None]
     cleared = [one.newly_pruned for one in record.rounds if one.newly_pruned is not None]
     checked = [(one.prune_ratio, one.cost, one.dev_loss) for one in check]
-    found = controller.diagnose(learned.control, changes, dev_check=checked, cleared=cleared)
+    found = controller.diagnose(controller.load_state(learned.control), changes, dev_check=checked, cleared=cleared)
     record.warnings += [warning for warning in found if warning not in record.warnings]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
-from pomona.control import Answer, ControllerState, GroupRatio, state_from_dict, state_to_dict
+from pomona.control import Answer, ControllerState, GroupRatio, state_to_dict
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
@@ -30,12 +30,12 @@ RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "h
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained system, as the folder keeps it: `Fitted` without its tensors."""
+    """A trained system, as the folder keeps it: `Fitted` without its tensors, the controller's state as JSON."""
 
     epoch: int
     dev_loss: float | None
     answer: Answer | None
-    control: ControllerState | None
+    control: object
     history: Sequence[Event]
     dev_scores: tuple[float, ...]
     train_seconds: float
@@ -128,7 +128,7 @@ class RunStore:
         values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained) if one.name != "reused"}
         values["reused"] = reused
         values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
-        values["control"] = state_to_dict(fitted.control) if fitted.control else None
+        values["control"] = state_to_dict(fitted.control) if isinstance(fitted.control, ControllerState) else fitted.control
         self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))
         self.checkpoint(system).unlink(missing_ok=True)
 
@@ -142,7 +142,6 @@ class RunStore:
             curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
             by_group = tuple(GroupRatio(**one) for one in values["answer"].pop("by_group", ()))
             values["answer"] = Answer(**values["answer"], curve=curve, by_group=by_group)  # pyright: ignore[reportArgumentType]
-        values["control"] = values["control"] and state_from_dict(values["control"])
         values["dev_scores"] = tuple(values["dev_scores"])
         values["sparsity"] = {module: Sparsity(*found) for module, found in values["sparsity"].items()}
         return read_adapter(folder / ADAPTER), Trained(**values)

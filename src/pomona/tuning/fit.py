@@ -35,7 +35,7 @@ from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Sparsity, Tu
 from pomona.tuning.steering import Steering
 from pomona.tuning.surgery import MOMENTS
 
-_FORMAT = 4
+_FORMAT = 5
 """Of a checkpoint's content; one of another version of Pomona is not gone on from."""
 
 

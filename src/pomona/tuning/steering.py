@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.ranks import same_on_all_ranks
-from pomona.control import Answer, Controller, state_from_dict, state_to_dict
-from pomona.control.base import over_all
+from pomona.control import Answer, Controller, state_to_dict
+from pomona.control.rounds import over_all
 from pomona.control.usable import check_finite
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
@@ -177,7 +177,7 @@ class Steering:
             "deviation": seen.deviation,
             "mask_change": change and change.changed,
             "newly_pruned": change and change.newly_pruned,
-            "reference": over_all([one.share for one in self.control.groups] or [1.0], seen.reference),
+            "reference": over_all(self.control.shares, seen.reference),
             **_by_group(seen.by_group),
         }
 
@@ -249,7 +249,7 @@ class Steering:
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.control = state_from_dict(values["control"])
+        self.control = self._controller.load_state(values["control"])
         if values["answered"]:
             self.answer = self._controller.choose(self.control)
         self.prune_ratio = values["prune_ratio"]

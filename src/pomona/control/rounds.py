@@ -1,0 +1,177 @@
+"""What a controller has seen and decided: rounds, their candidates, and the state that holds them; all of it as JSON.
+
+Each type here is a frozen dataclass, and so is the state of a controller that has one of its own. JSON keeps them exactly: Python
+writes the shortest decimal that reads back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from pomona.control.sign_flip import gain_p_value
+from pomona.errors import InputError
+
+CONFIG = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One prune ratio on trial.
+
+    Args:
+        prune_ratio: the ratio, in [0, 1].
+        losses: what each micro dev example costs under the trial mask, lower is better, [N]: its mean loss in nats per token,
+            unless something else rewards the run. None where it was not seen.
+        reward: mean before minus mean on trial, over the examples seen; positive is better.
+        p_value: one-sided, for "the gain over the examples seen is not above zero".
+        by_group: its ratio for each group of layers, of which `prune_ratio` is the mean by the groups' shares; empty where one is
+            for all.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+
+    prune_ratio: float
+    losses: tuple[float | None, ...]
+    reward: float
+    p_value: float
+    by_group: tuple[float, ...] = ()
+
+    @property
+    def seen(self) -> int:
+        """Number of examples seen."""
+        return sum(loss is not None for loss in self.losses)
+
+    @classmethod
+    def measured(
+        cls, prune_ratio: float, losses_before: Sequence[float], losses: Sequence[float | None], generator: torch.Generator
+    ) -> Candidate:
+        """A candidate with the reward and p-value of its losses.
+
+        Args:
+            prune_ratio: the ratio.
+            losses_before: [N], under the reference mask of its round.
+            losses: [N], at least one of them seen.
+            generator: for the test, where many examples were seen.
+        """
+        gains = [before - after for before, after in zip(losses_before, losses, strict=True) if after is not None]
+        return cls(
+            prune_ratio=prune_ratio,
+            losses=tuple(None if loss is None else float(loss) for loss in losses),
+            reward=math.fsum(gains) / len(gains),
+            p_value=gain_p_value(gains, generator),
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round saw and decided.
+
+    Args:
+        index: from 0.
+        step: optimizer steps taken before the round.
+        losses_before: the same of each micro dev example under the round's reference mask, [N].
+        candidates: those that were tried, in the order in which they were proposed.
+        prune_ratio_before: ratio in force before the round.
+        prune_ratio_after: ratio in force after it (recorded ratio, bounded).
+        mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
+        mean, deviation: of where the controller believes the loss to be lowest, after the round; with a policy, the policy's.
+        reference: what the reference mask is made of, with which the candidates are compared: a ratio for each group of layers, one
+            alone for all. A mask selected in this round, or the one that was in force: `Controller.reference` says which.
+        by_group: ratio in force after it for each group of layers; empty where one is for all.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+
+    index: int
+    step: int
+    losses_before: tuple[float, ...]
+    candidates: tuple[Candidate, ...]
+    prune_ratio_before: float
+    prune_ratio_after: float
+    mask_prune_ratio: float | None
+    mean: float
+    deviation: float
+    reference: tuple[float, ...]
+    by_group: tuple[float, ...] = ()
+
+    @property
+    def mask_ratios(self) -> tuple[float, ...] | None:
+        """What the committed mask is made of: a ratio for each group of layers, one alone for all; None where none was."""
+        return None if self.mask_prune_ratio is None else self.by_group or (self.mask_prune_ratio,)
+
+
+@dataclass(frozen=True)
+class ControllerState:
+    """What evolves in a run, as far as the training loop reads it.
+
+    A controller that learns more than the ratio in force keeps that in a subclass of its own, which nobody else reads; its fields
+    are numbers, strings, tuples and dataclasses of these, with defaults.
+
+    Args:
+        seed: root of every round's own random stream.
+        total_steps: optimizer steps of the whole run.
+        shares: the share of all entries of each group of layers that has a ratio of its own; one group alone is all layers.
+        ratios: the ratio in force of each of them.
+        rounds: all rounds so far.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = CONFIG
+
+    seed: int
+    total_steps: int
+    shares: tuple[float, ...]
+    ratios: tuple[float, ...]
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def prune_ratio(self) -> float:
+        """The share of all entries that the ratios in force prune."""
+        return over_all(self.shares, self.ratios)
+
+
+S = TypeVar("S", bound=ControllerState)
+
+
+def state_to_dict(state: ControllerState) -> dict[str, object]:
+    """The state as dicts, sequences and numbers, for JSON."""
+    return dataclasses.asdict(state)
+
+
+def state_from_dict(kind: type[S], values: object) -> S:
+    """The inverse of `state_to_dict`, of values that JSON held.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value has the wrong type; the message names it.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in ("state", *first["loc"]))
+        value = ... if first["type"] == "missing" else first["input"]  # of a missing key, all that stands beside it
+        raise InputError(first["msg"], field=field, value=value, mend="Start the run anew") from error
+
+
+def over_all(shares: Sequence[float], values: Sequence[float]) -> float:
+    """The mean of a value of each group of layers by the groups' shares: of their prune ratios, the share of all entries."""
+    return math.fsum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def shares_of(shares: Sequence[float], groups: int) -> tuple[float, ...]:
+    """The groups' shares as `Controller.start` is given them; equal ones where none are given.
+
+    Raises:
+        ValueError: there are not as many as groups.
+    """
+    found = tuple(shares) or (1 / groups,) * groups
+    if len(found) != groups:
+        raise ValueError(f"expected {groups} shares, got {len(found)}")
+    return found
