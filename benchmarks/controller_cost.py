@@ -31,7 +31,7 @@ from pomona.control import Bayes, Controller, Fixed, Grasp
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.shared import Shared
-from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import FitData, Pruning, Tuning
 
@@ -79,7 +79,7 @@ def run() -> bool:
     """Print the seconds of every run, the ratios, and the published procedure's counts; whether all four bounds are met."""
     setting = given_setting()
     data, tuning = setting.data, setting.tuning
-    steps, tokens = total_steps(len(data.train), tuning), [statistics.mean(map(len, part)) for part in (data.train, data.micro_dev)]
+    steps, tokens = tuning.total_steps(len(data.train)), [statistics.mean(map(len, part)) for part in (data.train, data.micro_dev)]
     print(
         f"SmolLM2-135M, 2 adapters of rank 8 on q and v, {setting.backbone.device}: {steps} steps of {tuning.batch_size} of "
         f"{len(data.train)} examples ({tokens[0]:.0f} tokens each), {len(data.micro_dev)} micro dev examples ({tokens[1]:.0f}), "
@@ -159,7 +159,7 @@ def _against_published(
     """How many single passes the published procedure takes with as many steps; printed, and as its code does in detail."""
     rule = Grasp(mode="two_pass", paper=True)
     batch, examples, epochs = setting.tuning.batch_size, len(setting.data.train), setting.tuning.epochs
-    steps = total_steps(examples, setting.tuning)
+    steps = setting.tuning.total_steps(examples)
     parts = [statistics.median(part) for part in zip(*(one.step for one in published), strict=True)]
     print(f"{name}, a step of {batch} examples: training {parts[0]:.2f} s, full pass {parts[1]:.2f} s, mask {parts[2]:.2f} s")
 

@@ -32,9 +32,9 @@ from pomona.data.tasks import TitleGeneration
 from pomona.importance import Magnitude
 from pomona.pruning import jaccard
 from pomona.seeding import stream
-from pomona.tuning.observation import Observation
+from pomona.tuning.live_masks import LiveMasks, Masks
 from pomona.tuning.settings import Pruning
-from pomona.tuning.surgery import Masks, Surgeon
+from pomona.tuning.statistics import Statistics
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "scitldr_title" / "en" / "train.jsonl"
 TASK = TitleGeneration(language="en", max_document_characters=500)
@@ -109,14 +109,14 @@ def _epoch(
         *batches, last = training_order([len(example) for example in train], BATCH, stream(0, "batches", 0))
         for indices in batches:
             step.train([train[index] for index in indices])
-            step.surgeon.reselect(prune_ratio)
+            step.masks.reselect(prune_ratio)
         step.train([train[index] for index in last])
         found = []
         for one in (pruning, *others):
-            observation = step.observation if one is pruning else Observation(attachment, one, train, BATCH)
-            # A new surgeon has no mask in force, as `Surgeon.reselect` has none when it scores.
-            surgeon = Surgeon(attachment, one, observation, step.optimizer)
-            found.append(surgeon.select(surgeon.scores(), PRUNE_RATIO))
+            statistics = step.statistics if one is pruning else Statistics(attachment, one, train, BATCH)
+            # New masks prune nothing, as `LiveMasks.reselect` starts from none.
+            masks = LiveMasks(attachment, one, statistics, step.optimizer)
+            found.append(masks.select(masks.scores(), PRUNE_RATIO))
     return found
 
 
@@ -136,14 +136,14 @@ class OurStep:
         self._attachment = attachment
         self._parameters = list(attachment.parameters().values())
         self.optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-        self.observation = Observation(attachment, pruning, train, BATCH)
-        self.surgeon = Surgeon(attachment, pruning, self.observation, self.optimizer)
+        self.statistics = Statistics(attachment, pruning, train, BATCH)
+        self.masks = LiveMasks(attachment, pruning, self.statistics, self.optimizer)
 
     def __call__(self, chosen: Sequence[Encoded]) -> Parts:
         started = time.perf_counter()
         self.train(chosen)
         trained = time.perf_counter()
-        self.surgeon.reselect(PRUNE_RATIO)
+        self.masks.reselect(PRUNE_RATIO)
         return Parts(trained - started, 0.0, time.perf_counter() - trained)
 
     def train(self, chosen: Sequence[Encoded]) -> None:
@@ -151,12 +151,12 @@ class OurStep:
         backbone = self._attachment.backbone
         self._attachment.train(True)
         batch = make_batch(backbone, chosen)
-        self.observation.begin_batch(batch.content)
+        self.statistics.before_forward(batch)
         loss = token_losses(backbone, batch).sum() / batch.completion.sum()
-        self.observation.end_batch()
+        self.statistics.after_forward()
         loss.backward()
         self._attachment.train(False)
-        self.observation.end_step()
+        self.statistics.after_backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,9 +15,9 @@ from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import trainable_merges
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
-from pomona.tuning.observation import Observation
+from pomona.tuning.live_masks import LiveMasks
 from pomona.tuning.settings import Pruning
-from pomona.tuning.surgery import Surgeon
+from pomona.tuning.statistics import Statistics
 
 RANKS = (2, 3)
 WEIGHTS = [(1.0, 1.0), (1.0, 0.3), (-0.02, 5.0)]
@@ -44,9 +44,9 @@ def selected(backbone: Backbone, combine: Any, weights: tuple[float, float], pru
     adapters = [tiny_adapter(backbone, seed=k, rank=rank, scaling=1.0 + k) for k, rank in enumerate(RANKS)]
     with attached(backbone, adapters, list(weights), how=trainable_merges[combine]()) as attachment:
         optimizer = torch.optim.AdamW(attachment.parameters().values())
-        surgeon = Surgeon(attachment, pruning, Observation(attachment, pruning, [], 1), optimizer)
-        masks = surgeon.select(surgeon.scores(), RATIO)
-        changed = surgeon.hold(masks)
+        live = LiveMasks(attachment, pruning, Statistics(attachment, pruning, [], 1), optimizer)
+        masks = live.select(live.scores(), RATIO)
+        changed = live.hold(masks)
         factors = {f"{path}.{side}": getattr(layer.effective(), side) for path, layer in attachment.layers.items() for side in "AB"}
         zeros = {name: parameter.detach() == 0 for name, parameter in attachment.parameters().items()}
         found = own_masks(attachment, zeros)

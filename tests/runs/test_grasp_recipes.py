@@ -14,7 +14,6 @@ from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.runs.experiment_recipe import Cell, read_experiment
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import FirstPass, Merge, Recipe
-from pomona.tuning.fit import total_steps
 from pomona.tuning.settings import Pruning
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -31,7 +30,7 @@ def round_steps(recipe: Recipe) -> list[int]:
     assert isinstance(recipe.controller, Controller)
     assert recipe.splits.train is not None
     tuning = recipe.search.tuning(recipe.tuning) if recipe.passes_twice else recipe.tuning
-    steps = total_steps(recipe.splits.train, tuning)
+    steps = tuning.total_steps(recipe.splits.train)
     state = recipe.controller.start(0, steps)
     return [step for step in range(1, steps + 1) if recipe.controller.round_due(state, step)]
 
@@ -41,7 +40,7 @@ def test_the_published_setting() -> None:
     recipe = read_recipe(RECIPES / "grasp-lora.yaml", Recipe)
     assert recipe.splits == SplitSizes(train=50, micro_dev=16, dev=50, test=100)
     assert round_steps(recipe) == [10 * index for index in range(1, 51)]
-    assert total_steps(50, recipe.tuning) == 70
+    assert recipe.tuning.total_steps(50) == 70
     learned = recipe.controller
     assert isinstance(learned, Grasp)
     assert (learned.passes, learned.paper, learned.candidates) == (2, True, 3)

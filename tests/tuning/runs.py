@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+import torch
 from tests.tiny import tiny_adapter, tiny_examples
 
-import pomona.tuning.epochs as epochs_module
+import pomona.tuning.keep_best as keep_best_module
 from pomona.adapters import Adapter
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import Concat, TrainableMerge
 from pomona.merging.weights import Weight
+from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Fitted, Tuning
+from pomona.tuning.state import typed
+
+T = TypeVar("T")
 
 # 7 examples in batches of 2, two batches a step: 4 batches, 2 steps an epoch, the last of a smaller batch.
 DATA = FitData(tiny_examples(7, seed=1), tiny_examples(4, seed=2), tiny_examples(3, seed=3))
@@ -51,7 +57,13 @@ def train(
 def script_dev_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     """Let the epochs' dev losses be these, in the order in which they are asked for; probes stay as they are."""
     given = iter(losses)
-    monkeypatch.setattr(epochs_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
+    monkeypatch.setattr(keep_best_module, "example_losses", lambda backbone, examples, batch_size: [next(given)] * len(examples))
+
+
+def through_a_checkpoint(state: T, folder: Path) -> T:
+    """The state as a run that is resumed reads it."""
+    save_checkpoint(folder / "state.safetensors", state)
+    return typed(type(state), load_checkpoint(folder / "state.safetensors", torch.device("cpu")))
 
 
 def zeros(adapter: Adapter) -> list[tuple[int, int]]:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import pomona.tuning.checkpoint as checkpoint_module
 from pomona.errors import InputError
-from pomona.tuning.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
+from pomona.tuning.state import random_state, restore_random_state
 
 CPU = torch.device("cpu")
 
@@ -28,9 +29,10 @@ def test_tensors_and_values_come_back_exactly(tmp_path: Path) -> None:
     }
     values = {"step": 3, "loss": 0.1 + 0.2, "none": None, "inf": math.inf, "list": [{"é": [1.5]}]}
     path = tmp_path / "deep" / "fit.safetensors"
-    save_checkpoint(path, tensors, values)
-    loaded, got = load_checkpoint(path, CPU)
-    assert got == values
+    save_checkpoint(path, {"tensors": tensors, "values": values})
+    got = load_checkpoint(path, CPU)
+    loaded = got.pop("tensors")
+    assert got == {"values": values}
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
@@ -40,13 +42,13 @@ def test_tensors_and_values_come_back_exactly(tmp_path: Path) -> None:
 
 def test_tensors_that_share_memory_are_both_kept(tmp_path: Path) -> None:
     shared = torch.ones(3)
-    save_checkpoint(tmp_path / "one", {"a": shared, "b": shared}, {})
-    assert torch.equal(load_checkpoint(tmp_path / "one", CPU)[0]["b"], shared)
+    save_checkpoint(tmp_path / "one", {"a": shared, "b": shared})
+    assert torch.equal(load_checkpoint(tmp_path / "one", CPU)["b"], shared)
 
 
 def test_a_kill_while_writing_leaves_the_last_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fit.safetensors"
-    save_checkpoint(path, {"x": torch.ones(2)}, {"step": 1})
+    save_checkpoint(path, {"x": torch.ones(2), "step": 1})
 
     def killed(tensors: object, file: Path, metadata: object) -> None:
         file.write_bytes(b"half of it")
@@ -55,12 +57,11 @@ def test_a_kill_while_writing_leaves_the_last_whole_one(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_module, "save_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(path, {"x": torch.zeros(2)}, {"step": 2})
-    tensors, values = load_checkpoint(path, CPU)
-    assert values == {"step": 1}
-    assert tensors["x"].tolist() == [1.0, 1.0]
-    save_checkpoint(path, {"x": torch.zeros(2)}, {"step": 2})  # what the kill left behind is in nobody's way
-    assert load_checkpoint(path, CPU)[1] == {"step": 2}
+            save_checkpoint(path, {"x": torch.zeros(2), "step": 2})
+    found = load_checkpoint(path, CPU)
+    assert (found["x"].tolist(), found["step"]) == ([1.0, 1.0], 1)
+    save_checkpoint(path, {"x": torch.zeros(2), "step": 2})  # what the kill left behind is in nobody's way
+    assert load_checkpoint(path, CPU)["step"] == 2
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -85,7 +86,7 @@ def with_broken_values(path: Path) -> None:
 
 
 def cut_short(path: Path) -> None:
-    save_checkpoint(path, {"x": torch.ones(200)}, {})
+    save_checkpoint(path, {"x": torch.ones(200)})
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -100,19 +101,19 @@ def test_what_is_not_a_checkpoint_is_said_in_one_line(tmp_path: Path, write: obj
 
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
     path = tmp_path / "fit.safetensors"
-    save_checkpoint(path, {"x": torch.ones(2)}, {"step": 1})
+    save_checkpoint(path, {"x": torch.ones(2), "step": 1})
     size = int.from_bytes(path.read_bytes()[:8], "little")
     header = json.loads(path.read_bytes()[8 : 8 + size])
-    assert json.loads(header["__metadata__"]["pomona"]) == {"step": 1}
+    assert json.loads(header["__metadata__"]["pomona"]) == {"x": {"$tensor": "x"}, "step": 1}
     assert torch.equal(load_file(path)["x"], torch.ones(2))
 
 
 def test_dropout_goes_on_from_where_it_was(tmp_path: Path) -> None:
     torch.manual_seed(5)
     torch.rand(7)
-    save_checkpoint(tmp_path / "one", random_state(), {})
+    save_checkpoint(tmp_path / "one", random_state())
     expected = [torch.nn.functional.dropout(torch.ones(50), 0.5) for _ in range(3)]
     torch.manual_seed(6)
-    restore_random_state(load_checkpoint(tmp_path / "one", CPU)[0])
+    restore_random_state(load_checkpoint(tmp_path / "one", CPU))
     for one in expected:
         assert torch.equal(torch.nn.functional.dropout(torch.ones(50), 0.5), one)

@@ -22,7 +22,7 @@ from pomona.control import Fixed, Grasp
 from pomona.errors import InputError, PomonaError
 from pomona.importance import Magnitude
 from pomona.pruning import pruned_count
-from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import Event, FitData, Pruning, Tuning
 
@@ -433,4 +433,4 @@ def test_a_checkpoint_of_other_adapters_is_refused(llama: Backbone, tmp_path: Pa
 )
 def test_total_steps(examples: int, batch_size: int, accumulation_steps: int, epochs: int, expected: int) -> None:
     tuning = Tuning(epochs=epochs, batch_size=batch_size, accumulation_steps=accumulation_steps)
-    assert total_steps(examples, tuning) == expected
+    assert tuning.total_steps(examples) == expected

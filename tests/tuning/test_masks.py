@@ -32,14 +32,14 @@ from tests.tuning.plain_masks import (
 )
 from torch import Tensor
 
-import pomona.tuning.fit as fit_module
+import pomona.tuning.loop as loop_module
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Batch, Encoded
 from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Fixed
 from pomona.importance import importance_metrics
-from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.fit import fit
 from pomona.tuning.settings import Event, FitData, Pruning, Tuning
 
 TRAIN = tiny_examples(5, seed=1, shortest=5, longest=9, completion=2)
@@ -282,7 +282,7 @@ def test_every_step_prunes_what_plain_loops_prune(
     ]
     with attached(backbone, adapters, [1.0, -0.5], how=trainable_merges[case.combine]()) as attachment:
         watch = Watch(attachment, case)
-        make_batch, step, clip = fit_module.make_batch, torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
+        make_batch, step, clip = loop_module.make_batch, torch.optim.AdamW.step, torch.nn.utils.clip_grad_norm_
 
         def training_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
             batch = make_batch(backbone, examples)
@@ -300,7 +300,7 @@ def test_every_step_prunes_what_plain_loops_prune(
             watch.complete()
             return clip(*args)
 
-        monkeypatch.setattr(fit_module, "make_batch", training_batch)
+        monkeypatch.setattr(loop_module, "make_batch", training_batch)
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spied_clip)
         monkeypatch.setattr(torch.optim.AdamW, "step", spied_step)
         pruning = Pruning(
@@ -314,7 +314,7 @@ def test_every_step_prunes_what_plain_loops_prune(
         )
         tuning = TUNING if case.layout == "packed" else WITH_PADDING
         fit(attachment, FitData(TRAIN), tuning, pruning=pruning, controller=Fixed(PRUNE_RATIO), emit=watch.check)
-        assert len(watch.masks) == total_steps(len(TRAIN), tuning) >= 3
+        assert len(watch.masks) == tuning.total_steps(len(TRAIN)) >= 3
         if (case.granularity, case.metric) == ("parameter", "wanda"):  # what was pruned competes again, and some grew enough
             assert any(not torch.equal(mask, watch.masks[-1][name]) for name, mask in watch.masks[0].items())
     assert backbone.model.state_dict().keys() == model.keys()

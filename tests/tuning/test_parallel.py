@@ -15,11 +15,11 @@ from tests.tiny import tiny_backbone
 from tests.tuning.runs import TUNING, train
 from torch.multiprocessing.spawn import start_processes
 
-import pomona.tuning.fit as fit_module
+import pomona.tuning.loop as loop_module
 from pomona.backbone.attach import Attachment
-from pomona.backbone.ranks import rank
 from pomona.backbone.trainable import Linear
 from pomona.control import Fixed, Grasp, Layerwise
+from pomona.engines import NATIVE
 from pomona.importance import GradientSmoothed
 from pomona.tuning.settings import Event, Pruning
 
@@ -66,7 +66,7 @@ def run(folder: Path | None) -> dict[str, dict[str, Any]]:
                 steps.append({name: parameter.detach().clone() for name, parameter in trained.items()})
 
         checkpoint = folder / f"{kind}.fit" if folder else None
-        with mock.patch.object(fit_module, "make_batch", wraps=fit_module.make_batch) as batches:
+        with mock.patch.object(loop_module, "make_batch", wraps=loop_module.make_batch) as batches:
             fitted = train(backbone, look=look, checkpoint=checkpoint, **{"tuning": SHORT, **options})
         outcome = {
             "history": list(fitted.history),
@@ -87,7 +87,7 @@ def resumed(folder: Path) -> tuple[str, str]:
     backbone, checkpoint, middle = tiny_backbone("llama"), folder / "whole.fit", folder / "middle.fit"
 
     def look(event: Event, attachment: Attachment) -> None:
-        if event["kind"] == "step" and event["step"] == 3 and rank() == 0:  # the file is that of step 2
+        if event["kind"] == "step" and event["step"] == 3 and NATIVE.rank == 0:  # the file is that of step 2
             shutil.copy(checkpoint, middle)
 
     whole = train(backbone, tuning=SHORT, look=look, checkpoint=checkpoint, **KINDS["wanda"])

@@ -24,8 +24,8 @@ from pomona.control.published import PUBLISHED as BEHAVIOURS
 from pomona.importance import Magnitude
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
+from pomona.tuning.live_masks import LiveMasks
 from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning
-from pomona.tuning.surgery import Surgeon
 
 TRAIN, MICRO_DEV, TOKENS, PROMPT = 12, 8, 10, 5
 ROUNDS, CANDIDATES, ADAPTERS, RANK = 12, 3, 3, 4
@@ -125,11 +125,11 @@ def product(ground: Ground, controller: Grasp, seed: int = SEED, rounds: int = R
     in_force: dict[str, Tensor] = {}
     told: list[dict[str, Any]] = []
     masks: list[Mapping[str, Tensor]] = []
-    hold = Surgeon.hold
+    hold = LiveMasks.hold
 
-    def spy(surgeon: Surgeon, committed: Mapping[str, Tensor]) -> Any:
+    def spy(masks: LiveMasks, committed: Mapping[str, Tensor]) -> Any:
         in_force.update({name: mask.clone() for name, mask in committed.items()})
-        return hold(surgeon, committed)
+        return hold(masks, committed)
 
     def look(event: dict[str, Any]) -> None:
         if event["kind"] == "round":
@@ -142,7 +142,7 @@ def product(ground: Ground, controller: Grasp, seed: int = SEED, rounds: int = R
     how = Linear(paper=True)
     with (
         attached(ground.backbone, adapters, None, 0.0, how) as attachment,
-        mock.patch.object(Surgeon, "hold", spy),
+        mock.patch.object(LiveMasks, "hold", spy),
         contextlib.suppress(Enough),
     ):
         fitted = fit(attachment, data, tuning, pruning=PRUNING, controller=controller, seed=seed, emit=look)

@@ -16,8 +16,8 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.tuning.probes import Probes
+from pomona.tuning.prune import Prune
 from pomona.tuning.settings import Event, FitData, Pruning
-from pomona.tuning.steering import Steering
 
 # Half of 9 micro dev examples is 5 of them, which is enough to stop a candidate at this level.
 RACED = FitData(DATA.train, tiny_examples(9, seed=2), DATA.dev)
@@ -49,15 +49,15 @@ CONTROLLERS = {
 def test_the_stash_learns_between_commits_while_the_ratio_is_sought(llama: Backbone, controller: Grasp, learns: bool) -> None:
     """Not in the published procedure, nor where that is switched off."""
     changed: list[bool] = []
-    after_step = Steering.after_step
+    put_masks = Prune.put_masks
 
-    def spy(steering: Steering, step: int, *, last_of_epoch: bool) -> None:
-        before = steering.unpruned()
-        after_step(steering, step, last_of_epoch=last_of_epoch)
-        if 1 < step <= steering.settle_step:
-            changed.append(any(not torch.equal(before[name], value) for name, value in steering.unpruned().items()))
+    def spy(prune: Prune, step: int, *, last_of_epoch: bool) -> None:
+        before = prune.unpruned()
+        put_masks(prune, step, last_of_epoch=last_of_epoch)
+        if 1 < step <= prune.settle_step:
+            changed.append(any(not torch.equal(before[name], value) for name, value in prune.unpruned().items()))
 
-    with mock.patch.object(Steering, "after_step", spy):
+    with mock.patch.object(Prune, "put_masks", spy):
         train(llama, pruning=Pruning(), controller=controller)
     assert changed == [learns] * len(changed)
     assert len(changed) >= 3

@@ -10,8 +10,8 @@ import torch
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded, evaluation_order
 from pomona.backbone.loss import hidden_states, make_batch
-from pomona.backbone.ranks import share, sum_over_ranks
 from pomona.backbone.statistics import Norms, SquareSums
+from pomona.engines import NATIVE, Engine
 from pomona.importance import ModuleStatistics
 
 
@@ -25,10 +25,11 @@ class FullPassNorms(Norms):
         attachment: whose modules are observed.
         examples: the training set.
         batch_size: examples a batch of the pass; what memory holds in training, it holds here.
+        engine: gives each rank its share of the examples, and joins the sums.
     """
 
-    def __init__(self, attachment: Attachment, examples: Sequence[Encoded], batch_size: int) -> None:
-        self._attachment = attachment
+    def __init__(self, attachment: Attachment, examples: Sequence[Encoded], batch_size: int, engine: Engine = NATIVE) -> None:
+        self._attachment, self._engine = attachment, engine
         self._examples, self._batch_size = examples, batch_size
         self._sums = SquareSums(attachment)
 
@@ -36,7 +37,7 @@ class FullPassNorms(Norms):
     def prepare(self) -> None:
         """Run the pass."""
         backbone = self._attachment.backbone
-        examples = share(self._examples)
+        examples = self._engine.share(self._examples)
         self._sums.flat.zero_()
         with without_dropout(self._attachment):
             for indices in evaluation_order([len(example) for example in examples], self._batch_size):
@@ -44,7 +45,7 @@ class FullPassNorms(Norms):
                 self._sums.begin_batch(batch.content)
                 hidden_states(backbone, batch)
                 self._sums.end_batch()
-        sum_over_ranks([self._sums.flat])
+        self._engine.sum([self._sums.flat])
 
     def __getitem__(self, module: str) -> ModuleStatistics:
         return ModuleStatistics(self._sums.inputs[module].sqrt(), self._sums.hidden[module].sqrt())

@@ -14,8 +14,8 @@ from pomona.backbone.batches import Encoded
 from pomona.backbone.full_pass import without_dropout
 from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.load import Backbone
-from pomona.backbone.ranks import share, sum_over_ranks
 from pomona.backbone.statistics import Norms
+from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
 from pomona.importance import ModuleStatistics
 
@@ -33,14 +33,15 @@ class PublishedNorms(Norms):
     Args:
         attachment: whose modules are adapted.
         examples: the training set.
+        engine: gives each rank its share of the examples, and joins the sums.
 
     Raises:
         InputError: an adapted module outside the layers, or of other input features than the hidden state has; layers without
             a norm.
     """
 
-    def __init__(self, attachment: Attachment, examples: Sequence[Encoded]) -> None:
-        self._attachment = attachment
+    def __init__(self, attachment: Attachment, examples: Sequence[Encoded], engine: Engine = NATIVE) -> None:
+        self._attachment, self._engine = attachment, engine
         self._examples = examples
         self._norms: dict[int, nn.Module] = {}
         self._found: dict[int, Tensor] = {}
@@ -57,13 +58,13 @@ class PublishedNorms(Norms):
         backbone = self._attachment.backbone
         states: dict[int, list[Tensor]] = {number: [] for number in self._norms}
         with without_dropout(self._attachment):
-            for example in share(self._examples):
+            for example in self._engine.share(self._examples):
                 tokens = torch.tensor([example.tokens], device=backbone.device)
                 seen = backbone.model.base_model(input_ids=tokens, use_cache=False, output_hidden_states=True).hidden_states
                 for number, kept in states.items():
                     kept.append(seen[number][0].cpu())
         squares = {number: self._squares(number, kept).to(backbone.device) for number, kept in states.items()}
-        sum_over_ranks(list(squares.values()))
+        self._engine.sum(list(squares.values()))
         self._found = {number: sums.sqrt() for number, sums in squares.items()}
 
     def _squares(self, number: int, kept: Sequence[Tensor]) -> Tensor:

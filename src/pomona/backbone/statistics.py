@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
-from pomona.backbone.ranks import sum_over_ranks
+from pomona.engines import NATIVE, Engine
 from pomona.importance import ModuleStatistics
 
 
@@ -113,10 +113,11 @@ class StreamedNorms(Norms):
     Args:
         attachment: whose modules are observed.
         forgetting: f, in [0, 1]; 1 never forgets.
+        engine: joins the ranks' sums.
     """
 
-    def __init__(self, attachment: Attachment, forgetting: float) -> None:
-        self._forgetting = forgetting
+    def __init__(self, attachment: Attachment, forgetting: float, engine: Engine = NATIVE) -> None:
+        self._forgetting, self._engine = forgetting, engine
         self._step = SquareSums(attachment)
         self._sums = SquareSums(attachment)
 
@@ -130,7 +131,7 @@ class StreamedNorms(Norms):
 
     def end_step(self) -> None:
         """Join the step's sums of all ranks, and forget a part of what was seen before."""
-        sum_over_ranks([self._step.flat])
+        self._engine.sum([self._step.flat])
         self._sums.flat.mul_(self._forgetting).add_(self._step.flat)
         self._step.flat.zero_()
 

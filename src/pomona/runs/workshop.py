@@ -27,8 +27,8 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, opponent, taking_part, trainable
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
-from pomona.tuning.epochs import Judge
 from pomona.tuning.fit import fit
+from pomona.tuning.keep_best import Judge
 from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning

@@ -1,10 +1,11 @@
-"""A checkpoint is one safetensors file: tensors by name, everything else as JSON in its header. Nothing is ever unpickled.
+"""A checkpoint is one safetensors file: a state's tensors by name, other values as JSON in the header. Nothing is unpickled.
 
-It is written beside its place and renamed, so a kill at any moment leaves the last whole one.
+The file is written beside its place and renamed, so a kill at any moment leaves the last whole checkpoint.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +19,21 @@ from torch import Tensor
 from pomona.errors import InputError
 
 _FIELD = "pomona"
+_TENSOR = "$tensor"
+"""The key of a JSON object that stands for a tensor; its value is the tensor's name in the file."""
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, object]) -> None:
-    """Write tensors and JSON values, whole or not at all."""
+def save_checkpoint(path: Path, state: object) -> None:
+    """Write a state, whole or not at all.
+
+    Args:
+        path: the file.
+        state: dataclasses, mappings from texts, sequences, tensors, and what JSON can hold, nested in any way.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".writing")
+    tensors: dict[str, Tensor] = {}
+    values = _without_tensors(state, "", tensors)
     save_file(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
         scratch,
@@ -32,31 +42,38 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[s
     scratch.replace(path)
 
 
-def load_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote.
+def load_checkpoint(path: Path, device: torch.device) -> Any:
+    """What `save_checkpoint` wrote: mappings in place of dataclasses, lists in place of tuples, the tensors on `device`.
 
     Raises:
         InputError: the file is not a checkpoint of this program.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
             values = json.loads((file.metadata() or {})[_FIELD])
+            return _with_tensors(values, {name: file.get_tensor(name).to(device) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError("not a checkpoint", file=path, mend="Delete it to start this part of the run again") from error
-    return tensors, values
 
 
-def random_state() -> dict[str, Tensor]:
-    """The state of torch's global generators, which dropout draws from."""
-    states = {"random.cpu": torch.get_rng_state()}
-    for index in range(torch.cuda.device_count()):
-        states[f"random.cuda.{index}"] = torch.cuda.get_rng_state(index)
-    return states
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> object:
+    """The value as JSON can hold it; its tensors are added to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(one, f"{name}/{key}" if name else key, tensors) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(one, f"{name}/{place}", tensors) for place, one in enumerate(value)]
+    return value
 
 
-def restore_random_state(tensors: Mapping[str, Tensor]) -> None:
-    """Put torch's global generators back to where `random_state` found them."""
-    torch.set_rng_state(tensors["random.cpu"].cpu())
-    for index in range(torch.cuda.device_count()):
-        torch.cuda.set_rng_state(tensors[f"random.cuda.{index}"].cpu(), index)
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse, but for the types of containers."""
+    if isinstance(value, dict):
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _with_tensors(one, tensors) for key, one in value.items()}
+    return [_with_tensors(one, tensors) for one in value] if isinstance(value, list) else value

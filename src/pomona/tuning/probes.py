@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
 from pomona.backbone.candidates import candidate_losses
-from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Controller, ControllerState
-from pomona.tuning.surgery import Masks, Surgeon
+from pomona.engines import NATIVE, Engine
+from pomona.tuning.live_masks import LiveMasks, Masks
 
 Costs = Callable[[Attachment, Sequence[int]], Sequence[float]]
 """Costs of the micro dev examples at some positions, lower is better, of what is attached."""
@@ -23,29 +23,36 @@ class Probes:
 
     Args:
         attachment: what is trained.
-        surgeon: knows the weights under a mask.
+        masks: knows the weights under a mask.
         examples: the micro dev set, N.
         max_tokens: most tokens of one forward pass, all candidates together.
         costs: what an example costs; None: its loss, which all candidates of a round share their passes for.
+        engine: lets all ranks have the same costs.
     """
 
     def __init__(
-        self, attachment: Attachment, surgeon: Surgeon, examples: Sequence[Encoded], max_tokens: int, costs: Costs | None = None
+        self,
+        attachment: Attachment,
+        masks: LiveMasks,
+        examples: Sequence[Encoded],
+        max_tokens: int,
+        costs: Costs | None = None,
+        engine: Engine = NATIVE,
     ) -> None:
-        self._attachment, self._surgeon, self.examples = attachment, surgeon, examples
-        self._max_tokens, self._costs = max_tokens, costs
+        self._attachment, self._masks, self.examples = attachment, masks, examples
+        self._max_tokens, self._costs, self._engine = max_tokens, costs, engine
 
     def measure(self, trials: Sequence[Masks | None], examples: Sequence[int]) -> list[list[float]]:
         """The costs of the examples at some positions under each mask, None for the one in force; a row each."""
         if self._costs is None:
             chosen = [self.examples[index] for index in examples]
-            values = [self._surgeon.values(masks) for masks in trials]
-            return same_on_all_ranks(candidate_losses(self._attachment, chosen, values, self._max_tokens))
+            values = [self._masks.values(masks) for masks in trials]
+            return self._engine.agree(candidate_losses(self._attachment, chosen, values, self._max_tokens))
         rows = []
         for masks in trials:
-            with self._surgeon.trial(masks):
+            with self._masks.trial(masks):
                 rows.append(list(self._costs(self._attachment, examples)))
-        return same_on_all_ranks(rows)
+        return self._engine.agree(rows)
 
     def race(
         self, controller: Controller, state: ControllerState, compared: Masks | None, trials: Sequence[Masks]

@@ -71,6 +71,11 @@ class Tuning:
         if not 0 <= self.weight_decay < math.inf:
             raise InputError("must be at least 0", field="tuning.weight_decay", value=self.weight_decay)
 
+    def total_steps(self, examples: int) -> int:
+        """Optimizer steps of a whole run on so many examples."""
+        batches = math.ceil(examples / self.batch_size)
+        return math.ceil(batches / self.accumulation_steps) * self.epochs
+
 
 Activations = Literal["streamed", "full_pass", "published"]
 Reset = Literal["zero", "initial"]

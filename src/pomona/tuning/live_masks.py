@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
@@ -28,8 +30,9 @@ from pomona.backbone.trainable.base import AdaptedModule
 from pomona.control import Handling
 from pomona.importance import ModuleStatistics, mean_update_size
 from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, select_masks_by_adapter, trial_values
-from pomona.tuning.observation import Observation
 from pomona.tuning.settings import Pruning
+from pomona.tuning.state import HOLDS_TENSORS
+from pomona.tuning.statistics import Statistics
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -44,13 +47,32 @@ class MaskChange(NamedTuple):
     newly_pruned: float
 
 
-class Surgeon:
+@dataclass
+class MaskState:
+    """What evolves, by the name of a parameter.
+
+    Args:
+        masks: True = pruned; of the parameter, or of the merged factor of that name.
+        stash: the value that a pruned entry comes back with.
+        reset: the value of a pruned entry; None stands for 0.
+        kept_scores: module -> importance, while it is kept as it was.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
+
+    masks: dict[str, Tensor]
+    stash: dict[str, Tensor]
+    reset: dict[str, Tensor | None]
+    kept_scores: dict[str, ModuleScores] = field(default_factory=dict)
+
+
+class LiveMasks:
     """Keeps the masks, stashes and moments of every factor of an attachment.
 
     Args:
         attachment: whose factors are pruned; its factors as they are now are what `reset: initial` goes back to.
         pruning: how.
-        observation: statistics, read when importance is computed.
+        statistics: read when importance is computed.
         optimizer: whose moments are cleared.
         handling: which moments are cleared at a commit and while a mask is held, and whether a commit restarts Adam;
             None: Pomona's own.
@@ -60,23 +82,22 @@ class Surgeon:
         self,
         attachment: Attachment,
         pruning: Pruning,
-        observation: Observation,
+        statistics: Statistics,
         optimizer: torch.optim.Optimizer,
         handling: Handling | None = None,
     ) -> None:
         self._handling = handling or Handling()
         self._layers = attachment.layers
         self._pruning = pruning
-        self._observation = observation
+        self._statistics = statistics
         self._optimizer = optimizer
         self._parameters: dict[str, nn.Parameter] = attachment.parameters()
         initial = pruning.reset == "initial"
-        self._reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
+        reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
         self._by_adapter = pruning.by_adapter(kept_apart=all(layer.keeps_apart for layer in self._layers.values()))
-        self._masks = self._no_masks()
-        self._prunable = {name: ~mask for name, mask in self._masks.items()}
-        self._stash = {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}
-        self._kept_scores: dict[str, ModuleScores] = {}
+        masks = self._no_masks()
+        self._prunable = {name: ~mask for name, mask in masks.items()}
+        self.state = MaskState(masks, {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset)
 
     def _no_masks(self) -> Masks:
         """Masks that prune nothing; of masks by adapter, nothing but the zeros that pad an adapter of lower rank."""
@@ -97,7 +118,8 @@ class Surgeon:
     def unpruned(self) -> dict[str, Tensor]:
         """Every parameter, its pruned entries at their stashed values; a copy."""
         return {
-            name: restored(parameter.detach(), self._masks[name], self._stash[name]) for name, parameter in self._parameters.items()
+            name: restored(parameter.detach(), self.state.masks[name], self.state.stash[name])
+            for name, parameter in self._parameters.items()
         }
 
     @torch.no_grad()
@@ -105,19 +127,20 @@ class Surgeon:
         """Such parameters, of another time, pruned at a ratio (or one for each group of layers) by the statistics of now."""
         masks = self.select(self.scores(unpruned), prune_ratio)
         return {
-            name: torch.where(masks[name], 0.0 if reset is None else reset, unpruned[name]) for name, reset in self._reset.items()
+            name: torch.where(masks[name], 0.0 if reset is None else reset, unpruned[name])
+            for name, reset in self.state.reset.items()
         }
 
     @torch.no_grad()
     def scores(self, unpruned: Mapping[str, Tensor] | None = None) -> dict[str, ModuleScores]:
         """Importance of every module's entries, pruned ones at their stashed value; of other parameters where they are given."""
-        if self._kept_scores:
-            return self._kept_scores
-        self._observation.prepare()
+        if self.state.kept_scores:
+            return self.state.kept_scores
+        self._statistics.prepare()
         unpruned = unpruned or self.unpruned()
         scores = {}
         for path, layer in self._layers.items():
-            sides, statistics = [unpruned[key] for key in _keys(path)], self._observation[path]
+            sides, statistics = [unpruned[key] for key in _keys(path)], self._statistics[path]
             if self._by_adapter and not layer.keeps_apart:
                 scores[path] = self._own_scores(layer, layer.own_factors(*sides), statistics)
                 continue
@@ -162,19 +185,19 @@ class Surgeon:
 
     def keep_scores(self) -> None:
         """Let importance stay as it is now, as the published code of GRASP does; `reselect` ends that."""
-        self._kept_scores = self.scores()
+        self.state.kept_scores = self.scores()
 
     @torch.no_grad()
     def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
         """Commit masks: stash what they newly prune, revive what they free."""
-        changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self._masks, masks)))
-        newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self._masks.items())
+        changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self.state.masks, masks)))
+        newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self.state.masks.items())
         for name, parameter in self._parameters.items():
-            reset = self._reset[name]
-            outcome = commit(parameter.detach(), self._masks[name], self._stash[name], masks[name], reset)
+            reset = self.state.reset[name]
+            outcome = commit(parameter.detach(), self.state.masks[name], self.state.stash[name], masks[name], reset)
             parameter.copy_(outcome.W)
-            self._stash[name] = outcome.stash
-            self._masks[name] = masks[name]
+            self.state.stash[name] = outcome.stash
+            self.state.masks[name] = masks[name]
             self._clear_moments(parameter, outcome.newly_pruned if self._handling.clears_moments_at_commits_only else masks[name])
             if self._handling.restarts_adam and parameter in self._optimizer.state:
                 self._optimizer.state[parameter]["step"].zero_()
@@ -187,17 +210,17 @@ class Surgeon:
         What they were waits in no stash: that has the values to which they are reset, so `scores` are those of the weights as
         they then are.
         """
-        self._masks = self._no_masks()
-        self._kept_scores = {}
-        self._masks = self.select(self.scores(), prune_ratio)
+        self.state.masks = self._no_masks()
+        self.state.kept_scores = {}
+        self.state.masks = self.select(self.scores(), prune_ratio)
         for name, parameter in self._parameters.items():
-            self._clear_moments(parameter, self._masks[name])
+            self._clear_moments(parameter, self.state.masks[name])
         self._put_at_rest()
-        for name, reset in self._reset.items():
+        for name, reset in self.state.reset.items():
             if reset is None:
-                self._stash[name].zero_()
+                self.state.stash[name].zero_()
             else:
-                self._stash[name] = torch.where(self._masks[name], reset, 0.0)
+                self.state.stash[name] = torch.where(self.state.masks[name], reset, 0.0)
 
     @torch.no_grad()
     def enforce(self, *, feedback: bool = False) -> None:
@@ -209,9 +232,9 @@ class Surgeon:
         arXiv 2006.07253). Weight decay, which acts on the entry as it is, does not reach the stash.
         """
         for name, parameter in self._parameters.items():
-            mask, reset = self._masks[name], self._reset[name]
+            mask, reset = self.state.masks[name], self.state.reset[name]
             if feedback:
-                self._stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
+                self.state.stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
             elif not self._handling.clears_moments_at_commits_only:
                 self._clear_moments(parameter, mask)
         self._put_at_rest()
@@ -219,7 +242,7 @@ class Surgeon:
     def _put_at_rest(self) -> None:
         """Every pruned entry at its reset value."""
         for name, parameter in self._parameters.items():
-            mask, reset = self._masks[name], self._reset[name]
+            mask, reset = self.state.masks[name], self.state.reset[name]
             if reset is None:
                 parameter.masked_fill_(mask, 0.0)
             else:
@@ -233,7 +256,7 @@ class Surgeon:
 
     def kept(self, path: str) -> tuple[Bool[Tensor, "R I"], Bool[Tensor, "O R"]]:
         """Which entries of a module's merged factors are not pruned."""
-        A, B = (~self._masks[key] for key in _keys(path))
+        A, B = (~self.state.masks[key] for key in _keys(path))
         return A, B
 
     @torch.no_grad()
@@ -242,7 +265,9 @@ class Surgeon:
         if masks is None:
             return {name: parameter.detach() for name, parameter in self._parameters.items()}
         return {
-            name: trial_values(parameter.detach(), self._masks[name], self._stash[name], masks[name], self._reset[name])
+            name: trial_values(
+                parameter.detach(), self.state.masks[name], self.state.stash[name], masks[name], self.state.reset[name]
+            )
             for name, parameter in self._parameters.items()
         }
 
@@ -254,7 +279,7 @@ class Surgeon:
         """
         values, total = self.values(masks), 0.0
         for path, layer in self._layers.items():
-            gradient = self._observation[path].gradient
+            gradient = self._statistics[path].gradient
             assert gradient is not None, "gradients are observed, and a step was taken"
             now, trial = layer.effective(), layer.merged(*(values[key] for key in _keys(path)))
             total += float(((trial.A - now.A) * gradient.A).sum() + ((trial.B - now.B) * gradient.B).sum())
@@ -271,28 +296,6 @@ class Surgeon:
         finally:
             for name, parameter in self._parameters.items():
                 parameter.data = kept[name]
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold; `load_state` takes it back."""
-        state = {f"mask.{name}": mask for name, mask in self._masks.items()}
-        state |= {f"stash.{name}": stash for name, stash in self._stash.items()}
-        state |= {f"reset.{name}": reset for name, reset in self._reset.items() if reset is not None}
-        for path, scores in self._kept_scores.items():
-            state |= {f"scores.{path}.A": scores.A, f"scores.{path}.B": scores.B}
-            state |= {f"scores.{path}.size": torch.tensor(scores.update_size, dtype=torch.float64)}
-        return state
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        for name in self._parameters:
-            self._masks[name].copy_(state[f"mask.{name}"])
-            self._stash[name].copy_(state[f"stash.{name}"])
-            self._reset[name] = state.get(f"reset.{name}")
-        self._kept_scores = {
-            path: ModuleScores(state[f"scores.{path}.A"], state[f"scores.{path}.B"], float(state[f"scores.{path}.size"]))
-            for path in self._layers
-            if f"scores.{path}.A" in state
-        }
 
 
 def _keys(path: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,12 @@ from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
 from pomona.seeding import stream
+from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pomona.tuning.probes import Costs
+from pomona.tuning.prune import Prune, PruneState
 from pomona.tuning.settings import FitData, Pruning, Tuning
-from pomona.tuning.steering import Steering
+from pomona.tuning.state import typed
+from pomona.tuning.statistics import Statistics
 
 TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), tiny_examples(5, seed=22)
 
@@ -98,7 +102,7 @@ def seen_losses(candidate: Candidate) -> list[float]:
 
 
 class Run:
-    """A steering at work on real steps of AdamW."""
+    """A prune at work on real steps of AdamW."""
 
     def __init__(
         self,
@@ -112,20 +116,22 @@ class Run:
         self.parameters = attachment.parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.01, weight_decay=0.0)
         data, tuning = FitData(TRAIN, micro_dev, DEV), Tuning(batch_size=2)
-        self.steering = Steering(attachment, pruning or Pruning(), controller, self.optimizer, data, tuning, 7, 10, costs)
+        pruning = pruning or Pruning()
+        self.statistics = Statistics(attachment, pruning, TRAIN, 2, controller.wants_estimates)
+        self.prune = Prune(attachment, pruning, controller, self.statistics, self.optimizer, data, tuning, 7, 10, costs)
 
     def step(self, number: int, *, last_of_epoch: bool = False) -> None:
         batch = collate(tiny_examples(3, seed=number), 0, torch.device("cpu"))
         self.attachment.train(True)
-        self.steering.observation.begin_batch(batch.content)
+        self.statistics.before_forward(batch)
         loss = token_losses(self.attachment.backbone, batch).sum()
-        self.steering.observation.end_batch()
+        self.statistics.after_forward()
         loss.backward()
         self.attachment.train(False)
-        self.steering.observation.end_step()
+        self.statistics.after_backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.steering.after_step(number, last_of_epoch=last_of_epoch)
+        self.prune.put_masks(number, last_of_epoch=last_of_epoch)
 
     def zeros(self) -> list[int]:
         return [int((parameter == 0).sum()) for parameter in self.parameters.values()]
@@ -151,24 +157,24 @@ def running(
 
 def test_a_run_that_learns_its_ratio(llama: Backbone) -> None:
     with running(llama, Scripted()) as run:
-        steering = run.steering
+        prune = run.prune
         for step, ratio in ((1, 0.3), (2, 0.3), (3, 0.5), (4, 0.5), (5, 0.5)):
             run.step(step)
             assert run.zeros() == run.counts(ratio)
-            assert steering.prune_ratio == ratio
-            assert steering.answer is None
-            if steering.round_due(step):
+            assert prune.prune_ratio == ratio
+            assert prune.answer is None
+            if prune.round_due(step):
                 assert step in (2, 4)
-                seen = steering.round(step)
+                seen = prune.round(step)
                 assert seen["index"] == step // 2 - 1
                 assert seen["committed"] is (step == 2)
                 assert (seen["prune_ratio_before"], seen["prune_ratio_after"]) == ((0.3, 0.5) if step == 2 else (0.5, 0.5))
-            if steering.settle_due(step):
-                steering.settle(step)
-        assert steering.answer == Answer(0.25, 0.1, 0.4, flat=False)
-        assert steering.prune_ratio == 0.25
+            if prune.settle_due(step):
+                prune.settle(step)
+        assert prune.answer == Answer(0.25, 0.1, 0.4, flat=False)
+        assert prune.prune_ratio == 0.25
         assert run.zeros() == run.counts(0.25)
-        assert not steering.round_due(4)
+        assert not prune.round_due(4)
         run.step(6)
         assert run.zeros() == run.counts(0.25)
 
@@ -177,8 +183,8 @@ def test_the_mask_in_force_is_the_one_that_was_committed_whatever_the_books_say(
     with running(llama, Scripted(books=0.4)) as run:
         run.step(1)
         run.step(2)
-        run.steering.round(2)
-        assert (run.zeros(), run.steering.prune_ratio) == (run.counts(0.5), 0.4)
+        run.prune.round(2)
+        assert (run.zeros(), run.prune.prune_ratio) == (run.counts(0.5), 0.4)
         run.step(3)
         assert run.zeros() == run.counts(0.5)
 
@@ -191,14 +197,14 @@ def test_a_dev_loss_that_is_not_finite_says_so(llama: Backbone, monkeypatch: pyt
             probes_module, "candidate_losses", lambda _, examples, masks, __: [[torch.nan] * len(examples)] * len(masks)
         )
         with pytest.raises(PomonaError, match=r"a dev loss is not finite where the search ended: .*diverged"):
-            run.steering.settle(5)
+            run.prune.settle(5)
 
 
 def test_a_flat_curve_does_not_ask_the_dev_set(llama: Backbone) -> None:
     with running(llama, Curved(flat=True)) as run:
         for step in range(1, 6):
             run.step(step)
-        assert run.steering.settle(5)["dev_check"] == []
+        assert run.prune.settle(5)["dev_check"] == []
 
 
 def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,13 +222,13 @@ def test_candidates_are_probed_under_their_own_masks_and_leave_no_trace(llama: B
             return candidate_losses(attachment, examples, candidates, max_tokens)
 
         monkeypatch.setattr(probes_module, "candidate_losses", spy)
-        seen = run.steering.round(2)
+        seen = run.prune.round(2)
         assert probed == [run.counts(0.3), run.counts(0.1), run.counts(0.9)]
         assert all(torch.equal(value, before[name]) for name, value in run.values().items())
         assert seen["mask_change"] is None
         losses = example_losses(llama, MICRO_DEV, 3)
         assert seen["loss_before"] == pytest.approx(sum(losses) / 3, abs=1e-5)
-        kept = run.steering.control.rounds[0]
+        kept = run.prune.control.rounds[0]
         assert kept.losses_before == pytest.approx(losses, abs=1e-5)
         assert seen["candidates"] == [
             {
@@ -244,7 +250,7 @@ def test_candidates_are_compared_with_a_fresh_mask_of_the_ratio_in_force(llama: 
         for step in (1, 2, 3, 4):
             run.step(step)
         in_force = example_losses(llama, MICRO_DEV, 3)
-        kept, fresh = run.values(), run.steering.unpruned()
+        kept, fresh = run.values(), run.prune.unpruned()
         with torch.no_grad():
             for path, layer in run.attachment.layers.items():
                 assert isinstance(layer, ConcatModule)
@@ -258,8 +264,8 @@ def test_candidates_are_compared_with_a_fresh_mask_of_the_ratio_in_force(llama: 
         with torch.no_grad():
             for name, value in kept.items():
                 run.parameters[name].copy_(value)
-        run.steering.round(4)
-        found = run.steering.control.rounds[0].losses_before
+        run.prune.round(4)
+        found = run.prune.control.rounds[0].losses_before
         assert found == pytest.approx(in_force if held else selected_now, abs=1e-5)
         assert all(torch.equal(value, kept[name]) for name, value in run.values().items())
 
@@ -295,8 +301,8 @@ def test_a_candidate_that_is_stopped_is_measured_on_the_first_part_only(llama: B
         with running(llama, controller) as run:
             run.step(1)
             run.step(2)
-            seen = run.steering.round(2)
-            rounds.append(run.steering.control.rounds[0])
+            seen = run.prune.round(2)
+            rounds.append(run.prune.control.rounds[0])
             first = 2 if controller.first_part(3) == 2 else 3
             assert [one["examples"] for one in seen["candidates"]] == [first, 3]  # pyright: ignore[reportGeneralTypeIssues]
     raced, full = rounds
@@ -318,9 +324,9 @@ def test_a_candidate_that_is_screened_out_is_not_measured(llama: Backbone, monke
             return candidate_losses(attachment, examples, candidates, most)
 
         monkeypatch.setattr(probes_module, "candidate_losses", spy)
-        run.steering.round(2)
+        run.prune.round(2)
         assert measured == [2]
-        assert [one.prune_ratio for one in run.steering.control.rounds[0].candidates] == [0.9]
+        assert [one.prune_ratio for one in run.prune.control.rounds[0].candidates] == [0.9]
 
 
 def test_costs_take_the_place_of_losses(llama: Backbone) -> None:
@@ -333,8 +339,8 @@ def test_costs_take_the_place_of_losses(llama: Backbone) -> None:
     with running(llama, Scripted(), costs=zeros) as run:
         run.step(1)
         run.step(2)
-        run.steering.round(2)
-        seen = run.steering.control.rounds[0]
+        run.prune.round(2)
+        seen = run.prune.control.rounds[0]
         assert seen.losses_before == tuple(float(sum(run.counts(0.3)) + place) for place in range(3))
         assert [one.losses for one in seen.candidates] == [
             tuple(float(sum(run.counts(p)) + place) for place in range(3)) for p in (0.1, 0.9)
@@ -358,23 +364,23 @@ def test_the_dev_set_is_asked_at_the_end_of_the_search(llama: Backbone) -> None:
     with running(llama, Curved()) as run:
         for step in range(1, 6):
             run.step(step)
-        assert run.steering.settle_due(5)
-        settled = run.steering.settle(5)
+        assert run.prune.settle_due(5)
+        settled = run.prune.settle(5)
         assert (settled["step"], settled["prune_ratio"]) == (5, 0.25)
         checked: Any = settled["dev_check"]
         assert [row[:2] for row in checked] == [[0.1, 0.2], [0.25, 0.0], [0.9, 0.5]]
         assert run.zeros() == run.counts(0.25)
         losses = example_losses(llama, DEV[:2], 2)
         assert checked[1][2] == pytest.approx(sum(losses) / 2, abs=1e-5)
-        assert not run.steering.settle_due(5)
+        assert not run.prune.settle_due(5)
 
 
 def test_without_a_curve_the_dev_set_is_not_asked(llama: Backbone) -> None:
     with running(llama, Scripted()) as run:
         for step in range(1, 6):
             run.step(step)
-        assert run.steering.settle_due(5)
-        settled = run.steering.settle(5)
+        assert run.prune.settle_due(5)
+        settled = run.prune.settle(5)
         assert settled["dev_check"] == []
 
 
@@ -383,7 +389,7 @@ def test_a_commit_tells_how_many_entries_changed_sides(llama: Backbone) -> None:
         run.step(1)
         run.step(2)
         masks = {name: value == 0 for name, value in run.values().items()}
-        seen = run.steering.round(2)
+        seen = run.prune.round(2)
         after = {name: value == 0 for name, value in run.values().items()}
         changed = sum(int((masks[name] ^ after[name]).sum()) for name in masks)
         total = sum(mask.numel() for mask in masks.values())
@@ -400,12 +406,12 @@ def test_importance_is_refreshed_each_round_unless_the_controller_says_no(llama:
     for refreshes in (True, False):
         with running(llama, Scripted(commits=(0.3, 0.3), refreshes=refreshes), Pruning(Magnitude())) as run:
             run.step(1)
-            run.steering.round(2)  # importance that is taken once is taken here
+            run.prune.round(2)  # importance that is taken once is taken here
             masks = {name: value == 0 for name, value in run.values().items()}
             with torch.no_grad():
                 for name, parameter in run.parameters.items():
                     parameter.copy_(torch.where(masks[name], 0.0, 1e-6 * parameter))  # below every stashed value now
-            run.steering.round(4)
+            run.prune.round(4)
             overlap = sum(int((masks[name] & (value == 0)).sum()) for name, value in run.values().items())
             assert overlap == (0 if refreshes else sum(run.counts(0.3)))
 
@@ -418,7 +424,7 @@ def test_importance_that_is_taken_once_is_taken_when_the_first_round_begins(llam
         with torch.no_grad():
             for name, parameter in run.parameters.items():
                 parameter.copy_(torch.where(masks[name], 0.0, 1e-6 * parameter))
-        run.steering.round(2)
+        run.prune.round(2)
         assert not any((masks[name] & (value == 0)).any() for name, value in run.values().items())
 
 
@@ -427,20 +433,20 @@ def test_a_search_that_starts_unpruned_has_no_mask_before_a_round_commits_one(ll
         for step in (1, 2, 3, 4, 5):
             run.step(step)
             assert sum(run.zeros()) == (sum(run.counts(0.5)) if step == 5 else 0)
-            assert run.steering.prune_ratio == (0.5 if step == 5 else 0.3)  # in the books
-            if run.steering.round_due(step):
+            assert run.prune.prune_ratio == (0.5 if step == 5 else 0.3)  # in the books
+            if run.prune.round_due(step):
                 losses = example_losses(llama, MICRO_DEV, 3)
-                run.steering.round(step)
-                assert run.steering.control.rounds[-1].losses_before == pytest.approx(losses, abs=1e-5)
+                run.prune.round(step)
+                assert run.prune.control.rounds[-1].losses_before == pytest.approx(losses, abs=1e-5)
 
 
 def test_a_given_ratio_is_in_force_from_the_first_step_without_rounds(llama: Backbone) -> None:
     with running(llama, Fixed(0.4), micro_dev=()) as run:
-        assert run.steering.answer == Answer(0.4, 0.4, 0.4, flat=False)
+        assert run.prune.answer == Answer(0.4, 0.4, 0.4, flat=False)
         for step in (1, 2, 3):
             run.step(step)
             assert run.zeros() == run.counts(0.4)
-            assert not run.steering.round_due(step)
+            assert not run.prune.round_due(step)
 
 
 def test_reselection_lets_what_was_pruned_compete_again(llama: Backbone) -> None:
@@ -469,7 +475,7 @@ def test_between_selections_nothing_is_zeroed_but_the_end_of_an_epoch_is_exact(l
 def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
     with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
         run.step(1)
-        for path, mean in run.steering.importance().items():
+        for path, mean in run.prune.importance().items():
             layer = run.attachment.layers[path]
             assert isinstance(layer, ConcatModule)
             A = (layer.A.detach() * layer.scale_R[:, None]).abs()
@@ -479,7 +485,7 @@ def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
             assert mean == pytest.approx(float(kept.mean()), rel=1e-6)
     with running(llama, Fixed(1.0), micro_dev=()) as run:
         run.step(1)
-        assert set(run.steering.importance().values()) == {0.0}
+        assert set(run.prune.importance().values()) == {0.0}
 
 
 def test_what_was_reset_to_its_start_is_not_kept(llama: Backbone) -> None:
@@ -488,9 +494,9 @@ def test_what_was_reset_to_its_start_is_not_kept(llama: Backbone) -> None:
         with running(llama, Fixed(0.5), Pruning(metric, reset="initial"), micro_dev=()) as run:
             initial = run.values()
             run.step(1)
-            for path, mean in run.steering.importance().items():
+            for path, mean in run.prune.importance().items():
                 layer = run.attachment.layers[path]
-                scores = metric.scores(layer.effective(), run.steering.observation[path])
+                scores = metric.scores(layer.effective(), run.statistics[path])
                 kept = [run.parameters[f"{path}.{side}"] != initial[f"{path}.{side}"] for side in "AB"]
                 assert sum(int(side.sum()) for side in kept) == sum(pruned_count(0.5, side.numel()) for side in kept)
                 assert mean == pytest.approx(float(torch.cat([one[side] for one, side in zip(scores, kept, strict=True)]).mean()))
@@ -503,29 +509,30 @@ def test_learning_without_micro_dev_examples_is_an_input_error(llama: Backbone) 
 
 @pytest.mark.parametrize("controller", [Scripted(), Scripted(refreshes=False), Fixed(0.5)])
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 6])
-def test_what_a_checkpoint_holds_is_enough_to_go_on(llama: Backbone, controller: Controller, stop: int) -> None:
+def test_what_a_checkpoint_holds_is_enough_to_go_on(llama: Backbone, tmp_path: Path, controller: Controller, stop: int) -> None:
     def go(run: Run, first: int, last: int) -> None:
         for step in range(first, last + 1):
             run.step(step)
-            if run.steering.round_due(step):
-                run.steering.round(step)
-            if run.steering.settle_due(step):
-                run.steering.settle(step)
+            if run.prune.round_due(step):
+                run.prune.round(step)
+            if run.prune.settle_due(step):
+                run.prune.settle(step)
 
     with running(llama, controller) as run:
         go(run, 1, stop)
         factors, optimizer = run.values(), copy.deepcopy(run.optimizer.state_dict())
-        tensors = {name: value.clone() for name, value in run.steering.tensors().items()}
-        values = run.steering.values()
+        statistics, prune = run.statistics.state, run.prune.state
+        save_checkpoint(tmp_path / "state.safetensors", {"statistics": statistics, "prune": prune})
         go(run, stop + 1, 8)
-        expected, control, answer = run.values(), run.steering.control, run.steering.answer
+        expected, control, answer = run.values(), run.prune.control, run.prune.answer
     with running(llama, controller) as run:
         with torch.no_grad():
             for name, parameter in run.parameters.items():
                 parameter.copy_(factors[name])
         run.optimizer.load_state_dict(optimizer)
-        run.steering.load(tensors, values)
+        found = load_checkpoint(tmp_path / "state.safetensors", torch.device("cpu"))
+        run.statistics.state, run.prune.state = found["statistics"], typed(PruneState, found["prune"])
         go(run, stop + 1, 8)
         assert all(torch.equal(value, expected[name]) for name, value in run.values().items())
-        assert run.steering.control == control
-        assert run.steering.answer == answer
+        assert run.prune.control == control
+        assert run.prune.answer == answer

@@ -18,10 +18,11 @@ from pomona.backbone.full_pass import FullPassNorms
 from pomona.backbone.gradients import Gradients
 from pomona.backbone.loss import token_losses
 from pomona.backbone.published_norms import PublishedNorms
-from pomona.backbone.ranks import rank, same_on_all_ranks, share, sum_over_ranks, world_size
 from pomona.backbone.statistics import StreamedNorms
+from pomona.engines import Native
 
 WORLD = 2
+ENGINE = Native()
 
 
 def train() -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ def train() -> dict[str, Tensor]:
         parameters = list(attachment.parameters().values())
         for step in batches:
             for batch in step:
-                mine = share(batch)
+                mine = ENGINE.share(batch)
                 if mine:  # a last batch may be smaller than the number of ranks
                     padded = batch_of(backbone, mine)
                     streamed.begin_batch(padded.content)
@@ -46,7 +47,7 @@ def train() -> dict[str, Tensor]:
             for parameter in parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            sum_over_ranks([parameter.grad for parameter in parameters if parameter.grad is not None])
+            ENGINE.sum([parameter.grad for parameter in parameters if parameter.grad is not None])
             gradients.observe()
             with torch.no_grad():
                 for parameter in parameters:
@@ -70,15 +71,15 @@ def work(number: int, folder: str) -> None:
     )
     floats = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * (number + 1)  # not contiguous
     doubles, whole = torch.full((3,), 0.5 + number, dtype=torch.float64), torch.tensor(number + 10)
-    sum_over_ranks([floats, doubles, whole, small := torch.tensor([float(number)])])
+    ENGINE.sum([floats, doubles, whole, small := torch.tensor([float(number)])])
     results = {
-        "rank": torch.tensor([rank(), world_size()]),
-        "share": torch.tensor(share(range(7))),
+        "rank": torch.tensor([ENGINE.rank, ENGINE.world_size]),
+        "share": torch.tensor(ENGINE.share(range(7))),
         "floats": floats,
         "doubles": doubles,
         "whole": whole,
         "small": small,
-        "same": torch.tensor(same_on_all_ranks(0.1 + number), dtype=torch.float64),
+        "same": torch.tensor(ENGINE.agree(0.1 + number), dtype=torch.float64),
     }
     torch.save(results | train(), Path(folder) / f"rank{number}.pt")
     torch.distributed.destroy_process_group()
@@ -135,6 +136,6 @@ def test_shares_are_all_items_once_and_rank_0_decides(ranks: list[dict[str, Tens
 
 def test_one_process_alone_is_the_whole_world() -> None:
     tensor = torch.tensor([1.0, 2.0])
-    sum_over_ranks([tensor])
+    ENGINE.sum([tensor])
     assert tensor.tolist() == [1.0, 2.0]
-    assert (rank(), world_size(), share([5, 6, 7]), same_on_all_ranks(0.3)) == (0, 1, [5, 6, 7], 0.3)
+    assert (ENGINE.rank, ENGINE.world_size, ENGINE.share([5, 6, 7]), ENGINE.agree(0.3)) == (0, 1, [5, 6, 7], 0.3)

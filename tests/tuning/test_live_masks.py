@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tuning.runs import through_a_checkpoint
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
 from pomona.backbone.attach import Attachment
+from pomona.backbone.batches import Encoded, collate
 from pomona.backbone.trainable.concat import ConcatModule
 from pomona.backbone.trainable.linear import LinearModule
 from pomona.control import Handling
 from pomona.importance import DeltaSensitivity, Magnitude, Wanda
 from pomona.pruning import pruned_count
-from pomona.tuning.observation import Observation
+from pomona.tuning.live_masks import LiveMasks
 from pomona.tuning.settings import Pruning
-from pomona.tuning.surgery import Surgeon
+from pomona.tuning.statistics import Statistics
 
 A_RI = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, 6.0]])
 B_OR = torch.tensor([[0.1, -0.2], [0.3, 0.4]])
 BY_MAGNITUDE = Pruning(Magnitude())
+ONE_TOKEN = collate([Encoded((1,), 0)], 0, torch.device("cpu"))
 
 
 class Table:
@@ -42,10 +47,10 @@ class Table:
     ) -> None:
         self.layer = layer = ConcatModule("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, scaling)], [1.0], 0.0)
         self.attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
-        self.observation = Observation(self.attachment, pruning, [], 1, gradients)
+        self.statistics = Statistics(self.attachment, pruning, [], 1, gradients)
         self.A, self.B = layer.A, layer.B
         self.optimizer = torch.optim.AdamW([layer.A, layer.B], lr=0.5, weight_decay=0.0)
-        self.surgeon = Surgeon(self.attachment, pruning, self.observation, self.optimizer, handling)
+        self.live = LiveMasks(self.attachment, pruning, self.statistics, self.optimizer, handling)
         kept = [layer.A.detach().clone(), layer.B.detach().clone()]
         for _ in range(steps):  # moments of every entry, as a training step leaves them
             self.step()
@@ -56,7 +61,7 @@ class Table:
     def step(self) -> None:
         for parameter in (self.A, self.B):
             parameter.grad = torch.ones_like(parameter)
-        self.observation.end_step()
+        self.statistics.after_backward()
         self.optimizer.step()
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
@@ -74,7 +79,7 @@ NONE = ([[0, 0, 0], [0, 0, 0]], [[0, 0], [0, 0]])
 
 def test_holding_a_mask_zeroes_exactly_its_entries_and_their_moments() -> None:
     table = Table()
-    changed = table.surgeon.hold(table.masks(*FIRST))
+    changed = table.live.hold(table.masks(*FIRST))
     assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
     assert torch.equal(table.B, torch.tensor([[0.0, -0.2], [0.3, 0.4]]))
     assert changed == (3 / 10, 3 / 10)
@@ -86,40 +91,40 @@ def test_holding_a_mask_zeroes_exactly_its_entries_and_their_moments() -> None:
 def test_the_first_order_estimate_is_the_gradient_times_what_a_mask_changes() -> None:
     table = Table(scaling=2.0, gradients=True)
     # The gradient is 1 by every parameter; by an entry of the merged A, twice the parameter, 1/2.
-    assert table.surgeon.first_order(table.masks(*FIRST)) == pytest.approx(-(2 * 1 - 2 * 2) / 2 - 0.1)
-    table.surgeon.hold(table.masks(*FIRST))
-    assert table.surgeon.first_order(table.masks(*NONE)) == pytest.approx((2 * 1 - 2 * 2) / 2 + 0.1)
-    assert table.surgeon.first_order(table.masks(*FIRST)) == 0.0
+    assert table.live.first_order(table.masks(*FIRST)) == pytest.approx(-(2 * 1 - 2 * 2) / 2 - 0.1)
+    table.live.hold(table.masks(*FIRST))
+    assert table.live.first_order(table.masks(*NONE)) == pytest.approx((2 * 1 - 2 * 2) / 2 + 0.1)
+    assert table.live.first_order(table.masks(*FIRST)) == 0.0
 
 
 def test_another_mask_revives_what_it_frees_bit_for_bit() -> None:
     A, B = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), B_OR / 3
     table = Table(A, B)
-    table.surgeon.hold(table.masks(*FIRST))
-    changed = table.surgeon.hold(table.masks(*SECOND))
+    table.live.hold(table.masks(*FIRST))
+    changed = table.live.hold(table.masks(*SECOND))
     # A: entry 0 comes back, entry 1 stays, entry 2 goes; B: entry 0 comes back, entry 1 goes.
     assert changed == (4 / 10, 2 / 10)
     assert torch.equal(table.A, A.masked_fill(torch.tensor(SECOND[0], dtype=torch.bool), 0.0))
     assert torch.equal(table.B, B.masked_fill(torch.tensor(SECOND[1], dtype=torch.bool), 0.0))
     # A revived entry starts without momentum; one that was never pruned keeps its own.
     assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, True], [False, False, False]]
-    assert table.surgeon.hold(table.masks(*NONE)) == (3 / 10, 0.0)
+    assert table.live.hold(table.masks(*NONE)) == (3 / 10, 0.0)
     assert torch.equal(table.A, A)
     assert torch.equal(table.B, B)
 
 
 def test_the_stash_outlives_training_steps_that_the_mask_forbids() -> None:
     table = Table()
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     for _ in range(3):
         table.step()
         assert table.A[0, 0].item() != 0.0  # the optimizer has moved it
-        table.surgeon.enforce()
+        table.live.enforce()
         assert table.A.flatten()[:2].tolist() == [0.0, 0.0]
         assert table.moments(table.A)[0].flatten()[:2].tolist() == [0.0, 0.0]
         assert table.moments(table.A)[1].flatten()[:2].tolist() == [0.0, 0.0]
     grown = table.A.detach().clone()
-    table.surgeon.hold(table.masks(*NONE))
+    table.live.hold(table.masks(*NONE))
     assert table.A[0, :2].tolist() == [1.0, -2.0]
     assert torch.equal(table.A.flatten()[2:], grown.flatten()[2:])
 
@@ -128,20 +133,20 @@ def test_the_stash_outlives_training_steps_that_the_mask_forbids() -> None:
 def test_with_feedback_the_stash_takes_the_steps_that_the_mask_forbids(reset: Any) -> None:
     """AdamW by hand: moments cleared when the entry was pruned, the count of steps its parameter's."""
     table = Table(pruning=Pruning(Magnitude(), reset=reset))
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     at_rest = table.A.flatten()[:2].tolist()
     first = second = moved = 0.0
     for step, gradient in ((2, 1.0), (3, -3.0), (4, 0.5)):
         table.A.grad, table.B.grad = torch.full_like(table.A, gradient), torch.full_like(table.B, gradient)
         table.optimizer.step()
-        table.surgeon.enforce(feedback=True)
+        table.live.enforce(feedback=True)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         moved -= 0.5 * first / (1 - 0.9**step) / (math.sqrt(second / (1 - 0.999**step)) + 1e-8)
         assert table.A.flatten()[:2].tolist() == at_rest
-        assert table.surgeon.unpruned()["m.A"].flatten()[:2].tolist() == pytest.approx([1.0 + moved, -2.0 + moved])
+        assert table.live.unpruned()["m.A"].flatten()[:2].tolist() == pytest.approx([1.0 + moved, -2.0 + moved])
     assert table.moments(table.A)[0].flatten()[0].item() == pytest.approx(first)
     grown = table.A.detach().clone()
-    table.surgeon.hold(table.masks(*SECOND))  # entry 0 comes back with what it has learned, entry 2 goes
+    table.live.hold(table.masks(*SECOND))  # entry 0 comes back with what it has learned, entry 2 goes
     assert table.A[0, 0].item() == pytest.approx(1.0 + moved)
     assert torch.equal(table.A[1], grown[1])
     # What comes back keeps its moments; those of what stays pruned, or goes, are cleared.
@@ -151,22 +156,22 @@ def test_with_feedback_the_stash_takes_the_steps_that_the_mask_forbids(reset: An
 def test_feedback_moves_nothing_that_is_not_pruned() -> None:
     plain, fed = Table(), Table()
     for table in (plain, fed):
-        table.surgeon.hold(table.masks(*FIRST))
+        table.live.hold(table.masks(*FIRST))
         for _ in range(3):
             table.step()
-            table.surgeon.enforce(feedback=table is fed)
+            table.live.enforce(feedback=table is fed)
     assert torch.equal(plain.A, fed.A)
     assert torch.equal(plain.B, fed.B)
     kept = ~torch.tensor(FIRST[0], dtype=torch.bool)
-    assert torch.equal(plain.surgeon.unpruned()["m.A"][kept], fed.surgeon.unpruned()["m.A"][kept])
+    assert torch.equal(plain.live.unpruned()["m.A"][kept], fed.live.unpruned()["m.A"][kept])
     assert torch.equal(plain.moments(plain.A)[1][kept], fed.moments(fed.A)[1][kept])
 
 
 def test_scores_see_pruned_entries_at_their_stashed_value() -> None:
     table = Table()
-    before = table.surgeon.scores()
-    table.surgeon.hold(table.masks(*FIRST))
-    after = table.surgeon.scores()
+    before = table.live.scores()
+    table.live.hold(table.masks(*FIRST))
+    after = table.live.scores()
     for scores in (before["m"], after["m"]):
         assert torch.equal(scores.A, A_RI.abs())
         assert torch.equal(scores.B, B_OR.abs())
@@ -176,60 +181,61 @@ def test_scores_are_measured_with_the_scaling_in_a() -> None:
     """y = B (s A x): the hidden norm that scores B includes s, and so must the A that it is the norm of."""
     table = Table(scaling=3.0, pruning=Pruning(Wanda()))
     x_I = torch.tensor([1.0, 2.0, 0.5])
-    table.observation.begin_batch(torch.ones(1, 1, dtype=torch.bool))
+    table.statistics.before_forward(ONE_TOKEN)
     table.layer(x_I[None, None])
-    table.observation.end_batch()
-    table.observation.end_step()
-    scores = table.surgeon.scores()["m"]
+    table.statistics.after_forward()
+    table.statistics.after_backward()
+    scores = table.live.scores()["m"]
     torch.testing.assert_close(scores.A, 3 * A_RI.abs() * x_I)
     torch.testing.assert_close(scores.B, B_OR.abs() * (3 * A_RI @ x_I).abs())
 
 
 def test_a_trial_shows_the_other_mask_and_leaves_no_trace() -> None:
     table = Table()
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     stores = [parameter.data_ptr() for parameter in (table.A, table.B)]
     before = [parameter.detach().clone() for parameter in (table.A, table.B)]
     moments = [moment.clone() for parameter in (table.A, table.B) for moment in table.moments(parameter)]
-    state = {name: value.clone() for name, value in table.surgeon.state().items()}
-    with table.surgeon.trial(table.masks(*SECOND)):
+    state = copy.deepcopy(table.live.state)
+    with table.live.trial(table.masks(*SECOND)):
         assert table.A.tolist() == [[1.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
         assert torch.equal(table.B, torch.tensor([[0.1, 0.0], [0.3, 0.4]]))
     assert all(torch.equal(parameter, value) for parameter, value in zip((table.A, table.B), before, strict=True))
     assert [parameter.data_ptr() for parameter in (table.A, table.B)] == stores
     left = [moment for parameter in (table.A, table.B) for moment in table.moments(parameter)]
     assert all(torch.equal(moment, value) for moment, value in zip(left, moments, strict=True))
-    assert all(torch.equal(value, state[name]) for name, value in table.surgeon.state().items())
+    for now, then in ((table.live.state.masks, state.masks), (table.live.state.stash, state.stash)):
+        assert all(torch.equal(value, then[name]) for name, value in now.items())
 
 
 def test_a_trial_that_raises_leaves_no_trace() -> None:
     table = Table()
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     before = [parameter.detach().clone() for parameter in (table.A, table.B)]
 
     def interrupted() -> None:
-        with table.surgeon.trial(table.masks(*SECOND)):
+        with table.live.trial(table.masks(*SECOND)):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert all(torch.equal(parameter, value) for parameter, value in zip((table.A, table.B), before, strict=True))
-    assert table.surgeon.hold(table.masks(*NONE)) == (3 / 10, 0.0)
+    assert table.live.hold(table.masks(*NONE)) == (3 / 10, 0.0)
     assert torch.equal(table.A, A_RI)
 
 
 def test_reselect_prunes_the_lowest_as_they_are_now() -> None:
     """What was pruned competes with what it has grown to, not with its stash."""
     table = Table()
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     with torch.no_grad():
         table.A[0, 0] = 9.0  # has grown above all; its stash was 1
         table.A[0, 1] = 0.5  # has grown, but is the lowest still; its stash was 2
-    table.surgeon.reselect(1 / 3)
+    table.live.reselect(1 / 3)
     assert table.A.tolist() == [[9.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
     assert torch.equal(table.B, torch.tensor([[0.0, -0.2], [0.3, 0.4]]))
     assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, True], [False, False, False]]
-    table.surgeon.reselect(0.0)  # nothing waits in a stash
+    table.live.reselect(0.0)  # nothing waits in a stash
     assert table.A.tolist() == [[9.0, 0.0, 0.0], [-4.0, 5.0, 6.0]]
 
 
@@ -251,9 +257,9 @@ def test_reselect_and_hold_prune_exactly_the_count_of_every_factor(
     for holding in (False, True):
         table = Table(A, B)
         if holding:
-            table.surgeon.hold(table.surgeon.select(table.surgeon.scores(), prune_ratio))
+            table.live.hold(table.live.select(table.live.scores(), prune_ratio))
         else:
-            table.surgeon.reselect(prune_ratio)
+            table.live.reselect(prune_ratio)
         for parameter, start in ((table.A, A), (table.B, B)):
             zeros = parameter == 0
             assert int(zeros.sum()) == pruned_count(prune_ratio, parameter.numel())
@@ -265,42 +271,42 @@ def test_reselect_and_hold_prune_exactly_the_count_of_every_factor(
 def test_reselect_leaves_the_masks_that_were_handed_in_alone() -> None:
     table = Table()
     masks = table.masks(*FIRST)
-    table.surgeon.hold(masks)
-    table.surgeon.reselect(0.0)
+    table.live.hold(masks)
+    table.live.reselect(0.0)
     assert all(torch.equal(masks[name], value) for name, value in table.masks(*FIRST).items())
 
 
 def test_kept_scores_stay_until_a_reselection() -> None:
     table = Table()
-    table.surgeon.keep_scores()
+    table.live.keep_scores()
     with torch.no_grad():
         table.A.copy_(A_RI.flip(1))
-    assert torch.equal(table.surgeon.scores()["m"].A, A_RI.abs())
-    table.surgeon.reselect(1 / 6)
+    assert torch.equal(table.live.scores()["m"].A, A_RI.abs())
+    table.live.reselect(1 / 6)
     assert torch.equal(table.A == 0, A_RI.flip(1) == 1.0)
-    assert torch.equal(table.surgeon.scores()["m"].A, table.A.detach().abs())
+    assert torch.equal(table.live.scores()["m"].A, table.A.detach().abs())
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_the_state_goes_through_a_checkpoint(kept: bool) -> None:
+def test_the_state_goes_through_a_checkpoint(tmp_path: Path, kept: bool) -> None:
     table, other = Table(), Table()
     if kept:
-        table.surgeon.keep_scores()
-    table.surgeon.hold(table.masks(*FIRST))
+        table.live.keep_scores()
+    table.live.hold(table.masks(*FIRST))
     with torch.no_grad():
         other.A.copy_(table.A)
         other.B.copy_(table.B)
         other.A[1, 2] = 7.5
-    other.surgeon.load_state({name: value.clone() for name, value in table.surgeon.state().items()})
-    assert float(other.surgeon.scores()["m"].A[1, 2]) == (6.0 if kept else 7.5)
-    assert other.surgeon.hold(other.masks(*NONE)) == (3 / 10, 0.0)
+    other.live.state = through_a_checkpoint(table.live.state, tmp_path)
+    assert float(other.live.scores()["m"].A[1, 2]) == (6.0 if kept else 7.5)
+    assert other.live.hold(other.masks(*NONE)) == (3 / 10, 0.0)
     assert other.A.tolist() == [[1.0, -2.0, 3.0], [-4.0, 5.0, 7.5]]
     assert torch.equal(other.B, B_OR)
 
 
 def test_an_optimizer_that_has_not_stepped_yet() -> None:
     table = Table(steps=0)
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     assert table.A.tolist() == [[0.0, 0.0, 3.0], [-4.0, 5.0, 6.0]]
 
 
@@ -311,16 +317,16 @@ def test_pruned_entries_go_back_to_where_they_began_and_are_revived_from_there()
     table = Table(pruning=Pruning(Magnitude(), reset="initial"))
     with torch.no_grad():
         table.A.mul_(10)
-    table.surgeon.hold(table.masks(*FIRST))
+    table.live.hold(table.masks(*FIRST))
     assert table.A.tolist() == [[1.0, -2.0, 30.0], [-40.0, 50.0, 60.0]]
     assert (table.moments(table.A)[0] == 0).tolist() == [[True, True, False], [False, False, False]]
-    assert table.surgeon.scores()["m"].A.tolist() == [[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]]
-    with table.surgeon.trial(table.masks(*SECOND)):
+    assert table.live.scores()["m"].A.tolist() == [[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]]
+    with table.live.trial(table.masks(*SECOND)):
         assert table.A.tolist() == [[10.0, -2.0, 3.0], [-40.0, 50.0, 60.0]]
     table.step()
-    table.surgeon.enforce()
+    table.live.enforce()
     assert table.A[0, :2].tolist() == [1.0, -2.0]
-    table.surgeon.hold(table.masks(*NONE))
+    table.live.hold(table.masks(*NONE))
     assert table.A[0, :2].tolist() == [10.0, -20.0]
 
 
@@ -328,21 +334,21 @@ def test_reselection_lets_what_was_reset_to_its_start_compete_with_that() -> Non
     table = Table(pruning=Pruning(Magnitude(), reset="initial"))
     with torch.no_grad():
         table.A.copy_(torch.tensor([[0.1, 0.2, 9.0], [9.0, 9.0, 0.3]]))
-    table.surgeon.reselect(0.5)
+    table.live.reselect(0.5)
     assert torch.equal(table.A, torch.tensor([[1.0, -2.0, 9.0], [9.0, 9.0, 6.0]]))
-    assert torch.equal(table.surgeon.scores()["m"].A, table.A.detach().abs())
-    table.surgeon.reselect(1 / 6)  # the first is the lowest still, at 1; the others are free
+    assert torch.equal(table.live.scores()["m"].A, table.A.detach().abs())
+    table.live.reselect(1 / 6)  # the first is the lowest still, at 1; the others are free
     assert torch.equal(table.A, torch.tensor([[1.0, -2.0, 9.0], [9.0, 9.0, 6.0]]))
-    assert table.surgeon.kept("m")[0].tolist() == [[False, True, True], [True, True, True]]
+    assert table.live.kept("m")[0].tolist() == [[False, True, True], [True, True, True]]
 
 
-def test_the_start_goes_through_a_checkpoint() -> None:
+def test_the_start_goes_through_a_checkpoint(tmp_path: Path) -> None:
     """Whatever the factors are where a run goes on."""
     pruning = Pruning(Magnitude(), reset="initial")
     table, other = Table(pruning=pruning), Table(A=A_RI * 7, pruning=pruning)
-    table.surgeon.hold(table.masks(*FIRST))
-    other.surgeon.load_state(table.surgeon.state())
-    other.surgeon.enforce()
+    table.live.hold(table.masks(*FIRST))
+    other.live.state = through_a_checkpoint(table.live.state, tmp_path)
+    other.live.enforce()
     assert other.A.tolist() == [[1.0, -2.0, 21.0], [-28.0, 35.0, 42.0]]
 
 
@@ -358,17 +364,17 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
     optimizer = torch.optim.AdamW([layer.A, layer.B], lr=1e-9, weight_decay=0.0)
     layer.A.grad, layer.B.grad = torch.ones_like(layer.A), torch.ones_like(layer.B)
     optimizer.step()
-    surgeon = Surgeon(attachment, BY_MAGNITUDE, Observation(attachment, BY_MAGNITUDE, [], 1), optimizer)
-    torch.testing.assert_close(surgeon.scores()["m"].A, torch.tensor([[0.0, 3.0, 4.0]]), atol=1e-5, rtol=0)
+    live = LiveMasks(attachment, BY_MAGNITUDE, Statistics(attachment, BY_MAGNITUDE, [], 1), optimizer)
+    torch.testing.assert_close(live.scores()["m"].A, torch.tensor([[0.0, 3.0, 4.0]]), atol=1e-5, rtol=0)
     before = layer.A.detach().clone(), layer.B.detach().clone()
-    changed = surgeon.hold(surgeon.select(surgeon.scores(), 0.5))
+    changed = live.hold(live.select(live.scores(), 0.5))
     assert changed.changed == 2 / 5
     assert (layer.A == 0).tolist() == [[[True, False, False]]] * 2
     assert (layer.B == 0).tolist() == [[[False], [True]]] * 2
     assert (optimizer.state[layer.A]["exp_avg"] == 0).tolist() == [[[True, False, False]]] * 2
     effective = layer.effective()
     assert (effective.A == 0).tolist() == [[True, False, False]]
-    surgeon.hold({name: torch.zeros_like(mask) for name, mask in surgeon.select(surgeon.scores(), 0.0).items()})
+    live.hold({name: torch.zeros_like(mask) for name, mask in live.select(live.scores(), 0.0).items()})
     assert torch.equal(layer.A, before[0])
     assert torch.equal(layer.B, before[1])
 
@@ -381,21 +387,21 @@ def test_a_mask_of_a_sum_is_in_force_for_each_adapter() -> None:
 def test_what_becomes_of_moments_and_of_the_step_counter(at_commits_only: bool, restarts: bool) -> None:
     """AdamW's moments by hand: a gradient of 1 before each of two commits and after each."""
     table = Table(handling=Handling(clears_moments_at_commits_only=at_commits_only, restarts_adam=restarts))
-    surgeon, counters = table.surgeon, [table.optimizer.state[one]["step"] for one in (table.A, table.B)]
-    surgeon.hold(table.masks(*FIRST))
+    live, counters = table.live, [table.optimizer.state[one]["step"] for one in (table.A, table.B)]
+    live.hold(table.masks(*FIRST))
     assert [float(one) for one in counters] == [0.0 if restarts else 1.0] * 2
     assert table.moments(table.A)[0][0].tolist() == pytest.approx([0.0, 0.0, 0.1])
     table.step()
-    surgeon.enforce()
+    live.enforce()
     assert table.A[0, :2].tolist() == [0.0, 0.0]
     since_commit = 0.1 if at_commits_only else 0.0
     assert table.moments(table.A)[0][0].tolist() == pytest.approx([since_commit, since_commit, 0.19])
-    surgeon.hold(table.masks(*SECOND))  # entry 0 comes back, 1 stays, 2 goes
+    live.hold(table.masks(*SECOND))  # entry 0 comes back, 1 stays, 2 goes
     assert table.moments(table.A)[0][0].tolist() == pytest.approx([since_commit, since_commit, 0.0])
     assert [float(one) for one in counters] == [0.0 if restarts else 2.0] * 2
     table.step()
     assert float(table.optimizer.state[table.A]["step"]) == (1.0 if restarts else 3.0)
-    surgeon.reselect(0.5)  # ALM's regime clears them in any case
+    live.reselect(0.5)  # ALM's regime clears them in any case
     assert torch.equal(table.moments(table.A)[0] == 0, table.A == 0)
 
 
@@ -403,7 +409,7 @@ def test_ties_are_pruned_where_the_settings_say_so() -> None:
     A = torch.tensor([[1.0, -1.0, 1.0], [2.0, 3.0, 4.0]])
     for prunes_ties, expected in ((False, 1), (True, 3)):
         table = Table(A=A, pruning=Pruning(Magnitude(), prunes_ties=prunes_ties))
-        table.surgeon.hold(table.surgeon.select(table.surgeon.scores(), 1 / 6))
+        table.live.hold(table.live.select(table.live.scores(), 1 / 6))
         assert int((table.A == 0).sum()) == expected
 
 
@@ -419,38 +425,37 @@ class Summed:
         self.layer = LinearModule("m", nn.Linear(3, 2), [first, second], [1.0, 4.0], 0.0)
         self.attachment = Attachment(None, {"m": self.layer})  # pyright: ignore[reportArgumentType]
         optimizer = torch.optim.AdamW([self.layer.A, self.layer.B], lr=1e-9, weight_decay=0.0)
-        self.surgeon = Surgeon(self.attachment, pruning, Observation(self.attachment, pruning, [], 1), optimizer)
+        self.live = LiveMasks(self.attachment, pruning, Statistics(self.attachment, pruning, [], 1), optimizer)
 
 
 @pytest.mark.parametrize("prunes_ties", [False, True])
-def test_adapters_of_a_sum_may_have_masks_of_their_own(prunes_ties: bool) -> None:
+def test_adapters_of_a_sum_may_have_masks_of_their_own(tmp_path: Path, prunes_ties: bool) -> None:
     """Of each adapter's own factors half go, and no two lose the same entries: the sum keeps what one of them keeps."""
     table = Summed(Pruning(Magnitude(), masks="adapter", prunes_ties=prunes_ties))
-    layer, surgeon = table.layer, table.surgeon
+    layer, live = table.layer, table.live
     before = layer.A.detach().clone(), layer.B.detach().clone()
     # Of 3, 6, 2 and 4 entries 1, 3, 1 and 2 go; nothing ties; padding is no entry.
-    changed = surgeon.hold(surgeon.select(surgeon.scores(), 0.5))
+    changed = live.hold(live.select(live.scores(), 0.5))
     assert changed == (7 / 15, 7 / 15)
     assert layer.A.tolist() == [[[4.0, 0.0, 3.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [7.0, 9.0, 8.0]]]
     expected = [[[0.0, 0.0], [8.0, 0.0]], [[1.0, 0.0], [-4.0, 0.0]]]
     torch.testing.assert_close(layer.B, torch.tensor(expected))
-    assert [int(kept.sum()) for kept in surgeon.kept("m")] == [5, 3]
+    assert [int(kept.sum()) for kept in live.kept("m")] == [5, 3]
     effective = layer.effective()
     assert (effective.A == 0).tolist() == [[False, True, False], [False, False, False]]
-    state = {name: value.clone() for name, value in surgeon.state().items()}
     other = Summed(Pruning(Magnitude(), masks="adapter"))
-    other.surgeon.load_state(state)
-    other.surgeon.enforce()
+    other.live.state = through_a_checkpoint(live.state, tmp_path)
+    other.live.enforce()
     assert torch.equal(other.layer.A, layer.A)
-    assert surgeon.hold(surgeon.select(surgeon.scores(), 0.0)) == (7 / 15, 0.0)
+    assert live.hold(live.select(live.scores(), 0.0)) == (7 / 15, 0.0)
     assert torch.equal(layer.A, before[0])
     assert torch.equal(layer.B, before[1])
 
 
 def test_a_reselection_by_adapter_is_of_each_adapter_s_factors_as_they_are_now() -> None:
     table = Summed(Pruning(Magnitude(), masks="adapter"))
-    table.surgeon.reselect(1 / 3)
-    table.surgeon.reselect(1 / 3)
+    table.live.reselect(1 / 3)
+    table.live.reselect(1 / 3)
     assert (table.layer.A == 0).tolist() == [[[False, True, False], [True] * 3], [[False, True, True], [False] * 3]]
 
 
@@ -460,14 +465,14 @@ def test_adapters_side_by_side_with_sensitivities_of_the_merged_update() -> None
     pruning = Pruning(DeltaSensitivity())
     layer = ConcatModule("m", nn.Linear(3, 2), [first, second], [1.0, 0.01], 0.0)
     attachment = Attachment(None, {"m": layer})  # pyright: ignore[reportArgumentType]
-    observation = Observation(attachment, pruning, [], 1)
-    observation.begin_batch(torch.ones(1, 1, dtype=torch.bool))
+    statistics = Statistics(attachment, pruning, [], 1)
+    statistics.before_forward(ONE_TOKEN)
     layer(torch.tensor([[[1.0, 2.0, 0.5]]]))
-    observation.end_batch()
-    observation.end_step()
-    surgeon = Surgeon(attachment, pruning, observation, torch.optim.AdamW([layer.A, layer.B]))
-    merged = DeltaSensitivity().scores(layer.effective(), observation["m"])
-    assert torch.equal(surgeon.scores()["m"].A, merged[0])
-    masks = surgeon.select(surgeon.scores(), 0.5)
+    statistics.after_forward()
+    statistics.after_backward()
+    live = LiveMasks(attachment, pruning, statistics, torch.optim.AdamW([layer.A, layer.B]))
+    merged = DeltaSensitivity().scores(layer.effective(), statistics["m"])
+    assert torch.equal(live.scores()["m"].A, merged[0])
+    masks = live.select(live.scores(), 0.5)
     assert [int(part.sum()) for part in masks["m.A"].split(2)] == [3, 3]
     assert [int(part.sum()) for part in masks["m.B"].split(2, dim=1)] == [2, 2]

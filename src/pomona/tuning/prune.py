@@ -1,62 +1,91 @@
-"""The prune ratio at work in a run: which mask is in force after each step, the controller's rounds, its answer."""
+"""The transform that prunes: which mask is in force after each step, the controller's rounds, and its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
-from pomona.backbone.ranks import same_on_all_ranks
 from pomona.control import Answer, Controller, state_to_dict
 from pomona.control.rounds import over_all
 from pomona.control.usable import check_finite
+from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
-from pomona.tuning.observation import Observation, below
+from pomona.tuning.live_masks import LiveMasks, Masks, MaskState
 from pomona.tuning.probes import Costs, Probes
 from pomona.tuning.settings import FitData, Pruning, Tuning
-from pomona.tuning.surgery import Masks, Surgeon
+from pomona.tuning.state import HOLDS_TENSORS
+from pomona.tuning.statistics import Statistics
+from pomona.tuning.transform import Run, Transform
 
 _TOKENS_ON_A_CPU = 2048
 """Of a probe's pass: enough for the matrix products to reach their speed; more fall out of the caches (`probe_batching`)."""
 
 
-class Steering:
+@dataclass
+class PruneState:
+    """What evolves.
+
+    Args:
+        control: the controller's state, as `state_to_dict` gives it.
+        answered: whether the controller's answer is in force.
+        prune_ratio: the ratio in force; the share of all entries, where groups of layers have ratios of their own.
+        masks: the masks and stashes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
+
+    control: dict[str, Any]
+    answered: bool
+    prune_ratio: float
+    masks: MaskState
+
+
+class Prune(Transform):
     """Prunes the factors of an attachment while they are trained.
 
     Up to the controller's `settle_step` a committed mask is held and the rounds look for a better ratio; then the answer is in
-    force and the mask is selected anew after each step (see `surgery`). A given ratio may follow a schedule.
+    force and the mask is selected anew after each step (see `live_masks`). A given ratio may follow a schedule.
 
     Args:
         attachment: what is trained.
         pruning: how to prune.
         controller: how much.
+        statistics: what importance is measured from; a transform that comes before this one.
         optimizer: whose moments are cleared.
         data: rewards are measured on its micro dev examples; norms may come from passes over its training examples.
         tuning: examples a batch of a probe.
         seed: root of the controller's draws.
         total_steps: optimizer steps of the run.
         costs: what a micro dev example costs; None: its loss.
+        engine: lets all ranks decide alike.
 
     Raises:
         InputError: the controller learns, and there are no micro dev examples, or a schedule is to follow; statistics that do not
             know a module.
     """
 
+    state_type: ClassVar[Any] = PruneState
+
     def __init__(
         self,
         attachment: Attachment,
         pruning: Pruning,
         controller: Controller,
+        statistics: Statistics,
         optimizer: torch.optim.Optimizer,
         data: FitData,
         tuning: Tuning,
         seed: int,
         total_steps: int,
         costs: Costs | None = None,
+        engine: Engine = NATIVE,
     ) -> None:
         self.settle_step = controller.settle_step(total_steps)
         pruning = pruning.following(controller)
@@ -74,19 +103,20 @@ class Steering:
             entries = {path: pair.A.numel() + pair.B.numel() for path, pair in sides}
         self.control = controller.start(seed, total_steps, group_shares(entries, controller.layer_groups))
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
-        self.observation = Observation(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates)
         self.prune_ratio = self.control.prune_ratio
         """The ratio in force; the share of all entries, where groups of layers have ratios of their own."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
-        self._attachment, self._pruning, self._controller = attachment, pruning, controller
-        self._surgeon = Surgeon(attachment, pruning, self.observation, optimizer, controller.handling)
+        self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, engine
+        self.final_importance: dict[str, float] = {}
+        """`importance` after the last step."""
+        self._masks = LiveMasks(attachment, pruning, statistics, optimizer, controller.handling)
         on_cpu = attachment.backbone.device.type == "cpu"
         max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
-        self._probes = Probes(attachment, self._surgeon, data.micro_dev, max_tokens, costs)
+        self._probes = Probes(attachment, self._masks, data.micro_dev, max_tokens, costs, engine)
         # Losses say nothing of how well the micro dev set stands for the dev set where costs are something else.
         dev = data.dev[: (len(data.micro_dev) + 1) // 2] if costs is None else ()
-        self._dev = Probes(attachment, self._surgeon, dev, max_tokens)
+        self._dev = Probes(attachment, self._masks, dev, max_tokens, None, engine)
 
     @property
     def searches(self) -> bool:
@@ -102,7 +132,36 @@ class Steering:
         """Whether the factors after this step are pruned at the ratio that is to be exported."""
         return self.answer is not None and step >= self._ramp_end
 
-    def after_step(self, step: int, *, last_of_epoch: bool) -> None:
+    # The hooks ------------------------------------------------------------------------------------------------------------
+
+    def after_step(self, run: Run) -> dict[str, object]:
+        """Put the masks in force; the step's event gets the ratio."""
+        self.put_masks(run.state.step, last_of_epoch=run.state.step % run.steps_per_epoch == 0)
+        return {"prune_ratio": self.prune_ratio}
+
+    def between_steps(self, run: Run) -> None:
+        """Let the controller have a round where one is due, and answer where its search ends."""
+        step = run.state.step
+        if self.round_due(step):
+            self._tell(run, "round", self.round)
+        if self.settle_due(step):
+            self._tell(run, "settled", self.settle)
+
+    def end(self, run: Run) -> None:
+        """Answer, where patience has ended the search."""
+        if self.searches:
+            self._tell(run, "settled", self.settle)
+        self.final_importance = self.importance()
+
+    def _tell(self, run: Run, kind: str, act: Callable[[int], dict[str, object]]) -> None:
+        with run.timed("probe"):
+            found = act(run.state.step)
+        run.tell(kind, **found)
+        run.progress.ratio(self.prune_ratio)
+
+    # What they do ---------------------------------------------------------------------------------------------------------
+
+    def put_masks(self, step: int, *, last_of_epoch: bool) -> None:
         """Put the masks in force, after optimizer step number `step`.
 
         Args:
@@ -113,8 +172,8 @@ class Steering:
             self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
             return
         if step == 1 and not self._controller.handling.starts_unpruned:  # the first mask, as soon as there are statistics
-            self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), self.control.ratios))
-        self._surgeon.enforce(feedback=self._controller.handling.trains_pruned)
+            self._masks.hold(self._masks.select(self._masks.scores(), self.control.ratios))
+        self._masks.enforce(feedback=self._controller.handling.trains_pruned)
 
     def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
@@ -125,10 +184,10 @@ class Steering:
         )
         if pruning.schedule == "once":
             if step == 1:
-                self._surgeon.hold(self._surgeon.select(self._surgeon.scores(), ratios))
-            self._surgeon.enforce()
+                self._masks.hold(self._masks.select(self._masks.scores(), ratios))
+            self._masks.enforce()
         elif step % pruning.interval_steps == 0 or last_of_epoch:
-            self._surgeon.reselect(ratios)
+            self._masks.reselect(ratios)
 
     def round_due(self, step: int) -> bool:
         """Whether the controller wants a round after this step."""
@@ -141,11 +200,11 @@ class Steering:
         """
         controller = self._controller
         if not controller.handling.refreshes_importance:
-            self._surgeon.keep_scores()
-        scores = self._surgeon.scores()
+            self._masks.keep_scores()
+        scores = self._masks.scores()
         reference = controller.reference(self.control)
-        compared = None if reference is None else self._surgeon.select(scores, reference)
-        masks = [self._surgeon.select(scores, ratios) for ratios in controller.propose_by_group(self.control)]
+        compared = None if reference is None else self._masks.select(scores, reference)
+        masks = [self._masks.select(scores, ratios) for ratios in controller.propose_by_group(self.control)]
         tried = self._screened(masks)
         trials = [one for one, wanted in zip(masks, tried, strict=True) if wanted]
         before, rows = self._probes.race(controller, self.control, compared, trials)
@@ -154,7 +213,7 @@ class Steering:
         seen = self.control.rounds[-1]
         change = None
         if seen.mask_ratios is not None:
-            change = self._surgeon.hold(self._surgeon.select(scores, seen.mask_ratios))
+            change = self._masks.hold(self._masks.select(scores, seen.mask_ratios))
         self.prune_ratio = self.control.prune_ratio
         return {
             "index": seen.index,
@@ -185,7 +244,7 @@ class Steering:
         """Which candidates are tried."""
         if not self._controller.wants_estimates:
             return [True] * len(masks)
-        estimates = same_on_all_ranks([self._surgeon.first_order(one) for one in masks])
+        estimates = self._engine.agree([self._masks.first_order(one) for one in masks])
         return self._controller.screen(self.control, estimates)
 
     def settle_due(self, step: int) -> bool:
@@ -196,9 +255,9 @@ class Steering:
         """The controller answers, and its ratio is in force from here on: as the history has it."""
         self.answer = self._controller.choose(self.control)
         self.prune_ratio = self.answer.prune_ratio
-        scores = self._surgeon.scores()
+        scores = self._masks.scores()
         dev_check = self._dev_check(scores, self.answer)
-        self._surgeon.hold(self._surgeon.select(scores, self.answer.ratios))
+        self._masks.hold(self._masks.select(scores, self.answer.ratios))
         by_group = _by_group(self.answer.ratios if self.answer.by_group else ())
         return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check, **by_group}
 
@@ -213,7 +272,7 @@ class Steering:
         gains = {prune_ratio: gain for prune_ratio, gain, *_ in answer.curve}
         # The answer last: where it is the lowest or the highest, it takes that one's place.
         trials = {one: (-gains[one], (one,)) for one in (min(gains), max(gains))} | {answer.prune_ratio: (0.0, answer.ratios)}
-        masks = [self._surgeon.select(scores, ratios) for _, ratios in trials.values()]
+        masks = [self._masks.select(scores, ratios) for _, ratios in trials.values()]
         rows = self._dev.measure(masks, range(len(self._dev.examples)))
         check_finite([loss for row in rows for loss in row], "a dev loss is not finite where the search ended")
         found = [[one, cost, sum(row) / len(row)] for (one, (cost, _)), row in zip(trials.items(), rows, strict=True)]
@@ -221,40 +280,33 @@ class Steering:
 
     def unpruned(self) -> dict[str, Tensor]:
         """The factors as they are, pruned entries at their stashed values."""
-        return self._surgeon.unpruned()
+        return self._masks.unpruned()
 
     def pruned(self, unpruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Such factors, of another time, pruned at the answer."""
         assert self.answer is not None
-        return self._surgeon.pruned(unpruned, self.answer.ratios)
+        return self._masks.pruned(unpruned, self.answer.ratios)
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the entries of both factors that are kept."""
-        scores = self._surgeon.scores()
+        scores = self._masks.scores()
         found = {}
         for path in self._attachment.layers:
-            kept_A, kept_B = self._surgeon.kept(path)
+            kept_A, kept_B = self._masks.kept(path)
             kept = torch.cat([scores[path].A[kept_A], scores[path].B[kept_B]])
             found[path] = float(kept.mean()) if kept.numel() else 0.0
         return found
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint must hold."""
-        observed = {f"observation.{name}": value for name, value in self.observation.state().items()}
-        return observed | {f"surgeon.{name}": value for name, value in self._surgeon.state().items()}
+    @property
+    def state(self) -> PruneState:
+        """What evolves."""
+        return PruneState(state_to_dict(self.control), self.answer is not None, self.prune_ratio, self._masks.state)
 
-    def values(self) -> dict[str, object]:
-        """What else a checkpoint must hold, as JSON can."""
-        return {"control": state_to_dict(self.control), "answered": self.answer is not None, "prune_ratio": self.prune_ratio}
-
-    def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.control = self._controller.load_state(values["control"])
-        if values["answered"]:
-            self.answer = self._controller.choose(self.control)
-        self.prune_ratio = values["prune_ratio"]
-        self.observation.load_state(below("observation.", tensors))
-        self._surgeon.load_state(below("surgeon.", tensors))
+    @state.setter
+    def state(self, state: PruneState) -> None:
+        self.control = self._controller.load_state(state.control)
+        self.answer = self._controller.choose(self.control) if state.answered else None
+        self.prune_ratio, self._masks.state = state.prune_ratio, state.masks
 
 
 def _by_group(ratios: tuple[float, ...]) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,27 +19,27 @@ from pomona.backbone.trainable import Linear
 from pomona.control import Fixed
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, Gradient, GradientActivation, GradientSmoothed, Magnitude, Wanda
-from pomona.tuning.observation import Observation, below
 from pomona.tuning.settings import Pruning
+from pomona.tuning.statistics import Statistics
 
 TRAIN = tiny_examples(4, seed=5)
 
 
-def stepped(attachment: Attachment, pruning: Pruning) -> tuple[Observation, list[str]]:
-    """An observation of one step of two batches, and the modules that were watched, once for each batch."""
-    observation = Observation(attachment, pruning, TRAIN, 2)
+def stepped(attachment: Attachment, pruning: Pruning) -> tuple[Statistics, list[str]]:
+    """The statistics of one step of two batches, and the modules that were watched, once for each batch."""
+    statistics = Statistics(attachment, pruning, TRAIN, 2)
     watched: list[str] = []
     for examples in (TRAIN[:2], TRAIN[2:]):
         batch = make_batch(attachment.backbone, examples)
-        observation.begin_batch(batch.content)
+        statistics.before_forward(batch)
         watched += [path for path, layer in attachment.layers.items() if layer.observer is not None]
         loss = token_losses(attachment.backbone, batch).sum()
-        observation.end_batch()
+        statistics.after_forward()
         assert all(layer.observer is None for layer in attachment.layers.values())
         loss.backward()
-    observation.end_step()
-    observation.prepare()
-    return observation, watched
+    statistics.after_backward()
+    statistics.prepare()
+    return statistics, watched
 
 
 @pytest.mark.parametrize(
@@ -54,14 +55,14 @@ def stepped(attachment: Attachment, pruning: Pruning) -> tuple[Observation, list
 )
 def test_only_what_is_read_is_gathered(llama: Backbone, pruning: Pruning, norms: bool, gradients: bool, averages: bool) -> None:
     with attached(llama, [tiny_adapter(llama)]) as attachment:
-        observation, watched = stepped(attachment, pruning)
+        statistics, watched = stepped(attachment, pruning)
         assert watched == (2 * list(attachment.layers) if norms else [])
         for path in attachment.layers:
-            found = observation[path]
+            found = statistics[path]
             assert bool(found.input_norm_I.any()) == bool(found.hidden_norm_R.any()) == norms
             assert (found.gradient is not None) == gradients
             assert (found.smoothed is not None) == averages
-        assert any(name.startswith("gradients.") for name in observation.state()) == gradients
+        assert bool(statistics.state["gradients"]) == gradients
 
 
 def test_streamed_norms_and_a_full_pass_over_the_same_examples_agree(llama: Backbone) -> None:
@@ -79,15 +80,15 @@ def test_streamed_norms_and_a_full_pass_over_the_same_examples_agree(llama: Back
 def test_published_norms_are_one_vector_a_layer(llama: Backbone) -> None:
     pruning = Pruning(DeltaSensitivity(), activations="published")
     with attached(llama, [tiny_adapter(llama)]) as attachment:
-        observation, watched = stepped(attachment, pruning)
+        statistics, watched = stepped(attachment, pruning)
         assert watched == []
         query, value = (f"model.layers.1.self_attn.{name}_proj" for name in "qv")
-        assert torch.equal(observation[query].input_norm_I, observation[value].input_norm_I)
+        assert torch.equal(statistics[query].input_norm_I, statistics[value].input_norm_I)
         # After the norm each token has the length sqrt(I), so these are the tokens' lengths together.
-        total = observation[query].input_norm_I.square().sum()
+        total = statistics[query].input_norm_I.square().sum()
         assert float(total) == pytest.approx(32 * sum(map(len, TRAIN)), rel=1e-4)
     with attached(llama, [tiny_adapter(llama, targets=["down_proj"])]) as attachment, pytest.raises(InputError):
-        Observation(attachment, pruning, TRAIN, 2)
+        Statistics(attachment, pruning, TRAIN, 2)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +114,11 @@ def test_a_full_pass_is_made_for_each_selection_and_for_no_other_reason(
 def test_the_state_goes_through_a_checkpoint(llama: Backbone) -> None:
     pruning = Pruning(GradientSmoothed(), granularity="module")
     with attached(llama, [tiny_adapter(llama)], how=Linear()) as attachment:
-        observation, _ = stepped(attachment, pruning)
-        other = Observation(attachment, pruning, TRAIN, 2)
-        other.load_state({name: value.clone() for name, value in observation.state().items()})
+        statistics, _ = stepped(attachment, pruning)
+        other = Statistics(attachment, pruning, TRAIN, 2)
+        other.state = copy.deepcopy(statistics.state)
         for path in attachment.layers:
-            one, two = observation[path], other[path]
+            one, two = statistics[path], other[path]
             assert torch.equal(one.input_norm_I, two.input_norm_I)
             assert one.gradient is not None
             assert two.gradient is not None
@@ -129,11 +130,6 @@ def test_the_state_goes_through_a_checkpoint(llama: Backbone) -> None:
 
 def tensors(gradient: Any, smoothed: Any) -> Sequence[torch.Tensor]:
     return [*gradient, *smoothed.mean, *smoothed.uncertainty]
-
-
-def test_below_takes_off_the_prefix() -> None:
-    one, two = torch.ones(1), torch.zeros(1)
-    assert below("a.", {"a.b": one, "b.a.c": two, "ab": two}) == {"b": one}
 
 
 def test_the_first_training_batch_may_be_the_first_thing_that_a_model_computes(llama: Backbone) -> None:

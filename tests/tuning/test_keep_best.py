@@ -16,8 +16,8 @@ from pomona.backbone.trainable import Concat, Linear
 from pomona.control import Answer, ControllerState, Grasp, GroupRatio, Layerwise
 from pomona.importance import Magnitude
 from pomona.tuning.fit import fit
+from pomona.tuning.prune import Prune
 from pomona.tuning.settings import Event, Pruning
-from pomona.tuning.steering import Steering
 
 
 class Apart(Layerwise):
@@ -50,10 +50,10 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
     how = options.pop("how", Concat())
     unpruned: list[dict[str, torch.Tensor]] = []
     at_epoch: list[dict[str, torch.Tensor]] = []
-    keep = Steering.unpruned
+    keep = Prune.unpruned
 
-    def spy(steering: Steering) -> dict[str, torch.Tensor]:
-        unpruned.append({name: value.clone() for name, value in keep(steering).items()})
+    def spy(prune: Prune) -> dict[str, torch.Tensor]:
+        unpruned.append({name: value.clone() for name, value in keep(prune).items()})
         return unpruned[-1]
 
     def look(event: Event) -> None:
@@ -62,7 +62,7 @@ def test_the_kept_epoch_is_what_it_was_but_for_what_the_answer_prunes(
             at_epoch.append({name: parameter.detach().clone() for name, parameter in trained.items()})
 
     script_dev_losses(monkeypatch, [1.0, 4.0, 2.0, 2.5, 5.0])  # two epochs of the search, the better one again, two more
-    monkeypatch.setattr(Steering, "unpruned", spy)
+    monkeypatch.setattr(Prune, "unpruned", spy)
     with attached(llama, two_adapters(llama), None, TUNING.dropout, how) as attachment:
         initial = {name: parameter.detach().clone() for name, parameter in attachment.parameters().items()}
         fitted = fit(attachment, DATA, TUNING, emit=look, **options)
@@ -149,4 +149,5 @@ def test_a_search_that_patience_ended_is_resumed_as_it_would_have_ended(
                 train(llama, checkpoint=path, emit=end, **options)
         else:
             train(llama, checkpoint=path, **options)  # the last checkpoint is of the step at which it stopped
+            script_dev_losses(monkeypatch, [2.2])  # the search's best epoch is judged again
         assert_same(train(llama, checkpoint=path, **options), whole)

@@ -1,0 +1,165 @@
+"""The transform that judges the epochs of a run on the dev set, and keeps the one whose factors are handed out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.loss import example_losses
+from pomona.tuning.prune import Prune
+from pomona.tuning.state import HOLDS_TENSORS
+from pomona.tuning.transform import Run, Transform
+
+Judge = Callable[[Attachment], Sequence[float]]
+"""Scores of the dev examples, higher is better, of what is attached."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptEpoch:
+    """An epoch's parameters, and what the dev set says of them.
+
+    Args:
+        epoch: from 1; 0 where there is none yet.
+        dev_loss: nats per completion token; None without a dev set.
+        scores: of the dev examples, higher is better; empty without a dev set.
+        values: parameter name -> its values.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
+
+    epoch: int = 0
+    dev_loss: float | None = None
+    scores: list[float] = field(default_factory=list)
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class BestState:
+    """The epochs that are kept.
+
+    Args:
+        best: the best epoch of those that are pruned at the ratio to be exported.
+        searched: the best epoch of the search for the ratio; its pruned entries are at their stashed values.
+        first_exported: the first epoch that ended with factors that may be exported; 0: none yet.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
+
+    best: KeptEpoch = field(default_factory=KeptEpoch)
+    searched: KeptEpoch = field(default_factory=KeptEpoch)
+    first_exported: int = 0
+
+
+class KeepBest(Transform):
+    """Keeps the best epoch, and ends a run whose epochs no longer improve (`tuning.patience_epochs`).
+
+    Args:
+        prune: the run's pruning, if any: it says which epochs may be exported. It comes before this transform.
+        judge: what the epochs are compared by; None: minus the dev examples' losses.
+    """
+
+    state: BestState
+    state_type: ClassVar[Any] = BestState
+
+    def __init__(self, prune: Prune | None = None, judge: Judge | None = None) -> None:
+        self._prune, self._judge = prune, judge
+        self.state = BestState()
+
+    def between_steps(self, run: Run) -> None:
+        """Where the ratio has just been settled, judge the search's best epoch, pruned at it."""
+        self._look_back(run)
+
+    def end_epoch(self, run: Run) -> None:
+        """Judge what is attached, keep it if it is the best, and stop the run when patience is over.
+
+        An epoch that can never be handed out is not judged: of a ramp of the ratio, or of a search whose answer is for another run
+        and which no patience ends.
+        """
+        prune, state, patience = self._prune, self.state, run.tuning.patience_epochs
+        step, epoch = run.state.step, run.state.step // run.steps_per_epoch
+        exports = prune is None or prune.exports(step)
+        searches = prune is not None and (prune.searches_midway or (patience is not None and prune.searches))
+        with run.timed("train"):
+            dev_loss, scores = self._judged(run) if exports or searches else (None, [])
+            if exports and not state.first_exported:
+                state.first_exported = epoch
+            best = exports and self._is_better(run, scores, state.best)
+            if best:
+                state.best = KeptEpoch(epoch, dev_loss, scores, _copied(run))
+            elif prune and searches and scores and self._is_better(run, scores, state.searched):
+                state.searched = KeptEpoch(epoch, dev_loss, scores, _copied(run) | prune.unpruned())
+        run.state.stopped = patience is not None and self._exhausted(epoch, patience)
+        self._tell(run, epoch, dev_loss, scores, best=best)
+
+    def end(self, run: Run) -> None:
+        """The parameters become those of the best epoch."""
+        self._look_back(run)
+        _put(run, self.state.best.values)
+
+    def _look_back(self, run: Run) -> None:
+        """Judge the search's best epoch, pruned at the answer, once there is one. What is attached is afterwards as it was.
+
+        A few examples may be learned before the ratio is.
+        """
+        searched = self.state.searched
+        if self._prune is None or self._prune.searches or not searched.epoch:
+            return
+        with run.timed("train"):
+            now = _copied(run)
+            _put(run, searched.values)
+            _put(run, self._prune.pruned(searched.values))  # scored where they belong, with the merge weights of that epoch
+            dev_loss, scores = self._judged(run)
+            self.state.best = KeptEpoch(searched.epoch, dev_loss, scores, _copied(run))
+            self.state.searched = KeptEpoch()
+            _put(run, now)
+        self._tell(run, searched.epoch, dev_loss, scores, best=True)
+
+    def _exhausted(self, epoch: int, patience: int) -> bool:
+        """Whether the best epoch, and the first that could be exported, lie as many epochs back as patience lasts.
+
+        A search that is followed by another run exports nothing: there the best epoch of the search counts.
+        """
+        state = self.state
+        if self._prune and self._prune.searches and not self._prune.searches_midway:
+            return bool(state.searched.scores) and epoch - state.searched.epoch >= patience
+        return bool(state.best.scores and state.first_exported) and epoch - max(state.best.epoch, state.first_exported) >= patience
+
+    def _is_better(self, run: Run, scores: Sequence[float], kept: KeptEpoch) -> bool:
+        """Whether an epoch with these scores replaces the kept one: its mean is higher, or nothing can be compared."""
+        return not kept.scores or not scores or run.engine.agree(_mean(scores) - _mean(kept.scores)) > 0
+
+    def _judged(self, run: Run) -> tuple[float | None, list[float]]:
+        """The dev loss, and the score of each dev example; none without a dev set."""
+        if not run.data.dev:
+            return None, []
+        losses = example_losses(run.backbone, run.data.dev, run.tuning.batch_size)
+        dev_loss = _mean(losses)
+        run.check_finite("dev loss", dev_loss)
+        return dev_loss, list(self._judge(run.attachment)) if self._judge else [-loss for loss in losses]
+
+    def _tell(self, run: Run, epoch: int, dev_loss: float | None, scores: Sequence[float], *, best: bool) -> None:
+        judged = {"dev_score": _mean(scores)} if self._judge and scores else {}
+        run.tell("epoch", step=run.state.step, epoch=epoch, dev_loss=dev_loss, **judged, best=best)
+
+
+def _copied(run: Run) -> dict[str, Tensor]:
+    """A copy of every parameter."""
+    return {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
+
+
+@torch.no_grad()
+def _put(run: Run, values: Mapping[str, Tensor]) -> None:
+    """Set parameters to these values."""
+    for name, value in values.items():
+        run.parameters[name].copy_(value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

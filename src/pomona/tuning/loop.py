@@ -1,0 +1,126 @@
+"""The one training loop. Read it from top to bottom: this is all that every training of Pomona does.
+
+A source LoRA, a target LoRA, merge + fine-tune and the main job differ in their transforms alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pomona.backbone.activations import activations_again
+from pomona.backbone.batches import Encoded, training_order
+from pomona.backbone.loss import make_batch, token_losses
+from pomona.backbone.recompute import gradient_checkpointing
+from pomona.seeding import stream
+from pomona.tuning.state import load_state, save_state
+from pomona.tuning.transform import Run, Transform, zero_filled_gradients
+
+
+def train(
+    run: Run, transforms: Mapping[str, Transform], checkpoint: Path | None = None, fingerprint: Mapping[str, object] | None = None
+) -> None:
+    """Take the optimizer steps of a run; the parameters are then those after the last step.
+
+    Args:
+        run: what is trained, and on what.
+        transforms: by name, in the order in which their hooks are called.
+        checkpoint: file to save to, every `tuning.checkpoint_steps`, and to go on from where it exists.
+        fingerprint: of the run; a checkpoint with another one is refused.
+
+    Raises:
+        PomonaError: a loss or the gradient became NaN or infinite.
+        InputError: the checkpoint is one of another run.
+    """
+    tuning, fingerprint = run.tuning, fingerprint or {}
+    run.start_random_streams()
+    if checkpoint and checkpoint.exists():
+        run.restore(load_state(checkpoint, fingerprint, run.backbone.device), transforms)
+    run.progress.begin(f"tuning {run.system}", run.total_steps)
+    run.progress.advance(run.state.step)
+    hooks = transforms.values()
+    with gradient_checkpointing(run.backbone) if tuning.gradient_checkpointing else nullcontext():
+        while run.state.step < run.total_steps and not run.state.stopped:
+            with run.timed("train"):
+                event = _step(run, list(hooks))
+            run.tell("step", **event)
+            run.progress.advance(1, f"loss {event['loss']:.3f}")
+            for transform in hooks:
+                transform.between_steps(run)
+            if run.state.step % run.steps_per_epoch == 0:
+                for transform in hooks:
+                    transform.end_epoch(run)
+            if checkpoint and run.state.step % tuning.checkpoint_steps == 0 and run.engine.is_main:
+                save_state(checkpoint, run.snapshot(transforms), fingerprint)
+    for transform in hooks:
+        transform.end(run)
+
+
+def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
+    """One optimizer step; the fields of its event."""
+    state, tuning, optimizer = run.state, run.tuning, run.optimizer
+    epoch, within = divmod(state.step, run.steps_per_epoch)
+    decay = tuning.learning_rate_decay**epoch
+    for group in optimizer.param_groups:
+        group["lr"] = group["first_rate"] * decay
+
+    loss = _backward(run, transforms, _batches(run, epoch, within))
+    run.engine.sum([loss, *zero_filled_gradients(run.parameters)])
+    for transform in transforms:
+        transform.after_backward(run)
+    run.check_finite("training loss", float(loss))
+    limit = math.inf if tuning.gradient_clip is None else tuning.gradient_clip
+    run.check_finite("training gradient", float(torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)))
+
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    event: dict[str, object] = {
+        "step": state.step,
+        "epoch": epoch + 1,
+        "loss": float(loss),
+        "learning_rate": tuning.learning_rate * decay,
+        "prune_ratio": 0.0,
+    }
+    for transform in transforms:
+        event |= transform.after_step(run)
+    return event
+
+
+def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:
+    """The batches of one optimizer step: number `within` of an epoch, both counted from 0."""
+    examples, tuning = run.data.train, run.tuning
+    order = training_order([len(example) for example in examples], tuning.batch_size, stream(run.seed, "batches", epoch))
+    first = within * tuning.accumulation_steps
+    return [[examples[index] for index in indices] for indices in order[first : first + tuning.accumulation_steps]]
+
+
+def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Sequence[Encoded]]) -> Tensor:
+    """Add up this rank's gradients of the mean loss over all completion tokens of the batches; its share of that loss, nats."""
+    backbone, engine = run.backbone, run.engine
+    targets = sum(len(example) - example.completion_start for examples in batches for example in examples)
+    total = torch.zeros((), device=backbone.device)
+    run.attachment.train(True)
+    for examples in batches:
+        run.state.tokens += sum(map(len, examples))
+        mine = engine.share(examples)
+        if not mine:
+            continue
+        batch = make_batch(backbone, mine)
+        for transform in transforms:
+            transform.before_forward(batch)
+        # Where whole layers are computed again, their activation functions are anyway.
+        recomputed = nullcontext() if run.tuning.gradient_checkpointing else activations_again(backbone.model)
+        with engine.autocast(), recomputed:
+            loss = token_losses(backbone, batch).sum() / targets
+        for transform in transforms:
+            transform.after_forward()
+        engine.backward(loss)
+        total += loss.detach()
+    run.attachment.train(False)
+    return total

@@ -1,0 +1,100 @@
+"""The transform that gathers norms, and gradients where a metric reads them, from the passes that training makes anyway."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.batches import Batch, Encoded
+from pomona.backbone.full_pass import FullPassNorms
+from pomona.backbone.gradients import Gradients
+from pomona.backbone.published_norms import PublishedNorms
+from pomona.backbone.statistics import Norms, StreamedNorms
+from pomona.engines import NATIVE, Engine
+from pomona.importance import ModuleStatistics
+from pomona.tuning.settings import Pruning
+from pomona.tuning.transform import Run, Transform
+
+
+class Statistics(Transform):
+    """The statistics of every trained module, as `Pruning` wants them; see `Norms` for when each call happens.
+
+    Args:
+        attachment: what is trained.
+        pruning: its metric says what is needed; what is not needed costs nothing.
+        examples: the training set, for norms that come from passes of their own.
+        batch_size: examples a batch of such a pass.
+        gradients: whether the last step's gradient is kept in any case.
+        engine: joins the norms of the ranks.
+
+    Raises:
+        InputError: published norms, and a module that they do not know.
+    """
+
+    state_type: ClassVar[Any] = dict[str, dict[str, Any]]
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        pruning: Pruning,
+        examples: Sequence[Encoded],
+        batch_size: int,
+        gradients: bool = False,
+        engine: Engine = NATIVE,
+    ) -> None:
+        metric = pruning.metric
+        self._norms = _norms(attachment, pruning, examples, batch_size, engine)
+        self._gathers_norms = pruning.needs_norms
+        wanted = gradients or metric.needs_gradient or bool(metric.smoothing)
+        self._gradients = Gradients(attachment, metric.smoothing) if wanted else None
+
+    def before_forward(self, batch: Batch) -> None:
+        """Watch the forward pass."""
+        if self._gathers_norms:
+            self._norms.begin_batch(batch.content)
+
+    def after_forward(self) -> None:
+        """Watch no more: neither the backward pass nor probes are counted."""
+        if self._gathers_norms:
+            self._norms.end_batch()
+
+    def after_backward(self, run: Run | None = None) -> None:
+        """Take in the step's norms and gradients, before the factors move."""
+        if self._gathers_norms:
+            self._norms.end_step()
+        if self._gradients:
+            self._gradients.observe()
+
+    def prepare(self) -> None:
+        """Statistics are about to be read."""
+        if self._gathers_norms:
+            self._norms.prepare()
+
+    def __getitem__(self, module: str) -> ModuleStatistics:
+        found = self._norms[module]
+        if self._gradients is None:
+            return found
+        return dataclasses.replace(found, gradient=self._gradients.gradient(module), smoothed=self._gradients.smoothed(module))
+
+    @property
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """The sums behind the norms, and the gradients, by name."""
+        return {"norms": self._norms.state(), "gradients": self._gradients.state() if self._gradients else {}}
+
+    @state.setter
+    def state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self._norms.load_state(state["norms"])
+        if self._gradients:
+            self._gradients.load_state(state["gradients"])
+
+
+def _norms(attachment: Attachment, pruning: Pruning, examples: Sequence[Encoded], batch_size: int, engine: Engine) -> Norms:
+    if pruning.activations == "full_pass":
+        return FullPassNorms(attachment, examples, batch_size, engine)
+    if pruning.activations == "published":
+        return PublishedNorms(attachment, examples, engine)
+    return StreamedNorms(attachment, pruning.forgetting, engine)

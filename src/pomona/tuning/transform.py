@@ -1,0 +1,185 @@
+"""What a run does beyond plain training is a transform: statistics, pruning with its controller, the choice of the best epoch.
+
+The loop calls each hook of every transform, in the transforms' order:
+
+    before_forward, after_forward    around the forward pass of each batch
+    after_backward                   the step's gradients are complete: summed over batches and ranks, not clipped
+    after_step                       the optimizer has moved the parameters
+    between_steps                    the step's event is told; the time of this hook is no training time
+    end_epoch                        after the last step of an epoch
+    end                              after the last step of the run
+
+All that evolves in a transform is its `state`, which a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pomona.backbone.attach import Attachment
+from pomona.backbone.batches import Batch
+from pomona.backbone.load import Backbone
+from pomona.engines import Engine
+from pomona.errors import PomonaError
+from pomona.seeding import derive_seed
+from pomona.tuning.progress import Progress
+from pomona.tuning.settings import Event, FitData, Tuning
+from pomona.tuning.state import TrainState, random_state, restore_random_state, typed
+
+
+@dataclass(eq=False)
+class Run:
+    """One training run, as the loop and its transforms see it.
+
+    Args:
+        attachment: what is trained.
+        data: encoded examples; no test data.
+        tuning: the optimizer's settings.
+        optimizer: of all parameters; each group keeps the rate that its decay begins with as `first_rate`.
+        system: name in the history.
+        seed: root of the order of batches and of dropout.
+        engine: runs a step.
+        emit: told each event of the history as it happens.
+        progress: shown to a person.
+        state: what evolves besides the parameters, the optimizer and the transforms.
+    """
+
+    attachment: Attachment
+    data: FitData
+    tuning: Tuning
+    optimizer: torch.optim.Optimizer
+    system: str
+    seed: int
+    engine: Engine
+    emit: Callable[[Event], None]
+    progress: Progress
+    state: TrainState = field(default_factory=TrainState)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        return self.attachment.backbone
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained: factors, and merge weights where they are trained."""
+        return self.attachment.parameters() | self.attachment.weight_parameters()
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.tuning.total_steps(len(self.data.train))
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self.total_steps // self.tuning.epochs
+
+    def tell(self, kind: str, **fields: object) -> None:
+        """Add an event to the history."""
+        event: Event = {"kind": kind, "system": self.system, **fields}
+        self.state.history.append(event)
+        self.emit(event)
+
+    @contextmanager
+    def timed(self, kind: Literal["train", "probe"]) -> Iterator[None]:
+        """Count the time of the block as training or as probing."""
+        started = time.perf_counter()
+        yield
+        name = f"{kind}_seconds"
+        setattr(self.state, name, getattr(self.state, name) + time.perf_counter() - started)
+
+    def check_finite(self, name: str, value: float) -> None:
+        """Refuse a value that is NaN or infinite.
+
+        Raises:
+            PomonaError: it is.
+        """
+        if not math.isfinite(value):
+            raise PomonaError(
+                f"the {name} of {self.system} is not finite after {self.state.step} steps",
+                value=value,
+                mend="Lower tuning.learning_rate, or train with dtype float32",
+            )
+
+    def start_random_streams(self) -> None:
+        """Seed dropout: every rank draws its own."""
+        torch.manual_seed(derive_seed(self.seed, "dropout", *([self.engine.rank] if self.engine.rank else [])))
+
+    def snapshot(self, transforms: Mapping[str, Transform]) -> TrainState:
+        """The whole state, sharing memory with the run."""
+        gather = self.engine.gather
+        return dataclasses.replace(
+            self.state,
+            factors={name: gather(parameter) for name, parameter in self.parameters.items()},
+            optimizer={
+                name: {key: gather(value) for key, value in self.optimizer.state[parameter].items()}
+                for name, parameter in self.parameters.items()
+            },
+            transforms={name: transform.state for name, transform in transforms.items()},
+            random=random_state(),
+        )
+
+    @torch.no_grad()
+    def restore(self, state: TrainState, transforms: Mapping[str, Transform]) -> None:
+        """Go on from a state that a checkpoint held; its events are told again."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state.factors[name])
+            self.optimizer.state[parameter] = state.optimizer[name]
+        for name, transform in transforms.items():
+            transform.state = typed(transform.state_type, state.transforms[name])
+        restore_random_state(state.random)
+        self.state = dataclasses.replace(state, factors={}, optimizer={}, transforms={}, random={})
+        for event in self.state.history:
+            self.emit(event)
+
+
+class Transform:
+    """Does nothing by itself: a subclass overrides the hooks that it needs."""
+
+    state: Any = None
+    """All that evolves: a value of `state_type`."""
+
+    state_type: ClassVar[Any] = type(None)
+
+    def before_forward(self, batch: Batch) -> None:
+        """The forward pass of a training batch follows."""
+
+    def after_forward(self) -> None:
+        """The forward pass is done; the backward pass follows."""
+
+    def after_backward(self, run: Run) -> None:
+        """The gradients of the step are complete, and the parameters have not moved yet."""
+
+    def after_step(self, run: Run) -> Mapping[str, object]:
+        """The optimizer has taken step number `run.state.step`; the fields that this transform adds to the step's event."""
+        return {}
+
+    def between_steps(self, run: Run) -> None:
+        """The step is complete."""
+
+    def end_epoch(self, run: Run) -> None:
+        """The last step of an epoch is complete."""
+
+    def end(self, run: Run) -> None:
+        """The last step of the run is complete."""
+
+
+def zero_filled_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
+    """The gradient of every parameter; zeros where the loss does not depend on it."""
+    found: list[Tensor] = []
+    for parameter in parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found
