@@ -30,7 +30,7 @@ NAMES = (
     "train_memory",
     "busy_machine",
 )
-COMMANDS = ("golden_runs",)
+COMMANDS = ("golden_runs", "house")
 
 
 def main(chosen: list[str]) -> int:
