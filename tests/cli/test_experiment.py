@@ -24,9 +24,12 @@ def test_dry_run_lists_the_cells_and_writes_nothing(folder: Path) -> None:
     assert done.code == 0, done.err
     told = done.out.splitlines()
     assert told[:8] == [f"new          elsewhere/{s}/{cell}" for s in "ab" for cell in ("bare-0", "p30-0", "bare-1", "p30-1")]
-    assert told[8:]
-    assert all(line.startswith("warning: ") for line in told[8:])
+    table = next(place for place, line in enumerate(told) if line.startswith("training "))
+    assert told[8:table]
+    assert all(line.startswith("warning: ") for line in told[8:table])
     assert len(set(told)) == len(told)
+    steps = {line.split()[0]: int(line.split()[2]) for line in told[table + 1 :] if ": pomona " in line}
+    assert steps == {"a/p30-0:": 18, "a/p30-1:": 18, "b/p30-0:": 6, "b/p30-1:": 6}
     assert not (folder / "elsewhere").exists()
 
 
@@ -44,7 +47,7 @@ def test_a_part_of_the_cells_as_json(folder: Path) -> None:
         (("--seeds", "2"), "error: --seeds: is not in the experiment (got 2). Known: 0, 1."),
         (("--seeds", "one"), "error: --seeds: whole numbers are expected (got 'one'). Write for example 0,1."),
         (("--systems", ""), "error: --systems: is not in the experiment (got '')."),
-        (("--engine", "ray"), "error: Invalid value for '--engine': Value error, 'ray' is not one of 'local'."),
+        (("--engine", "local"), "error: No such option: --engine"),
         (("--sets", "x"), "error: No such option: --sets"),
     ],
     ids=str,

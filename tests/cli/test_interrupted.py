@@ -75,7 +75,7 @@ def test_an_experiment_and_the_demo_go_on_too(folder: Path) -> None:
         ("pomona.runs.train_adapter.train_plain", ("train-adapter", "source.yaml", "--output", "new")),
         ("pomona.merging.merge", ("merge", "adapters/alpha", "adapters/beta", "--output", "new")),
         ("pomona.backbone.load.load_backbone", ("evaluate", "--data", "source.jsonl", "--output", "new", "--model", "model")),
-        ("pomona.runs.check.check_everything", ("adapt", "a recipe.yaml", "--dry-run", "--output", "new")),
+        ("pomona.runs.adapt.prepare", ("adapt", "a recipe.yaml", "--dry-run", "--output", "new")),
     ],
     ids=lambda one: one[0] if isinstance(one, tuple) else "",
 )

@@ -36,7 +36,7 @@ from pomona.metrics.bootstrap import quantile_levels, resamples
 from pomona.pruning import pruned_count
 from pomona.runs import experiment as module
 from pomona.runs import shared
-from pomona.runs.adapt import adapt
+from pomona.runs.adapt import adapt, execute
 from pomona.runs.experiment_recipe import read_experiment
 from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.recipe import Recipe
@@ -307,12 +307,12 @@ def test_the_figures_are_those_of_the_cells_files(whole: Path, record: Experimen
 
 def test_killed_between_and_within_cells_it_ends_with_the_same_table(folder: Path, whole: Path, still: None) -> None:
     def killed_before(last: str) -> Any:
-        def run(*arguments: Any, **settings: Any) -> Any:
-            if str(arguments[1]).endswith(last):
+        def run(plan: Any, store: RunStore, progress: Any) -> Any:
+            if store.folder.name == last:
                 raise Killed
-            return adapt(*arguments, **settings)
+            return execute(plan, store, progress)
 
-        return mock.patch.object(module, "adapt", run)
+        return mock.patch.object(module, "execute", run)
 
     with killed_before("target_lora-1"), pytest.raises(Killed):
         call(folder, "experiment", "exp.yaml", "--output", "hurt")

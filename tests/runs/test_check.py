@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 from tests.end_to_end.setting import call, inside, make_setting, recipe, rows, write_recipe, write_rows
 
-from pomona.errors import MissingPackageError
+from pomona.adapters import Finding
+from pomona.errors import InputError, MissingPackageError
 from pomona.metrics import Chrf
-from pomona.runs.check import check_recipe
+from pomona.runs.plan_file import plan_file
+
+
+def check_recipe(path: str) -> list[Finding]:
+    """As `pomona check` finds them."""
+    try:
+        return plan_file(path).findings(path)
+    except InputError as error:
+        return [Finding("error", path, str(error))]
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ def test_nothing_is_done_twice(folder: Path) -> None:
                 one = a_recipe(sources=sources, controller={"name": "fixed", "prune_ratio": prune_ratio})
                 both.splits(one)
                 both.encoded(one)
-                both.warnings(one)
+                both.checked(one)
                 made = [both.source(source, one, Silent()) for source in one.sources]
                 assert [source.weight for source in made] == [weight, 2.0]
                 assert [source.name for source in made] == ["alpha", "gamma"]

@@ -15,7 +15,10 @@ def adapt(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set tuning.epochs=2.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, data, model and adapters; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, data, model and adapters, print the plan; train and write nothing.")
+    ] = False,
+    trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of the model, for time and memory.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record, or what --dry-run found, as one JSON object.")] = False,
 ) -> None:
     """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report."""
@@ -23,13 +26,13 @@ def adapt(
     from pomona.runs.recipe import Recipe
 
     read = read_recipe(recipe, Recipe, overrides or [])
+    folder = output or Path("runs") / read.name
     if dry_run:
-        from pomona.cli.dry_run import print_findings
-        from pomona.runs.check import check_inputs
+        from pomona.cli.dry_run import print_plan
+        from pomona.runs.adapt import plan_run
 
-        print_findings(lambda: check_inputs(read, str(recipe)), as_json=as_json)
+        print_plan(lambda: plan_run(read, folder, resume=resume, trial=trial), str(recipe), as_json=as_json)
         return
     from pomona.cli.running import run_and_report
 
-    folder = output or Path("runs") / read.name
     run_and_report(read, folder, named=output is not None, resume=resume, as_json=as_json)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pomona.runs.plan import Plan
 
 
 def check(
@@ -29,11 +32,12 @@ def check(
             help="peft, vllm or llama.cpp, and again for more: it is an error if it would not load them. Default: warn about each.",
         ),
     ] = None,
+    trial: Annotated[bool, typer.Option(help="Of a recipe: try a step of the model, for time and memory.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check adapters (readable, finite, fit to be merged, for the base, for other programs) and recipes; exit 2 if not.
 
-    Adapters are read whole, and of the base only the headers of its files. A recipe's model is loaded.
+    Adapters are read whole, and of the base only the headers of its files. A recipe's model is loaded, and its plan is printed.
     """
     import dataclasses
     import json
@@ -53,16 +57,24 @@ def check(
         found = None if base is None else find_base(base) or Path(base)
         name = None if base is None else called(base)
         findings = check_adapters(folders, found, targets or (), None if found is None else table_of, name)
+    plans: dict[str, Plan] = {}
     for recipe in recipes:
-        from pomona.runs.check import check_recipe
+        from pomona.runs.plan_file import plan_file
 
-        findings.extend(check_recipe(recipe))
+        try:
+            plan = plans[str(recipe)] = plan_file(recipe, trial=trial)
+            findings.extend(plan.findings(str(recipe)))
+        except InputError as error:
+            findings.append(Finding("error", str(recipe), str(error)))
     failed = any(finding.level == "error" for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}))
+        told = {"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}
+        typer.echo(json.dumps(told | ({"plans": {name: plan.summary() for name, plan in plans.items()}} if recipes else {})))
     else:
         for finding in findings:
             about = finding.message if finding.message.startswith(finding.subject) else f"{finding.subject}: {finding.message}"
             typer.echo(f"{finding.level}: {about}")
+        for name, plan in plans.items():
+            typer.echo("\n".join([f"\nplan of {name}", *plan.lines()]))
     if failed:
         raise typer.Exit(2)

@@ -1,21 +1,26 @@
-"""What `--dry-run` prints."""
+"""How a plan is printed: by `check`, and by `--dry-run` wherever there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from pomona.adapters import Finding
+    from pomona.runs.plan import Plan
 
 
-def print_findings(look: Callable[[], Sequence[Finding]], *, as_json: bool) -> None:
-    """Look, and print a line a finding or one JSON object in the shape of `pomona check --json`.
+def print_plan(make: Callable[[], Plan], subject: str, *, as_json: bool) -> None:
+    """Make the plan and print it: a line a finding and what the work takes, or one JSON object in the shape of `pomona check`'s.
+
+    Args:
+        make: prepares the work.
+        subject: names the recipe in the findings.
+        as_json: print JSON.
 
     Raises:
-        InputError: what `look` raises; as JSON it is printed, too.
+        InputError: what `make` raises; as JSON it is printed, too.
     """
     import dataclasses
     import json
@@ -23,14 +28,18 @@ def print_findings(look: Callable[[], Sequence[Finding]], *, as_json: bool) -> N
     from pomona.errors import InputError
 
     try:
-        findings = look()
+        plan = make()
     except InputError as error:
         if as_json:
             finding = {"level": "error", "subject": "", "message": str(error)}
             typer.echo(json.dumps({"ok": False, "findings": [finding]}))
         raise
+    findings = plan.findings(subject)
     if as_json:
-        typer.echo(json.dumps({"ok": True, "findings": [dataclasses.asdict(finding) for finding in findings]}))
+        told = {"ok": True, "findings": [dataclasses.asdict(one) for one in findings], "plan": plan.summary()}
+        typer.echo(json.dumps(told))
         return
     for finding in findings:
         typer.echo(f"{finding.level}: {finding.message}")
+    for line in plan.lines():
+        typer.echo(line)

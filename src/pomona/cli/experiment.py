@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def experiment(
         bool, typer.Option("--resume", help="Go on with an experiment: cells that are done stay, all others are run.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything that any cell names; list the cells.")] = False,
-    engine: Annotated[Literal["local"], typer.Option(help="What runs the cells: local, one after the other.")] = "local",
+    trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of each model, for time and memory.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a recipe over systems, settings and seeds, each cell in a folder of its own, and compare the systems in one table."""
@@ -28,7 +28,7 @@ def experiment(
 
     from pomona.cli.interrupted import resumable
     from pomona.errors import InputError
-    from pomona.runs.experiment import check_cells, run_experiment, states
+    from pomona.runs.experiment import prepare_cells, run_experiment, states
     from pomona.runs.experiment_recipe import EXPERIMENT, TABLE, read_experiment, select
     from pomona.runs.experiment_table import table
     from pomona.runs.shared import Shared
@@ -41,19 +41,21 @@ def experiment(
         shared = Shared(test_seed=read.seeds[0])
         try:
             with Display() as display:
-                warnings = check_cells(chosen, folder, shared, display)
+                plan = prepare_cells(chosen, folder, shared, display, trial=trial)
         except InputError as error:
             if as_json:
                 typer.echo(json.dumps({"ok": False, "error": str(error)}))
             raise
         found = states(folder, chosen, shared)
         if as_json:
-            typer.echo(json.dumps({"ok": True, "cells": found, "warnings": warnings}))
+            typer.echo(json.dumps({"ok": True, "cells": found, "warnings": list(plan.warnings), "plan": plan.summary()}))
             return
         for path, state in found.items():
             typer.echo(f"{state:<12} {folder / path}")
-        for warning in warnings:
+        for warning in plan.warnings:
             typer.echo(f"warning: {warning}")
+        for line in plan.lines():
+            typer.echo(line)
         return
     with resumable(folder, EXPERIMENT, named=output is not None), Display() as display:
         result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display)

@@ -21,15 +21,26 @@ def train_adapter(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, data, model and adapter, print the plan; train and write nothing.")
+    ] = False,
+    trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of the model, for time and memory.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as one JSON object.")] = False,
 ) -> None:
     """Train a plain LoRA on one task: a source or a target adapter."""
     from pomona.runs.read_recipe import read_recipe
     from pomona.runs.recipe import TrainRecipe
+    from pomona.runs.train_adapter import plan_training
     from pomona.runs.train_adapter import train_adapter as train
     from pomona.tuning.progress import Display
 
     read = read_recipe(recipe, TrainRecipe, overrides or [])
     folder = output or Path("adapters") / read.name
+    if dry_run:
+        from pomona.cli.dry_run import print_plan
+
+        print_plan(lambda: plan_training(read, folder, force=force, start=start, trial=trial), str(recipe), as_json=as_json)
+        return
     with Display() as display:
         adapter = train(read, folder, force=force, progress=display, start=start)
     typer.echo(f"{len(adapter)} modules, in {folder}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pomona.adapters.factors import Adapter
 from pomona.errors import InputError, suggest
 from pomona.merging import merge, merge_methods
+from pomona.merging.ranks import merged_ranks
 from pomona.merging.weights import Weight
 from pomona.registry import Registry
 
@@ -66,6 +67,17 @@ class Baseline(ABC):
     @abstractmethod
     def description(self) -> str:
         """What it is, in half a sentence."""
+
+    def check(self, ranks: Sequence[Mapping[str, int]], weights: Sequence[Weight]) -> None:  # noqa: B027
+        """Say whether it can be made at all, before anything is trained; by default it can.
+
+        Args:
+            ranks: of each source adapter, module -> rank.
+            weights: their merge weights.
+
+        Raises:
+            InputError: it cannot be made of such sources.
+        """
 
     @abstractmethod
     def make(self, system: str, workshop: Workshop) -> Adapter | None:
@@ -166,10 +178,18 @@ class StaticMerge(Baseline):
         """What it is."""
         return f"the source adapters merged by {self.method}, not trained"
 
+    def check(self, ranks: Sequence[Mapping[str, int]], weights: Sequence[Weight]) -> None:
+        """Refuse sources that the method cannot merge."""
+        merged_ranks(ranks, self.method, weights, self._rank(ranks))
+
     def make(self, system: str, workshop: Workshop) -> Adapter | None:
-        """Merge; where the method gets to choose, its rank is that of the largest source module."""
-        rank = max(source[module].rank for source in workshop.sources for module in source) if self.method == "svd" else None
-        return merge(workshop.sources, self.method, workshop.weights, rank=rank, seed=workshop.seed)
+        """Merge the sources."""
+        ranks = [{module: source[module].rank for module in source} for source in workshop.sources]
+        return merge(workshop.sources, self.method, workshop.weights, rank=self._rank(ranks), seed=workshop.seed)
+
+    def _rank(self, ranks: Sequence[Mapping[str, int]]) -> int | None:
+        """Where the method gets to choose, that of the largest source module."""
+        return max(rank for one in ranks for rank in one.values()) if self.method == "svd" else None
 
 
 def find_baseline(name: str) -> Baseline:

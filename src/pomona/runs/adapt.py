@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pomona.adapters import Adapter
 from pomona.backbone.load import Backbone
 from pomona.data import Splits
-from pomona.errors import InputError
-from pomona.evaluation.baselines import Baseline, find_baseline
+from pomona.evaluation.baselines import Baseline
 from pomona.evaluation.evaluate import Answers, answer
 from pomona.runs.assemble import describe_inputs, describe_results
-from pomona.runs.check import Checked, check_everything
 from pomona.runs.describe import describe_systems
 from pomona.runs.environment import environment
 from pomona.runs.predictions import prediction_line
+from pomona.runs.prepare import FirstPass, RunPlan, prepare
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.shared import Shared
@@ -56,37 +55,76 @@ def adapt(
         InputError: wrong input.
         PomonaError: training failed; the record says so.
     """
-    progress = progress or Silent()
-    # Who shares work has looked at every recipe before the first run, and said what it found.
-    checking = progress if shared is None else Silent()
-    shared = shared or Shared(test_seed=recipe.seed)
-    folder = Path(output) if output is not None else Path("runs") / recipe.name
-    started = time.perf_counter()
-    store = RunStore(folder, recipe_text(recipe, only, shared), resume=resume)
+    progress, shared = progress or Silent(), shared or Shared(test_seed=recipe.seed)
+    store = open_store(recipe, Path(output) if output is not None else Path("runs") / recipe.name, only, shared, resume=resume)
+    return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
+
+
+def plan_run(recipe: Recipe, folder: Path, *, resume: bool = False, trial: bool = False) -> RunPlan:
+    """The plan of a run in a folder, which `adapt` would carry out.
+
+    Raises:
+        InputError: whatever `adapt` would raise before it begins.
+    """
+    shared = Shared(test_seed=recipe.seed)
+    open_store(recipe, folder, None, shared, resume=resume)
+    return prepare(recipe, shared=shared, trial=trial)
+
+
+def open_store(recipe: Recipe, folder: Path, only: str | None, shared: Shared, *, resume: bool) -> RunStore:
+    """The folder of a run; nothing is written yet.
+
+    Raises:
+        InputError: something else stands there, or nothing that could be resumed.
+    """
+    return RunStore(folder, recipe_text(recipe, only, shared), resume=resume)
+
+
+def finished(store: RunStore, progress: Progress) -> RunRecord | None:
+    """The record of a run that is done; None where there is something left to do."""
     record = store.record()
-    if record is not None and record.status == "done":
-        store.drop_checkpoints()
-        _say(record, progress)
-        return record
-    checked = check_everything(recipe, shared, checking)
-    splits, backbone, data = checked.splits, checked.backbone, checked.encoding.data
+    if record is None or record.status != "done":
+        return None
+    store.drop_checkpoints()
+    _say(record, progress)
+    return record
+
+
+def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) -> RunRecord:
+    """Do what was planned.
+
+    Args:
+        plan: of `prepare`.
+        store: the run's folder.
+        progress: shown to a person.
+
+    Returns:
+        The record, as `record.json` holds it.
+
+    Raises:
+        InputError: the run was begun with other data, sources or another model.
+        PomonaError: training failed; the record says so.
+    """
+    progress, started = progress or Silent(), time.perf_counter() - plan.prepare_seconds
+    recipe, only, splits, shared, first = plan.recipe, plan.only, plan.splits, plan.shared, plan.first
+    backbone = plan.backbone
     store.begin()
-    record = record or _new_record(recipe, backbone, checked.warnings)
-    record.cut = checked.encoding.cut
+    record = store.record() or _new_record(recipe, backbone, list(plan.warnings))
+    record.cut = plan.encoding.cut
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
         prepared = [shared.source(source, recipe, progress) for source in recipe.sources]
         prints = [shared.fingerprint(source.adapter) for source in prepared]
-        describe_inputs(record, recipe, backbone, splits, prepared, prints, checked.first[0] if checked.first else None)
+        describe_inputs(record, recipe, backbone, splits, prepared, prints, first.splits if first else None)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
-        known = shared.fresh_loras(recipe)
+        known, data = shared.fresh_loras(recipe), plan.encoding.data
         workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev, known=known)
-        if recipe.first_pass is not None and only is None:
-            workshop.first = _first_workshop(recipe.first_pass, checked, shared, workshop)
+        if first is not None and only is None:
+            workshop.first = _first_workshop(first, shared, workshop)
         store.clear_history()
-        systems = make_systems(workshop, record) if only is None else _make_baseline(only, workshop, record)
+        systems = make_systems(plan, workshop, record)
         answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}
         adapter = systems[only or MAIN]
         adapter = None if adapter is None else loaded(adapter)
@@ -101,21 +139,19 @@ def adapt(
     return record
 
 
-def _first_workshop(recipe: Recipe, checked: Checked, shared: Shared, main: Workshop) -> Workshop:
+def _first_workshop(first: FirstPass, shared: Shared, main: Workshop) -> Workshop:
     """Where the ratio is learned under a seed of its own."""
-    assert checked.first is not None
-    splits, encoding = checked.first
     return Workshop(
-        recipe,
+        first.recipe,
         main.backbone,
-        encoding.data,
+        first.encoding.data,
         main.store,
         main.progress,
-        [shared.source(source, recipe, main.progress) for source in recipe.sources],
-        splits.dev,
-        splits.micro_dev,
-        known=shared.fresh_loras(recipe),
-        searched=shared.searched(recipe),
+        [shared.source(source, first.recipe, main.progress) for source in first.recipe.sources],
+        first.splits.dev,
+        first.splits.micro_dev,
+        known=shared.fresh_loras(first.recipe),
+        searched=shared.searched(first.recipe),
         prefix="search_",
     )
 
@@ -150,48 +186,25 @@ def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunR
     )
 
 
-def make_systems(workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
+def make_systems(plan: RunPlan, workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
     """Every system as an adapter, the main one first trained and last named; each is described in the record."""
-    chosen = {name: find_baseline(name) for name in workshop.recipe.evaluation.baselines}
-    # Static merges come first: sources that a method cannot merge are found before anything is trained.
-    static = _static_merges(chosen, workshop, record)
-    main = workshop.train_main()
+    # Static merges come first: what can be had without training is there before it.
+    static = {name: one.make(name, workshop) for name, one in plan.baselines.items() if not one.trains}
+    main = workshop.train_main() if plan.only is None else None
     systems: dict[str, Adapter | None] = {}
-    for name, baseline in chosen.items():
-        if name not in static and not baseline.trains:
-            continue
+    for name, baseline in plan.baselines.items():
         systems[name] = static[name] if name in static else baseline.make(name, workshop)
         record.systems[name] = _described(baseline)
-    systems[MAIN] = main
-    record.systems[MAIN] = SystemDescription(
-        label="Pomona", description="merged, fine-tuned, and pruned at the ratio that its controller gives"
-    )
+    if plan.only is None:
+        systems[MAIN] = main
+        record.systems[MAIN] = SystemDescription(
+            label="Pomona", description="merged, fine-tuned, and pruned at the ratio that its controller gives"
+        )
     return systems
-
-
-def _make_baseline(name: str, workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
-    """One baseline and nothing else."""
-    baseline = find_baseline(name)
-    adapter = baseline.make(name, workshop)
-    record.systems[name] = _described(baseline)
-    return {name: adapter}
 
 
 def _described(baseline: Baseline) -> SystemDescription:
     return SystemDescription(label=baseline.label, description=baseline.description)
-
-
-def _static_merges(chosen: Mapping[str, Baseline], workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
-    """The baselines that need no training; one that cannot merge these sources is left out, and the record says why."""
-    made = {}
-    for name, baseline in chosen.items():
-        if not baseline.trains:
-            try:
-                made[name] = baseline.make(name, workshop)
-            except InputError as error:
-                warning = f"the baseline {name} is left out: {error}"
-                record.warnings += [] if warning in record.warnings else [warning]
-    return made
 
 
 def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord, shared: Shared) -> Answers:

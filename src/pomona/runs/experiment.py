@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pomona.errors import InputError, PomonaError
-from pomona.runs.adapt import adapt, recipe_text
+from pomona.runs.adapt import execute, finished, open_store
 from pomona.runs.assemble import describe_splits
-from pomona.runs.check import check_everything
+from pomona.runs.estimate import Training
 from pomona.runs.experiment_recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
 from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.experiment_scores import gather
 from pomona.runs.experiment_table import table
+from pomona.runs.plan import Plan
+from pomona.runs.prepare import RunPlan, prepare
 from pomona.runs.record import RunRecord
 from pomona.runs.shared import Shared
 from pomona.runs.store import RECIPE, RunStore
 from pomona.tuning.progress import Progress, Silent
-
-Engine = Literal["local"]
 
 
 def run_experiment(
@@ -55,11 +56,12 @@ def run_experiment(
     chosen = cells if chosen is None else chosen
     shared = Shared(test_seed=experiment.seeds[0])
     check_folder(folder, cells, shared, resume=resume)
-    for warning in check_cells(chosen, folder, shared, progress):
+    plan = prepare_cells(chosen, folder, shared, progress)
+    for warning in plan.warnings:
         progress.warn(warning)
     _write(folder / EXPERIMENT, experiment.yaml())
     for place, cell in enumerate(chosen, start=1):
-        _run(cell, folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
+        _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
     found = gather(experiment, cells, folder)
     _write(folder / RESULT, found.model_dump_json(indent=2) + "\n")
     _write(folder / TABLE, table(found))
@@ -82,16 +84,40 @@ def check_folder(folder: Path, cells: Sequence[Cell], shared: Shared, *, resume:
         _store(cell, folder, shared)
 
 
-def check_cells(cells: Sequence[Cell], folder: Path, shared: Shared, progress: Progress) -> list[str]:
-    """Look at everything that the cells name, and train nothing; returns warnings, each once.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExperimentPlan(Plan):
+    """What the cells work on that are not done; what several have in common is trained once.
 
-    Of a cell that is done only the data are looked at.
+    Args:
+        cells: path -> plan.
+        total: how many cells there are, with those that are done.
+    """
+
+    cells: Mapping[str, RunPlan]
+    total: int
+
+    def facts(self) -> list[str]:
+        """How many cells there are."""
+        return [f"cells: {self.total}, of which {self.total - len(self.cells)} are done"]
+
+    def work(self) -> list[str]:
+        """What each system answers."""
+        answers = sum(len(plan.splits.test) * len(plan.systems) for plan in self.cells.values())
+        return [f"answers, not in the time below: at most {answers}"]
+
+
+def prepare_cells(
+    cells: Sequence[Cell], folder: Path, shared: Shared, progress: Progress, *, trial: bool = False
+) -> ExperimentPlan:
+    """Look at everything that the cells name, and train nothing.
+
+    Of a cell that is done only the data are looked at. A trial step is made for each model, data and tuning.
 
     Raises:
         InputError: the first thing that is wrong, with the cell; cells of one setting that cannot be compared; data that have
             changed since a cell was run on them.
     """
-    found: dict[str, None] = {}
+    plans: dict[str, RunPlan] = {}
     firsts: dict[str, Cell] = {}
     progress.begin("checking every cell", len(cells))
     for cell in cells:
@@ -100,13 +126,32 @@ def check_cells(cells: Sequence[Cell], folder: Path, shared: Shared, progress: P
             if record is not None and record.status == "done":
                 _check_data(cell, record, shared)
             else:
-                found |= dict.fromkeys(check_everything(cell.recipe, shared, Silent()).warnings)
+                plans[cell.path] = prepare(cell.recipe, only=cell.only, shared=shared, trial=trial)
             _check_comparable(firsts.setdefault(cell.setting, cell), cell, shared)
         except InputError as error:
             raise InputError(str(error), field=cell.path) from error
         progress.advance(1)
-    progress.end(f"{len(cells)} cells" + (f", {len(found)} warnings" if found else ""))
-    return list(found)
+    warnings = dict.fromkeys(warning for plan in plans.values() for warning in plan.warnings)
+    progress.end(f"{len(cells)} cells" + (f", {len(warnings)} warnings" if warnings else ""))
+    return ExperimentPlan(
+        warnings=tuple(warnings),
+        trainings=tuple(_once_each(plans)),
+        prepare_seconds=sum(plan.prepare_seconds for plan in plans.values()),
+        least_bytes=max((plan.least_bytes for plan in plans.values()), default=0),
+        cells=plans,
+        total=len(cells),
+        untimed=next((plan.untimed for plan in plans.values() if plan.trial is None and plan.trainings), "nothing is trained"),
+    )
+
+
+def _once_each(plans: Mapping[str, RunPlan]) -> Iterator[Training]:
+    """The trainings of all cells under the cell's path; what another cell has trained before is left out."""
+    seen: set[object] = set()
+    for path, plan in plans.items():
+        for one in plan.trainings:
+            if one.once is None or one.once not in seen:
+                yield dataclasses.replace(one, name=f"{path}: {one.name}")
+            seen.add(one.once)
 
 
 def _check_data(cell: Cell, record: RunRecord, shared: Shared) -> None:
@@ -133,10 +178,14 @@ def states(folder: Path, cells: Sequence[Cell], shared: Shared) -> Mapping[str, 
     return {path: record.status if record else "new" for path, record in records.items()}
 
 
-def _run(cell: Cell, folder: Path, shared: Shared, progress: Progress) -> None:
-    resume = (folder / cell.path / RECIPE).exists()
+def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: Shared, progress: Progress) -> None:
+    """Run a cell; one without a plan is done."""
+    store = _store(cell, folder, shared)
+    if plan is None:
+        finished(store, progress)
+        return
     try:
-        adapt(cell.recipe, folder / cell.path, resume=resume, progress=progress, only=cell.only, shared=shared)
+        execute(plan, store, progress)
     except (PomonaError, RuntimeError, ArithmeticError) as error:  # of torch, out of memory among them; the record has the reason
         progress.begin("failed", 0)
         progress.end(" ".join(str(error).split()))
@@ -144,7 +193,7 @@ def _run(cell: Cell, folder: Path, shared: Shared, progress: Progress) -> None:
 
 def _store(cell: Cell, folder: Path, shared: Shared) -> RunStore:
     place = folder / cell.path
-    return RunStore(place, recipe_text(cell.recipe, cell.only, shared), resume=(place / RECIPE).exists())
+    return open_store(cell.recipe, place, cell.only, shared, resume=(place / RECIPE).exists())
 
 
 def _write(path: Path, text: str) -> None:

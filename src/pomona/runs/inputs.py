@@ -19,7 +19,6 @@ from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
 from pomona.backbone.whole import proven_copies
-from pomona.control import Controller
 from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
 from pomona.data.tasks import Task
@@ -27,13 +26,12 @@ from pomona.errors import InputError
 from pomona.evaluation.baselines import StaticMerge, TargetLora, find_baseline
 from pomona.evaluation.evaluate import check_room
 from pomona.merging import merge_methods, module_weights
-from pomona.pruning import layer_groups
 from pomona.runs.encoding import encode_examples
 from pomona.runs.fields import WeightField
 from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, warning
 from pomona.seeding import derive_seed, stream
-from pomona.tuning.fit import fit
+from pomona.tuning.fit import fit, total_steps
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
 
@@ -105,13 +103,41 @@ def _docstrings(package: str) -> list[dict[str, str]]:
     return docstring_rows(package)
 
 
-def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
-    """Look at every given adapter and every source's data before anything is trained; returns warnings.
+@dataclass(frozen=True)
+class SourceTraining:
+    """A source adapter that is to be trained.
+
+    Args:
+        name: of the source.
+        steps: optimizer steps.
+        tokens: of one epoch.
+        tuning: how.
+        folder: of the cache, where the adapter is or will be.
+    """
+
+    name: str
+    steps: int
+    tokens: int
+    tuning: Tuning
+    folder: Path
+
+
+@dataclass(frozen=True)
+class CheckedSources:
+    """The sources before anything is trained: the rank by module of each, those that need training, and warnings."""
+
+    ranks: tuple[Ranks, ...]
+    trainings: tuple[SourceTraining, ...]
+    warnings: tuple[str, ...]
+
+
+def check_sources(recipe: Recipe, backbone: Backbone) -> CheckedSources:
+    """Look at every given adapter and every source's data before anything is trained.
 
     Raises:
         InputError: an adapter that cannot be read, holds NaN, or does not fit the model; data that cannot be read or encoded;
             examples longer than the model's context; a LoRA is to be trained on modules that the model does not have; a module
-            that a merge weight's filters leave out; more groups of layers than there are layers.
+            that a merge weight's filters leave out.
     """
     check_room(recipe.task, recipe.tuning.max_tokens, backbone)
     skipped = skipped_rows(recipe.data, recipe.task)
@@ -119,24 +145,27 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> list[str]:
     given = {source.name: respelled(read_adapter(source.adapter), model) for source in recipe.sources if source.adapter is not None}
     for adapter in given.values():
         check_finite(adapter)
+    trainings: list[SourceTraining] = []
     for source in recipe.sources:
         if source.data is not None:
             chosen = read_examples(source.data, source.task or recipe.task, source.examples, recipe.seed)
-            skipped += encode_examples(chosen, backbone, source.tuning.max_tokens, f"source {source.name}").warnings
-            skipped += skipped_rows(source.data, source.task or recipe.task)
+            found = encode_examples(chosen, backbone, source.tuning.max_tokens, f"source {source.name}")
+            skipped += [*found.warnings, *skipped_rows(source.data, source.task or recipe.task)]
+            folder = _cache_folder(backbone, chosen, source.lora or recipe.lora, source.tuning, _source_seed(source, recipe))
+            tokens = sum(map(len, found.encoded))
+            trainings.append(SourceTraining(source.name, total_steps(len(chosen), source.tuning), tokens, source.tuning, folder))
     ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
     modules = {module: None for one in ranks for module in one}
     if recipe.merge.target:
         modules |= dict.fromkeys(merged_target(recipe, ranks, backbone).modules)
     module_weights([source.weight for source in recipe.sources], list(modules))
-    if isinstance(recipe.controller, Controller):
-        layer_groups(modules, recipe.controller.layer_groups)
     shapes = backbone.shapes()
     if recipe.pruning.paper:
         check_published(backbone, {module: shapes[module][1] for module in modules if module in shapes})
     about_given = check_compatible(list(given.values()), model, backbone.base) if given else []
     about_given += [told for adapter in given.values() for told in proven_copies(adapter, backbone)]
-    return [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone), *_alone(recipe)]
+    warnings = [*backbone.warnings, *skipped, *about_given, *_unlike(recipe, ranks, backbone), *_alone(recipe)]
+    return CheckedSources(tuple(ranks), tuple(trainings), tuple(warnings))
 
 
 def _alone(recipe: Recipe) -> list[str]:
@@ -186,8 +215,7 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     assert source.data is not None
     task = source.task or recipe.task
     chosen = read_examples(source.data, task, source.examples, recipe.seed)
-    # A stream for each name: adapters of one recipe must not start from the same random factors.
-    seed = derive_seed(recipe.seed, "source", source.name)
+    seed = _source_seed(source, recipe)
     label = f"source {source.name}"
     lora = source.lora or recipe.lora
     folder = train_cached(backbone, chosen, lora, source.tuning, seed=seed, label=label, progress=progress)
@@ -195,24 +223,16 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     return SourceAdapter(source.name, f"trained on {len(chosen)} examples: {place}", read_adapter(folder), source.weight)
 
 
+def _source_seed(source: Source, recipe: Recipe) -> int:
+    """A stream for each name: adapters of one recipe must not start from the same random factors."""
+    return derive_seed(recipe.seed, "source", source.name)
+
+
 def train_cached(
     backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, *, seed: int, label: str, progress: Progress
 ) -> Path:
     """Train a plain LoRA, or find it in the cache. Returns its folder."""
-    key = hashlib.sha256(
-        json.dumps(
-            {
-                "format": _CACHE_FORMAT,
-                "model": backbone.fingerprint,
-                "examples": fingerprint(chosen),
-                "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
-                "tuning": dataclasses.asdict(tuning),
-                "seed": seed,
-            },
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()
-    folder = cache_folder() / "adapters" / key[:32]
+    folder = _cache_folder(backbone, chosen, lora, tuning, seed)
     if not folder.exists():
         adapter = train_plain(backbone, chosen, lora, tuning, seed=seed, label=label, progress=progress)
         try:
@@ -221,6 +241,20 @@ def train_cached(
             if not folder.exists():  # else another run has trained the same one meanwhile
                 raise
     return folder
+
+
+def _cache_folder(backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, seed: int) -> Path:
+    """Where a LoRA is kept that is trained so: named by a fingerprint of all that shapes it."""
+    shaped_by = {
+        "format": _CACHE_FORMAT,
+        "model": backbone.fingerprint,
+        "examples": fingerprint(chosen),
+        "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
+        "tuning": dataclasses.asdict(tuning),
+        "seed": seed,
+    }
+    key = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "adapters" / key[:32]
 
 
 def train_plain(

@@ -83,12 +83,12 @@ def main_ranks(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> 
         InputError: the recipe names a module that the model does not have; a merge weight that leaves a module open.
     """
     how = trainable(recipe.merge, [source.name for source in recipe.sources])
-    return None if how is None else trained_ranks(*_merged(recipe, sources, backbone), how)
+    return None if how is None else trained_ranks(*merged_parts(recipe, sources, backbone), how)
 
 
 def taking_part(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> list[str]:
     """The modules in which any adapter that is merged has a weight other than 0, trained or not."""
-    return list(trained_ranks(*_merged(recipe, sources, backbone), Concat()))
+    return list(trained_ranks(*merged_parts(recipe, sources, backbone), Concat()))
 
 
 def merged_target(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> Shape:
@@ -127,6 +127,14 @@ def opponent(recipe: Recipe, trained: Ranks, backbone: Backbone) -> Shape:
     return Shape(modules, rank, lora.alpha * rank / lora.own_rank)
 
 
+def merges_its_opponent(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> bool:
+    """Whether the target LoRA that is merged has the shape of the one that the run is compared with, so that both are one."""
+    known = main_ranks(recipe, sources, backbone)
+    if known is None and recipe.lora.rank is not None:  # then the rank of the pair, which is not there yet, has no say
+        known = dict.fromkeys(taking_part(recipe, sources, backbone), 1)
+    return known is not None and opponent(recipe, known, backbone) == merged_target(recipe, sources, backbone)
+
+
 def parameters(ranks: Ranks, shapes: Mapping[str, tuple[int, int]]) -> int:
     """Entries of both factors in all modules: `sum_m R_m (O_m + I_m)`."""
     return sum(rank * sum(shapes[module]) for module, rank in ranks.items())
@@ -162,7 +170,7 @@ def warning(label: str, found: Sequence[str], lora: Lora) -> str:
     return f"{label} is not trained like Pomona, so a difference between them may come from that: {'; '.join(found)} ({reason})"
 
 
-def _merged(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> tuple[Sequence[Ranks], Sequence[Weight]]:
+def merged_parts(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> tuple[Sequence[Ranks], Sequence[Weight]]:
     """The ranks and the weights of all adapters that are merged."""
     weights: list[Weight] = [source.weight for source in recipe.sources]
     if recipe.merge.target:

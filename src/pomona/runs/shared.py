@@ -14,7 +14,7 @@ from pomona.data.leaks import near_documents
 from pomona.data.pools import Pool
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.encoding import Encoding, encode_splits
-from pomona.runs.inputs import SourceAdapter, check_sources, prepare_source, read_examples, read_splits
+from pomona.runs.inputs import CheckedSources, SourceAdapter, check_sources, prepare_source, read_examples, read_splits
 from pomona.runs.recipe import Recipe, Source
 from pomona.runs.shape import Shape
 from pomona.runs.store import Trained
@@ -72,15 +72,19 @@ class Shared:
         key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning")
         return self._once("encoded", key, lambda: encode_splits(recipe, self.splits(recipe), self.backbone(recipe)))
 
-    def warnings(self, recipe: Recipe) -> list[str]:
-        """What a look at the sources says that is no error.
+    def checked(self, recipe: Recipe) -> CheckedSources:
+        """The sources, looked at before anything is trained.
 
         Raises:
             InputError: see `check_sources`.
         """
         parts = (name for name in type(recipe).model_fields if name not in {"name", "controller"})
         key = _key(recipe, *parts)
-        return list(self._once("warnings", key, lambda: check_sources(recipe, self.backbone(recipe))))
+        return self._once("checked", key, lambda: check_sources(recipe, self.backbone(recipe)))
+
+    def tried(self, recipe: Recipe, trial: bool, make: Callable[[], T]) -> T:
+        """What a trial step told; that of one recipe stands for all with its model, data and tuning."""
+        return self._once("trial step", (_key(recipe, *_MODEL, "data", "task", "splits", "tuning"), trial), make)
 
     def source(self, source: Source, recipe: Recipe, progress: Progress) -> SourceAdapter:
         """The source's adapter in memory: read, or trained and kept in the cache."""
@@ -97,15 +101,11 @@ class Shared:
 
     def fresh_loras(self, recipe: Recipe) -> dict[tuple[str, Shape], tuple[Adapter, Trained]]:
         """The LoRAs trained on the target alone, by system and shape, for the runs to fill: nothing else of a merge shapes them."""
-        how_answered = recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})  # to the dev set, for `select_by`
-        key = _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + how_answered
-        return self._once("fresh LoRAs", key, dict)
+        return self._once("fresh LoRAs", fresh_key(recipe), dict)
 
     def searched(self, recipe: Recipe) -> dict[str, tuple[Adapter, Trained]]:
         """The pass that learned the ratio, for the runs to fill: where it has a seed of its own, it is the same for several."""
-        parts = (name for name in type(recipe).model_fields if name not in {"name", "evaluation"})
-        how_answered = recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})
-        return self._once("searched", _key(recipe, *parts) + how_answered, dict)
+        return self._once("searched", searched_key(recipe), dict)
 
     def fingerprint(self, adapter: Adapter) -> str:
         """The adapter's fingerprint."""
@@ -143,6 +143,21 @@ class Shared:
         sizes = dataclasses.replace(recipe.splits, test=None)
         found = make_splits(rest, dev, drawn, sizes=sizes, seed=recipe.seed, near_duplicates=data.near_duplicates == "apart")
         return dataclasses.replace(found, test=drawn)  # the same examples, in the order that every seed has
+
+
+def fresh_key(recipe: Recipe) -> str:
+    """All that shapes a LoRA trained on the target alone, but for its shape."""
+    return _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + _how_answered(recipe)
+
+
+def searched_key(recipe: Recipe) -> str:
+    """All that shapes the pass that learns the ratio."""
+    return _key(recipe, *(name for name in type(recipe).model_fields if name not in {"name", "evaluation"})) + _how_answered(recipe)
+
+
+def _how_answered(recipe: Recipe) -> str:
+    """How the dev and micro dev sets are answered, for `select_by` and `reward`."""
+    return recipe.evaluation.model_dump_json(include={"batch_size", "decoding"})
 
 
 def _key(recipe: Recipe, *parts: str) -> str:

@@ -36,6 +36,13 @@ def said_count(number: int) -> str:
     return str(number)
 
 
+def said_duration(seconds: float) -> str:
+    """A length of time: `8 s`, `4 min`, `2.5 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def said_training(found: Mapping[str, float | None]) -> str:
     """The optimizer's settings: `rate 0.0005, x 0.85 an epoch, 4 epochs, batches of 5 x 2`; and how many trainings it took."""
     known = {name: value for name, value in found.items() if value is not None}

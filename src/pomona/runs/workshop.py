@@ -24,7 +24,7 @@ from pomona.merging import merge
 from pomona.merging.weights import Weight
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
-from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, opponent, taking_part, trainable
+from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, merges_its_opponent, opponent, taking_part, trainable
 from pomona.runs.store import RunStore, Trained
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
@@ -220,13 +220,8 @@ class Workshop:
 
     def _train_merged_target(self) -> Adapter:
         """The target LoRA among the merged adapters; the opponent is the same one where it has the same shape."""
-        recipe = self.recipe
-        shape = merged_target(recipe, self._source_ranks, self.backbone)
-        known = main_ranks(recipe, self._source_ranks, self.backbone)
-        if known is None and recipe.lora.rank is not None:  # then the rank of the pair, which is not there yet, has no say
-            known = dict.fromkeys(taking_part(recipe, self._source_ranks, self.backbone), 1)
-        same = known is not None and opponent(recipe, known, self.backbone) == shape
-        return self._train_fresh(TARGET if same else MERGED_TARGET, shape)
+        about = self.recipe, self._source_ranks, self.backbone
+        return self._train_fresh(TARGET if merges_its_opponent(*about) else MERGED_TARGET, merged_target(*about))
 
     def _train_fresh(self, system: str, shape: Shape) -> Adapter:
         """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
