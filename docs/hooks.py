@@ -109,8 +109,7 @@ def registries_page() -> str:
 def recipe_page() -> str:
     """Every key of a recipe, section by section, with type, bounds, default and meaning."""
     from pomona.runs.experiment_recipe import Experiment
-    from pomona.runs.recipe import PruningSettings, Recipe, TrainRecipe
-    from pomona.tuning.settings import Pruning
+    from pomona.runs.recipe import Recipe, TrainRecipe
 
     parts = [
         "# Recipe keys",
@@ -119,7 +118,7 @@ def recipe_page() -> str:
         "`pomona adapt` reads a `Recipe`, `pomona train-adapter` a `TrainRecipe`, `pomona experiment` an `Experiment`. "
         "The other headings are sections of these.",
     ]
-    told_elsewhere = {TrainRecipe: Recipe, PruningSettings: Pruning}
+    told_elsewhere = {TrainRecipe: Recipe}
     return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe], told_elsewhere), *_sections([Experiment], {})]) + "\n"
 
 
@@ -165,7 +164,8 @@ def _fields(cls: Any) -> Iterator[tuple[str, Any, str, str]]:
     if dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
-            yield field.name, hints[field.name], "", _default(field.default)
+            made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            yield field.name, hints[field.name], "", _default(made)
         return
     for key, field in cls.model_fields.items():
         bounds = [

@@ -53,8 +53,8 @@ def test_the_published_setting() -> None:
     assert (search.metric, search.seed) == (Magnitude(), 42)
     assert (search.tuning(final).accumulation_steps, final.accumulation_steps, final.batch_size) == (1, 8, 1)
     assert (search.tuning(final).patience_epochs, final.patience_epochs, final.dropout) == (3, 3, 0)
-    pruning = recipe.pruning.settings()
-    assert pruning == Pruning(metric=DeltaSensitivity(), activations="published", masks="adapter", prunes_ties=True)
+    pruning = recipe.pruning
+    assert pruning == Pruning(metric=DeltaSensitivity(), paper=True, masks="adapter", prunes_ties=True)
     assert pruning == pruning.following(learned), "so the grid's runs prune as the final one does"
 
 

@@ -11,7 +11,7 @@ import yaml
 from pomona.cli.values import settings
 from pomona.data.tasks import Summarization, tasks
 from pomona.errors import InputError
-from pomona.evaluation.components import typed
+from pomona.components import typed
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe import Recipe, TrainRecipe

@@ -101,7 +101,7 @@ def test_components_are_decoded() -> None:
     recipe = parse_recipe(copy.deepcopy(FULL), Recipe)
     assert recipe.task == ExtractiveQA(language="de", max_new_tokens=9, stop=("Question:", "\n\n"))
     assert recipe.controller == Fixed(0.3)
-    assert recipe.pruning.settings() == Pruning(
+    assert recipe.pruning == Pruning(
         metric=GradientSmoothed(beta_mean=0.5),
         interval_steps=2,
         activations="full_pass",
@@ -220,7 +220,7 @@ def test_importing_recipes_leaves_transformers_alone() -> None:
 
 
 def test_pruning_is_by_default_what_the_loop_does_by_default() -> None:
-    assert parsed().pruning.settings() == Pruning()
+    assert parsed().pruning == Pruning()
     assert parsed().select_by == "loss"
 
 
@@ -312,7 +312,7 @@ def test_metrics_that_judge_are_named_once() -> None:
 
 def test_the_published_code_s_norms_come_with_its_metric() -> None:
     recipe = parsed(pruning={"paper": True, "metric": "delta_sensitivity"}, merge={"method": "linear", "paper": True})
-    assert recipe.pruning.settings() == Pruning(DeltaSensitivity(), activations="published")
+    assert recipe.pruning == Pruning(DeltaSensitivity(), paper=True)
     assert recipe.merge.paper
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
 

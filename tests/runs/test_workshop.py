@@ -26,7 +26,7 @@ from pomona.merging import merge
 from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
 from pomona.runs.inputs import SourceAdapter
-from pomona.runs.recipe import Data, FirstPass, Lora, Merge, PruningSettings, Recipe, Source
+from pomona.runs.recipe import Data, FirstPass, Lora, Merge, Recipe, Source
 from pomona.runs.store import RunStore
 from pomona.runs.workshop import Workshop
 from pomona.tuning.fit import fit
@@ -306,7 +306,7 @@ def test_frozen_sources_are_named_and_weights_are_trained(tmp_path: Path, backbo
 
 
 def test_the_paper_s_norms_serve_the_paper_s_metric(tmp_path: Path, backbone: Backbone) -> None:
-    pruning = PruningSettings(metric=DeltaSensitivity(), paper=True)
+    pruning = Pruning(metric=DeltaSensitivity(), paper=True)
     shop = shop_for(tmp_path, backbone, merge=Merge(method="linear", paper=True), pruning=pruning)
     main = shop.train_main()
     assert all(int((main[module].A == 0).sum()) == pruned_count(0.5, main[module].A.numel()) for module in main)
@@ -325,14 +325,14 @@ def test_the_first_of_two_passes_has_the_metric_and_the_steps_of_its_own(
     final = Tuning(epochs=2, batch_size=1, accumulation_steps=4, learning_rate=0.01, patience_epochs=1)
     two_passes = Grasp(mode="two_pass", interval_steps=2)
     for name, pruning in (
-        ("own", PruningSettings(metric=DeltaSensitivity())),
-        ("published", PruningSettings(metric=DeltaSensitivity(), paper=True)),
+        ("own", Pruning(metric=DeltaSensitivity())),
+        ("published", Pruning(metric=DeltaSensitivity(), paper=True)),
     ):
         first = FirstPass(metric=Magnitude(), epochs=3, accumulation_steps=2, patience_epochs=2)
         shop_for(tmp_path / name, backbone, tuning=final, pruning=pruning, controller=two_passes, search=first).train_main()
         assert given["pomona_search"][0] == dataclasses.replace(final, epochs=3, accumulation_steps=2, patience_epochs=2)
         assert given["pomona_search"][1] == Pruning(metric=Magnitude())
-        assert given["pomona"] == (final, pruning.settings())
+        assert given["pomona"] == (final, pruning)
     # Where nothing is said, it is as the second, but that no patience ends it.
     shop_for(tmp_path / "plain", backbone, tuning=final, controller=two_passes).train_main()
     assert given["pomona_search"] == (dataclasses.replace(final, patience_epochs=None), given["pomona"][1])
@@ -427,7 +427,7 @@ def test_the_second_of_two_passes_has_the_published_masks_of_the_first(tmp_path:
     counts: dict[str | None, int] = {}
     for masks in (None, "merged"):
         two_passes = Grasp(mode="two_pass", interval_steps=1, published=("masks_by_adapter",))
-        pruning = PruningSettings(metric=Magnitude(), masks=masks)  # pyright: ignore[reportArgumentType]
+        pruning = Pruning(metric=Magnitude(), masks=masks)  # pyright: ignore[reportArgumentType]
         shop = shop_for(tmp_path / str(masks), backbone, merge=Merge(method="linear"), pruning=pruning, controller=two_passes)
         main = shop.train_main()
         answer = shop.trained["pomona"].answer

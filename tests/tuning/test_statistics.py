@@ -78,7 +78,7 @@ def test_streamed_norms_and_a_full_pass_over_the_same_examples_agree(llama: Back
 
 
 def test_published_norms_are_one_vector_a_layer(llama: Backbone) -> None:
-    pruning = Pruning(DeltaSensitivity(), activations="published")
+    pruning = Pruning(DeltaSensitivity(), paper=True)
     with attached(llama, [tiny_adapter(llama)]) as attachment:
         statistics, watched = stepped(attachment, pruning)
         assert watched == []

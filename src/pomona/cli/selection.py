@@ -47,9 +47,9 @@ def from_data(
 ) -> Selection:
     """All rows of a source, or `count` of them, drawn by their content."""
     from pomona.cli.values import columns_of, settings
+    from pomona.components import typed
     from pomona.data import examples, read_rows
     from pomona.data.tasks import tasks
-    from pomona.evaluation.components import typed
     from pomona.runs.inputs import draw
 
     chosen = typed(tasks, task, ({"language": language} if language else {}) | settings(parameters))

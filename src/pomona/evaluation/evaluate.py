@@ -17,10 +17,10 @@ from pomona.backbone.generate import Generated, generate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
 from pomona.backbone.prompts import Prompt, prompt_tokens
+from pomona.components import typed
 from pomona.data import Example
 from pomona.data.tasks import Task
 from pomona.errors import InputError
-from pomona.evaluation.components import typed
 from pomona.metrics import Metric, interval, metrics
 from pomona.seeding import stream
 from pomona.tuning.progress import Progress

@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import BeforeValidator, PlainValidator
 
+from pomona.components import decoded, encoded
 from pomona.control import Controller, Search, controllers
 from pomona.data.tasks import Task, tasks
 from pomona.errors import InputError, suggest
 from pomona.evaluation.evaluate import LOSS
 from pomona.importance import ImportanceMetric, importance_metrics
 from pomona.metrics import metrics
-from pomona.registry import Registry
 
-
-def _decode(registry: Registry[Any]) -> BeforeValidator:
-    """`name`, or `{name: ..., parameter: value}` -> the component."""
-
-    def decode(value: object) -> object:
-        if isinstance(value, str):
-            value = {"name": value}
-        if not isinstance(value, Mapping):
-            return value
-        parameters = dict(value)
-        name = parameters.pop("name", None)
-        if not isinstance(name, str):
-            raise InputError(f"the {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
-        known = registry.parameters(name)
-        for key in parameters:
-            if key not in known:
-                raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", mend=suggest(str(key), known))
-        return TypeAdapter(registry[name]).validate_python(parameters)
-
-    return BeforeValidator(decode)
-
-
-def _encode(registry: Registry[Any]) -> PlainSerializer:
-    """The inverse of `_decode`, with every parameter spelt out."""
-
-    def encode(component: Any) -> dict[str, object] | None:
-        if component is None:
-            return None
-        name = next(name for name in registry if registry[name] is type(component))
-        return {"name": name, **dataclasses.asdict(component)}
-
-    return PlainSerializer(encode)
-
-
-TaskField = Annotated[Task, _decode(tasks), _encode(tasks)]
-ControllerField = Annotated[Controller | Search, _decode(controllers), _encode(controllers)]
-MetricField = Annotated[ImportanceMetric, _decode(importance_metrics), _encode(importance_metrics)]
-OptionalMetricField = Annotated[ImportanceMetric | None, _decode(importance_metrics), _encode(importance_metrics)]
+TaskField = Annotated[Task, decoded(tasks), encoded(tasks)]
+ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(controllers)]
+ImportanceField = Annotated[ImportanceMetric | None, decoded(importance_metrics), encoded(importance_metrics)]
 
 
 def _numbers(value: object) -> object:

@@ -207,7 +207,7 @@ def _rehearse(
     backbone = shared.backbone(recipe)
     if only is not None and not isinstance(baselines[only], MergeFinetune | TargetLora):
         return least_bytes(backbone, None), None, "nothing is trained by a gradient"
-    pruning = None if only is not None else recipe.pruning.settings()
+    pruning = None if only is not None else recipe.pruning
     with _attached_stand_ins(recipe, sources, backbone) as attachment:
         if pruning is not None and isinstance(recipe.controller, Controller):
             layer_groups(list(attachment.layers), recipe.controller.layer_groups)
@@ -284,7 +284,7 @@ def _source_trainings(sources: CheckedSources) -> list[Training]:
 
 def _main_trainings(recipe: Recipe, encoding: Encoding, first: FirstPass | None) -> list[Training]:
     """The main job, with the pass before it that learns the ratio."""
-    pruning, controller = recipe.pruning.settings(), recipe.controller
+    pruning, controller = recipe.pruning, recipe.controller
     if not (isinstance(controller, Controller) and controller.passes == 2):
         return [pruned_training(MAIN, encoding.data, recipe.tuning, pruning, controller)]
     data = encoding.data if first is None else first.encoding.data

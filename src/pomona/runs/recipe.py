@@ -20,23 +20,21 @@ from pomona.data.tasks import Summarization
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.evaluate import LOSS, make_metrics
-from pomona.importance import DeltaSensitivity, Wanda
+from pomona.importance import DeltaSensitivity
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
-from pomona.pruning import Granularity, Schedule, Scope
 from pomona.runs.fields import (
     ControllerField,
     DataSource,
-    MetricField,
-    OptionalMetricField,
+    ImportanceField,
     RewardField,
     TaskField,
     WeightField,
     check_judge,
 )
 from pomona.runs.read_yaml import read_yaml
-from pomona.tuning.settings import MasksOf, Pruning, Reset, Tuning
+from pomona.tuning.settings import Pruning, Tuning
 
 
 class _Section(BaseModel):
@@ -197,65 +195,6 @@ class Merge(_Section):
         return self
 
 
-class PruningSettings(_Section):
-    """How to prune (ALM, arXiv 2505.24174); `controller` says how much.
-
-    Args:
-        metric: importance of an entry.
-        interval_steps: optimizer steps between selections, once the ratio is settled; ALM: 1.
-        activations: where the norms of activations come from: `streamed` from the forward passes of training, or `full_pass`, the
-            whole training set again before each selection.
-        forgetting: of the streamed norms, in [0, 1], a step.
-        granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
-        scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
-            `tensor`.
-        masks: `adapter`, each adapter loses its own share of entries, whatever its weight; `merged`, the entries of the merged
-            factors compete whosever they are. None: `adapter` with method concat and granularity parameter, else `merged`.
-        reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
-        schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
-            the first step and then held.
-        ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
-        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as in the published code.
-        paper: ALM's published code: norms of its kind in place of `activations`; needs metric delta_sensitivity.
-    """
-
-    metric: MetricField = Wanda()
-    interval_steps: int = 1
-    activations: Literal["streamed", "full_pass"] = "streamed"
-    forgetting: float = 0.95
-    granularity: Granularity = "parameter"
-    scope: Scope | None = None
-    masks: MasksOf | None = None
-    reset: Reset = "zero"
-    schedule: Schedule = "constant"
-    ramp_fraction: float = 0.5
-    prunes_ties: bool = False
-    paper: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.paper and self.activations != "streamed":
-            raise ValueError("`paper` has norms of its own: leave `activations` out")
-        self.settings()
-        return self
-
-    def settings(self) -> Pruning:
-        """As the training loop takes it."""
-        return Pruning(
-            metric=self.metric,
-            interval_steps=self.interval_steps,
-            activations="published" if self.paper else self.activations,
-            forgetting=self.forgetting,
-            granularity=self.granularity,
-            scope=self.scope,
-            masks=self.masks,
-            reset=self.reset,
-            schedule=self.schedule,
-            ramp_fraction=self.ramp_fraction,
-            prunes_ties=self.prunes_ties,
-        )
-
-
 class FirstPass(_Section):
     """Where the first of two passes differs from the second: the search for the ratio (`controller.mode: two_pass`).
 
@@ -269,7 +208,7 @@ class FirstPass(_Section):
             examples are the run's, and are kept out of it.
     """
 
-    metric: OptionalMetricField = None
+    metric: ImportanceField = None
     epochs: int | None = Field(default=None, ge=1)
     accumulation_steps: int | None = Field(default=None, ge=1)
     patience_epochs: int | None = Field(default=None, ge=1)
@@ -281,12 +220,11 @@ class FirstPass(_Section):
         given = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(final, **given, patience_epochs=self.patience_epochs)
 
-    def pruning(self, final: PruningSettings) -> Pruning:
+    def pruning(self, final: Pruning) -> Pruning:
         """How the search prunes, where the second pass does so; published norms are for the published metric alone."""
         if self.metric is None:
-            return final.settings()
-        paper = final.paper and isinstance(self.metric, DeltaSensitivity)
-        return final.model_copy(update={"metric": self.metric, "paper": paper}).settings()
+            return final
+        return dataclasses.replace(final, metric=self.metric, paper=final.paper and isinstance(self.metric, DeltaSensitivity))
 
 
 class Evaluation(_Section):
@@ -345,7 +283,7 @@ class Recipe(_Section):
     merge: Merge = Merge()
     lora: Lora = Lora()
     tuning: Tuning = Tuning()
-    pruning: PruningSettings = PruningSettings()
+    pruning: Pruning = Pruning()
     controller: ControllerField = Bayes()
     search: FirstPass = FirstPass()
     select_by: str = LOSS

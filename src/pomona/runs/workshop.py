@@ -88,7 +88,7 @@ class Workshop:
 
     def train_main(self) -> Adapter:
         """The main job: merge, fine-tune, prune, with the ratio learned in the run (or in a pass before it)."""
-        pruning = self.recipe.pruning.settings()
+        pruning = self.recipe.pruning
         controller = self.recipe.controller
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller)

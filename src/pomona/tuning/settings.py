@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
+from pomona.components import decoded, encoded
 from pomona.control import Answer, Controller, ControllerState
 from pomona.errors import InputError
-from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda
+from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda, importance_metrics
 from pomona.pruning import Granularity, Schedule, Scope, check_scope
 
 Event = dict[str, object]
@@ -77,40 +78,44 @@ class Tuning:
         return math.ceil(batches / self.accumulation_steps) * self.epochs
 
 
-Activations = Literal["streamed", "full_pass", "published"]
+Activations = Literal["streamed", "full_pass"]
 Reset = Literal["zero", "initial"]
 MasksOf = Literal["merged", "adapter"]
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """How to prune while tuning (ALM, arXiv 2505.24174); `pomona.pruning` says what each choice means.
+    """How to prune while tuning (ALM, arXiv 2505.24174); `pomona.pruning` says what each choice means, `controller` how much.
 
     Args:
         metric: importance of an entry.
         interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1. Above 1 pruned entries grow
             between selections, so the ratio holds at selections and at the end of an epoch only.
-        activations: where norms come from. `streamed`: the forward passes of training; `full_pass`: the whole training set again
-            before each selection; `published`: ALM's code, one norm a layer from passes of single examples, for comparison.
+        activations: where the norms of activations come from: `streamed` from the forward passes of training, or `full_pass`, the
+            whole training set again before each selection.
         forgetting: of the streamed norms, in [0, 1], a step.
         granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
         scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
             `tensor`.
-        masks: `adapter`, each adapter loses its own share of entries; or `merged`, the entries of the merged factors compete,
-            whosever they are. None: `adapter` where adapters stand side by side and entries are pruned, else `merged`.
+        masks: `adapter`, each adapter loses its own share of entries, whatever its weight; `merged`, the entries of the merged
+            factors compete whosever they are. None: `adapter` with method concat and granularity parameter, else `merged`.
         reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
         schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
             the first step and then held.
         ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
-        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as the published code of GRASP does;
+        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as in the published code of GRASP;
             the published behaviours of a controller set it too.
+        paper: ALM's published code: one norm a layer from passes of single examples, in place of `activations`; needs metric
+            delta_sensitivity.
 
     Raises:
         InputError: a value is out of its range; a scope that the granularity does not have; published norms for a metric that
-            reads what they do not know.
+            reads what they do not know, or together with others.
     """
 
-    metric: ImportanceMetric = field(default_factory=Wanda)
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+    metric: Annotated[ImportanceMetric, decoded(importance_metrics), encoded(importance_metrics)] = field(default_factory=Wanda)
     interval_steps: int = 1
     activations: Activations = "streamed"
     forgetting: float = 0.95
@@ -121,6 +126,7 @@ class Pruning:
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
     prunes_ties: bool = False
+    paper: bool = False
 
     def __post_init__(self) -> None:
         if self.interval_steps < 1:
@@ -139,12 +145,14 @@ class Pruning:
         if self.masks == "adapter" and self.granularity != "parameter":
             problem = f"granularity {self.granularity!r} ranks what the merge makes, whosever it is"
             raise InputError(problem, field="pruning.masks", value=self.masks, mend="Use merged, or granularity parameter")
-        if self.activations == "published" and not isinstance(self.metric, DeltaSensitivity):
+        if self.paper and self.activations != "streamed":
+            raise InputError("`paper` has norms of its own: leave `activations` out", field="pruning")
+        if self.paper and not isinstance(self.metric, DeltaSensitivity):
             raise InputError(
                 "the published norms serve the published code's metric alone",
                 field="pruning.metric",
                 value=type(self.metric).__name__,
-                mend="Set pruning.metric to delta_sensitivity, or other pruning.activations",
+                mend="Set pruning.metric to delta_sensitivity, or leave out pruning.paper",
             )
 
     def following(self, controller: Controller) -> Self:

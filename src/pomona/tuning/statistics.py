@@ -93,8 +93,8 @@ class Statistics(Transform):
 
 
 def _norms(attachment: Attachment, pruning: Pruning, examples: Sequence[Encoded], batch_size: int, engine: Engine) -> Norms:
+    if pruning.paper:
+        return PublishedNorms(attachment, examples, engine)
     if pruning.activations == "full_pass":
         return FullPassNorms(attachment, examples, batch_size, engine)
-    if pruning.activations == "published":
-        return PublishedNorms(attachment, examples, engine)
     return StreamedNorms(attachment, pruning.forgetting, engine)
