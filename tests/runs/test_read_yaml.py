@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from pomona.cli.values import settings
+from pomona.components import typed
 from pomona.data.tasks import Summarization, tasks
 from pomona.errors import InputError
-from pomona.components import typed
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe import Recipe, TrainRecipe
