@@ -28,6 +28,7 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 from pomona.runs.store import RunStore
 from pomona.tuning.progress import Silent
+from pomona.tuning.settings import Fitted
 
 RATIOS = [0.2, 0.5, 0.8]
 TRIALS = [f"pomona_{ratio}" for ratio in RATIOS]
@@ -118,10 +119,10 @@ def test_a_grid_that_was_killed_goes_on_in_the_run_in_which_it_stood(folder: Pat
     saved: list[str] = []
     save = RunStore.save_trained
 
-    def spy(store: RunStore, system: str, *trained: Any) -> None:
+    def spy(store: RunStore, system: str, *trained: Any) -> Fitted:
         saved.append(system)
         assert (kept / TRIALS[0] / "fitted.json").stat().st_mtime_ns == done
-        save(store, system, *trained)
+        return save(store, system, *trained)
 
     with mock.patch.object(RunStore, "save_trained", spy):
         again = run(folder, output, GRID, resume=True)

@@ -17,7 +17,7 @@ from pomona.control import Answer, Grasp
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
-from pomona.runs.store import RunStore, Trained
+from pomona.runs.store import RunStore
 from pomona.tuning.settings import Fitted, Sparsity
 
 RECIPE = "name: x\n"
@@ -160,20 +160,23 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"the loop's own")
     assert store.load_trained("s") is None
-    store.save_trained("s", fitted.adapter, fitted)
+    store.save_trained("s", fitted)
     assert not checkpoint.exists()
     found = RunStore(tmp_path, RECIPE, resume=True).load_trained("s")
     assert found is not None
-    loaded, trained = found
+    loaded, trained = found.adapter, found
     assert not trained.reused
     assert controller.load_state(trained.control) == state
-    for field in dataclasses.fields(Trained):
-        if field.name not in ("reused", "control"):
+    for field in dataclasses.fields(Fitted):
+        if field.name not in {"adapter", "control"}:
             assert getattr(trained, field.name) == getattr(fitted, field.name), field.name
-    store.save_trained("s", loaded, trained, reused=True)
+    store.save_trained("s", dataclasses.replace(trained, reused=True))
     again = store.load_trained("s")
     assert again is not None
-    assert again[1] == dataclasses.replace(trained, reused=True)
+    assert again.reused
+    for field in dataclasses.fields(Fitted):
+        if field.name not in {"adapter", "reused"}:
+            assert getattr(again, field.name) == getattr(trained, field.name), field.name
     assert trained.sparsity[Q0].entries_A == 48  # not a plain list of numbers
     for module in adapter:
         rank = adapter[module].rank
@@ -187,13 +190,13 @@ def test_a_system_without_its_last_file_is_not_trained(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     fitted = Fitted(Adapter({Q0: random_factors(generator, 2)}), 1, None, (), {}, {}, None, None, {}, [], 0.0, 0.0, 1)
     with mock.patch.object(RunStore, "_write", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        store.save_trained("s", fitted.adapter, fitted)
+        store.save_trained("s", fitted)
     assert store.load_trained("s") is None
-    store.save_trained("s", fitted.adapter, fitted)
+    store.save_trained("s", fitted)
     found = store.load_trained("s")
     assert found is not None
-    assert found[1].answer is None
-    assert found[1].control is None
+    assert found.answer is None
+    assert found.control is None
 
 
 def test_answers_come_back_equal(tmp_path: Path) -> None:

@@ -403,10 +403,11 @@ def test_a_grid_goes_on_with_the_ratio_at_which_it_was_stopped(
     for last in ("pomona_0.2", "pomona_0.5"):
         fitted.clear()
 
-        def killed(store: RunStore, system: str, *kept: Any, last: str = last) -> None:
-            save(store, system, *kept)
+        def killed(store: RunStore, system: str, *kept: Any, last: str = last) -> Fitted:
+            found = save(store, system, *kept)
             if system == last:
                 raise KeyboardInterrupt
+            return found
 
         shop = shop_for(tmp_path, backbone, controller=GRID)
         with monkeypatch.context() as patch:

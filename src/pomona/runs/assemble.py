@@ -34,9 +34,8 @@ from pomona.runs.record import (
     SplitRecord,
     SystemDescription,
 )
-from pomona.runs.store import Trained
 from pomona.runs.workshop import MAIN, TARGET, Workshop
-from pomona.tuning.settings import Event, Sparsity
+from pomona.tuning.settings import Event, Fitted, Sparsity
 
 
 def describe_inputs(
@@ -116,7 +115,7 @@ def describe_results(
     record.timing.evaluate_seconds = sum(given.seconds for given in answers.values())
 
 
-def _train_seconds(trained: Mapping[str, Trained]) -> Mapping[str, float]:
+def _train_seconds(trained: Mapping[str, Fitted]) -> Mapping[str, float]:
     """What each system cost to train; the main one with the pass that learned its ratio, or the runs that it was picked from."""
     found: dict[str, float] = {}
     for name, one in trained.items():

@@ -11,8 +11,8 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 from pomona.runs.shape import Ranks, differences, parameters, warning
 from pomona.runs.sizes import kinds
-from pomona.runs.store import Trained
 from pomona.runs.workshop import MAIN, Workshop
+from pomona.tuning.settings import Fitted
 
 _TUNING = (
     "learning_rate",
@@ -63,7 +63,7 @@ def _rank_loss(adapter: Adapter) -> float | None:
     return float(found["relative"]) if isinstance(found, Mapping) else None
 
 
-def _training(recipe: Recipe, trained: Trained, runs: int) -> dict[str, float | None]:
+def _training(recipe: Recipe, trained: Fitted, runs: int) -> dict[str, float | None]:
     """The optimizer's settings, and how many whole trainings the system was picked from or took."""
     tuning = dataclasses.asdict(recipe.tuning)
     found: dict[str, float | None] = {name: tuning[name] for name in _TUNING}

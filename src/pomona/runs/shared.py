@@ -17,8 +17,8 @@ from pomona.runs.encoding import Encoding, encode_splits
 from pomona.runs.inputs import CheckedSources, SourceAdapter, check_sources, prepare_source, read_examples, read_splits
 from pomona.runs.recipe import Recipe, Source
 from pomona.runs.shape import Shape
-from pomona.runs.store import Trained
 from pomona.tuning.progress import Progress
+from pomona.tuning.settings import Fitted
 
 T = TypeVar("T")
 _MODEL = ("model", "device", "dtype")
@@ -99,11 +99,11 @@ class Shared:
         prepared = self._once("source", key, prepare)
         return dataclasses.replace(prepared, weight=source.weight)
 
-    def fresh_loras(self, recipe: Recipe) -> dict[tuple[str, Shape], tuple[Adapter, Trained]]:
+    def fresh_loras(self, recipe: Recipe) -> dict[tuple[str, Shape], Fitted]:
         """The LoRAs trained on the target alone, by system and shape, for the runs to fill: nothing else of a merge shapes them."""
         return self._once("fresh LoRAs", fresh_key(recipe), dict)
 
-    def searched(self, recipe: Recipe) -> dict[str, tuple[Adapter, Trained]]:
+    def searched(self, recipe: Recipe) -> dict[str, Fitted]:
         """The pass that learned the ratio, for the runs to fill: where it has a seed of its own, it is the same for several."""
         return self._once("searched", searched_key(recipe), dict)
 

@@ -13,39 +13,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
-from pomona.control import Answer, ControllerState, GroupRatio, state_to_dict
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
 from pomona.runs.record import RunRecord
-from pomona.tuning.settings import Event, Fitted, Sparsity
+from pomona.tuning.settings import Event, Fitted
 
 RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained system, as the folder keeps it: `Fitted` without its tensors, the controller's state as JSON."""
-
-    epoch: int
-    dev_loss: float | None
-    answer: Answer | None
-    control: object
-    history: Sequence[Event]
-    dev_scores: tuple[float, ...]
-    train_seconds: float
-    probe_seconds: float
-    tokens: int
-    importance: Mapping[str, float] = field(default_factory=dict)
-    sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
-    merge_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    reused: bool = False
-    """Another run trained it, and the seconds are that run's."""
+_FITTED, _ANSWERS = TypeAdapter(Fitted), TypeAdapter(Answers)
 
 
 class RunStore:
@@ -121,30 +103,22 @@ class RunStore:
         """Where the training loop keeps a system's checkpoint."""
         return self.folder / "checkpoint" / f"{system}.safetensors"
 
-    def save_trained(self, system: str, adapter: Adapter, fitted: Fitted | Trained, *, reused: bool = False) -> None:
-        """Keep a trained system, of this run or `reused` from another; its loop's checkpoint is not needed any more."""
-        folder = self.folder / "checkpoint" / system
-        write_adapter(adapter, folder / ADAPTER, force=True)
-        values = {one.name: getattr(fitted, one.name) for one in dataclasses.fields(Trained) if one.name != "reused"}
-        values["reused"] = reused
-        values["answer"] = dataclasses.asdict(fitted.answer) if fitted.answer else None
-        values["control"] = state_to_dict(fitted.control) if isinstance(fitted.control, ControllerState) else fitted.control
-        self._write(f"checkpoint/{system}/fitted.json", json.dumps(values))
+    def save_trained(self, system: str, fitted: Fitted) -> Fitted:
+        """Keep a trained system, and give it back with its adapter in the folder; its loop's checkpoint is not needed any more."""
+        write_adapter(fitted.adapter, self.folder / "checkpoint" / system / ADAPTER, force=True)
+        self._write(f"checkpoint/{system}/fitted.json", json.dumps(_FITTED.dump_python(fitted, exclude={"adapter"})))
         self.checkpoint(system).unlink(missing_ok=True)
+        found = self.load_trained(system)
+        assert found is not None
+        return found
 
-    def load_trained(self, system: str) -> tuple[Adapter, Trained] | None:
+    def load_trained(self, system: str) -> Fitted | None:
         """A system that was trained before, or None."""
         folder = self.folder / "checkpoint" / system
         if not (folder / "fitted.json").exists():
             return None
-        values: dict[str, Any] = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
-        if values["answer"] is not None:
-            curve = tuple(tuple(point) for point in values["answer"].pop("curve"))
-            by_group = tuple(GroupRatio(**one) for one in values["answer"].pop("by_group", ()))
-            values["answer"] = Answer(**values["answer"], curve=curve, by_group=by_group)  # pyright: ignore[reportArgumentType]
-        values["dev_scores"] = tuple(values["dev_scores"])
-        values["sparsity"] = {module: Sparsity(*found) for module, found in values["sparsity"].items()}
-        return read_adapter(folder / ADAPTER), Trained(**values)
+        values = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
+        return _FITTED.validate_python(values | {"adapter": read_adapter(folder / ADAPTER)})
 
     def save_answers(self, system: str, answers: Answers) -> None:
         """Keep a system's answers on the test set."""
@@ -155,8 +129,7 @@ class RunStore:
         path = self.folder / "checkpoint" / f"{system}.answers.json"
         if not path.exists():
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Answers(**values | {"texts": tuple(values["texts"]), "losses": tuple(values["losses"])})
+        return _ANSWERS.validate_python(json.loads(path.read_text(encoding="utf-8")))
 
     def write_adapter(self, adapter: Adapter) -> None:
         """Write the exported adapter."""

@@ -25,7 +25,7 @@ from pomona.merging.weights import Weight
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, merges_its_opponent, opponent, taking_part, trainable
-from pomona.runs.store import RunStore, Trained
+from pomona.runs.store import RunStore
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.keep_best import Judge
@@ -64,11 +64,11 @@ class Workshop:
     prepared: Sequence[SourceAdapter]
     dev: Sequence[Example] = ()
     micro_dev: Sequence[Example] = ()
-    trained: dict[str, Trained] = field(default_factory=dict)
-    known: dict[tuple[str, Shape], tuple[Adapter, Trained]] = field(default_factory=dict)
+    trained: dict[str, Fitted] = field(default_factory=dict)
+    known: dict[tuple[str, Shape], Fitted] = field(default_factory=dict)
     starts: dict[str, Adapter] = field(default_factory=dict)
     first: Workshop | None = None
-    searched: dict[str, tuple[Adapter, Trained]] = field(default_factory=dict)
+    searched: dict[str, Fitted] = field(default_factory=dict)
     prefix: str = ""
 
     @property
@@ -97,18 +97,17 @@ class Workshop:
             answer = (self.first or self)._learn(controller)
             self.trained |= self.first.trained if self.first else {}
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
-        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller)
+        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller).adapter
 
     def _learn(self, controller: Controller) -> Answer:
         """The pass that learns the ratio."""
         search, recipe = self.recipe.search, self.recipe
         how, tuning = search.pruning(recipe.pruning), search.tuning(recipe.tuning)
         if self.searched and self.store.load_trained(SEARCH) is None:
-            self.store.save_trained(SEARCH, *self.searched[SEARCH], reused=True)
-        adapter = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning)
-        if not self.searched:
-            self.searched[SEARCH] = loaded(adapter), self.trained[SEARCH]
-        answer = self.trained[SEARCH].answer
+            self.store.save_trained(SEARCH, dataclasses.replace(self.searched[SEARCH], reused=True))
+        fitted = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning)
+        self.searched.setdefault(SEARCH, _in_memory(fitted))
+        answer = fitted.answer
         assert answer is not None
         return answer
 
@@ -118,18 +117,16 @@ class Workshop:
         trials: list[Trial] = []
         while (prune_ratio := search.next(trials, seed)) is not None:
             system = f"{MAIN}_{prune_ratio!r}"
-            self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio))
-            trials.append(Trial(prune_ratio, self.trained[system].dev_scores))
+            fitted = self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio))
+            trials.append(Trial(prune_ratio, fitted.dev_scores))
         answer = search.choose(trials, seed)
         best = f"{MAIN}_{answer.prune_ratio!r}"
-        found = self.store.load_trained(best)
-        assert found is not None
         self.trained[MAIN] = dataclasses.replace(self.trained.pop(best), answer=answer)
-        return found[0]
+        return self.trained[MAIN].adapter
 
     def train_merge(self, system: str) -> Adapter:
         """The main job without pruning."""
-        return self._train(system, *self._merged(system))
+        return self._train(system, *self._merged(system)).adapter
 
     def train_new(self, system: str) -> Adapter:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
@@ -166,9 +163,8 @@ class Workshop:
             self.progress.begin(f"searching {system}", evaluations)
             adapter = find(loss)
             self.progress.end(f"{len(losses)} losses, the lowest {min(losses):.3f}")
-            self.store.save_trained(
+            kept = self.store.save_trained(
                 system,
-                adapter,
                 Fitted(
                     adapter=adapter,
                     epoch=0,
@@ -185,13 +181,11 @@ class Workshop:
                     tokens=len(losses) * sum(map(len, self.data.train)),
                 ),
             )
-            kept = self.store.load_trained(system)
-            assert kept is not None
-        adapter, self.trained[system] = kept
-        return adapter
+        self.trained[system] = kept
+        return kept.adapter
 
     @property
-    def learned(self) -> Trained:
+    def learned(self) -> Fitted:
         """The pass that learned the ratio."""
         return self.trained.get(SEARCH, self.trained[MAIN])
 
@@ -227,12 +221,11 @@ class Workshop:
         """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
         key, system = (system, shape), self.prefix + system
         if key in self.known and self.store.load_trained(system) is None:
-            self.store.save_trained(system, *self.known[key], reused=True)
+            self.store.save_trained(system, dataclasses.replace(self.known[key], reused=True))
         start = new_adapter(self.backbone, shape.modules, shape.rank, shape.alpha, stream(self.seed, "lora"))
-        adapter = self._train(system, [start], [1.0])
-        if key not in self.known:
-            self.known[key] = loaded(adapter), self.trained[system]
-        return adapter
+        fitted = self._train(system, [start], [1.0])
+        self.known.setdefault(key, _in_memory(fitted))
+        return fitted.adapter
 
     def _judge(self) -> Judge | None:
         """What the best epoch is chosen by, where it is not the dev loss."""
@@ -286,10 +279,10 @@ class Workshop:
         pruning: Pruning | None = None,
         controller: Controller | None = None,
         tuning: Tuning | None = None,
-    ) -> Adapter:
+    ) -> Fitted:
         found = self.store.load_trained(system)
         if found is not None:
-            for event in found[1].history if system not in self.trained else ():
+            for event in found.history if system not in self.trained else ():
                 self.store.append_event(event)
         else:
             with attached(self.backbone, adapters, weights, self.recipe.tuning.dropout, how) as attachment:
@@ -308,11 +301,13 @@ class Workshop:
                     emit=self.store.append_event,
                     progress=self.progress,
                 )
-            self.store.save_trained(system, fitted.adapter, fitted)
-            found = self.store.load_trained(system)
-            assert found is not None
-        adapter, self.trained[system] = found
-        return adapter
+            found = self.store.save_trained(system, fitted)
+        self.trained[system] = found
+        return found
+
+
+def _in_memory(fitted: Fitted) -> Fitted:
+    return dataclasses.replace(fitted, adapter=loaded(fitted.adapter))
 
 
 def loaded(adapter: Adapter) -> Adapter:

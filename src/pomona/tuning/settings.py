@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
 from pomona.components import decoded, encoded
-from pomona.control import Answer, Controller, ControllerState
+from pomona.control import Answer, Controller
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda, importance_metrics
 from pomona.pruning import Granularity, Schedule, Scope, check_scope
@@ -201,7 +201,7 @@ class Sparsity(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What came out.
+    """What came out; a run folder keeps it beside the adapter.
 
     Args:
         adapter: the chosen epoch's factors, pruned, scaling 1.
@@ -211,12 +211,16 @@ class Fitted:
         sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were left out.
         merge_weights: module -> each adapter's merge weight, where these were trained.
         answer: the ratio; None where nothing was pruned.
-        control: the controller's last state; None where nothing was pruned.
+        control: the controller's last state, as JSON has it once a run folder kept it (`Controller.load_state`); None where
+            nothing was pruned.
         importance: module -> mean score of its kept entries at the end; empty where nothing was pruned.
         history: every event, in order.
         train_seconds, probe_seconds: wall clock of training (pruning and dev losses included) and of the controller's probes.
         tokens: training tokens seen, padding excluded.
+        reused: whether another run trained it; the seconds are that run's.
     """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"arbitrary_types_allowed": True}
 
     adapter: Adapter
     epoch: int
@@ -225,12 +229,13 @@ class Fitted:
     sparsity: Mapping[str, Sparsity]
     merge_weights: Mapping[str, Sequence[float]]
     answer: Answer | None
-    control: ControllerState | None
+    control: Any
     importance: Mapping[str, float]
     history: Sequence[Event]
     train_seconds: float
     probe_seconds: float
     tokens: int
+    reused: bool = False
 
 
 def _zero_share(factor: Tensor) -> float:
