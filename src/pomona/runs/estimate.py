@@ -17,7 +17,7 @@ from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
 from pomona.control import Controller, Fixed, Search, Trial
 from pomona.errors import PomonaError
-from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Pruning, Tuning
 
 _BYTES_A_TRAINED_ENTRY = 16
@@ -83,7 +83,7 @@ def plain_training(name: str, data: FitData, tuning: Tuning, once: object = None
     """A training without pruning."""
     return Training(
         name,
-        total_steps(len(data.train), tuning),
+        tuning.total_steps(len(data.train)),
         tuning.epochs * count_tokens(data.train),
         tuning.epochs * count_tokens(data.dev),
         once=once,

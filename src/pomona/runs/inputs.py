@@ -31,7 +31,7 @@ from pomona.runs.fields import WeightField
 from pomona.runs.recipe import Data, Lora, Recipe, Source
 from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, warning
 from pomona.seeding import derive_seed, stream
-from pomona.tuning.fit import fit, total_steps
+from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
 
@@ -153,7 +153,7 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> CheckedSources:
             skipped += [*found.warnings, *skipped_rows(source.data, source.task or recipe.task)]
             folder = _cache_folder(backbone, chosen, source.lora or recipe.lora, source.tuning, _source_seed(source, recipe))
             tokens = sum(map(len, found.encoded))
-            trainings.append(SourceTraining(source.name, total_steps(len(chosen), source.tuning), tokens, source.tuning, folder))
+            trainings.append(SourceTraining(source.name, source.tuning.total_steps(len(chosen)), tokens, source.tuning, folder))
     ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
     modules = {module: None for one in ranks for module in one}
     if recipe.merge.target:
