@@ -45,7 +45,7 @@ def test_the_published_setting() -> None:
     assert isinstance(learned, Grasp)
     assert (learned.passes, learned.paper, learned.candidates) == (2, True, 3)
     assert (learned.prune_ratio_min, learned.prune_ratio_max, learned.prune_ratio_start) == (0.10, 0.80, 0.40)
-    assert learned.start(0, 500).deviation == pytest.approx(0.70 / 6, rel=1e-4)
+    assert learned.start(0, 500).policies[0].deviation == pytest.approx(0.70 / 6, rel=1e-4)
     assert (learned.learning_rate, learned.anchor, learned.entropy, learned.max_commit_change) == (0.05, 0.05, 0.01, 0.10)
     assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.target_modules) == (8, 32, ("q_proj", "v_proj"))
     assert recipe.merge == Merge(method="linear", target=True, paper=True)

@@ -166,7 +166,8 @@ def test_what_was_found_is_kept_and_not_searched_again(tmp_path: Path, backbone:
     assert str(end[0]).startswith("2 losses, the lowest ")
     again = workshop(tmp_path, backbone)
     assert again.search("it", 2, refuse).fingerprint() == found.fingerprint()
-    assert again.trained["it"] == shop.trained["it"]
+    first, second = ({**vars(one.trained["it"]), "adapter": None} for one in (shop, again))
+    assert first == second
     assert again.progress.said == []  # pyright: ignore[reportAttributeAccessIssue]
 
 
