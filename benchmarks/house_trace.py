@@ -131,7 +131,7 @@ def run(backbone: Any, trace: Trace) -> dict[str, list[tuple[int, int]]]:
 
     data = FitData(examples(EXAMPLES), examples(6), examples(4))
     tuning = Tuning(epochs=4, batch_size=4)
-    controller = control.controllers.create("bayes", {"interval_steps": 4})
+    controller: Any = control.controllers.create("bayes", {"interval_steps": 4})
     with attached(backbone, [adapter(3), adapter(2)], dropout=tuning.dropout) as attachment:
         try:
             fit(attachment, data, tuning, pruning=Pruning(), controller=controller, emit=emit)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pomona.data.tasks import PromptedTask, tasks
 from pomona.data.tasks.languages import language_name
 from pomona.data.tasks.templates import check_template, fill, prompt_language
 from pomona.errors import InputError
@@ -82,3 +83,12 @@ def test_names_of_languages() -> None:
     assert language_name("gsw-CH", "ja") == "gsw-CH"
     with pytest.raises(InputError, match="not a language tag"):
         language_name("Deutsch", "en")
+
+
+def test_the_tasks_that_come_along_have_a_prompt_in_four_languages_or_one_for_all() -> None:
+    own = ("data_to_text", "extractive_qa", "instruction", "simplification", "summarization", "title_generation", "translation")
+    for name in own:
+        kind = tasks[name]
+        assert issubclass(kind, PromptedTask)
+        for form, templates in kind.templates.items():
+            assert set(templates) == ({"en"} if (name, form) == ("instruction", "chat") else {"en", "ar", "zh", "ja"}), (name, form)

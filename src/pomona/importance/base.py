@@ -67,6 +67,9 @@ class ImportanceMetric(ABC):
     needs_gradient: ClassVar[bool] = False
     """Whether `scores` reads `gradient`."""
 
+    zero_is_unimportant: ClassVar[bool] = True
+    """Whether every entry of a factor of zeros scores 0. False for a metric that does not read an entry's own value."""
+
     @property
     def smoothing(self) -> tuple[float, float] | None:
         """Shares in [0, 1) that the averages of `smoothed` keep at a step: of the mean, of the uncertainty. None: not read."""

@@ -29,6 +29,7 @@ class GradientActivation(ImportanceMetric):
 
     needs_activations: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
+    zero_is_unimportant: ClassVar[bool] = False
 
     @torch.no_grad()
     def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:

@@ -40,6 +40,7 @@ class GradientSmoothed(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = False
+    zero_is_unimportant: ClassVar[bool] = False
 
     beta_mean: float = 0.85
     beta_uncertainty: float = 0.85

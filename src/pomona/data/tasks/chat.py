@@ -32,6 +32,9 @@ class Chat(PromptedTask):
     stops_at_line_end: ClassVar[bool] = False
     placeholders: ClassVar[tuple[str, ...]] = ("prompt",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"chat": {"en": "{prompt}"}}
+    sample_row: ClassVar[Mapping[str, object]] = {
+        "messages": [{"role": "user", "content": "DOCUMENT"}, {"role": "assistant", "content": "ANSWER"}]
+    }
     loses_its_beginning: ClassVar[bool] = True
 
     form: Literal["base", "chat"] = "chat"

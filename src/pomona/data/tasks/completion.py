@@ -30,6 +30,7 @@ class Completion(PromptedTask):
     stops_at_line_end: ClassVar[bool] = False
     placeholders: ClassVar[tuple[str, ...]] = ("prompt",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": {"en": "{prompt}"}, "chat": {"en": "{prompt}"}}
+    sample_row: ClassVar[Mapping[str, object]] = {"prompt": "DOCUMENT", "completion": "ANSWER"}
     loses_its_beginning: ClassVar[bool] = True
 
     max_new_tokens: int = 256

@@ -36,6 +36,7 @@ class DataToText(PromptedTask):
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "rouge_l", "chrf")
     placeholders: ClassVar[tuple[str, ...]] = ("input",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"input": "DOCUMENT", "output": "ANSWER"}
 
     max_new_tokens: int = 96
 

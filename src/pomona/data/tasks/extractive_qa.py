@@ -42,6 +42,7 @@ class ExtractiveQA(PromptedTask):
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "exact_match")
     placeholders: ClassVar[tuple[str, ...]] = ("context", "question")
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"context": "DOCUMENT", "question": "What bears fruit?", "answers": ["ANSWER"]}
 
     max_new_tokens: int = 32
 

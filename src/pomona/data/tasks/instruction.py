@@ -36,6 +36,8 @@ class Instruction(PromptedTask):
     stops_at_line_end: ClassVar[bool] = False
     placeholders: ClassVar[tuple[str, ...]] = ("instruction",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": {"en": "{instruction}"}}
+    sample_row: ClassVar[Mapping[str, object]] = {"instruction": "Say it in a word.", "input": "DOCUMENT", "output": "ANSWER"}
+    optional_fields: ClassVar[tuple[str, ...]] = ("input",)
 
     max_new_tokens: int = 256
 

@@ -43,7 +43,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class PromptedTask(Task):
-    """A task whose prompt is a template. A subclass says its placeholders, templates and metrics, and reads a row's fields.
+    """A task whose prompt is a template. A subclass gives placeholders, templates, metrics and a sample row, and reads a row.
 
     In the base form the prompt ends in a visible character and the completion begins with one space. Byte-level and
     sentence-piece tokenizers attach a space to the word that follows it and never carry a token from a colon into a space, so
@@ -75,6 +75,13 @@ class PromptedTask(Task):
 
     templates: ClassVar[Mapping[str, Mapping[str, str]]]
     """Form -> primary language -> template; every form has English."""
+
+    sample_row: ClassVar[Mapping[str, object]]
+    """A row that `read` takes, with the text DOCUMENT as its document and ANSWER as a right answer. The reference shows it, and the
+    conformance suite puts texts of its own in their place."""
+
+    optional_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of `sample_row` that a row may lack."""
 
     loses_its_beginning: ClassVar[bool] = False
     """Whether a prompt that is too long loses its beginning in place of the document's end: where the end is what is asked."""

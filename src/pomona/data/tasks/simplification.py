@@ -39,6 +39,7 @@ class Simplification(PromptedTask):
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "bleu", "chrf")
     placeholders: ClassVar[tuple[str, ...]] = ("source",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"source": "DOCUMENT", "target": "ANSWER"}
 
     max_new_tokens: int = 128
 

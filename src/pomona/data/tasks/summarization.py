@@ -36,6 +36,7 @@ class Summarization(PromptedTask):
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "bleu", "chrf")
     placeholders: ClassVar[tuple[str, ...]] = ("document",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"document": "DOCUMENT", "summary": "ANSWER"}
 
     def read(self, row: Mapping[str, object]) -> Reading:
         """`document`, and `summary` or `references`."""

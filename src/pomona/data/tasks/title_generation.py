@@ -37,6 +37,7 @@ class TitleGeneration(PromptedTask):
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "bleu", "chrf")
     placeholders: ClassVar[tuple[str, ...]] = ("document",)
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"document": "DOCUMENT", "title": "ANSWER"}
 
     max_new_tokens: int = 32
 

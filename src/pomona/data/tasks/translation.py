@@ -47,6 +47,7 @@ class Translation(PromptedTask):
     placeholders: ClassVar[tuple[str, ...]] = ("source",)
     optional_placeholders: ClassVar[tuple[str, ...]] = ("source_language", "language")
     templates: ClassVar[Mapping[str, Mapping[str, str]]] = {"base": BASE, "chat": CHAT}
+    sample_row: ClassVar[Mapping[str, object]] = {"source": "DOCUMENT", "target": "ANSWER"}
 
     language: str = "fr"
     source_language: str = "en"
