@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from benchmarks.controller_rivals import ends_and_middle, grid, ladder, lower_bounds, thompson, told_all_but_the_place
 from benchmarks.controller_truths import EXAMPLES, FLAT, TRUTHS, MicroDev, Truth
-from pomona.control import Answer, Bayes, Controller, Grasp
+from pomona.control import Bayes, Controller, Grasp
+from pomona.ratios import Answer
 
 ROUNDS, CANDIDATES, SEEDS, SEEDS_OF_INTERVALS = 3, 3, 60, 100
 STALENESS = (0.0, 0.0144, 0.0355)

@@ -138,10 +138,10 @@ def test_the_answer_is_a_ratio_within_its_interval(controller: Controller, round
     if not rounds:
         assert answer.prune_ratio == state.prune_ratio
         assert answer.curve == ()
-    for prune_ratio, reward, low, high in answer.curve:
-        assert 0 <= prune_ratio <= 1
-        assert low <= high
-        assert low - 1e-6 <= reward <= high + 1e-6
+    for point in answer.curve:
+        assert 0 <= point.prune_ratio <= 1
+        assert point.low <= point.high
+        assert point.low - 1e-6 <= point.reward <= point.high + 1e-6
 
 
 def test_warnings_are_sentences(controller: Controller) -> None:
@@ -184,9 +184,9 @@ def test_a_search_answers_with_its_best_trial(search: Search, seed: int) -> None
     means = [np.mean(trial.scores) for trial in trials]
     assert answer.prune_ratio == trials[int(np.argmax(means))].prune_ratio
     assert 0 <= answer.low <= answer.prune_ratio <= answer.high <= 1
-    for prune_ratio, gain, low, high in answer.curve:
-        assert 0 <= prune_ratio <= 1
-        assert low <= gain <= high
+    for point in answer.curve:
+        assert 0 <= point.prune_ratio <= 1
+        assert point.low <= point.reward <= point.high
 
 
 def test_a_search_of_equal_trials_answers_with_the_first_and_says_that_it_is_flat(search: Search) -> None:

@@ -39,7 +39,7 @@ def test_the_optimum_is_found_in_three_rounds() -> None:
 def test_ratio_0_is_looked_at_in_every_round_and_the_curve_begins_there() -> None:
     state = _searched(PLAIN, lambda p: 0.5 * (p - 0.3) ** 2)
     assert [one.reference for one in state.rounds] == [(0.0,)] * 3
-    assert PLAIN.choose(state).curve[0][0] == 0.0
+    assert PLAIN.choose(state).curve[0].prune_ratio == 0.0
 
 
 def test_the_first_round_is_spread_over_the_range() -> None:

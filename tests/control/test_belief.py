@@ -78,8 +78,8 @@ def test_the_answer_does_not_depend_on_the_unit_of_the_reward_nor_on_the_example
     assert scaled.best() == belief.best() == turned.best()
     assert scaled.interval() == pytest.approx(belief.interval(), abs=0.006)
     assert turned.interval() == pytest.approx(belief.interval(), abs=0.006)
-    assert [100 * gain for _, gain, *_ in belief.points(0.4)] == pytest.approx(
-        [gain for _, gain, *_ in scaled.points(0.4)], rel=1e-6
+    assert [100 * point.reward for point in belief.points(0.4)] == pytest.approx(
+        [point.reward for point in scaled.points(0.4)], rel=1e-6
     )
 
 
@@ -118,10 +118,10 @@ def test_where_nothing_is_compared_nothing_is_believed() -> None:
 
 def test_points_run_over_what_was_tried_and_are_gains_over_the_ratio() -> None:
     points = _believe(lambda p: 1.5 * (p - 0.4) ** 2, noise=0.005).points(0.4)
-    assert [p for p, *_ in points] == pytest.approx(np.linspace(0.0, 0.8, 25))
-    for p, gain, low, high in points:
-        assert gain == pytest.approx(-1.5 * (p - 0.4) ** 2, abs=0.02)
-        assert low <= gain <= high
+    assert [point.prune_ratio for point in points] == pytest.approx(np.linspace(0.0, 0.8, 25))
+    for point in points:
+        assert point.reward == pytest.approx(-1.5 * (point.prune_ratio - 0.4) ** 2, abs=0.02)
+        assert point.low <= point.reward <= point.high
 
 
 def test_shortfall_is_the_share_of_each_curve_s_spread() -> None:

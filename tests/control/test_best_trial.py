@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control import Answer, Trial
+from pomona.control import Trial
 from pomona.control.best_trial import best_trial
+from pomona.ratios import Answer, CurvePoint
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Whole numbers: their sums are exact, so ties are ties.
@@ -50,8 +51,12 @@ def test_by_hand() -> None:
     answer = best_trial(trials, _generator())
     assert (answer.prune_ratio, answer.low, answer.high, answer.flat) == (0.2, 0.2, 0.3, False)
     half = 1.959963984540054 * (1 / 6) ** 0.5 / 6**0.5
-    assert [point[:2] for point in answer.curve] == [(0.1, -4.0), (0.2, 0.0), (0.3, pytest.approx(-1 / 6))]
-    assert [point[2:] for point in answer.curve] == [
+    assert [(point.prune_ratio, point.reward) for point in answer.curve] == [
+        (0.1, -4.0),
+        (0.2, 0.0),
+        (0.3, pytest.approx(-1 / 6)),
+    ]
+    assert [(point.low, point.high) for point in answer.curve] == [
         (-4.0, -4.0),
         (0.0, 0.0),
         (pytest.approx(-1 / 6 - half), pytest.approx(-1 / 6 + half)),
@@ -61,7 +66,7 @@ def test_by_hand() -> None:
 def test_with_five_examples_nothing_is_significant() -> None:
     trials = _trials([[0] * 5, [9] * 5])
     assert best_trial(trials, _generator()) == Answer(
-        0.2, 0.1, 0.2, flat=True, curve=((0.1, -9.0, -9.0, -9.0), (0.2, 0.0, 0.0, 0.0))
+        0.2, 0.1, 0.2, flat=True, curve=(CurvePoint(0.1, -9.0, -9.0, -9.0), CurvePoint(0.2, 0.0, 0.0, 0.0))
     )
 
 
@@ -93,12 +98,12 @@ def test_the_curve_is_paired_with_the_best() -> None:
     trials = [Trial(ratio, tuple((common + rng.normal(-ratio, 0.1, 30)).tolist())) for ratio in (0.6, 0.1, 0.3)]
     answer = best_trial(trials, _generator())
     assert answer.prune_ratio == answer.low == answer.high == 0.1
-    assert [point[0] for point in answer.curve] == [0.1, 0.3, 0.6]
-    for prune_ratio, mean, low, high in answer.curve:
-        (trial,) = (trial for trial in trials if trial.prune_ratio == prune_ratio)
+    assert [point.prune_ratio for point in answer.curve] == [0.1, 0.3, 0.6]
+    for point in answer.curve:
+        (trial,) = (trial for trial in trials if trial.prune_ratio == point.prune_ratio)
         differences = [a - b for a, b in zip(trial.scores, trials[1].scores, strict=True)]
         half = 1.959963984540054 * stdev(differences) / 30**0.5
-        assert (mean, low, high) == pytest.approx(
+        assert (point.reward, point.low, point.high) == pytest.approx(
             (fmean(differences), fmean(differences) - half, fmean(differences) + half), abs=1e-12
         )
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pomona.control import Answer, Bayes, Candidate, Grasp, Layerwise, Round
+from pomona.control import Bayes, Candidate, Grasp, Layerwise, Round
 from pomona.control.diagnose import diagnose_search
 from pomona.control.grasp import GraspState
+from pomona.ratios import Answer, CurvePoint
 
 GRASP = Grasp(mode="two_pass", interval_steps=1)
 
@@ -93,7 +94,13 @@ def test_a_mask_that_follows_the_ratio_does_not_thrash() -> None:
 
 # The micro dev set against the dev set ----------------------------------------------------------------------------------
 
-NOISY = Answer(0.4, 0.3, 0.5, flat=False, curve=((0.2, -0.01, -0.03, 0.01), (0.4, 0.0, 0.0, 0.0), (0.7, -0.02, -0.03, -0.01)))
+NOISY = Answer(
+    0.4,
+    0.3,
+    0.5,
+    flat=False,
+    curve=(CurvePoint(0.2, -0.01, -0.03, 0.01), CurvePoint(0.4, 0.0, 0.0, 0.0), CurvePoint(0.7, -0.02, -0.03, -0.01)),
+)
 """A difference on micro dev is uncertain by up to 0.02, half the width of the widest interval, and on dev by up to 0.0283."""
 AS_EXPECTED = ((0.2, 0.01, 2.51), (0.4, 0.0, 2.5), (0.7, 0.02, 2.55))
 
@@ -138,7 +145,9 @@ def test_a_dev_set_that_does_not_tell_the_ratios_apart_says_nothing(dev: tuple[f
 
 def test_the_sharper_the_curve_the_smaller_a_difference_counts() -> None:
     check = [(0.2, 0.01, 2.5), (0.4, 0.0, 2.515), (0.7, 0.02, 2.5)]  # by 0.0150, more than 0.0141
-    sharp = dataclasses.replace(NOISY, curve=tuple((p, gain, gain - 0.01, gain + 0.01) for p, gain, *_ in NOISY.curve))
+    sharp = dataclasses.replace(
+        NOISY, curve=tuple(dataclasses.replace(one, low=one.reward - 0.01, high=one.reward + 0.01) for one in NOISY.curve)
+    )
     assert diagnosed(check) == []
     assert len(diagnosed(check, answer=sharp)) == 1
     assert diagnosed(check, answer=dataclasses.replace(sharp, curve=())) == []

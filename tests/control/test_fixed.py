@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pomona.control import Answer, Fixed, controllers
+from pomona.control import Fixed, controllers
 from pomona.errors import InputError
+from pomona.ratios import Answer
 
 
 def test_the_ratio_is_in_force_from_start_to_end() -> None:

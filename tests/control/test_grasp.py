@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tests.control.rule import climbed
 
-from pomona.control import Answer, Candidate, Grasp, controllers, policy, state_to_dict
+from pomona.control import Candidate, Grasp, controllers, policy, state_to_dict
 from pomona.control.grasp import GraspState
 from pomona.errors import InputError, PomonaError
+from pomona.ratios import Answer
 from pomona.seeding import stream
 
 PAPER = Grasp(paper=True, mode="two_pass", interval_steps=1)
@@ -78,7 +79,7 @@ def test_a_single_pass_whose_curve_is_flat_stays_within_a_commit_of_the_ratio_in
     assert flat.prune_ratio == 0.3
     assert two.prune_ratio > 0.4 + 1e-9
     assert (one.prune_ratio, one.flat, one.low, one.high) == (0.4, True, min(0.4, two.low), two.high)
-    prune_ratios, gains, *_ = zip(*one.curve, strict=True)
+    prune_ratios, gains = zip(*((point.prune_ratio, point.reward) for point in one.curve), strict=True)
     assert np.interp(0.4, prune_ratios, gains) == pytest.approx(0, abs=1e-3), "the curve is relative to the answer"
     assert dataclasses.replace(single, max_commit_change=1.0).choose(flat) == two
     runs = (drive(TOY, lambda p: 0.0, rounds=3, seed=seed) for seed in range(20))
@@ -96,8 +97,8 @@ def test_where_pruning_only_hurts_the_answer_is_the_lowest_ratio_tried() -> None
     assert answer.prune_ratio == min(candidate.prune_ratio for one in state.rounds for candidate in one.candidates)
     assert answer.low == 0.1
     assert not answer.flat
-    assert answer.curve[0][1] == pytest.approx(0.0, abs=1e-12)
-    assert answer.curve[-1][3] < 0
+    assert answer.curve[0].reward == pytest.approx(0.0, abs=1e-12)
+    assert answer.curve[-1].high < 0
     assert state.prune_ratio < 0.2
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from tests.control.rule import climbed
 
-from pomona.control import Answer, Grasp, Layerwise, controllers
+from pomona.control import Grasp, Layerwise, controllers
 from pomona.control.grasp import GraspState
 from pomona.control.policy import antithetic
 from pomona.errors import InputError
+from pomona.ratios import Answer
 from pomona.seeding import stream
 
 SHARES = (0.5, 0.3, 0.2)
@@ -95,7 +96,7 @@ def test_groups_with_optima_of_their_own_are_told_apart() -> None:
         assert len(answer.by_group) == 3
         assert all(one.low <= one.prune_ratio <= one.high for one in answer.by_group)
         assert answer.prune_ratio == pytest.approx(math.fsum(s * p for s, p in zip(SHARES, answer.ratios, strict=True)))
-        assert all(gain < 0 for _, gain, _, _ in answer.curve)
+        assert all(point.reward < 0 for point in answer.curve)
 
 
 def test_without_noise_the_answer_is_exact_whatever_was_committed_on_the_way() -> None:

@@ -48,10 +48,11 @@ def test_what_one_ratio_for_all_would_gain_is_relative_to_the_groups_ratios() ->
     assert len(points) == 25
     slopes, bends = np.split(SLOPES_AND_BENDS, 2)
     least = float(sum(b * p + c * p * p for b, c, p in zip(slopes, bends, OPTIMA, strict=True)))
-    for ratio, gain, low, high in points:
-        assert gain == pytest.approx(least - (slopes.sum() * ratio + bends.sum() * ratio**2), abs=1e-9)
-        assert low == pytest.approx(gain, abs=1e-9) == high
-    assert max(gain for _, gain, *_ in points) < 0
+    for point in points:
+        ratio = point.prune_ratio
+        assert point.reward == pytest.approx(least - (slopes.sum() * ratio + bends.sum() * ratio**2), abs=1e-9)
+        assert point.low == pytest.approx(point.reward, abs=1e-9) == point.high
+    assert max(point.reward for point in points) < 0
 
 
 def test_groups_that_do_not_differ_are_given_one_ratio() -> None:

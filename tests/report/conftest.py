@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pomona.ratios import Answer, CandidateRecord, CurvePoint, RoundRecord
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
     AnswersRecord,
-    CandidateRecord,
     Comparison,
-    CurvePoint,
     CutRecord,
     Estimate,
     ModuleRecord,
-    RatioAnswer,
-    RoundRecord,
     RunRecord,
     SourceRecord,
     SplitRecord,
@@ -202,7 +199,7 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
         comparisons=comparisons,
         prune_ratio=0.3187,
         sparsity=0.3184,
-        answer=RatioAnswer(controller="grasp", prune_ratio=0.3187, low=0.21, high=0.46, flat=False, curve=curve),
+        answer=Answer(controller="grasp", prune_ratio=0.3187, low=0.21, high=0.46, flat=False, curve=tuple(curve)),
         rounds=trail,
         modules=[
             ModuleRecord(
@@ -244,7 +241,7 @@ def make_grid_record(
         "rounds": [],
         "prune_ratio": 0.3,
         "sparsity": 0.25,
-        "answer": RatioAnswer(controller="grid", prune_ratio=0.3, low=low, high=high, flat=False, curve=points),
+        "answer": Answer(controller="grid", prune_ratio=0.3, low=low, high=high, flat=False, curve=tuple(points)),
         "modules": [one.model_copy(update={"sparsity_A": 0.25, "sparsity_B": 0.25}) for one in record.modules],
         "tokens": {"target_lora": 90_112, "merge_finetune": 90_112, "pomona": 90_112}
         | {f"pomona_{point.prune_ratio:g}": 90_112 for point in points if point.prune_ratio != 0.3},
@@ -270,7 +267,7 @@ def make_folder(folder: Path, record: RunRecord, *, steps: int = 104, examples: 
                 scores = {"dev_score": 40 - 5 * dev} if judged else {}
                 line = {"system": system, "step": step, "epoch": step // 26, "dev_loss": dev, "best": step < 100}
                 history.append({"kind": "epoch", **line, **scores})
-    history += [{"kind": "round", "system": "pomona", **seen.model_dump()} for seen in record.rounds]
+    history += [{"kind": "round", "system": "pomona", **seen.to_line()} for seen in record.rounds]
     predictions = [
         {
             "id": f"torch/utils/data/windows.py:cut_{index}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
+from pomona.ratios import Answer
 from pomona.report import choices
-from pomona.runs.record import RatioAnswer, RunRecord
+from pomona.runs.record import RunRecord
 
 Grid = Callable[..., RunRecord]
 
@@ -55,8 +57,8 @@ def test_where_the_ratio_comes_from(record: RunRecord, grid: Grid):
     assert [choices.is_search(one) for one in (record, grid_record)] == [False, True]
     assert not choices.is_search(record.model_copy(update={"answer": None, "rounds": []}))
     assert grid_record.answer is not None
-    sure = grid_record.answer.model_copy(update={"low": 0.3, "high": 0.3})
-    fixed = RatioAnswer(controller="fixed", prune_ratio=0.3, low=0.3, high=0.3, flat=False)
+    sure = dataclasses.replace(grid_record.answer, low=0.3, high=0.3)
+    fixed = Answer(controller="fixed", prune_ratio=0.3, low=0.3, high=0.3, flat=False)
     assert [choices.is_given(one) for one in (grid_record.answer, sure, fixed)] == [False, False, True]
 
 

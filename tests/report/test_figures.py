@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -164,7 +165,7 @@ def test_whole_runs_have_dots_and_no_fit(grid: Save, save: Save):
 def test_what_the_dev_set_tells_of_whole_runs(grid: Save, low: float, high: float, flat: bool, says: str):
     record: RunRecord = grid(select_by="rouge_l", low=low, high=high)
     assert record.answer is not None
-    record = record.model_copy(update={"answer": record.answer.model_copy(update={"flat": flat})})
+    record = record.model_copy(update={"answer": dataclasses.replace(record.answer, flat=flat)})
     (figure,) = all_figures(RunFolder(Path(), record))["ratio"]
     assert says in figure.caption
     assert "ROUGE-L on the dev set" in figure.caption

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pomona.errors import InputError
+from pomona.ratios import GroupRatio
 from pomona.report.page import write_report
-from pomona.runs.record import GroupAnswer, RunRecord
+from pomona.runs.record import RunRecord
 
 Save = Callable[..., Path]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -375,11 +377,11 @@ def test_groups_of_layers_with_ratios_of_their_own_are_told(record: RunRecord, s
     assert record.answer is not None
     assert "Counted from 0" not in page_of(save(record)).text
     groups = [
-        GroupAnswer(first_layer=0, last_layer=14, prune_ratio=0.2, low=0.1, high=0.35),
-        GroupAnswer(first_layer=15, last_layer=15, prune_ratio=0.5, low=0.5, high=0.5),
-        GroupAnswer(first_layer=16, last_layer=29, prune_ratio=0.44, low=0.3, high=0.6),
+        GroupRatio(first_layer=0, last_layer=14, prune_ratio=0.2, low=0.1, high=0.35),
+        GroupRatio(first_layer=15, last_layer=15, prune_ratio=0.5, low=0.5, high=0.5),
+        GroupRatio(first_layer=16, last_layer=29, prune_ratio=0.44, low=0.3, high=0.6),
     ]
-    page = page_of(save(record.model_copy(update={"answer": record.answer.model_copy(update={"by_group": groups})})))
+    page = page_of(save(record.model_copy(update={"answer": dataclasses.replace(record.answer, by_group=tuple(groups))})))
     assert [[cell.strip("|") for cell in row] for row in page.table("Layers")[1:]] == [
         ["0 to 14", "20%", "10 to 35%"],
         ["15", "50%", "given"],

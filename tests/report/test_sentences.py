@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from pomona.ratios import Answer, GroupRatio
 from pomona.report.card import model_card
 from pomona.report.figures.ratio import fitted_curve
 from pomona.report.figures.trials import score_by_ratio
@@ -11,7 +14,7 @@ from pomona.report.pruning_tables import groups_table
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
-from pomona.runs.record import Comparison, GroupAnswer, RatioAnswer, RunRecord
+from pomona.runs.record import Comparison, RunRecord
 
 
 def with_comparison(
@@ -151,14 +154,14 @@ def test_a_loss_is_better_when_lower(record: RunRecord):
 
 def test_a_flat_curve_is_said(record: RunRecord):
     assert record.answer is not None
-    flat = record.model_copy(update={"answer": record.answer.model_copy(update={"flat": True})})
+    flat = record.model_copy(update={"answer": dataclasses.replace(record.answer, flat=True)})
     assert "the curve is flat: the micro dev set cannot tell the ratios apart" in whether_pruning_helped(flat)
     assert "flat" not in whether_pruning_helped(record)
 
 
-def without_rounds(record: RunRecord, **changes: object) -> RunRecord:
-    answer = RatioAnswer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
-    return record.model_copy(update={"answer": answer.model_copy(update=changes), "rounds": []})
+def without_rounds(record: RunRecord, **changes: Any) -> RunRecord:
+    answer = Answer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
+    return record.model_copy(update={"answer": dataclasses.replace(answer, **changes), "rounds": []})
 
 
 def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
@@ -168,7 +171,7 @@ def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
     )
     assert "interval 10" not in text
     assert "No controller round took place, so nothing was learned" in model_card(without_rounds(record))
-    group = GroupAnswer(first_layer=0, last_layer=4, prune_ratio=0.4, low=0.1, high=0.8)
+    group = GroupRatio(first_layer=0, last_layer=4, prune_ratio=0.4, low=0.1, high=0.8)
     assert "the prune ratio, 40% in the mean of 2 groups of layers, is the starting one" in whether_pruning_helped(
         without_rounds(record, by_group=[group, group])
     )
@@ -198,7 +201,7 @@ def test_an_interval_that_ends_at_a_border_says_so(
 ):
     assert record.answer is not None
     controller = {"name": "grasp", "prune_ratio_min": allowed[0], "prune_ratio_max": allowed[1]}
-    answer = record.answer.model_copy(update={"low": low, "high": high})
+    answer = dataclasses.replace(record.answer, low=low, high=high)
     changed = record.model_copy(update={"answer": answer, "recipe": record.recipe | {"controller": controller}})
     assert says in whether_pruning_helped(changed)
     (tile,) = [one for one in headline(changed) if one.label == "Prune ratio"]
@@ -208,10 +211,10 @@ def test_an_interval_that_ends_at_a_border_says_so(
 
 
 def test_a_group_s_interval_that_ends_at_a_border_is_said(record: RunRecord):
-    groups = [GroupAnswer(first_layer=0, last_layer=4, prune_ratio=0.2, low=low, high=0.5) for low in (0.1, 0.15)]
+    groups = [GroupRatio(first_layer=0, last_layer=4, prune_ratio=0.2, low=low, high=0.5) for low in (0.1, 0.15)]
     assert record.answer is not None
     controller = {"name": "layerwise", "prune_ratio_min": 0.1, "prune_ratio_max": 0.8}
-    answer = record.answer.model_copy(update={"by_group": groups})
+    answer = dataclasses.replace(record.answer, by_group=groups)
     changed = record.model_copy(update={"answer": answer, "recipe": record.recipe | {"controller": controller}})
     assert "; that of a group ends at the lower border of the allowed range, 10 to 80%" in whether_pruning_helped(changed)
     assert groups_table(changed).note.endswith(
@@ -226,7 +229,7 @@ def test_a_group_s_interval_that_ends_at_a_border_is_said(record: RunRecord):
 def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunRecord]):
     record = grid(low=0.1, high=0.1)
     assert record.answer is not None
-    sure = record.model_copy(update={"answer": record.answer.model_copy(update={"prune_ratio": 0.1})})
+    sure = record.model_copy(update={"answer": dataclasses.replace(record.answer, prune_ratio=0.1)})
     assert (
         "worse beyond the noise of the dev examples; it is the lowest ratio that was tried: the best ratio may lie below; beside"
         in (whether_pruning_helped(sure))
@@ -250,14 +253,14 @@ def test_missing_baselines_are_said(record: RunRecord):
 
 
 def test_a_given_ratio_is_not_called_learned(record: RunRecord):
-    given = record.model_copy(update={"answer": RatioAnswer(controller="fixed", prune_ratio=0.5, low=0.5, high=0.5, flat=False)})
+    given = record.model_copy(update={"answer": Answer(controller="fixed", prune_ratio=0.5, low=0.5, high=0.5, flat=False)})
     assert whether_pruning_helped(given).startswith("The prune ratio was given, not learned: 50%; ")
     no_answer = record.model_copy(update={"answer": None, "prune_ratio": 0.25})
     assert whether_pruning_helped(no_answer).startswith("The prune ratio was given, not learned: 25%; ")
 
 
 def test_a_ratio_of_zero_is_no_pruning(record: RunRecord):
-    none = record.model_copy(update={"answer": RatioAnswer(controller="fixed", prune_ratio=0, low=0, high=0, flat=False)})
+    none = record.model_copy(update={"answer": Answer(controller="fixed", prune_ratio=0, low=0, high=0, flat=False)})
     assert whether_pruning_helped(none) == (
         "The prune ratio was given, not learned: 0%, which is no pruning at all: the result is the merge, fine-tuned and unpruned."
     )
@@ -310,7 +313,7 @@ def test_the_best_of_whole_runs_is_not_called_learned(
 ):
     record = grid(low=low, high=high)
     assert record.answer is not None
-    text = whether_pruning_helped(record.model_copy(update={"answer": record.answer.model_copy(update={"flat": flat})}))
+    text = whether_pruning_helped(record.model_copy(update={"answer": dataclasses.replace(record.answer, flat=flat)}))
     assert start in text
     assert "learned" not in text
     assert "given" not in text
@@ -342,7 +345,7 @@ def test_a_target_lora_among_the_merged_ones_is_said(record: RunRecord):
 def test_whole_runs_may_find_that_nothing_should_be_pruned(grid: Callable[..., RunRecord]):
     record = grid()
     assert record.answer is not None
-    none = record.answer.model_copy(update={"prune_ratio": 0.0, "low": 0.0, "high": 0.3})
+    none = dataclasses.replace(record.answer, prune_ratio=0.0, low=0.0, high=0.3)
     assert whether_pruning_helped(record.model_copy(update={"answer": none})) == (
         "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); so nothing is pruned: the "
         "result is the merge, fine-tuned and unpruned."

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from pomona.ratios import CurvePoint
 from pomona.report.figures.ratio import fitted_curve, reward_by_round
 from pomona.report.pruning_tables import rounds_table
 from pomona.report.unpruned import gain_over_none
 from pomona.report.wording import MINUS
-from pomona.runs.record import CurvePoint, RunRecord
+from pomona.runs.record import RunRecord
 
 
 def looked_at(record: RunRecord, reward: float, low: float, high: float, *, prune_ratio: float = 0.3187) -> RunRecord:
     """The record with ratio 0 on its curve, at a reward over the answer."""
     assert record.answer is not None
     curve = [CurvePoint(prune_ratio=0.0, reward=reward, low=low, high=high), *record.answer.curve]
-    answer = record.answer.model_copy(update={"curve": curve, "prune_ratio": prune_ratio})
+    answer = dataclasses.replace(record.answer, curve=curve, prune_ratio=prune_ratio)
     return record.model_copy(update={"answer": answer})
 
 
@@ -65,7 +68,7 @@ def test_of_whole_runs_nothing_is_said(record: RunRecord) -> None:
 def test_rewards_are_said_to_be_over_what_they_were_compared_with(
     record: RunRecord, reference: float | None, caption: str, note: str
 ) -> None:
-    rounds = [seen.model_copy(update={"reference": reference}) for seen in record.rounds]
+    rounds = [dataclasses.replace(seen, reference=reference) for seen in record.rounds]
     changed = record.model_copy(update={"rounds": rounds})
     figure = reward_by_round(changed)
     assert figure is not None

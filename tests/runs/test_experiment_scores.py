@@ -18,11 +18,12 @@ from scipy import stats as scipy_stats
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import MeanLoss
 from pomona.metrics import Bleu, interval, metrics, paired_difference
+from pomona.ratios import Answer
 from pomona.runs.experiment_recipe import Cell, Experiment, read_experiment
 from pomona.runs.experiment_record import ExperimentRecord
 from pomona.runs.experiment_scores import gather
 from pomona.runs.experiment_table import table
-from pomona.runs.record import RatioAnswer, RunRecord, Timing
+from pomona.runs.record import RunRecord, Timing
 from pomona.runs.seed_mean import Rows, SeedMean, joined, rows
 from pomona.seeding import stream
 
@@ -335,7 +336,7 @@ def test_costs_are_means_of_the_cells(tmp_path: Path) -> None:
 def test_a_cell_without_a_round_has_the_starting_ratio_and_the_table_says_so(tmp_path: Path) -> None:
     experiment, cells = filled(tmp_path)
     assert "No controller round" not in table(gather(experiment, cells, tmp_path))
-    answer = RatioAnswer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
+    answer = Answer(controller="grasp", prune_ratio=0.4, low=0.1, high=0.8, flat=True)
     for cell in cells:
         if cell.system == "bad" and cell.seed != 4:
             run(tmp_path, cell, lines(cell), answer=answer)

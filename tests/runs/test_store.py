@@ -13,9 +13,10 @@ import torch
 from tests.adapters.builders import Q0, V0, random_factors
 
 from pomona.adapters import Adapter
-from pomona.control import Answer, Grasp
+from pomona.control import Grasp
 from pomona.errors import InputError
 from pomona.evaluation.evaluate import Answers
+from pomona.ratios import Answer, CurvePoint
 from pomona.runs.record import RunRecord
 from pomona.runs.store import RunStore
 from pomona.tuning.settings import Fitted, Sparsity
@@ -140,7 +141,7 @@ def test_a_trained_system_comes_back_as_it_was(tmp_path: Path) -> None:
     state = controller.observe(state, 1, [2.0, 2.1, 2.2, 2.3], losses)
     generator = torch.Generator().manual_seed(1)
     adapter = Adapter({Q0: random_factors(generator, 4), V0: random_factors(generator, 2)}, "base")
-    answer = Answer(0.3, 0.1, 0.5, flat=True, curve=((0.1, -0.2, -0.3, 0.1), (0.5, 0.0, 0.0, 0.0)))
+    answer = Answer(0.3, 0.1, 0.5, flat=True, curve=(CurvePoint(0.1, -0.2, -0.3, 0.1), CurvePoint(0.5, 0.0, 0.0, 0.0)))
     fitted = Fitted(
         adapter=adapter,
         epoch=2,

@@ -389,7 +389,7 @@ def test_a_grid_is_a_run_at_each_ratio_and_the_best_of_them_is_the_main_system(
     assert shop.trained["pomona"].dev_scores == alone[best][1].dev_scores
     trials = [Trial(ratio, trained.dev_scores) for ratio, (_, trained) in alone.items()]
     assert answer == GRID.choose(trials, 0)  # few examples: every sign pattern is looked at, and no seed counts
-    assert [point[0] for point in answer.curve] == list(GRID.prune_ratios)
+    assert [point.prune_ratio for point in answer.curve] == list(GRID.prune_ratios)
     others = [f"pomona_{ratio}" for ratio in GRID.prune_ratios if ratio != best]
     assert list(shop.trained) == [*others, "pomona"]
     assert shop.learned is shop.trained["pomona"]

@@ -13,8 +13,9 @@ from tests.tuning.runs import DATA, RANKS, TUNING, assert_same, events, quota, s
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import Concat, Linear
-from pomona.control import Answer, ControllerState, Grasp, GroupRatio, Layerwise
+from pomona.control import ControllerState, Grasp, Layerwise
 from pomona.importance import Magnitude
+from pomona.ratios import Answer, GroupRatio
 from pomona.tuning.fit import fit
 from pomona.tuning.prune import Prune
 from pomona.tuning.settings import Event, Pruning

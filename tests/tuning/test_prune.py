@@ -20,10 +20,11 @@ from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.trainable.concat import ConcatModule
-from pomona.control import Answer, Candidate, Controller, ControllerState, Fixed, Handling, Round
+from pomona.control import Candidate, Controller, ControllerState, Fixed, Handling, Round
 from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
+from pomona.ratios import Answer, CurvePoint
 from pomona.seeding import stream
 from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pomona.tuning.probes import Costs
@@ -355,7 +356,11 @@ class Curved(Scripted):
 
     def choose(self, state: ControllerState) -> Answer:
         return Answer(
-            0.25, 0.1, 0.4, flat=self.flat, curve=((0.1, -0.2, -0.3, -0.1), (0.25, 0.0, 0.0, 0.0), (0.9, -0.5, -0.6, -0.4))
+            0.25,
+            0.1,
+            0.4,
+            flat=self.flat,
+            curve=(CurvePoint(0.1, -0.2, -0.3, -0.1), CurvePoint(0.25, 0.0, 0.0, 0.0), CurvePoint(0.9, -0.5, -0.6, -0.4)),
         )
 
 

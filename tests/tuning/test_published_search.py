@@ -20,6 +20,7 @@ from pomona.backbone.batches import Encoded, training_order
 from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import Linear
 from pomona.control import Grasp
+from pomona.control.grasp import GraspState
 from pomona.control.published import PUBLISHED as BEHAVIOURS
 from pomona.importance import Magnitude
 from pomona.seeding import derive_seed, stream
@@ -208,7 +209,7 @@ def test_paper_is_the_published_search_over_120_steps(ground: Ground, trace: tup
     assert found.fitted.answer is not None
     assert found.fitted.answer.prune_ratio == pytest.approx(answer, rel=0, abs=1e-5)
     state = found.fitted.control
-    assert state is not None
+    assert isinstance(state, GraspState)
     assert without("best_reward").choose(state).prune_ratio != pytest.approx(answer, abs=1e-3)
 
 

@@ -5,7 +5,6 @@ Within a run: `Controller`. Over whole runs: `Search`.
 
 from __future__ import annotations
 
-from pomona.control.answer import Answer, GroupRatio
 from pomona.control.base import Controller, controllers
 from pomona.control.bayes import Bayes
 from pomona.control.fixed import Fixed
@@ -20,7 +19,6 @@ from pomona.control.tpe import Tpe
 
 __all__ = [
     "PUBLISHED",
-    "Answer",
     "Bayes",
     "Candidate",
     "Controller",
@@ -28,7 +26,6 @@ __all__ = [
     "Fixed",
     "Grasp",
     "Grid",
-    "GroupRatio",
     "Handling",
     "Layerwise",
     "Round",

@@ -29,10 +29,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, cast
 
-from pomona.control.answer import Answer
 from pomona.control.handling import Handling
 from pomona.control.rounds import ControllerState, S, state_from_dict
 from pomona.control.search import Search
+from pomona.ratios import Answer
 from pomona.registry import Registry
 
 

@@ -9,7 +9,6 @@ from typing import ClassVar, get_args
 
 import numpy as np
 
-from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.belief import Belief, believe
 from pomona.control.by_rounds import DECIMALS, ByRounds, Mode
@@ -19,6 +18,7 @@ from pomona.control.handling import Handling
 from pomona.control.readings import measured
 from pomona.control.rounds import Candidate, ControllerState, Round
 from pomona.control.usable import check_losses, check_settings
+from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream
 
 

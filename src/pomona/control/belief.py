@@ -20,6 +20,7 @@ from pomona.control.noise import Noise, estimate_noise, lasting_features
 from pomona.control.readings import Readings, readings
 from pomona.control.scaled import POINTS
 from pomona.control.shapes import Shapes, all_shapes, features
+from pomona.ratios import CurvePoint
 
 Array = np.ndarray
 
@@ -95,12 +96,13 @@ class Belief:
         low, high = np.quantile(self._lowest(), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         return float(low), float(high)
 
-    def points(self, prune_ratio: float) -> tuple[tuple[float, float, float, float], ...]:
-        """(prune ratio, mean gain over `prune_ratio`, low, high): 25 of them over what was tried, with 95 % intervals."""
+    def points(self, prune_ratio: float) -> tuple[CurvePoint, ...]:
+        """The mean gain over `prune_ratio` of 25 ratios over what was tried, with 95 % intervals."""
         at = np.linspace(*self.tried, POINTS)
         gain_SM = self.curves(np.array([prune_ratio])) - self.curves(at)
         low_M, high_M = np.quantile(gain_SM, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
-        return tuple(zip(at.tolist(), gain_SM.mean(axis=0).tolist(), low_M.tolist(), high_M.tolist(), strict=True))
+        columns = (at, gain_SM.mean(axis=0), low_M, high_M)
+        return tuple(map(CurvePoint, *(column.tolist() for column in columns)))
 
 
 def shortfall(curves_SP: Float64[Array, "S P"]) -> Float64[Array, "S P"]:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from pomona.control.answer import Answer
 from pomona.control.search import Trial
 from pomona.control.sign_flip import signed_sums
+from pomona.ratios import Answer, CurvePoint
 
 _LEVEL = 0.05
 _QUANTILE = NormalDist().inv_cdf(0.975)
@@ -66,8 +66,8 @@ def _p_values(scores_NM: Float64[np.ndarray, "N M"], best: int, generator: torch
     return np.mean(largest_S[:, None] >= lead_M - _ROUNDING * np.abs(scores_NM).sum(), axis=0)
 
 
-def _differences(trials: Sequence[Trial], best: Trial) -> tuple[tuple[float, float, float, float], ...]:
-    """(prune ratio, mean difference of its scores to the best one's, low, high), by rising ratio."""
+def _differences(trials: Sequence[Trial], best: Trial) -> tuple[CurvePoint, ...]:
+    """The mean difference of each ratio's scores to the best one's, by rising ratio."""
     n = len(best.scores)
     if n == 1:
         return ()
@@ -75,5 +75,5 @@ def _differences(trials: Sequence[Trial], best: Trial) -> tuple[tuple[float, flo
     for trial in sorted(trials, key=lambda trial: trial.prune_ratio):
         difference_N = np.subtract(trial.scores, best.scores)
         mean, half = float(difference_N.mean()), _QUANTILE * float(difference_N.std(ddof=1)) / n**0.5
-        points.append((trial.prune_ratio, mean, mean - half, mean + half))
+        points.append(CurvePoint(trial.prune_ratio, mean, mean - half, mean + half))
     return tuple(points)

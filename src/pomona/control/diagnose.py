@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pomona.control.answer import Answer
 from pomona.control.rounds import ControllerState, over_all
+from pomona.ratios import Answer
 
 _FEW_ROUNDS = 3
 _LAST_ROUNDS = 3
@@ -172,7 +172,7 @@ def _tried(search: _Search) -> list[tuple[float, float, float]]:
     """For each group of layers the answer, the lowest and the highest ratio that was tried; one alone for all layers."""
     answer = search.answer
     if not answer.by_group:
-        return [(answer.prune_ratio, answer.curve[0][0], answer.curve[-1][0])] if answer.curve else []
+        return [(answer.prune_ratio, answer.curve[0].prune_ratio, answer.curve[-1].prune_ratio)] if answer.curve else []
     rows = [row for one in search.state.rounds for row in (one.by_group, *(candidate.by_group for candidate in one.candidates))]
     return [(one, min(ratios), max(ratios)) for one, ratios in zip(answer.ratios, zip(*rows, strict=True), strict=True)]
 
@@ -201,7 +201,7 @@ def _unrepresentative(search: _Search) -> str | None:
     if len(check) < _FEW_RATIOS or search.answer.flat or not curve or _kendall([one[1:] for one in check]) > 0:
         return None
     on_micro_dev, on_dev = min(check, key=lambda one: one[1]), min(check, key=lambda one: one[2])
-    noise = math.sqrt(2) * max(high - low for _, _, low, high in curve) / 2
+    noise = math.sqrt(2) * max(point.high - point.low for point in curve) / 2
     if on_micro_dev[2] - on_dev[2] <= noise:
         return None
     return (

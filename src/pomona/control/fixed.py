@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pomona.control.answer import Answer, GroupRatio
 from pomona.control.base import Controller, controllers
 from pomona.control.rounds import ControllerState, shares_of
 from pomona.errors import InputError
+from pomona.ratios import Answer, GroupRatio
 
 
 @controllers.register("fixed")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.belief import believe
 from pomona.control.by_rounds import ByRounds, Mode
@@ -21,6 +20,7 @@ from pomona.control.readings import measured
 from pomona.control.rounds import Candidate, ControllerState, Round, over_all, shares_of
 from pomona.control.rules import Rules
 from pomona.control.usable import check_finite, check_losses, check_settings
+from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream
 
 _NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from all that was tried

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
 from pomona.control.search import Search, Trial
 from pomona.control.usable import check_settings
+from pomona.ratios import Answer
 from pomona.seeding import stream
 
 

@@ -1,4 +1,4 @@
-"""What a controller has seen and decided: rounds, their candidates, and the state that holds them; all of it as JSON.
+"""Rounds: what a controller has seen of each, and the state that holds them; all of it as JSON.
 
 Each type here is a frozen dataclass, and so is the state of a controller that has one of its own. JSON keeps them exactly: Python
 writes the shortest decimal that reads back.
@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pomona.control.sign_flip import gain_p_value
 from pomona.errors import InputError
+from pomona.ratios import CandidateRecord, RoundRecord
 
 CONFIG = ConfigDict(extra="forbid")
 
@@ -106,6 +107,33 @@ class Round:
     def mask_ratios(self) -> tuple[float, ...] | None:
         """What the committed mask is made of: a ratio for each group of layers, one alone for all; None where none was."""
         return None if self.mask_prune_ratio is None else self.by_group or (self.mask_prune_ratio,)
+
+    def record(self, shares: Sequence[float], mask_change: float | None = None, newly_pruned: float | None = None) -> RoundRecord:
+        """What the history and the record hold of it.
+
+        Args:
+            shares: the share of all entries of each group of layers that has a ratio of its own.
+            mask_change: the share of all entries that its commit moved to the other side; None where it committed nothing.
+            newly_pruned: the share of all entries that its commit newly pruned.
+        """
+        return RoundRecord(
+            index=self.index,
+            step=self.step,
+            loss_before=sum(self.losses_before) / len(self.losses_before),
+            candidates=[
+                CandidateRecord(one.prune_ratio, one.reward, one.p_value, one.seen, list(one.by_group) or None)
+                for one in self.candidates
+            ],
+            prune_ratio_before=self.prune_ratio_before,
+            prune_ratio_after=self.prune_ratio_after,
+            committed=self.mask_prune_ratio is not None,
+            mean=self.mean,
+            deviation=self.deviation,
+            mask_change=mask_change,
+            newly_pruned=newly_pruned,
+            reference=over_all(shares, self.reference),
+            by_group=list(self.by_group) or None,
+        )
 
 
 @dataclass(frozen=True)

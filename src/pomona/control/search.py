@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pomona.control.answer import Answer
+from pomona.ratios import Answer
 
 
 @dataclass(frozen=True)

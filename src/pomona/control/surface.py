@@ -28,6 +28,7 @@ from jaxtyping import Float64
 from pomona.control.scaled import EDGE, POINTS, ratio, unit, within_noise
 from pomona.control.sign_flip import signed_sums
 from pomona.control.within_rounds import RANK_TOLERANCE, compared_within_rounds, fit, mean_fit
+from pomona.ratios import CurvePoint
 
 Array = np.ndarray
 
@@ -73,8 +74,8 @@ class Surface:
         spread_S = (values_SK3.max(axis=-1) - values_SK3.min(axis=-1)).sum(axis=-1)
         return within_noise(spread_S)
 
-    def points(self, prune_ratios: Sequence[float]) -> tuple[tuple[float, float, float, float], ...]:
-        """(one ratio for all groups, reward relative to `prune_ratios`, low, high): 25 of them over what was tried in every group.
+    def points(self, prune_ratios: Sequence[float]) -> tuple[CurvePoint, ...]:
+        """The gain over `prune_ratios` of 25 ratios for all groups, over what was tried in every group.
 
         With 95 % bootstrap intervals. None where no ratio was.
         """
@@ -86,7 +87,7 @@ class Surface:
         contrast_P2K = _features(unit(np.array(prune_ratios), self.low, self.high)[None]) - common_P2K
         low_P, high_P = np.quantile(self.drawn_Q2K @ contrast_P2K.T, [0.025, 0.975], axis=0)
         reward_P = contrast_P2K @ self.coefficients_N2K.mean(axis=0)
-        return tuple(zip(self._ratio(grid).tolist(), reward_P.tolist(), low_P.tolist(), high_P.tolist(), strict=True))
+        return tuple(map(CurvePoint, *(column.tolist() for column in (self._ratio(grid), reward_P, low_P, high_P))))
 
     def _at(self, coefficients_X2K: Array) -> Float64[Array, "*X K 3"]:
         """Each group's part of the loss at the lowest and highest u tried, and at its vertex, moved between them."""

@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pomona.control.answer import Answer
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
 from pomona.control.search import Search, Trial
 from pomona.control.usable import check_settings
 from pomona.errors import InputError, MissingPackageError
+from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream
 
 _STEPS = 10_000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pomona.ratios import Answer
 from pomona.report.wording import lower_is_better, metric_label
-from pomona.runs.record import RatioAnswer, RunRecord
+from pomona.runs.record import RunRecord
 
 LOSS = "loss"
 
@@ -66,7 +67,7 @@ def _reward(record: RunRecord) -> Mapping[str, float]:
     return found if isinstance(found, Mapping) else {LOSS: 1.0}
 
 
-def is_given(answer: RatioAnswer) -> bool:
+def is_given(answer: Answer) -> bool:
     """Whether the ratio was set by the recipe, and nothing looked for a better one."""
     return answer.low == answer.high and not answer.curve
 

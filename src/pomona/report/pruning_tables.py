@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pomona.ratios import GroupRatio, RoundRecord
 from pomona.report.borders import border
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.unpruned import compared_with_none
 from pomona.report.wording import MISSING, percent, percent_span, signed_number
-from pomona.runs.record import GroupAnswer, RoundRecord, RunRecord
+from pomona.runs.record import RunRecord
 
 
 def _compared_with(seen: RoundRecord) -> str:
@@ -58,7 +59,7 @@ def rounds_table(record: RunRecord) -> Table:
 
 def groups_table(record: RunRecord) -> Table:
     """The ratio of each group of layers, where these have ratios of their own."""
-    groups = record.answer.by_group if record.answer is not None else []
+    groups = record.answer.by_group if record.answer is not None else ()
     rows = [
         (
             Cell(_layers(group)),
@@ -76,8 +77,8 @@ def groups_table(record: RunRecord) -> Table:
     return Table(columns, tuple(rows), note=note)
 
 
-def _layers(group: GroupAnswer) -> str:
-    return f"{group.first_layer} to {group.last_layer}" if group.first_layer < group.last_layer else str(group.first_layer)
+def _layers(group: GroupRatio) -> str:
+    return f"{group.first_layer} to {group.last_layer}" if group.first_layer != group.last_layer else str(group.first_layer)
 
 
 def modules_table(record: RunRecord) -> Table:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Discriminator, Tag, TypeAdapter, ValidationError
 
 from pomona.errors import InputError
-from pomona.runs.record import FORMAT_VERSION, RoundRecord, RunRecord
+from pomona.ratios import RoundRecord
+from pomona.runs.record import FORMAT_VERSION, RunRecord
 from pomona.stand_ins import refuse_pointer
 
 T = TypeVar("T")
@@ -29,7 +30,6 @@ class StepLine(BaseModel):
     loss: float | None = None
     learning_rate: float | None = None
     prune_ratio: float | None = None
-    sparsity: float | None = None
 
 
 class EpochLine(BaseModel):
@@ -47,17 +47,10 @@ class EpochLine(BaseModel):
     best: bool = False
 
 
-class RoundLine(RoundRecord):
-    """A round of the controller in `history.jsonl`."""
-
-    kind: Literal["round"]
-    system: str
-
-
 class SettledLine(BaseModel):
     """A controller's answer in `history.jsonl`, in force from this step on.
 
-    `dev_check`: as `RatioAnswer` has it, as lists; `by_group`: the ratio of each group of layers, where each has its own.
+    `dev_check`: as `Answer` has it, as lists; `by_group`: the ratio of each group of layers, where each has its own.
     """
 
     kind: Literal["settled"]
@@ -78,7 +71,21 @@ class PredictionLine(BaseModel):
     predictions: dict[str, str | None]
 
 
-HistoryLine = Annotated[StepLine | EpochLine | RoundLine | SettledLine, Field(discriminator="kind")]
+def _kind(line: object) -> object:
+    return line.get("kind") if isinstance(line, dict) else getattr(line, "kind", None)
+
+
+def _own_fields(line: object) -> object:
+    return {key: value for key, value in line.items() if key not in ("kind", "system")} if isinstance(line, dict) else line
+
+
+HistoryLine = Annotated[
+    Annotated[StepLine, Tag("step")]
+    | Annotated[EpochLine, Tag("epoch")]
+    | Annotated[RoundRecord, BeforeValidator(_own_fields), Tag("round")]
+    | Annotated[SettledLine, Tag("settled")],
+    Discriminator(_kind),
+]
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ def read_run(path: Path | str) -> RunFolder:
     folder = Path(path)
     record = _read_record(folder)
     done = record.status == "done"
-    history: list[StepLine | EpochLine | RoundLine | SettledLine] = []
+    history: list[StepLine | EpochLine | RoundRecord | SettledLine] = []
     predictions: list[PredictionLine] = []
     notes: list[str] = []
     if (folder / "history.jsonl").exists():
@@ -125,7 +132,7 @@ def read_run(path: Path | str) -> RunFolder:
     else:
         notes.append("The folder has no predictions.jsonl, so there are no examples to read.")
     if not record.rounds:
-        rounds = [RoundRecord(**line.model_dump(exclude={"kind", "system"})) for line in history if isinstance(line, RoundLine)]
+        rounds = [line for line in history if isinstance(line, RoundRecord)]
         record = record.model_copy(update={"rounds": rounds})
     return RunFolder(
         path=folder,

@@ -6,6 +6,7 @@ p-value corrected for all comparisons on the metric is above 0.05 even so, the s
 
 from __future__ import annotations
 
+from pomona.ratios import Answer
 from pomona.report.borders import border
 from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
 from pomona.report.wording import (
@@ -26,7 +27,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, RatioAnswer, RunRecord
+from pomona.runs.record import Comparison, RunRecord
 
 POMONA = "pomona"
 ZERO_SHOT = "zero_shot"
@@ -160,7 +161,7 @@ def _ratio_clause(record: RunRecord, prune_ratio: float) -> str:
     return f"{learned}, but the curve is flat: the micro dev set cannot tell the ratios apart" if answer.flat else learned
 
 
-def _search_clause(record: RunRecord, answer: RatioAnswer) -> str:
+def _search_clause(record: RunRecord, answer: Answer) -> str:
     """The best of the ratios that had a run each."""
     tried = (
         f"Of the {len(answer.curve)} prune ratios that were tried, {percent(answer.prune_ratio)} is the best by {judged_by(record)}"
@@ -172,7 +173,7 @@ def _search_clause(record: RunRecord, answer: RatioAnswer) -> str:
     return f"{interval}, but the curve is flat: the dev set cannot tell the ratios apart" if answer.flat else interval
 
 
-def _interval(record: RunRecord, answer: RatioAnswer) -> str:
+def _interval(record: RunRecord, answer: Answer) -> str:
     ends = border(record)
     whose = "that of a group" if answer.by_group else "it"
     return f"95% interval {percent_span(answer.low, answer.high)}" + (f"; {whose} {ends}" if ends else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pomona.ratios import Answer
 from pomona.report.borders import border
 from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
 from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
@@ -28,7 +29,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, Estimate, RatioAnswer, RunRecord, SystemDescription
+from pomona.runs.record import Comparison, Estimate, RunRecord, SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training
 
 Row = tuple["Cell", ...]
@@ -109,7 +110,7 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _how_sure(record: RunRecord, answer: RatioAnswer) -> str:
+def _how_sure(record: RunRecord, answer: Answer) -> str:
     if is_given(answer):
         return "given"
     if record.learned_nothing:

@@ -9,33 +9,28 @@ from collections.abc import Mapping, Sequence
 
 from pomona.adapters import Adapter, layer_number
 from pomona.backbone.load import Backbone
-from pomona.control import GroupRatio, Search
+from pomona.control import Search
 from pomona.data import Example, Splits, fingerprint
 from pomona.errors import InputError
 from pomona.evaluation.compare import compare, corrected
 from pomona.evaluation.evaluate import Answers, Score, example_groups, score
 from pomona.metrics import describe_answers
 from pomona.pruning import layer_groups
+from pomona.ratios import DevCheck, GroupRatio, RoundRecord
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
     AnswersRecord,
-    CandidateRecord,
     Comparison,
-    CurvePoint,
-    DevCheck,
     Estimate,
-    GroupAnswer,
     ModuleRecord,
-    RatioAnswer,
-    RoundRecord,
     RunRecord,
     SourceRecord,
     SplitRecord,
     SystemDescription,
 )
 from pomona.runs.workshop import MAIN, TARGET, Workshop
-from pomona.tuning.settings import Event, Fitted, Sparsity
+from pomona.tuning.settings import Fitted, Sparsity
 
 
 def describe_inputs(
@@ -185,21 +180,12 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     assert answer is not None
     assert final.answer is not None
     record.prune_ratio = final.answer.prune_ratio
-    curve = [CurvePoint(prune_ratio=p, reward=reward, low=low, high=high) for p, reward, low, high in answer.curve]
     name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
     settled = [event["dev_check"] for event in learned.history if event["kind"] == "settled"]
-    check = [DevCheck(prune_ratio=p, cost=cost, dev_loss=loss) for p, cost, loss in (settled[-1] if settled else [])]  # pyright: ignore[reportGeneralTypeIssues]
-    record.answer = RatioAnswer(
-        controller=str(name),
-        prune_ratio=answer.prune_ratio,
-        low=answer.low,
-        high=answer.high,
-        flat=answer.flat,
-        curve=curve,
-        dev_check=check,
-        by_group=_by_group(answer.by_group, list(learned.sparsity)),
-    )
-    record.rounds = [round_record(event) for event in learned.history if event["kind"] == "round"]
+    check = tuple(DevCheck(*one) for one in (settled[-1] if settled else ()))  # pyright: ignore[reportGeneralTypeIssues]
+    by_group = _with_layers(answer.by_group, list(learned.sparsity))
+    record.answer = dataclasses.replace(answer, controller=str(name), dev_check=check, by_group=by_group)
+    record.rounds = [RoundRecord.from_line(event) for event in learned.history if event["kind"] == "round"]
     controller = workshop.recipe.controller
     if isinstance(controller, Search):
         return
@@ -210,27 +196,14 @@ def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
     record.warnings += [warning for warning in found if warning not in record.warnings]
 
 
-def _by_group(found: Sequence[GroupRatio], modules: Sequence[str]) -> list[GroupAnswer]:
+def _with_layers(found: Sequence[GroupRatio], modules: Sequence[str]) -> tuple[GroupRatio, ...]:
     """Each group's ratio, and which layers it is for."""
     groups = layer_groups(modules, len(found)) if found else []
     numbers = [[layer for module in group if (layer := layer_number(module)) is not None] for group in groups]
-    return [
-        GroupAnswer(
-            first_layer=min(layers),
-            last_layer=max(layers),
-            prune_ratio=one.prune_ratio,
-            low=one.low,
-            high=one.high,
-        )
+    return tuple(
+        dataclasses.replace(one, first_layer=min(layers), last_layer=max(layers))
         for layers, one in zip(numbers, found, strict=True)
-    ]
-
-
-def round_record(event: Event) -> RoundRecord:
-    """A round's line of the history as the record has it."""
-    values = {key: value for key, value in event.items() if key not in {"kind", "system", "candidates"}}
-    candidates = [CandidateRecord(**one) for one in event["candidates"]]  # pyright: ignore[reportGeneralTypeIssues]
-    return RoundRecord(**values, candidates=candidates)  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _module(

@@ -7,7 +7,7 @@
                                                             dev_score beside it where a metric judges the epochs. At the step
                                                             where a ratio is settled the best epoch of its search comes again,
                                                             pruned at that ratio
-    round  {kind, system, ...the fields of Round below}
+    round  {kind, system, ...the fields of RoundRecord}
     settled {kind, system, step, prune_ratio, dev_check}      a controller's answer in force; `dev_check` as lists; by_group where
                                                             groups of layers have ratios of their own
 `predictions.jsonl`, a line each test example:
@@ -21,6 +21,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pomona.ratios import Answer, RoundRecord
 
 FORMAT_VERSION = 1
 
@@ -101,97 +103,6 @@ class SystemDescription(_Part):
     training: dict[str, float | None] | None = None
     differences: list[str] = Field(default_factory=list)
     rank_loss: float | None = None
-
-
-class CandidateRecord(_Part):
-    """A candidate ratio and its reward: mean micro dev cost before minus on trial, over the examples that it was tried on.
-
-    Before is what the round's `loss_before` is of.
-
-    `by_group`: the ratio of each group of layers; null where one is for all.
-    """
-
-    prune_ratio: float
-    reward: float
-    p_value: float
-    examples: int | None = None
-    by_group: list[float] | None = None
-
-
-class RoundRecord(_Part):
-    """One round of the controller.
-
-    `loss_before`: mean micro dev cost of what the candidates are compared with: under a mask selected in this round at the ratio
-    `reference`; in a controller's published behaviour under the mask that was in force, selected in an earlier round.
-    `mean`, `deviation`: of the policy; of a controller without one, of where the loss is believed to be lowest.
-    `mask_change`, `newly_pruned`: shares of all factor entries that changed sides at the commit, and that it pruned.
-    `by_group`: the ratio in force after it of each group of layers; null where one is for all.
-    """
-
-    index: int
-    step: int
-    loss_before: float
-    candidates: list[CandidateRecord]
-    prune_ratio_before: float
-    prune_ratio_after: float
-    committed: bool
-    mean: float
-    deviation: float
-    mask_change: float | None = None
-    newly_pruned: float | None = None
-    reference: float | None = None
-    by_group: list[float] | None = None
-
-
-class CurvePoint(_Part):
-    """What a ratio gains over the answer, with its 95 % interval.
-
-    It is the expected reward, from all rounds: in nats per token, or in the unit of what the recipe's `reward` names. Where whole
-    runs were compared it is their mean dev score's difference to the best run's: in nats per token, or in points of the metric that
-    `select_by` names.
-    """
-
-    prune_ratio: float
-    reward: float
-    low: float
-    high: float
-
-
-class DevCheck(_Part):
-    """A ratio as the curve sees it and as the dev set does: its cost relative to the answer's, and its mean dev loss."""
-
-    prune_ratio: float
-    cost: float
-    dev_loss: float
-
-
-class GroupAnswer(_Part):
-    """The ratio of a group of neighbouring layers, and its interval; the numbers of its first and last layer."""
-
-    first_layer: int
-    last_layer: int
-    prune_ratio: float
-    low: float
-    high: float
-
-
-class RatioAnswer(_Part):
-    """The controller's answer: p*, its interval, and whether the curve is too flat to tell the ratios apart.
-
-    Where a controller had no round (`rounds` of the record is empty), nothing was learned: p* is the ratio that the run began
-    with, and `low` and `high` are the ends of the allowed range.
-    `dev_check`: a few ratios on the dev set when a search ended; empty where none did. `by_group`: the groups of layers, where each
-    has a ratio of its own; `prune_ratio` is then their mean by entries, and the curve that of one ratio for all.
-    """
-
-    controller: str
-    prune_ratio: float
-    low: float
-    high: float
-    flat: bool
-    curve: list[CurvePoint] = Field(default_factory=list)
-    dev_check: list[DevCheck] = Field(default_factory=list)
-    by_group: list[GroupAnswer] = Field(default_factory=list)
 
 
 class ModuleRecord(_Part):
@@ -300,7 +211,7 @@ class RunRecord(_Part):
     comparisons: list[Comparison] = Field(default_factory=list)
     prune_ratio: float | None = None
     sparsity: float | None = None
-    answer: RatioAnswer | None = None
+    answer: Answer | None = None
     rounds: list[RoundRecord] = Field(default_factory=list)
     modules: list[ModuleRecord] = Field(default_factory=list)
     timing: Timing = Field(default_factory=Timing)

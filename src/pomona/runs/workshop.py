@@ -14,7 +14,7 @@ from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
 from pomona.backbone.trainable import Concat, TrainableMerge
-from pomona.control import Answer, Controller, Fixed, Search, Trial
+from pomona.control import Controller, Fixed, Search, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
 from pomona.evaluation.costs import micro_dev_costs
@@ -22,6 +22,7 @@ from pomona.evaluation.dev_scores import dev_scores
 from pomona.evaluation.evaluate import LOSS, make_metrics
 from pomona.merging import merge
 from pomona.merging.weights import Weight
+from pomona.ratios import Answer
 from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, merges_its_opponent, opponent, taking_part, trainable

@@ -11,12 +11,12 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from pomona.backbone.attach import Attachment
-from pomona.control import Answer, Controller, state_to_dict
-from pomona.control.rounds import over_all
+from pomona.control import Controller, state_to_dict
 from pomona.control.usable import check_finite
 from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
+from pomona.ratios import Answer
 from pomona.tuning.live_masks import LiveMasks, Masks, MaskState
 from pomona.tuning.probes import Costs, Probes
 from pomona.tuning.settings import FitData, Pruning, Tuning
@@ -215,30 +215,8 @@ class Prune(Transform):
         if seen.mask_ratios is not None:
             change = self._masks.hold(self._masks.select(scores, seen.mask_ratios))
         self.prune_ratio = self.control.prune_ratio
-        return {
-            "index": seen.index,
-            "step": seen.step,
-            "loss_before": sum(seen.losses_before) / len(seen.losses_before),
-            "candidates": [
-                {
-                    "prune_ratio": one.prune_ratio,
-                    "reward": one.reward,
-                    "p_value": one.p_value,
-                    "examples": one.seen,
-                    **_by_group(one.by_group),
-                }
-                for one in seen.candidates
-            ],
-            "prune_ratio_before": seen.prune_ratio_before,
-            "prune_ratio_after": seen.prune_ratio_after,
-            "committed": seen.mask_prune_ratio is not None,
-            "mean": seen.mean,
-            "deviation": seen.deviation,
-            "mask_change": change and change.changed,
-            "newly_pruned": change and change.newly_pruned,
-            "reference": over_all(self.control.shares, seen.reference),
-            **_by_group(seen.by_group),
-        }
+        cost = (change.changed, change.newly_pruned) if change else ()
+        return seen.record(self.control.shares, *cost).to_line()
 
     def _screened(self, masks: Sequence[Masks]) -> Sequence[bool]:
         """Which candidates are tried."""
@@ -269,7 +247,7 @@ class Prune(Transform):
         """
         if answer.flat or not answer.curve or not self._dev.examples:
             return []
-        gains = {prune_ratio: gain for prune_ratio, gain, *_ in answer.curve}
+        gains = {point.prune_ratio: point.reward for point in answer.curve}
         # The answer last: where it is the lowest or the highest, it takes that one's place.
         trials = {one: (-gains[one], (one,)) for one in (min(gains), max(gains))} | {answer.prune_ratio: (0.0, answer.ratios)}
         masks = [self._masks.select(scores, ratios) for _, ratios in trials.values()]

@@ -12,10 +12,11 @@ from torch import Tensor
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
 from pomona.components import decoded, encoded
-from pomona.control import Answer, Controller
+from pomona.control import Controller
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda, importance_metrics
 from pomona.pruning import Granularity, Schedule, Scope, check_scope
+from pomona.ratios import Answer
 
 Event = dict[str, object]
 """A line of `history.jsonl`; its fields stand in `pomona.runs.record`."""
