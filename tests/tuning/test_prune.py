@@ -21,6 +21,7 @@ from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
 from pomona.backbone.trainable.concat import ConcatModule
 from pomona.control import Candidate, Controller, ControllerState, Fixed, Handling, Round
+from pomona.engines import NATIVE
 from pomona.errors import InputError, PomonaError
 from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.pruning import pruned_count
@@ -28,10 +29,12 @@ from pomona.ratios import Answer, CurvePoint
 from pomona.seeding import stream
 from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pomona.tuning.probes import Costs
+from pomona.tuning.progress import Silent
 from pomona.tuning.prune import Prune, PruneState
 from pomona.tuning.settings import FitData, Pruning, Tuning
 from pomona.tuning.state import typed
 from pomona.tuning.statistics import Statistics
+from pomona.tuning.transform import Run as TrainingRun
 
 TRAIN, MICRO_DEV, DEV = tiny_examples(3, seed=21), tiny_examples(3, seed=20), tiny_examples(5, seed=22)
 
@@ -116,10 +119,11 @@ class Run:
         self.attachment = attachment
         self.parameters = attachment.parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.01, weight_decay=0.0)
-        data, tuning = FitData(TRAIN, micro_dev, DEV), Tuning(batch_size=2)
+        data, tuning = FitData(TRAIN, micro_dev, DEV), Tuning(epochs=5, batch_size=2)
         pruning = pruning or Pruning()
         self.statistics = Statistics(attachment, pruning, TRAIN, 2, controller.wants_estimates)
-        self.prune = Prune(attachment, pruning, controller, self.statistics, self.optimizer, data, tuning, 7, 10, costs)
+        run = TrainingRun(attachment, data, tuning, self.optimizer, "system", 7, NATIVE, lambda event: None, Silent())
+        self.prune = Prune(run, pruning, controller, self.statistics, costs)
 
     def step(self, number: int, *, last_of_epoch: bool = False) -> None:
         batch = collate(tiny_examples(3, seed=number), 0, torch.device("cpu"))

@@ -13,7 +13,6 @@ from pomona.backbone.attach import Attachment
 from pomona.control import Controller, Fixed
 from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
-from pomona.seeding import derive_seed
 from pomona.tuning.keep_best import Judge, KeepBest
 from pomona.tuning.loop import train
 from pomona.tuning.probes import Costs
@@ -81,10 +80,7 @@ def fit(
     prune = None
     if pruning is not None:
         statistics = Statistics(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates, engine)
-        controller_seed = derive_seed(seed, "controller")
-        prune = Prune(
-            attachment, pruning, controller, statistics, optimizer, data, tuning, controller_seed, run.total_steps, costs, engine
-        )
+        prune = Prune(run, pruning, controller, statistics, costs)
         transforms = {"statistics": statistics, "prune": prune}
     best = KeepBest(prune, judge)
     transforms["best"] = best

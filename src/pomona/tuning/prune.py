@@ -10,16 +10,15 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from pomona.backbone.attach import Attachment
 from pomona.control import Controller, state_to_dict
 from pomona.control.usable import check_finite
-from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
 from pomona.ratios import Answer
+from pomona.seeding import derive_seed
 from pomona.tuning.live_masks import LiveMasks, Masks, MaskState
 from pomona.tuning.probes import Costs, Probes
-from pomona.tuning.settings import FitData, Pruning, Tuning
+from pomona.tuning.settings import Pruning
 from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.statistics import Statistics
 from pomona.tuning.transform import Run, Transform
@@ -54,17 +53,11 @@ class Prune(Transform):
     force and the mask is selected anew after each step (see `live_masks`). A given ratio may follow a schedule.
 
     Args:
-        attachment: what is trained.
+        run: what is trained. Rewards are measured on its micro dev examples.
         pruning: how to prune.
-        controller: how much.
+        controller: how much to prune.
         statistics: what importance is measured from; a transform that comes before this one.
-        optimizer: whose moments are cleared.
-        data: rewards are measured on its micro dev examples; norms may come from passes over its training examples.
-        tuning: examples a batch of a probe.
-        seed: root of the controller's draws.
-        total_steps: optimizer steps of the run.
         costs: what a micro dev example costs; None: its loss.
-        engine: lets all ranks decide alike.
 
     Raises:
         InputError: the controller learns, and there are no micro dev examples, or a schedule is to follow; statistics that do not
@@ -74,19 +67,9 @@ class Prune(Transform):
     state_type: ClassVar[Any] = PruneState
 
     def __init__(
-        self,
-        attachment: Attachment,
-        pruning: Pruning,
-        controller: Controller,
-        statistics: Statistics,
-        optimizer: torch.optim.Optimizer,
-        data: FitData,
-        tuning: Tuning,
-        seed: int,
-        total_steps: int,
-        costs: Costs | None = None,
-        engine: Engine = NATIVE,
+        self, run: Run, pruning: Pruning, controller: Controller, statistics: Statistics, costs: Costs | None = None
     ) -> None:
+        attachment, data, total_steps = run.attachment, run.data, run.total_steps
         self.settle_step = controller.settle_step(total_steps)
         pruning = pruning.following(controller)
         if self.settle_step > 0 and not data.micro_dev:
@@ -101,22 +84,24 @@ class Prune(Transform):
         with torch.no_grad():
             sides = ((path, layer.effective()) for path, layer in attachment.layers.items())
             entries = {path: pair.A.numel() + pair.B.numel() for path, pair in sides}
-        self.control = controller.start(seed, total_steps, group_shares(entries, controller.layer_groups))
+        self.control = controller.start(
+            derive_seed(run.seed, "controller"), total_steps, group_shares(entries, controller.layer_groups)
+        )
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
         self.prune_ratio = self.control.prune_ratio
         """The ratio in force; the share of all entries, where groups of layers have ratios of their own."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
-        self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, engine
+        self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, run.engine
         self.final_importance: dict[str, float] = {}
         """`importance` after the last step."""
-        self._masks = LiveMasks(attachment, pruning, statistics, optimizer, controller.handling)
+        self._masks = LiveMasks(attachment, pruning, statistics, run.optimizer, controller.handling)
         on_cpu = attachment.backbone.device.type == "cpu"
-        max_tokens = _TOKENS_ON_A_CPU if on_cpu else tuning.batch_size * tuning.max_tokens
-        self._probes = Probes(attachment, self._masks, data.micro_dev, max_tokens, costs, engine)
+        max_tokens = _TOKENS_ON_A_CPU if on_cpu else run.tuning.batch_size * run.tuning.max_tokens
+        self._probes = Probes(attachment, self._masks, data.micro_dev, max_tokens, costs, run.engine)
         # Losses say nothing of how well the micro dev set stands for the dev set where costs are something else.
         dev = data.dev[: (len(data.micro_dev) + 1) // 2] if costs is None else ()
-        self._dev = Probes(attachment, self._masks, dev, max_tokens, None, engine)
+        self._dev = Probes(attachment, self._masks, dev, max_tokens, None, run.engine)
 
     @property
     def searches(self) -> bool:
