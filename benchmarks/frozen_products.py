@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomona.backbone.frozen_linear import onednn_is_faster, product
+from pomona.backbone.speed.frozen_products import onednn_is_faster, product
 from pomona.seeding import stream
 
 SHAPES = {"gate": (1536, 576), "down": (576, 1536), "query": (576, 576), "value": (192, 576), "head": (49152, 576)}

@@ -3,7 +3,7 @@
 A step: examples by themselves, their gradients accumulated; after the optimizer step all training examples by themselves, with
 the hidden states of all layers kept on the CPU; one norm a layer, after its norm without the weight; the dense update's sensitivity
 by autograd; masks on the sums of the factors. A probe: the loss of one example by itself, with the logits of all its positions.
-Matrix products are torch's own, as in the published code, or Pomona's (`frozen_linear`), to see what those make of the difference.
+Matrix products are torch's own, as in the published code, or Pomona's (`frozen_products`), to see their share of the difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pomona.adapters import Adapter
 from pomona.backbone.batches import Encoded
 from pomona.backbone.embedded import embedded_model
-from pomona.backbone.frozen_linear import freeze_linear_modules
+from pomona.backbone.speed.frozen_products import freeze_linear_modules
 
 PRUNE_RATIO = 0.5
 DROPOUT = 0.05

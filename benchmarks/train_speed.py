@@ -25,8 +25,8 @@ from pomona.adapters import Adapter, write_adapter
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, encode
 from pomona.backbone.embedded import embedded_model
-from pomona.backbone.frozen_linear import product
 from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.speed.frozen_products import product
 from pomona.control import Fixed
 from pomona.data import examples, read_rows
 from pomona.data.tasks import Task, TitleGeneration

@@ -16,6 +16,7 @@ from pomona.adapters import Adapter, Factors
 from pomona.backbone.batches import Encoded
 from pomona.backbone.generate import Generated
 from pomona.backbone.load import Backbone
+from pomona.backbone.speed import switched_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -133,7 +134,8 @@ def tiny_model(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
 
 def tiny_backbone(architecture: str = "llama", seed: int = 0) -> Backbone:
     """A tiny model with its tokenizer, as `load_backbone` would give it."""
-    return Backbone(tiny_model(architecture, seed), tiny_tokenizer(), f"tiny-{architecture}")
+    model = tiny_model(architecture, seed)
+    return Backbone(model, tiny_tokenizer(), f"tiny-{architecture}", speed=switched_on(model))
 
 
 def save_tiny_model(folder: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:

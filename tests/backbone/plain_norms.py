@@ -12,6 +12,7 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Batch, Encoded, collate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import make_batch
+from pomona.backbone.speed import Packing
 from pomona.backbone.statistics import Norms
 from pomona.backbone.trainable.base import AdaptedModule
 
@@ -57,8 +58,8 @@ def tokens_of(examples: Sequence[Encoded]) -> int:
 
 
 def batch_of(backbone: Backbone, examples: Sequence[Encoded], packed: bool = False) -> Batch:
-    """Examples in either layout. What the model can do is found out here, by passes that no statistics may see."""
-    assert backbone.packs
+    """Examples in either layout."""
+    assert Packing in backbone.speed
     batch = make_batch(backbone, examples) if packed else collate(examples, 0, backbone.device)
     assert batch.content.all() == (packed or len(set(map(len, examples))) == 1)
     return batch

@@ -18,6 +18,7 @@ from pomona.backbone.batches import Encoded
 from pomona.backbone.candidates import candidate_losses
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses
+from pomona.backbone.speed import CompletionHead, Packing, switched_on
 from pomona.backbone.trainable import Concat, Linear, TrainableMerge, trainable_merges
 from pomona.backbone.trainable.add_low_rank import add_low_rank_by_group
 
@@ -83,8 +84,8 @@ def assert_differ(losses: list[list[float]]) -> None:
 def test_losses_are_those_of_each_candidate_by_itself(
     backbone: Backbone, how: TrainableMerge, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert backbone.packs
-    monkeypatch.setitem(vars(backbone), "packs", packed)
+    assert Packing in backbone.speed
+    monkeypatch.setitem(vars(backbone), "speed", backbone.speed if packed else backbone.speed.without(Packing))
     with attached(backbone, adapters(backbone), weights=[0.8, -1.2], how=how) as attachment:
         candidates = drawn(attachment, 3)
         expected = one_by_one(attachment, EXAMPLES, candidates)
@@ -103,8 +104,9 @@ def test_losses_where_the_head_is_not_plain() -> None:
     model: Any = hf.Gemma2ForCausalLM(config)
     for parameter in model.parameters():
         parameter.data.mul_(5)
-    backbone = Backbone(model.requires_grad_(False).eval(), tiny_tokenizer(), "tiny-gemma2")
-    assert not backbone.has_plain_head
+    model.requires_grad_(False).eval()
+    backbone = Backbone(model, tiny_tokenizer(), "tiny-gemma2", speed=switched_on(model))
+    assert CompletionHead not in backbone.speed
     with attached(backbone, [tiny_adapter(backbone, size=1.0)]) as attachment:
         candidates = drawn(attachment, 3)
         expected = one_by_one(attachment, EXAMPLES, candidates)
@@ -175,7 +177,7 @@ def test_no_pass_has_more_tokens_than_it_may_and_none_is_lost(
     with pytest.MonkeyPatch.context() as patch, attached(LLAMA, [tiny_adapter(LLAMA)]) as attachment:
         candidates = drawn(attachment, count)
         expected = one_by_one(attachment, examples, candidates)
-        patch.setitem(vars(LLAMA), "packs", packed)
+        patch.setitem(vars(LLAMA), "speed", LLAMA.speed if packed else LLAMA.speed.without(Packing))
         passes = Passes(LLAMA, patch)
         assert_close(candidate_losses(attachment, examples, candidates, max_tokens), expected)
     for rows, columns in passes.shapes:
@@ -234,7 +236,7 @@ def test_what_memory_does_not_hold_is_halved_examples_first_then_candidates(
     with attached(llama, [tiny_adapter(llama)]) as attachment:
         candidates = drawn(attachment, 3)
         expected = one_by_one(attachment, examples, candidates)
-        monkeypatch.setitem(vars(llama), "packs", False)
+        monkeypatch.setitem(vars(llama), "speed", llama.speed.without(Packing))
 
         class Small(Passes):
             def before(self, forward: Any, input_ids: Tensor, others: dict[str, object]) -> object:

@@ -12,6 +12,7 @@ from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, collate
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
+from pomona.backbone.speed import Packing
 
 CPU = torch.device("cpu")
 PAD = 0
@@ -95,7 +96,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_
     examples = [*tiny_examples(5, seed=1, completion=2), *tiny_examples(1, seed=2, shortest=20, longest=20)]
     expected = example_losses(llama, examples, 6)
     longest = max(map(len, examples))
-    monkeypatch.setitem(vars(llama), "packs", False)
+    monkeypatch.setitem(vars(llama), "speed", llama.speed.without(Packing))
     forward, given = llama.model.base_model.forward, []
 
     def limited(input_ids: torch.Tensor, **state: object) -> object:

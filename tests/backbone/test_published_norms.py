@@ -8,9 +8,9 @@ import torch
 from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
 
 from pomona.backbone.attach import attached
+from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import PublishedNorms
-from pomona.backbone.recompute import gradient_checkpointing
 from pomona.errors import InputError
 
 READ_THE_HIDDEN_STATE = {"gpt2": ("attn.c_attn",)}

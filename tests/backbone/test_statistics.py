@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from pomona.adapters import Factors
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Encoded
+from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, token_losses
-from pomona.backbone.recompute import gradient_checkpointing
+from pomona.backbone.speed import switched_on
 from pomona.backbone.statistics import StreamedNorms
 from pomona.backbone.trainable import Concat, Linear, TrainableMerge
 from pomona.backbone.trainable.concat import ConcatModule
@@ -56,7 +57,8 @@ def test_a_batch_gives_what_a_loop_over_single_examples_gives(backbone: Backbone
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 def test_a_model_whose_modules_read_a_batch_in_one_row_of_rows(packed: bool) -> None:
     """OPT's linear maps behind the attention get [B * T, I]."""
-    opt = Backbone(ARCHITECTURES["opt"].build(), tiny_tokenizer(), "tiny-opt")
+    model = ARCHITECTURES["opt"].build()
+    opt = Backbone(model, tiny_tokenizer(), "tiny-opt", speed=switched_on(model))
     examples = tiny_examples(4, seed=4, shortest=6, longest=16)
     with attached(opt, [tiny_adapter(opt, targets=("q_proj", "fc1"))]) as attachment:
         norms = StreamedNorms(attachment, forgetting=1.0)

@@ -17,8 +17,9 @@ from transformers import AutoTokenizer
 from pomona.backbone.batches import encode
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.generate import generate
-from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.load import load_backbone
 from pomona.backbone.loss import example_losses
+from pomona.backbone.speed import Packing
 from pomona.backbone.token_ids import padding_id, refuse_unknown
 from pomona.data import Example
 from pomona.errors import InputError
@@ -53,8 +54,11 @@ def test_padding_outside_the_embedding_is_any_row_and_changes_nothing(copy: Path
     found = load_backbone(str(copy / "model"), device="cpu")
     assert (plain.pad_id, found.pad_id, found.embedding_rows) == (0, 0, VOCABULARY)
     examples = [Example(text, text, " sum", (" sum",), "") for text in PROMPTS]
+    assert Packing in plain.speed
+    assert Packing in found.speed
     for packs in (True, False):
-        monkeypatch.setattr(Backbone, "packs", packs)
+        for one in (plain, found):
+            monkeypatch.setitem(vars(one), "speed", one.speed if packs else one.speed.without(Packing))
         encoded = [encode(examples, one.tokenizer, 64, one.embedding_rows)[0] for one in (plain, found)]
         assert encoded[0] == encoded[1]
         assert example_losses(found, encoded[1], 3) == example_losses(plain, encoded[0], 3)

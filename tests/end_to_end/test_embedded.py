@@ -17,6 +17,7 @@ from pomona.backbone.batches import encode
 from pomona.backbone.generate import generate
 from pomona.backbone.joint import tokens_apart
 from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.speed import NeededRows, Packing
 from pomona.control import Grasp
 from pomona.data import Example, examples, number_rows
 from pomona.data.corpora import docstring_rows
@@ -60,8 +61,8 @@ def fitted(backbone: Backbone, rows: tuple[Example, ...]) -> Fitted:
 
 
 def test_batches_of_the_real_model_are_packed_on_a_cpu_and_rows_left_out(backbone: Backbone) -> None:
-    assert backbone.packs is (backbone.device.type == "cpu")
-    assert backbone.leaves_rows_out
+    assert (Packing in backbone.speed) is (backbone.device.type == "cpu")
+    assert NeededRows in backbone.speed
 
 
 def test_training_on_the_real_model_learns_a_ratio_and_lowers_the_loss(fitted: Fitted) -> None:

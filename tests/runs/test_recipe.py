@@ -30,6 +30,7 @@ FULL: dict[str, Any] = {
     "model": "someone/model",
     "device": "cpu",
     "dtype": "bfloat16",
+    "speed": "off",
     "task": {"name": "extractive_qa", "language": "de", "max_new_tokens": 9, "stop": ["Question:", "\n\n"]},
     "data": {
         "train": "train.csv",
@@ -90,7 +91,7 @@ def refused(*overrides: str, kind: type[Recipe] | type[TrainRecipe] = Recipe, **
 
 def test_defaults() -> None:
     recipe = parsed()
-    assert (recipe.model, recipe.seed, recipe.dtype) == ("embedded", 0, "float32")
+    assert (recipe.model, recipe.seed, recipe.dtype, recipe.speed) == ("embedded", 0, "float32", "auto")
     assert recipe.controller == Bayes()
     assert recipe.task == Summarization()
     assert recipe.pruning.metric == Wanda()
@@ -599,6 +600,7 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("task.system=Hello", "system", "of the chat form only"),
         ("task.template=no document", "template", "{document}"),
         ("dtype=float8", "unknown dtype 'float8'", "float32, bfloat16, float16"),
+        ("speed=fast", "speed", "'auto' or 'off'"),
     ],
 )
 def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:

@@ -36,6 +36,7 @@ import pomona.tuning.loop as loop_module
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.batches import Batch, Encoded
 from pomona.backbone.load import Backbone
+from pomona.backbone.speed import Packing
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Fixed
 from pomona.importance import importance_metrics
@@ -265,8 +266,8 @@ def _add(one: Any, other: Any, factor: float) -> Any:
 @pytest.fixture(scope="module")
 def backbones() -> dict[str, Backbone]:
     packed, padded = tiny_backbone("llama"), tiny_backbone("llama")
-    vars(padded)["packs"] = False
-    assert packed.packs
+    vars(padded)["speed"] = padded.speed.without(Packing)
+    assert Packing in packed.speed
     return {"packed": packed, "padded": padded}
 
 

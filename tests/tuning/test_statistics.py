@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import tiny_adapter, tiny_examples
-from tests.tuning.runs import DATA, TUNING, train
+from tests.tuning.runs import train
 
 import pomona.backbone.full_pass as full_pass_module
 from pomona.backbone.attach import Attachment, attached
@@ -130,14 +130,3 @@ def test_the_state_goes_through_a_checkpoint(llama: Backbone) -> None:
 
 def tensors(gradient: Any, smoothed: Any) -> Sequence[torch.Tensor]:
     return [*gradient, *smoothed.mean, *smoothed.uncertainty]
-
-
-def test_the_first_training_batch_may_be_the_first_thing_that_a_model_computes(llama: Backbone) -> None:
-    """Whether the output head is plain is found by a trial pass: not one for the statistics to see."""
-    fresh = Backbone(llama.model, llama.tokenizer, llama.name)
-    vars(fresh)["packs"] = False  # as on an accelerator, where nothing has looked at the head yet
-    expected = Backbone(llama.model, llama.tokenizer, llama.name)
-    vars(expected)["packs"] = False
-    assert expected.has_plain_head
-    one, other = (train(backbone, DATA, TUNING, pruning=Pruning(), controller=Fixed(0.5)) for backbone in (fresh, expected))
-    assert one.adapter.fingerprint() == other.adapter.fingerprint()

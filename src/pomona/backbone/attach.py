@@ -131,8 +131,6 @@ def attached(
     """
     linear = backbone.linear_modules()
     refuse_packed({path: linear[path] for path in linear if any(path in adapter for adapter in adapters)})
-    # Found by trial passes, which adapters that drop inputs would disturb, and which no observer may see.
-    _ = backbone.has_plain_head, backbone.packs, backbone.leaves_rows_out
     given = [1.0] * len(adapters) if weights is None else list(weights)
     modules = _adapted_modules(backbone, adapters, given, dropout, how or Concat())
     try:

@@ -19,6 +19,7 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.backbone.memory import each_batch
+from pomona.backbone.speed import Packing, SharedPasses
 from pomona.backbone.trainable.base import Candidates, RowsDifferError
 
 Updates = Mapping[str, tuple[Tensor, Tensor]]
@@ -51,7 +52,9 @@ def candidate_losses(
     if not candidates or not examples:
         return [[] for _ in candidates]
     measurement = _Measurement(attachment, examples, _updates(attachment, candidates), len(candidates), max_tokens)
-    measurement.run(range(len(candidates)), range(len(examples)))
+    together = len(candidates) if SharedPasses in attachment.backbone.speed else 1
+    for first in range(0, len(candidates), together):
+        measurement.run(range(first, first + together), range(len(examples)))
     return measurement.losses
 
 
@@ -87,7 +90,7 @@ class _Measurement:
         batches: list[list[int]] = []
         for index in sorted(indices, key=lambda index: (-lengths[index], index)):
             last = batches[-1] if batches else []
-            packed = self._attachment.backbone.packs
+            packed = Packing in self._attachment.backbone.speed
             tokens = sum(lengths[one] for one in (*last, index)) if packed or not last else lengths[last[0]] * (len(last) + 1)
             if last and tokens <= most:
                 last.append(index)

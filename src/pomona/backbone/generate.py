@@ -16,7 +16,8 @@ from pomona.backbone.decoding import Decoding
 from pomona.backbone.joint import opening_tokens
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
-from pomona.backbone.prefill import positions, prefill
+from pomona.backbone.speed import FinishedRows, GroupedPrefill, Speed
+from pomona.backbone.speed.grouped_prefill import positions, prefill
 from pomona.backbone.token_ids import refuse_unknown
 from pomona.errors import InputError
 from pomona.seeding import stream
@@ -122,7 +123,7 @@ def _batch(
     beams = decoding.num_beams > 1
     ours = decoding if beams else Decoding()  # the loop below sees to all the rest
     config = ours.config(max_new_tokens=max_new_tokens, pad=pad, ends=sorted(end.tokens), bos=tokenizer.bos_token_id)  # pyright: ignore[reportArgumentType]
-    loop = _Loop(end, decoding.processors(), draws_BT)
+    loop = _Loop(end, decoding.processors(), draws_BT, backbone.speed)
     with _own_settings_aside(backbone.model):
         output = backbone.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=tokens_BT.to(backbone.device),
@@ -137,10 +138,11 @@ def _batch(
 class _Loop:
     """The decoding of one batch, in place of transformers' own loop, which goes on with every row until the last one has ended."""
 
-    def __init__(self, end: AnswerEnd, processors: LogitsProcessorList, draws_BT: Tensor | None) -> None:
+    def __init__(self, end: AnswerEnd, processors: LogitsProcessorList, draws_BT: Tensor | None, speed: Speed) -> None:
         self._end = end
         self._processors = processors
         self._draws_BT = draws_BT
+        self._speed = speed
         self.answers: list[list[int]] = []
 
     def __call__(
@@ -156,10 +158,10 @@ class _Loop:
         mask_BT = state.get("attention_mask")
         content_BT = torch.ones_like(input_ids) if mask_BT is None else mask_BT  # None: nothing is padding
         self.answers = [[] for _ in input_ids]
-        rows = list(range(len(input_ids)))
+        rows, ended = list(range(len(input_ids))), set[int]()
         tokens_BT = input_ids
         positions_B1 = positions(content_BT)[:, -1:]
-        logits_BV, cache = prefill(model, input_ids, content_BT, state["past_key_values"])
+        logits_BV, cache = prefill(model, input_ids, content_BT, state["past_key_values"], grouped=GroupedPrefill in self._speed)
         for step in range(int(generation_config.max_new_tokens or 0)):
             if step:
                 logits_BV = model(
@@ -175,14 +177,16 @@ class _Loop:
                 scores_BV = self._processed(tokens_BT, content_BT, scores_BV)
             chosen_B = self._choose(scores_BV, rows, step)
             for row, token in zip(rows, chosen_B.tolist(), strict=True):
-                self.answers[row].append(token)
-            kept = [place for place, row in enumerate(rows) if not self._end(self.answers[row])]
+                if row not in ended:
+                    self.answers[row].append(token)
+            ended |= {row for row in rows if row not in ended and self._end(self.answers[row])}
+            kept = [place for place, row in enumerate(rows) if row not in ended]
             if not kept:
                 break
             positions_B1 = positions_B1 + 1
             tokens_BT = torch.cat([tokens_BT, chosen_B[:, None]], dim=1)
             content_BT = torch.cat([content_BT, torch.ones_like(chosen_B)[:, None]], dim=1)
-            if len(kept) < len(rows):
+            if len(kept) < len(rows) and FinishedRows in self._speed:
                 rows = [rows[place] for place in kept]
                 kept_B = torch.tensor(kept, device=input_ids.device)
                 cache.reorder_cache(kept_B)

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,10 @@ from torch import nn
 from pomona.adapters.base_identity import identity_of_folder, identity_of_tensors
 from pomona.adapters.same_base import Base
 from pomona.backbone.embedded import EMBEDDED, NAME
-from pomona.backbone.frozen_linear import freeze_linear_modules
 from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
-from pomona.backbone.needed_rows import can_leave_rows_out
-from pomona.backbone.packed import can_pack
 from pomona.backbone.plain_weights import refuse_packed
+from pomona.backbone.speed import Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
 from pomona.errors import InputError
 
@@ -47,6 +45,7 @@ class Backbone:
         name: what records and exported adapters call it.
         warnings: what loading it gave to say.
         folder: where its files are; None: it was made in memory.
+        speed: the speed-ups in use; by default none, the plain path.
     """
 
     model: PreTrainedModel
@@ -54,6 +53,7 @@ class Backbone:
     name: str
     warnings: tuple[str, ...] = ()
     folder: Path | None = None
+    speed: Speed = field(default_factory=Speed)
 
     @property
     def device(self) -> torch.device:
@@ -92,21 +92,6 @@ class Backbone:
         return {path: linear_shape(module) for path, module in self.linear_modules().items()}
 
     @functools.cached_property
-    def packs(self) -> bool:
-        """Whether batches are packed: where the model can, and on a CPU. An accelerator is faster with few large kernels."""
-        return self.device.type == "cpu" and self.has_plain_head and can_pack(self.model)
-
-    @functools.cached_property
-    def has_plain_head(self) -> bool:
-        """Whether logits are the output head of the last hidden state and nothing more, such as a scale or a cap."""
-        return _has_plain_head(self.model)
-
-    @functools.cached_property
-    def leaves_rows_out(self) -> bool:
-        """Whether the end of the last layer may be computed for the tokens alone whose output is read."""
-        return can_leave_rows_out(self.model)
-
-    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the weights' names, shapes, dtypes and bytes."""
         digest = hashlib.sha256()
@@ -122,7 +107,7 @@ class Backbone:
         return Base(self.name, known or identity_of_tensors(self.model.config.to_dict(), self.model.state_dict()))
 
 
-def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "float32") -> Backbone:
+def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "float32", speed: Switch = "auto") -> Backbone:
     """Load a frozen model.
 
     Only safetensors weights are read and no code of a model's repository is run. The network is used for hub ids alone,
@@ -132,6 +117,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         model: `embedded`, a folder in transformers' format, or a hub id.
         device: `auto` (an accelerator where there is one), or a torch device such as `cpu`, `cuda:1`.
         dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; adapters are always trained in float32.
+        speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path.
 
     Raises:
         InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype
@@ -179,12 +165,11 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
     nn.Module.to(network, place)
-    freeze_linear_modules(network)
     if not _is_causal(network):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
-    return backbone
+    return replace(backbone, speed=switched_on(network, speed))
 
 
 def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrainedTokenizerBase:
@@ -208,20 +193,6 @@ def _is_causal(network: PreTrainedModel) -> bool:
     logits_2TV = network(input_ids=torch.tensor([[0, 1], [0, 2]], device=network.device)).logits
     change = (logits_2TV[0, 0] - logits_2TV[1, 0]).abs().max()
     return bool(change <= 16 * torch.finfo(logits_2TV.dtype).eps * logits_2TV.abs().max())
-
-
-@torch.no_grad()
-def _has_plain_head(network: PreTrainedModel) -> bool:
-    tokens = torch.tensor([[1, 0, 1]], device=network.device)
-    head = network.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        return False
-    logits = network(input_ids=tokens, use_cache=False).logits
-    states = getattr(network.base_model(input_ids=tokens, use_cache=False), "last_hidden_state", None)
-    if states is None or states.shape[-1] != head.in_features:
-        return False
-    plain = head(states)
-    return bool((logits - plain).abs().max() <= 16 * torch.finfo(plain.dtype).eps * plain.abs().max())
 
 
 def _reason(error: Exception) -> str:

@@ -16,16 +16,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pomona.backbone.batches import Batch, Encoded, collate, evaluation_order, pack
-from pomona.backbone.completion_loss import completion_loss
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
-from pomona.backbone.needed_rows import only_rows
-from pomona.backbone.packed import packed_states
+from pomona.backbone.speed import CompletionHead, FrozenProducts, Packing
+from pomona.backbone.speed.completion_head import completion_loss
+from pomona.backbone.speed.frozen_products import product
+from pomona.backbone.speed.packing import packed_states
 
 
 def make_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
     """The examples in the layout that is faster on this model and device: packed, or padded."""
-    if backbone.packs:
+    if Packing in backbone.speed:
         return pack(examples, backbone.device)
     return collate(examples, backbone.pad_id, backbone.device)
 
@@ -38,7 +39,7 @@ def hidden_states(backbone: Backbone, batch: Batch, needed: Bool[Tensor, "B T"] 
         batch: in either layout.
         needed: where the states are read; elsewhere they may mean nothing. None: everywhere.
     """
-    with only_rows(backbone.model, needed) if needed is not None and backbone.leaves_rows_out else nullcontext():
+    with backbone.speed.hidden_pass(backbone.model, needed) if needed is not None else nullcontext():
         if batch.lengths is not None:
             return packed_states(backbone.model, batch.tokens, batch.lengths)
         return backbone.model.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
@@ -52,14 +53,20 @@ def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
     predicts = torch.zeros_like(batch.completion)
     predicts[:, :-1] = batch.completion[:, 1:]
     targets_N = batch.tokens[batch.completion]
-    if backbone.has_plain_head:
-        head = backbone.model.get_output_embeddings()
+    head = backbone.model.get_output_embeddings()
+    if CompletionHead in backbone.speed:
         assert isinstance(head, nn.Linear)
-        losses_N = completion_loss(hidden_states(backbone, batch, predicts)[predicts], head.weight, head.bias, targets_N)
+        hidden_NH = hidden_states(backbone, batch, predicts)[predicts]
+        of_frozen = product if FrozenProducts in backbone.speed else F.linear
+        losses_N = completion_loss(hidden_NH, head.weight, head.bias, targets_N, of_frozen)
     else:
-        if batch.lengths is not None:
-            raise ValueError("a packed batch needs a plain output head")
-        logits_NV = backbone.model(input_ids=batch.tokens, logits_to_keep=predicts, use_cache=False).logits
+        if batch.lengths is None:
+            logits_NV = backbone.model(input_ids=batch.tokens, logits_to_keep=predicts, use_cache=False).logits
+        elif Packing in backbone.speed:  # so the head is plain
+            assert isinstance(head, nn.Linear)
+            logits_NV = head(hidden_states(backbone, batch, predicts)[predicts])
+        else:
+            raise ValueError("a packed batch needs a model that packs")
         losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
     # Both masks are read row by row, so the n-th kept position predicts the n-th completion token.
     grid = torch.zeros(batch.tokens.shape, dtype=losses_N.dtype, device=losses_N.device)

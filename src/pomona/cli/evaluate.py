@@ -103,7 +103,7 @@ def evaluate(
         if "max_tokens" in settings:
             check_room(chosen.task, settings["max_tokens"])
         with Display() as display:
-            backbone = load_backbone(*(chosen.model or (model_for(opened, model), device or "auto", dtype or "float32")))
+            backbone = load_backbone(*(chosen.model or (model_for(opened, model), device or "auto", dtype or "float32", "auto")))
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
             for warning in found.warnings:
                 display.warn(warning)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pomona.backbone.speed import Switch
     from pomona.data import Example
     from pomona.data.tasks import Task
 
@@ -20,13 +21,13 @@ class Selection:
         task: of the examples.
         examples: one or more.
         settings: arguments of `evaluate`.
-        model: (model, device, dtype) of a recipe; None where the command line says it.
+        model: (model, device, dtype, speed) of a recipe; None where the command line says it.
     """
 
     task: Task
     examples: Sequence[Example]
     settings: dict[str, Any] = field(default_factory=dict)
-    model: tuple[str, str, str] | None = None
+    model: tuple[str, str, str, Switch] | None = None
 
 
 def from_recipe(path: Path) -> Selection:
@@ -39,7 +40,7 @@ def from_recipe(path: Path) -> Selection:
     evaluation = recipe.evaluation
     settings = {"metrics": evaluation.metrics, "batch_size": evaluation.batch_size, "draws": evaluation.draws}
     settings |= {"seed": recipe.seed, "max_tokens": recipe.tuning.max_tokens, "decoding": evaluation.decoding}
-    return Selection(recipe.task, read_splits(recipe).test, settings, (recipe.model, recipe.device, recipe.dtype))
+    return Selection(recipe.task, read_splits(recipe).test, settings, (recipe.model, recipe.device, recipe.dtype, recipe.speed))
 
 
 def from_data(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
+from pomona.backbone.speed import Switch
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Bayes, Controller
 from pomona.data.splits import SplitSizes
@@ -260,6 +261,7 @@ class Recipe(_Section):
         seed: root of every random stream.
         model: `embedded`, a folder, or a hub id.
         device, dtype: where the frozen model lives, and in which precision.
+        speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path that they are tested against.
         task: a task's name, or its name and parameters.
         data: the target's.
         splits: how many examples each split gets.
@@ -276,6 +278,7 @@ class Recipe(_Section):
     model: str = EMBEDDED
     device: str = "auto"
     dtype: str = "float32"
+    speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data
     splits: SplitSizes = SplitSizes()
@@ -387,6 +390,7 @@ class TrainRecipe(_Section):
     model: str = EMBEDDED
     device: str = "auto"
     dtype: str = "float32"
+    speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data
     examples: int | None = Field(default=None, ge=1)

@@ -21,7 +21,7 @@ from pomona.tuning.progress import Progress
 from pomona.tuning.settings import Fitted
 
 T = TypeVar("T")
-_MODEL = ("model", "device", "dtype")
+_MODEL = ("model", "device", "dtype", "speed")
 _EXAMPLES = ("data", "task", "splits", "seed")
 
 
@@ -57,7 +57,7 @@ class Shared:
         Raises:
             InputError: it cannot be loaded.
         """
-        key = (recipe.model, recipe.device, recipe.dtype)
+        key = (recipe.model, recipe.device, recipe.dtype, recipe.speed)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two models at once may be more than memory holds
             self._backbone = key, load_backbone(*key)

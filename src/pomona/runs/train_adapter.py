@@ -71,7 +71,7 @@ def prepare_training(
     started = time.perf_counter()
     given = None if start is None else _read_start(start, recipe)
     examples = read_examples(recipe.data, recipe.task, recipe.examples, recipe.seed)
-    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype)
+    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype, recipe.speed)
     found = encode_examples(examples, backbone, recipe.tuning.max_tokens, "train")
     about: list[str] = []
     if given is None:

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pomona.backbone.activations import activations_again
 from pomona.backbone.batches import Encoded, training_order
+from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
-from pomona.backbone.recompute import gradient_checkpointing
 from pomona.seeding import stream
 from pomona.tuning.state import load_state, save_state
 from pomona.tuning.transform import Run, Transform, zero_filled_gradients
@@ -115,7 +114,7 @@ def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Seque
         for transform in transforms:
             transform.before_forward(batch)
         # Where whole layers are computed again, their activation functions are anyway.
-        recomputed = nullcontext() if run.tuning.gradient_checkpointing else activations_again(backbone.model)
+        recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
         with engine.autocast(), recomputed:
             loss = token_losses(backbone, batch).sum() / targets
         for transform in transforms:

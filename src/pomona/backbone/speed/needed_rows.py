@@ -1,4 +1,6 @@
-"""The last layer after its attention, for those tokens alone whose output is read.
+"""The last layer after its attention, for read tokens alone: worth most where prompts are long and layers few.
+
+`python -m benchmarks train_speed` measures a step with it.
 
 A loss over completions reads the last hidden states of a few tokens. The earlier layers must compute all of them, since later
 tokens attend to them; in the last layer nothing follows the attention but maps of single tokens.
@@ -7,7 +9,8 @@ tokens attend to them; in the last layer nothing follows the attention but maps 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from pomona.backbone.speed.base import SpeedUp, speed_ups
 from pomona.backbone.trainable.base import AdaptedModule
 
 if TYPE_CHECKING:
@@ -23,6 +27,20 @@ if TYPE_CHECKING:
 
 _AFTER_ATTENTION = ("mlp", "self_attn.o_proj", "attn.c_proj")
 """What transformers calls the parts of a layer that map single tokens after the attention, the last first, where it has them."""
+
+
+@speed_ups.register("needed_rows")
+@dataclass(frozen=True)
+class NeededRows(SpeedUp):
+    """The end of the last layer is computed only for the tokens whose hidden state is read."""
+
+    def suits(self, model: PreTrainedModel) -> bool:
+        """See `SpeedUp.suits`: where `can_leave_rows_out`."""
+        return can_leave_rows_out(model)
+
+    def hidden_pass(self, model: PreTrainedModel, needed: Bool[Tensor, "B T"]) -> AbstractContextManager[None]:
+        """See `SpeedUp.hidden_pass`."""
+        return only_rows(model, needed)
 
 
 @contextmanager

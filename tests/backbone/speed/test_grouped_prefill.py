@@ -9,8 +9,8 @@ import torch
 from tests.tiny import VOCABULARY, tiny_backbone
 from transformers.cache_utils import DynamicCache
 
-from pomona.backbone import prefill as room
-from pomona.backbone.prefill import positions, prefill
+from pomona.backbone.speed import grouped_prefill as room
+from pomona.backbone.speed.grouped_prefill import positions, prefill
 
 LENGTHS = [5, 40, 9, 38, 17, 4, 16, 40, 3, 21, 33, 8]
 

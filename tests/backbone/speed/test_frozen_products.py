@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pomona.backbone import frozen_linear as room
-from pomona.backbone.frozen_linear import FrozenLinear, freeze_linear_modules, product
+from pomona.backbone.speed import frozen_products as room
+from pomona.backbone.speed.frozen_products import FrozenLinear, freeze_linear_modules, product
 from pomona.seeding import stream
 
 needs_onednn = pytest.mark.skipif(not room._onednn_works(), reason="this build of torch has no oneDNN")

@@ -9,7 +9,8 @@ from pomona.backbone.attach import attached
 from pomona.backbone.batches import collate, pack
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import example_losses, make_batch, token_losses
-from pomona.backbone.packed import can_pack, packed_attention, packed_states
+from pomona.backbone.speed import CompletionHead, Packing, switched_on
+from pomona.backbone.speed.packing import can_pack, packed_attention, packed_states
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def test_a_packed_batch_lays_examples_end_to_end() -> None:
 
 
 def test_losses_and_gradients_are_those_of_a_padded_batch(backbone: Backbone) -> None:
-    assert backbone.packs
+    assert Packing in backbone.speed
     examples = tiny_examples(5, seed=2)
     assert len({len(example) for example in examples}) > 2
     adapter = tiny_adapter(backbone, targets=TARGETS[backbone.name.removeprefix("tiny-")])
@@ -65,7 +66,7 @@ def test_the_models_own_attention_is_back_afterwards(llama: Backbone) -> None:
 def test_a_model_with_a_state_that_runs_through_the_row_is_padded() -> None:
     config = hf.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
     model = hf.MambaForCausalLM(config).requires_grad_(False).eval()
-    backbone = Backbone(model, tiny_tokenizer(), "tiny-mamba")
+    backbone = Backbone(model, tiny_tokenizer(), "tiny-mamba", speed=switched_on(model))
     assert not can_pack(model)
     assert make_batch(backbone, tiny_examples(2)).lengths is None
     assert all(loss > 0 for loss in example_losses(backbone, tiny_examples(2), 2))
@@ -85,9 +86,10 @@ def test_a_model_that_caps_its_scores_is_padded(capped: bool) -> None:
         attn_logit_softcapping=cap,
         final_logit_softcapping=cap,
     )
-    backbone = Backbone(hf.Gemma2ForCausalLM(config).requires_grad_(False).eval(), tiny_tokenizer(), "tiny-gemma2")
-    assert backbone.has_plain_head is not capped
-    assert backbone.packs is not capped
+    model = hf.Gemma2ForCausalLM(config).requires_grad_(False).eval()
+    backbone = Backbone(model, tiny_tokenizer(), "tiny-gemma2", speed=switched_on(model))
+    assert (CompletionHead in backbone.speed) is not capped
+    assert (Packing in backbone.speed) is not capped
     examples = tiny_examples(3, seed=4)
     losses = example_losses(backbone, examples, 3)
     for example, loss in zip(examples, losses, strict=True):

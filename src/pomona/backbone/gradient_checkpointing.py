@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pomona.backbone.load import Backbone
-from pomona.backbone.packed import packed_attention
+from pomona.backbone.speed.packing import Packing, packed_attention
 from pomona.errors import InputError
 
 
@@ -43,7 +43,7 @@ def gradient_checkpointing(backbone: Backbone) -> Iterator[None]:
     try:
         for layer in layers:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-        with packed_attention(backbone.model) if backbone.packs else nullcontext():
+        with packed_attention(backbone.model) if Packing in backbone.speed else nullcontext():
             yield
     finally:
         for layer, forward in zip(layers, before, strict=True):

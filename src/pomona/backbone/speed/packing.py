@@ -1,4 +1,6 @@
-"""Sequences laid end to end in one row: nothing is computed on padding.
+"""Sequences laid end to end in one row, on a CPU: nothing is computed on padding, worth the share of padding in a batch.
+
+An accelerator is faster with few large kernels (docs/adr/0021). `python -m benchmarks train_speed` measures a step with it.
 
 Every linear map and norm of the model works on tokens one by one; attention alone must know where a sequence ends. So positions
 start anew with each sequence, and a registered attention function lets each sequence attend to itself.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +19,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pomona.backbone.speed.base import SpeedUp, speed_ups
+from pomona.backbone.speed.completion_head import has_plain_head
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ATTENTION = "pomona_packed"
+
+
+@speed_ups.register("packing")
+@dataclass(frozen=True)
+class Packing(SpeedUp):
+    """Batches are packed in place of padded."""
+
+    def suits(self, model: PreTrainedModel) -> bool:
+        """See `SpeedUp.suits`: on a CPU, a model with a plain head for which `can_pack` holds."""
+        return model.device.type == "cpu" and has_plain_head(model) and can_pack(model)
 
 
 def packed_states(model: PreTrainedModel, tokens_1N: Tensor, lengths: Sequence[int]) -> Float[Tensor, "1 N H"]:

@@ -7,10 +7,10 @@ import torch
 from tests.tiny import TARGETS, tiny_adapter, tiny_examples
 from torch import Tensor
 
-from pomona.backbone.activations import activations_again
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import make_batch, token_losses
+from pomona.backbone.speed.activations_again import activations_again
 
 
 def test_gradients_are_the_same_to_the_last_bit(backbone: Backbone) -> None:

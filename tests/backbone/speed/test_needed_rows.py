@@ -5,17 +5,18 @@ from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
 
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import pack
+from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import hidden_states, token_losses
-from pomona.backbone.needed_rows import only_rows
-from pomona.backbone.recompute import gradient_checkpointing
+from pomona.backbone.speed import NeededRows, Packing
+from pomona.backbone.speed.needed_rows import only_rows
 
 CPU = torch.device("cpu")
 FIRST = {"gpt2": ("attn.c_attn",)}
 
 
 def test_needed_states_and_gradients_are_the_same(backbone: Backbone) -> None:
-    assert backbone.leaves_rows_out
+    assert NeededRows in backbone.speed
     batch = pack(tiny_examples(4, seed=1), CPU)
     needed = batch.completion
     targets = FIRST.get(backbone.name.removeprefix("tiny-"), ("self_attn.q_proj", "self_attn.v_proj"))
@@ -32,8 +33,8 @@ def test_needed_states_and_gradients_are_the_same(backbone: Backbone) -> None:
 def test_the_last_mlp_sees_only_the_rows_that_are_read(llama: Backbone) -> None:
     batch = pack(tiny_examples(3), CPU)
     last = [module for path, module in llama.model.named_modules() if path.endswith(".mlp.gate_proj")][-1]
-    assert llama.packs
-    assert llama.leaves_rows_out
+    assert Packing in llama.speed
+    assert NeededRows in llama.speed
     rows: list[int] = []
     hook = last.register_forward_pre_hook(lambda _, args: rows.append(args[0][..., 0].numel()))
     token_losses(llama, batch)

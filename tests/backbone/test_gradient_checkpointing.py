@@ -11,9 +11,10 @@ from tests.tiny import TARGETS, VOCABULARY, tiny_adapter, tiny_backbone, tiny_ex
 from torch import Tensor, nn
 
 from pomona.backbone.attach import Attachment, attached
+from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
-from pomona.backbone.recompute import gradient_checkpointing
+from pomona.backbone.speed import switched_on
 from pomona.errors import InputError
 
 
@@ -59,7 +60,8 @@ def test_the_base_model_drops_nothing() -> None:
         word_embed_proj_dim=32,
         dropout=0.5,
     )
-    backbone = Backbone(hf.OPTForCausalLM(config).requires_grad_(False).eval(), tiny_tokenizer(), "tiny-opt")
+    model = hf.OPTForCausalLM(config).requires_grad_(False).eval()
+    backbone = Backbone(model, tiny_tokenizer(), "tiny-opt", speed=switched_on(model))
     plain, found = (gradients(backbone, 0.0, False, checkpointed) for checkpointed in (False, True))
     assert all(torch.equal(value, plain[name]) for name, value in found.items())
     assert not any(module.training for module in backbone.model.modules())

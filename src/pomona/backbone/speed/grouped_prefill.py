@@ -1,9 +1,13 @@
-"""Reading the prompts of a batch: in groups of similar length, so that little padding is read, into one cache."""
+"""Prompts of a batch are read in groups of similar length, into one cache: worth their padding, most where lengths differ.
+
+`python -m benchmarks generation` measures it together with `finished_rows`. Reading is bound by arithmetic, so padding costs time.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pomona.backbone.batches import similar_order
+from pomona.backbone.speed.base import SpeedUp, speed_ups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,12 +24,22 @@ _ROWS = 8
 """Prompts a group. Reading is bound by arithmetic, so more rows at once gain nothing; only decoding does."""
 
 
+@speed_ups.register("grouped_prefill")
+@dataclass(frozen=True)
+class GroupedPrefill(SpeedUp):
+    """Prompts are read in groups of similar length."""
+
+    def suits(self, model: PreTrainedModel) -> bool:
+        """See `SpeedUp.suits`: every model; a cache that cannot be joined is filled in one go."""
+        return True
+
+
 def positions(content_BT: Tensor) -> Tensor:
     """Each token's place in its own text, [B, T]; padding on the left has the first's."""
     return (content_BT.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache: Any) -> tuple[Tensor, Any]:
+def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache: Any, grouped: bool = True) -> tuple[Tensor, Any]:
     """The logits after each prompt, [B, V], and the cache that holds all prompts as if they had been read together.
 
     Args:
@@ -32,9 +47,10 @@ def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache
         tokens_BT: prompts, padded on the left.
         content_BT: 1 where a token is not padding, else 0.
         cache: an empty one. Caches of other kinds than keys and values that grow are filled in one go.
+        grouped: whether prompts are read in groups; else in one go.
     """
     lengths: list[int] = content_BT.sum(dim=1).tolist()
-    groups = similar_order(lengths, _ROWS) if _can_be_joined(cache) else [list(range(len(lengths)))]
+    groups = similar_order(lengths, _ROWS) if grouped and _can_be_joined(cache) else [list(range(len(lengths)))]
     logits, parts = [], []
     for rows in groups:
         longest = max(lengths[row] for row in rows)

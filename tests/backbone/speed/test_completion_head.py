@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomona.backbone import completion_loss as room
-from pomona.backbone.completion_loss import completion_loss
+from pomona.backbone.speed import completion_head as room
+from pomona.backbone.speed.completion_head import completion_loss
 
 
 def case(n: int = 7, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
