@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.importance.memory import peak_bytes
 
+from pomona.adapters import factors as adapter_factors
 from pomona.adapters.factors import Factors
-from pomona.importance import DeltaSensitivity, ModuleStatistics, delta_blocks, mean_update_size
+from pomona.importance import DeltaSensitivity, ModuleStatistics, mean_update_size
 
 
 def _factors(outputs: int, inputs: int, rank: int, seed: int = 0, zeros: float = 0.0, scaling: float = 1.0) -> Factors:
@@ -39,7 +40,7 @@ def _by_autograd(factors: Factors, input_norm_I: torch.Tensor) -> tuple[torch.Te
 
 
 def _entries(count: int) -> mock._patch[int]:
-    return mock.patch.object(delta_blocks, "BLOCK_ENTRIES", count)
+    return mock.patch.object(adapter_factors, "_BLOCK_ENTRIES", count)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def _entries(count: int) -> mock._patch[int]:
 def test_blocks_are_the_rows_of_the_update_in_order(entries: int, expected: list[int]) -> None:
     factors = _factors(5, 7, 3, scaling=-0.5)
     with _entries(entries):
-        blocks = list(delta_blocks.delta_blocks(factors))
+        blocks = list(factors.delta_blocks(torch.float64))
     assert [len(block) for _, block in blocks] == expected
     assert [list(range(5))[rows] for rows, _ in blocks] == [
         list(range(sum(expected[:n]), sum(expected[: n + 1]))) for n in range(len(expected))

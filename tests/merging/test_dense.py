@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests.adapters.builders import random_factors
 
-from pomona.merging.dense import DeltaBlocks, row_blocks
+from pomona.adapters.factors import row_blocks
+from pomona.merging.dense import DeltaBlocks
 
 
 @pytest.mark.parametrize(

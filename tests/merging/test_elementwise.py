@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.adapters.builders import random_factors
 
 from pomona.adapters import Factors
+from pomona.adapters import factors as adapter_factors
 from pomona.errors import InputError
-from pomona.merging import dense
 from pomona.merging.breadcrumbs import Breadcrumbs
 from pomona.merging.dare_linear import DareLinear
 from pomona.merging.dare_ties import DareTies
@@ -104,8 +104,8 @@ def test_blocks_of_rows_give_the_whole_matrix(method: ElementwiseMerge, monkeypa
     """Where the blocks end is of no effect: 20 rows at once, or 3 at a time."""
     factors, weights = three(), [1.0, -0.5, 0.3]
     whole = method.merge(factors, weights, 12, seeded()).delta(torch.float64)
-    monkeypatch.setattr(dense, "_BLOCK_ENTRIES", 36)
-    assert len(list(dense.row_blocks(20, 12))) == 7
+    monkeypatch.setattr(adapter_factors, "_BLOCK_ENTRIES", 36)
+    assert len(list(adapter_factors.row_blocks(20, 12))) == 7
     in_blocks = method.merge(factors, weights, 12, seeded()).delta(torch.float64)
     assert (in_blocks - whole).norm() <= 1e-6 * whole.norm()
 

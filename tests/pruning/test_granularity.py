@@ -17,7 +17,6 @@ from pomona.pruning import (
     ModuleScores,
     Scope,
     check_scope,
-    default_scope,
     pruned_count,
     select_lowest,
     select_masks,
@@ -217,7 +216,7 @@ def test_whole_modules_go_by_the_size_of_their_update_alone() -> None:
 
 
 def test_default_scopes() -> None:
-    assert [default_scope(one) for one in ("parameter", "rank", "module")] == ["tensor", "tensor", "global"]
+    assert [check_scope(one, None) for one in ("parameter", "rank", "module")] == ["tensor", "tensor", "global"]
     assert check_scope("module", None) == "global"
     assert check_scope("rank", "layer") == "layer"
     assert _equal(select_masks(_random(4), 0.5, "module"), select_masks(_random(4), 0.5, "module", "global"))

@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# About 1 MB in fp32: fits a core's cache, and does not depend on the machine, so that neither do random masks nor the result.
+_BLOCK_ENTRIES = 2**18
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -54,6 +57,22 @@ class Factors:
     def delta(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "O I"]:
         """The dense update `scaling * B @ A`, computed and returned in `dtype`. Builds an O x I matrix."""
         return (self.B.to(dtype) @ self.A.to(dtype)) * self.scaling
+
+    def delta_blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Float[Tensor, "N I"]]]:
+        """The ranges of `row_blocks` with these rows of the dense update, computed in `dtype`; all of it is never held.
+
+        Each block is new: the caller may overwrite it. Every walk computes the same bits.
+        """
+        A_RI, B_OR = self.A.to(dtype), self.B.to(dtype)
+        for rows in row_blocks(self.out_features, self.in_features):
+            yield rows, (B_OR[rows] @ A_RI).mul_(self.scaling)
+
+
+def row_blocks(out_features: int, in_features: int) -> Iterator[slice]:
+    """Slices that cover the rows of an O x I matrix in order, each of at most 2^18 entries or of one row."""
+    rows = max(1, _BLOCK_ENTRIES // in_features)
+    for start in range(0, out_features, rows):
+        yield slice(start, min(start + rows, out_features))
 
 
 @dataclass(frozen=True, eq=False)

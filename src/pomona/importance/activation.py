@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
-from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics
-from pomona.importance.needs import norms_of
+from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics, norms_of
 
 
 @importance_metrics.register("activation")

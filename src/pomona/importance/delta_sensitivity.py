@@ -13,9 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
-from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics
-from pomona.importance.delta_blocks import delta_blocks, widened
-from pomona.importance.needs import norms_of
+from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics, norms_of, widened
 
 
 @importance_metrics.register("delta_sensitivity")
@@ -42,7 +40,7 @@ class DeltaSensitivity(ImportanceMetric):
         weight_I = input_norm_I.to(wide.A.dtype) * abs(wide.scaling)
         weighted_A_IR = (wide.A * weight_I).T
         by_A_RI, by_B_OR = torch.zeros_like(wide.A), torch.empty_like(wide.B)
-        for rows, delta_bI in delta_blocks(wide):
+        for rows, delta_bI in wide.delta_blocks(wide.A.dtype):
             sign_bI = delta_bI.sign_()
             # The weight belongs to columns, so it is applied once at the end, not to every block.
             by_A_RI.addmm_(wide.B[rows].T, sign_bI)

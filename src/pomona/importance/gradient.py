@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
-from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics
-from pomona.importance.needs import gradient_of
+from pomona.importance.base import ImportanceMetric, ModuleStatistics, gradient_of, importance_metrics
 
 
 @importance_metrics.register("gradient")

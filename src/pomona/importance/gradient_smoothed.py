@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Factors
 from pomona.errors import InputError
-from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics
-from pomona.importance.needs import smoothed_of
+from pomona.importance.base import ImportanceMetric, ModuleStatistics, importance_metrics, smoothed_of
 
 
 @importance_metrics.register("gradient_smoothed")

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
-from pomona.importance.delta_blocks import delta_blocks, widened
-from pomona.importance.needs import at_least_fp32
+from pomona.importance.base import at_least_fp32, widened
 
 
 @torch.no_grad()
@@ -36,6 +35,6 @@ def mean_update_size(factors: Factors, input_norm_I: Float[Tensor, " I"]) -> flo
     wide = widened(factors)
     weight_I = at_least_fp32(input_norm_I).to(wide.A.dtype)
     size = weight_I.new_zeros(())
-    for _, delta_bI in delta_blocks(wide):
+    for _, delta_bI in wide.delta_blocks(wide.A.dtype):
         size += (delta_bI.abs_() @ weight_I).sum()
     return float(size) / (factors.out_features * factors.in_features)

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.factors import Factors
+from pomona.adapters.factors import Factors, row_blocks
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod
 from pomona.merging.combine import weighted_sum
-from pomona.merging.dense import DeltaBlocks, row_blocks
+from pomona.merging.dense import DeltaBlocks
 from pomona.merging.order import content_order, streams
 from pomona.merging.truncate import truncate
 

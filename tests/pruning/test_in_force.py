@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pomona.pruning import change_share, commit, jaccard, pruned_count, restored, select_lowest, trial_values
+from pomona.pruning import change_share, commit, pruned_count, restored, select_lowest, trial_values
 
 T, F = True, False
 # Zeros among the values: an entry that is pruned while it is 0 must still be told apart by the mask.
@@ -42,7 +42,7 @@ def held(draw: st.DrawFn) -> Held:
 
     mask, other = (torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n))) for _ in range(2))
     reset = entries() if draw(st.booleans()) else None
-    W, stash, _, _ = commit(entries(), torch.zeros(n, dtype=torch.bool), torch.zeros(shape), mask, reset)
+    W, stash, _ = commit(entries(), torch.zeros(n, dtype=torch.bool), torch.zeros(shape), mask, reset)
     return Held(W, mask, stash, other, reset)
 
 
@@ -63,7 +63,6 @@ def test_commit_by_hand() -> None:
     assert after.W.tolist() == [1.0, 0.0, 0.0, 4.0]
     assert after.stash.tolist() == [0.0, 2.0, 3.0, 0.0]
     assert after.newly_pruned.tolist() == [F, T, F, F]
-    assert after.revived.tolist() == [F, F, F, T]
     assert restored(W, mask, stash).tolist() == [1.0, 2.0, 3.0, 4.0]
     assert trial_values(W, mask, stash, new_mask).tolist() == after.W.tolist()
 
@@ -76,7 +75,6 @@ def test_reset_to_given_values_by_hand() -> None:
     assert after.W.tolist() == [[9.0, 2.0, 3.0], [6.0, -2.0, -3.0]]
     assert after.stash.tolist() == [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
     assert after.newly_pruned.tolist() == [T, F, F]
-    assert after.revived.tolist() == [F, T, F]
     assert trial_values(W, mask, stash, _bool(T, F, F), start).tolist() == after.W.tolist()
     assert restored(W, mask, stash).tolist() == [[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]
 
@@ -95,9 +93,8 @@ def test_commit_there_and_back_restores_everything(case: Held) -> None:
     back = commit(there.W, other, there.stash, mask, reset)
     assert torch.equal(_bits(back.W), _bits(W))
     assert torch.equal(_bits(back.stash), _bits(stash))
-    assert torch.equal(back.newly_pruned, there.revived)
-    assert torch.equal(back.revived, there.newly_pruned)
-    assert torch.equal(there.newly_pruned | there.revived, mask ^ other)
+    assert torch.equal(there.newly_pruned | back.newly_pruned, mask ^ other)
+    assert not (there.newly_pruned & back.newly_pruned).any()
 
 
 @given(held())
@@ -124,7 +121,7 @@ def test_the_number_of_exact_zeros_is_the_ratio_s_count() -> None:
     mask, stash = torch.zeros(16, 33, dtype=torch.bool), torch.zeros(16, 33)
     for prune_ratio in (0.4, 0.5, 0.33, 0.8, 0.1, 0.0):
         new_mask = select_lowest(restored(W, mask, stash).abs(), prune_ratio)
-        W, stash, _, _ = commit(W, mask, stash, new_mask)
+        W, stash, _ = commit(W, mask, stash, new_mask)
         mask = new_mask
         assert int((W == 0).sum()) == pruned_count(prune_ratio, W.numel())
     assert torch.equal(W, torch.randn(16, 33, generator=torch.Generator().manual_seed(2)))
@@ -147,11 +144,3 @@ def test_change_share_by_hand() -> None:
         change_share(before, after[:1])
     with pytest.raises(ValueError, match="no entries in 0 masks"):
         change_share([], [])
-
-
-def test_jaccard_by_hand() -> None:
-    assert jaccard([_bool(T, T, F), _bool(F, T)], [_bool(T, F, F), _bool(T, T)]) == 2 / 4
-    assert jaccard([_bool(T, F)], [_bool(F, T)]) == 0.0
-    assert jaccard([_bool(F, F)], [_bool(F, F)]) == 1.0
-    with pytest.raises(ValueError, match="shorter"):
-        jaccard([_bool(T)], [])
