@@ -30,7 +30,7 @@ from pomona.backbone.load import Backbone
 from pomona.control import Bayes, Controller, Fixed, Grasp
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
-from pomona.runs.shared import Shared
+from pomona.runs.shared_work import SharedWork
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import FitData, Pruning, Tuning
@@ -112,7 +112,7 @@ def run() -> bool:
 def given_setting() -> Setting:
     """That of the recipe of the single pass; its source adapters are trained where the cache does not have them."""
     with contextlib.chdir(REPOSITORY):  # the recipe's paths begin here
-        recipe, shared = read_recipe(Path("recipes") / "single-pass.yaml", Recipe), Shared()
+        recipe, shared = read_recipe(Path("recipes") / "single-pass.yaml", Recipe), SharedWork()
         data = shared.encoded(recipe).data
         sources = [shared.source(source, recipe, Silent()).adapter for source in recipe.sources]
     return Setting(shared.backbone(recipe), sources, data, recipe.tuning)

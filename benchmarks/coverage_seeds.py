@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from benchmarks.shares import COVERS, REJECTS, TRIALS, TRIALS_AGAIN
-from pomona.evaluation.evaluate import MeanLoss
-from pomona.runs.over_seeds import difference_over_seeds, score_over_seeds
-from pomona.runs.seed_mean import Rows
+from pomona.evaluation.scores import MeanLoss
+from pomona.runs.experiments.over_seeds import difference_over_seeds, score_over_seeds
+from pomona.runs.experiments.seed_mean import Rows
 from pomona.seeding import derive_seed, stream
 
 SEEDS = (3, 5)

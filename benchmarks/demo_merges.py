@@ -15,7 +15,7 @@ from pomona.backbone.load import load_backbone
 from pomona.merging import merge, merge_methods
 from pomona.merging.concat import Concat
 from pomona.runs.demo import demo_recipe
-from pomona.runs.inputs import prepare_source
+from pomona.runs.sources import prepare_source
 from pomona.seeding import stream
 from pomona.tuning.progress import Silent
 

@@ -26,8 +26,8 @@ from pomona.backbone.load import Backbone, load_backbone
 from pomona.backbone.prompts import prompt_tokens
 from pomona.data import examples, read_rows
 from pomona.data.tasks import Task, TitleGeneration
-from pomona.runs.inputs import train_cached
 from pomona.runs.recipe import Lora
+from pomona.runs.sources import train_cached
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import Tuning
 

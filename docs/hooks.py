@@ -108,7 +108,7 @@ def registries_page() -> str:
 
 def recipe_page() -> str:
     """Every key of a recipe, section by section, with type, bounds, default and meaning."""
-    from pomona.runs.experiment_recipe import Experiment
+    from pomona.runs.experiments.recipe import Experiment
     from pomona.runs.recipe import Recipe, TrainRecipe
 
     parts = [
@@ -124,7 +124,7 @@ def recipe_page() -> str:
 
 def record_page() -> str:
     """Every key of `record.json` and of `experiment.json`, section by section."""
-    from pomona.runs.experiment_record import ExperimentRecord
+    from pomona.runs.experiments.record import ExperimentRecord
     from pomona.runs.record import RunRecord
 
     parts = [

@@ -128,7 +128,7 @@ def chat(folder: Path) -> None:
 def test_a_token_without_a_row_is_refused_before_anything_is_trained(
     copy: Path, happens: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pomona.runs.workshop.fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("pomona.runs.system_trainer.fit", lambda *_, **__: pytest.fail("trained"))
     happens(copy)
     told(call(copy, "adapt", "short.yaml"))
     assert not (copy / "runs").exists()

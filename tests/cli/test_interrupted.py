@@ -42,7 +42,7 @@ def stopped(folder: Path, sent: signal.Signals, where: str, *arguments: str) -> 
     return outcome
 
 
-FIT = "pomona.runs.workshop.fit"
+FIT = "pomona.runs.system_trainer.fit"
 EPOCHS = ("--set", "tuning.epochs=1")
 
 
@@ -71,7 +71,7 @@ def test_an_experiment_and_the_demo_go_on_too(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "arguments"),
     [
-        ("pomona.runs.shared.load_backbone", ("adapt", "a recipe.yaml", "--output", "new")),
+        ("pomona.runs.shared_work.load_backbone", ("adapt", "a recipe.yaml", "--output", "new")),
         ("pomona.runs.train_adapter.train_plain", ("train-adapter", "source.yaml", "--output", "new")),
         ("pomona.merging.merge", ("merge", "adapters/alpha", "adapters/beta", "--output", "new")),
         ("pomona.backbone.load.load_backbone", ("evaluate", "--data", "source.jsonl", "--output", "new", "--model", "model")),

@@ -15,7 +15,7 @@ NAMES = [*baselines, *merge_methods]
 
 
 class Bench:
-    """A workshop that counts how often it trains."""
+    """A trainer that counts how often it trains."""
 
     def __init__(self) -> None:
         self.sources = [random_adapter(1), random_adapter(2)]

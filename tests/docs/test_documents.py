@@ -21,8 +21,8 @@ from pomona.adapters import Adapter, Factors
 from pomona.cli.main import app
 from pomona.control import controllers
 from pomona.merging import merge, merge_methods
-from pomona.runs.experiment_recipe import Experiment
-from pomona.runs.experiment_record import ExperimentRecord
+from pomona.runs.experiments.recipe import Experiment
+from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord

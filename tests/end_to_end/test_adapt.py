@@ -36,7 +36,7 @@ from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example
 from pomona.pruning import pruned_count
-from pomona.runs.inputs import read_splits
+from pomona.runs.examples import read_splits
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord
@@ -312,7 +312,7 @@ def test_another_seed_is_another_run(folder: Path, run: Path, record: RunRecord)
 
 def test_resume_of_a_done_run_returns_at_once(folder: Path, run: Path, record: RunRecord) -> None:
     before = {name: (run / name).read_bytes() for name in ("record.json", "history.jsonl", "predictions.jsonl")}
-    with mock.patch("pomona.runs.shared.load_backbone", side_effect=AssertionError("the model was loaded")):
+    with mock.patch("pomona.runs.shared_work.load_backbone", side_effect=AssertionError("the model was loaded")):
         done = call(folder, "adapt", "run.yaml", "--output", "first", "--resume", "--json")
     assert done.code == 0, done.err
     assert RunRecord.model_validate_json(done.out) == record
@@ -377,7 +377,7 @@ def test_sources_are_trained_once_and_kept(folder: Path, trained: Outcome) -> No
     with inside(folder):
         read = read_recipe("trains.yaml", Recipe, changes)
         first = pomona.adapt(read, "trains-1")
-        with mock.patch("pomona.runs.inputs.train_plain", side_effect=AssertionError("trained again")):
+        with mock.patch("pomona.runs.sources.train_plain", side_effect=AssertionError("trained again")):
             second = pomona.adapt(read, "trains-2")
         own_stream = f"seed={derive_seed(0, 'source', 'gamma')}"
         alone = train_adapter(read_recipe("source.yaml", TrainRecipe, [own_stream]), "alone")

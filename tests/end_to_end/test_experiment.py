@@ -31,14 +31,14 @@ from tests.end_to_end.setting import (
 )
 
 from pomona.adapters import read_adapter
-from pomona.evaluation.evaluate import answer
+from pomona.evaluation.answers import answer
 from pomona.metrics.bootstrap import quantile_levels, resamples
 from pomona.pruning import pruned_count
-from pomona.runs import experiment as module
-from pomona.runs import shared
+from pomona.runs import shared_work as shared
 from pomona.runs.adapt import adapt, execute
-from pomona.runs.experiment_recipe import read_experiment
-from pomona.runs.experiment_record import ExperimentRecord
+from pomona.runs.experiments import run as module
+from pomona.runs.experiments.recipe import read_experiment
+from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.recipe import Recipe
 from pomona.runs.store import RunStore
 from pomona.seeding import stream
@@ -157,14 +157,14 @@ def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(
     write_recipe(folder / "target.yaml", content(name="target", recipe=base))
     ticks = itertools.count(0.0)
     with (
-        mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits,
+        mock.patch("pomona.runs.system_trainer.fit", wraps=fit) as fits,
         mock.patch("time.perf_counter", side_effect=lambda: next(ticks)),
     ):
         done = call(folder, "experiment", "target.yaml")
     assert done.code == 0, done.err
     assert [one.kwargs["system"] for one in fits.call_args_list] == ["target_lora", "pomona"] * 2  # of two seeds
     _, cells = read_experiment(folder / "target.yaml")
-    with inside(folder), mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+    with inside(folder), mock.patch("pomona.runs.system_trainer.fit", wraps=fit) as fits:
         adapt(cells[1].recipe, "alone-target", shared=shared.Shared(0))
     assert fits.call_count == 2
     alone, cell = folder / "alone-target", folder / "runs" / "target" / cells[1].path
@@ -194,7 +194,7 @@ def test_a_ratio_is_learned_once_for_runs_of_several_seeds_where_the_search_has_
     )
     systems = {"learned": {}, "half": {"controller": {"name": "fixed", "prune_ratio": 0.5}, "search": {}}}
     write_recipe(folder / "once.yaml", content(name="once", recipe=base, systems=systems, against="half"))
-    with mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+    with mock.patch("pomona.runs.system_trainer.fit", wraps=fit) as fits:
         done = call(folder, "experiment", "once.yaml")
     assert done.code == 0, done.err
     trained = [one.kwargs["system"] for one in fits.call_args_list]
@@ -322,7 +322,7 @@ def test_killed_between_and_within_cells_it_ends_with_the_same_table(folder: Pat
         call(folder, "experiment", "exp.yaml", "--output", "hurt", "--resume")
     assert json.loads((folder / "hurt" / "target_lora-1" / "record.json").read_text())["status"] == "running"
     assert (folder / "hurt" / "target_lora-1" / "checkpoint").is_dir()
-    with mock.patch("pomona.runs.workshop.fit", wraps=fit) as fits:
+    with mock.patch("pomona.runs.system_trainer.fit", wraps=fit) as fits:
         done = call(folder, "experiment", "exp.yaml", "--output", "hurt", "--resume")
     assert done.code == 0, done.err
     assert fits.call_count == 1  # the other three were trained before
@@ -337,7 +337,7 @@ def test_killed_between_and_within_cells_it_ends_with_the_same_table(folder: Pat
 
 
 def test_an_interrupt_stops_at_once(folder: Path) -> None:
-    with mock.patch("pomona.runs.workshop.fit", side_effect=KeyboardInterrupt):
+    with mock.patch("pomona.runs.system_trainer.fit", side_effect=KeyboardInterrupt):
         stopped = call(folder, "experiment", "exp.yaml", "--output", "stopped")
     assert stopped.code == 130
     assert json.loads((folder / "stopped" / "target_lora-0" / "record.json").read_text())["status"] == "interrupted"

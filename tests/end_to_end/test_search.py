@@ -17,12 +17,12 @@ from pomona.backbone.generate import generate
 from pomona.backbone.load import load_backbone
 from pomona.backbone.loss import example_losses
 from pomona.errors import InputError
-from pomona.evaluation.costs import micro_dev_costs
-from pomona.evaluation.evaluate import answer
+from pomona.evaluation.answers import answer
+from pomona.evaluation.micro_dev_costs import micro_dev_costs
 from pomona.pruning import pruned_count
 from pomona.report.page import write_report
 from pomona.runs.adapt import adapt
-from pomona.runs.inputs import read_splits
+from pomona.runs.examples import read_splits
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
@@ -199,7 +199,7 @@ def test_a_controller_is_rewarded_by_the_answers_to_the_micro_dev_set(folder: Pa
         means.append(sum(found) / len(found))
         return found
 
-    with mock.patch("pomona.runs.workshop.micro_dev_costs", spy):
+    with mock.patch("pomona.runs.system_trainer.micro_dev_costs", spy):
         record = run(folder, "rewarded", *changes)
     assert record.recipe["reward"] == {"loss": 0.25, "chrf": 1.0}
     assert len(record.rounds) == 2

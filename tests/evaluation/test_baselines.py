@@ -17,7 +17,7 @@ from pomona.merging import merge, merge_methods
 
 @dataclass
 class Bench:
-    """A workshop that notes what it is asked for."""
+    """A trainer that notes what it is asked for."""
 
     sources: list[Adapter] = field(default_factory=lambda: [random_adapter(1), random_adapter(2)])
     weights: list[float] = field(default_factory=lambda: [1.0, 0.5])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pomona.data import Example
+from pomona.evaluation.answers import Answers
 from pomona.evaluation.compare import Difference, compare
-from pomona.evaluation.evaluate import LOSS, Answers, make_metrics, score
+from pomona.evaluation.scores import LOSS, make_metrics, score
 
 EXAMPLES = tuple(Example(str(n), "p", " t", (f"word{n} tail",), str(n)) for n in range(12))
 RIGHT = tuple(one.references[0] for one in EXAMPLES)

@@ -28,7 +28,7 @@ from pomona.runs.recipe import Recipe
 
 @dataclass
 class Bench:
-    """A workshop whose loss is of the test's making; notes what the search asks it."""
+    """A trainer whose loss is of the test's making; notes what the search asks it."""
 
     sources: list[Adapter]
     loss: Callable[[Adapter], float]

@@ -12,8 +12,9 @@ from tests.tiny import tiny_backbone
 
 from pomona.data import Example
 from pomona.data.tasks import Summarization
+from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.compare import Difference, compare, corrected
-from pomona.evaluation.evaluate import LOSS, Answers, answer, make_metrics, score
+from pomona.evaluation.scores import LOSS, make_metrics, score
 from pomona.tuning.progress import Silent
 
 NAN = float("nan")

@@ -15,7 +15,8 @@ from pomona.backbone.load import Backbone
 from pomona.data import Example, fingerprint
 from pomona.data.tasks import ExtractiveQA, Summarization
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import answer, make_metrics, score
+from pomona.evaluation.answers import answer
+from pomona.evaluation.scores import make_metrics, score
 from pomona.runs.evaluate import evaluate, read_adapters, score_predictions
 from pomona.runs.record import EvaluationRecord
 from pomona.tuning.progress import Silent

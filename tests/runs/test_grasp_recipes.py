@@ -11,7 +11,7 @@ from pomona.control import Bayes, Controller, Fixed, Grasp, Grid, Layerwise, con
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import ExtractiveQA
 from pomona.importance import DeltaSensitivity, Magnitude
-from pomona.runs.experiment_recipe import Cell, read_experiment
+from pomona.runs.experiments.recipe import Cell, read_experiment
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import FirstPass, Merge, Recipe
 from pomona.tuning.settings import Pruning

@@ -16,9 +16,10 @@ from tests.tiny import tiny_adapter, tiny_backbone
 from pomona.adapters import Adapter, Factors, write_adapter
 from pomona.merging import merge, merge_methods
 from pomona.merging.ranks import merged_ranks
-from pomona.runs import estimate, inputs
+from pomona.runs import estimate
+from pomona.runs import sources as inputs
+from pomona.runs.plan import prepare
 from pomona.runs.plan_file import plan_file
-from pomona.runs.prepare import prepare
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 

@@ -12,10 +12,10 @@ from tests.tiny import tiny_adapter, tiny_backbone
 from pomona.adapters import Adapter, write_adapter
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
-from pomona.runs.inputs import check_sources
 from pomona.runs.recipe import Data, Lora, Merge, Recipe, Source
 from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, parameters, trainable, warning
 from pomona.runs.sizes import said_count
+from pomona.runs.sources import check_sources
 
 ATTENTION = ("q_proj", "v_proj")
 ALL_LINEAR = (*ATTENTION, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

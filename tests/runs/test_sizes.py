@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pomona.runs.experiment_record import ExperimentRecord, SettingRecord
-from pomona.runs.experiment_table import table
+from pomona.runs.experiments.record import ExperimentRecord, SettingRecord
+from pomona.runs.experiments.table import table
 from pomona.runs.record import SystemDescription
 from pomona.runs.sizes import unlike
 

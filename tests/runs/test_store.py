@@ -15,7 +15,7 @@ from tests.adapters.builders import Q0, V0, random_factors
 from pomona.adapters import Adapter
 from pomona.control import Grasp
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import Answers
+from pomona.evaluation.answers import Answers
 from pomona.ratios import Answer, CurvePoint
 from pomona.runs.record import RunRecord
 from pomona.runs.store import RunStore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pomona.runs.plan import Plan
+    from pomona.runs.base_plan import Plan
 
 
 def check(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from pomona.runs.plan import Plan
+    from pomona.runs.base_plan import Plan
 
 
 def print_plan(make: Callable[[], Plan], subject: str, *, as_json: bool) -> None:

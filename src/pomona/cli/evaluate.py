@@ -73,7 +73,7 @@ def evaluate(
         refuse_given(of_answers | of_model, "--predictions runs no model")
 
     from pomona.cli.selection import from_data, from_recipe
-    from pomona.evaluation.evaluate import check_room
+    from pomona.evaluation.answers import check_room
     from pomona.runs.evaluate import evaluate as run
     from pomona.runs.evaluate import read_adapters, ready_metrics, score_predictions
     from pomona.runs.predictions import check_output, read_predictions, write_predictions

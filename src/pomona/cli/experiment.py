@@ -28,17 +28,17 @@ def experiment(
 
     from pomona.cli.interrupted import resumable
     from pomona.errors import InputError
-    from pomona.runs.experiment import prepare_cells, run_experiment, states
-    from pomona.runs.experiment_recipe import EXPERIMENT, TABLE, read_experiment, select
-    from pomona.runs.experiment_table import table
-    from pomona.runs.shared import Shared
+    from pomona.runs.experiments.recipe import EXPERIMENT, TABLE, read_experiment, select
+    from pomona.runs.experiments.run import prepare_cells, run_experiment, states
+    from pomona.runs.experiments.table import table
+    from pomona.runs.shared_work import SharedWork
     from pomona.tuning.progress import Display
 
     read, cells = read_experiment(recipe)
     chosen = select(cells, systems=_names(systems), settings=_names(settings), seeds=_numbers(seeds))
     folder = output or Path("runs") / read.name
     if dry_run:
-        shared = Shared(test_seed=read.seeds[0])
+        shared = SharedWork(test_seed=read.seeds[0])
         try:
             with Display() as display:
                 plan = prepare_cells(chosen, folder, shared, display, trial=trial)

@@ -32,7 +32,7 @@ class Selection:
 
 def from_recipe(path: Path) -> Selection:
     """A recipe's test split."""
-    from pomona.runs.inputs import read_splits
+    from pomona.runs.examples import read_splits
     from pomona.runs.read_recipe import read_recipe
     from pomona.runs.recipe import Recipe
 
@@ -51,7 +51,7 @@ def from_data(
     from pomona.components import typed
     from pomona.data import examples, read_rows
     from pomona.data.tasks import tasks
-    from pomona.runs.inputs import draw
+    from pomona.runs.examples import draw
 
     chosen = typed(tasks, task, ({"language": language} if language else {}) | settings(parameters))
     rows = examples(read_rows(source, columns_of(columns)), chosen, source)

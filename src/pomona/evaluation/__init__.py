@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pomona.evaluation.baselines import Baseline, Workshop, baselines, find_baseline
+from pomona.evaluation.baselines import Baseline, Trainer, baselines, find_baseline
 from pomona.evaluation.lorahub import LoraHub
 
-__all__ = ["Baseline", "LoraHub", "Workshop", "baselines", "find_baseline"]
+__all__ = ["Baseline", "LoraHub", "Trainer", "baselines", "find_baseline"]

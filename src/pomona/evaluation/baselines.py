@@ -15,7 +15,7 @@ from pomona.merging.weights import Weight
 from pomona.registry import Registry
 
 
-class Workshop(Protocol):
+class Trainer(Protocol):
     """What a baseline may use: the run's source adapters and its way to train, never its test data."""
 
     @property
@@ -80,7 +80,7 @@ class Baseline(ABC):
         """
 
     @abstractmethod
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """The adapter, or None for the bare model. `system` is its name in the run."""
 
 
@@ -104,7 +104,7 @@ class ZeroShot(Baseline):
         """What it is."""
         return "the base model alone"
 
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """No adapter."""
         return None
 
@@ -126,9 +126,9 @@ class TargetLora(Baseline):
         """What it is."""
         return "a fresh LoRA on the target's training examples"
 
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """Train it."""
-        return workshop.train_new(system)
+        return trainer.train_new(system)
 
 
 @baselines.register("merge_finetune")
@@ -148,9 +148,9 @@ class MergeFinetune(Baseline):
         """What it is."""
         return "the same merge and training, nothing pruned"
 
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """Train it."""
-        return workshop.train_merge(system)
+        return trainer.train_merge(system)
 
 
 @baselines.register("static_merge")
@@ -182,10 +182,10 @@ class StaticMerge(Baseline):
         """Refuse sources that the method cannot merge."""
         merged_ranks(ranks, self.method, weights, self._rank(ranks))
 
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """Merge the sources."""
-        ranks = [{module: source[module].rank for module in source} for source in workshop.sources]
-        return merge(workshop.sources, self.method, workshop.weights, rank=self._rank(ranks), seed=workshop.seed)
+        ranks = [{module: source[module].rank for module in source} for source in trainer.sources]
+        return merge(trainer.sources, self.method, trainer.weights, rank=self._rank(ranks), seed=trainer.seed)
 
     def _rank(self, ranks: Sequence[Mapping[str, int]]) -> int | None:
         """Where the method gets to choose, that of the largest source module."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pomona.evaluation.evaluate import LOSS, MeanLoss, Score
+from pomona.evaluation.scores import LOSS, MeanLoss, Score
 from pomona.metrics import Metric, paired_difference
 from pomona.metrics.holm import holm
 from pomona.seeding import stream

@@ -11,7 +11,7 @@ from pomona.backbone.decoding import Decoding
 from pomona.data import Example
 from pomona.data.tasks import Task
 from pomona.errors import PomonaError
-from pomona.evaluation.evaluate import answering_prompts, decode, parsed
+from pomona.evaluation.answers import answering_prompts, decode, parsed
 from pomona.metrics import Metric
 
 

@@ -21,7 +21,7 @@ from pomona.adapters.compatible import adapter_name
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.order import model_order
 from pomona.errors import InputError, MissingPackageError
-from pomona.evaluation.baselines import Baseline, Workshop, baselines
+from pomona.evaluation.baselines import Baseline, Trainer, baselines
 from pomona.seeding import derive_seed
 
 
@@ -80,19 +80,19 @@ class LoraHub(Baseline):
         """What it is."""
         return "the source adapters composed with weights searched on the training examples"
 
-    def make(self, system: str, workshop: Workshop) -> Adapter | None:
+    def make(self, system: str, trainer: Trainer) -> Adapter | None:
         """Search, and compose what was found."""
 
         def find(loss: Callable[[Adapter], float]) -> Adapter:
-            compose = Composition(workshop.sources)
+            compose = Composition(trainer.sources)
 
             def objective(weights: Sequence[float]) -> float:
                 return loss(compose(weights)) + self.penalty * sum(map(abs, weights))
 
-            seed = derive_seed(workshop.seed, "lorahub")
-            return compose(search(objective, len(workshop.sources), self.evaluations, self.bound, seed))
+            seed = derive_seed(trainer.seed, "lorahub")
+            return compose(search(objective, len(trainer.sources), self.evaluations, self.bound, seed))
 
-        return workshop.search(system, self.evaluations, find)
+        return trainer.search(system, self.evaluations, find)
 
 
 class Composition:

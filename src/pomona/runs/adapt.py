@@ -11,18 +11,19 @@ from pathlib import Path
 from pomona.adapters import Adapter
 from pomona.backbone.load import Backbone
 from pomona.data import Splits
+from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.baselines import Baseline
-from pomona.evaluation.evaluate import Answers, answer
-from pomona.runs.assemble import describe_inputs, describe_results
-from pomona.runs.describe import describe_systems
 from pomona.runs.environment import environment
+from pomona.runs.plan import FirstPass, RunPlan, prepare
 from pomona.runs.predictions import prediction_line
-from pomona.runs.prepare import FirstPass, RunPlan, prepare
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord, SystemDescription
-from pomona.runs.shared import Shared
+from pomona.runs.record_inputs import describe_inputs
+from pomona.runs.record_results import describe_results
+from pomona.runs.record_systems import describe_systems
+from pomona.runs.shared_work import SharedWork
 from pomona.runs.store import RunStore
-from pomona.runs.workshop import MAIN, Workshop, loaded
+from pomona.runs.system_trainer import MAIN, SystemTrainer, loaded
 from pomona.tuning.progress import Progress, Silent
 
 
@@ -33,7 +34,7 @@ def adapt(
     resume: bool = False,
     progress: Progress | None = None,
     only: str | None = None,
-    shared: Shared | None = None,
+    shared: SharedWork | None = None,
 ) -> RunRecord:
     """Run a recipe.
 
@@ -55,7 +56,7 @@ def adapt(
         InputError: wrong input.
         PomonaError: training failed; the record says so.
     """
-    progress, shared = progress or Silent(), shared or Shared(test_seed=recipe.seed)
+    progress, shared = progress or Silent(), shared or SharedWork(test_seed=recipe.seed)
     store = open_store(recipe, Path(output) if output is not None else Path("runs") / recipe.name, only, shared, resume=resume)
     return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
 
@@ -66,12 +67,12 @@ def plan_run(recipe: Recipe, folder: Path, *, resume: bool = False, trial: bool 
     Raises:
         InputError: whatever `adapt` would raise before it begins.
     """
-    shared = Shared(test_seed=recipe.seed)
+    shared = SharedWork(test_seed=recipe.seed)
     open_store(recipe, folder, None, shared, resume=resume)
     return prepare(recipe, shared=shared, trial=trial)
 
 
-def open_store(recipe: Recipe, folder: Path, only: str | None, shared: Shared, *, resume: bool) -> RunStore:
+def open_store(recipe: Recipe, folder: Path, only: str | None, shared: SharedWork, *, resume: bool) -> RunStore:
     """The folder of a run; nothing is written yet.
 
     Raises:
@@ -120,16 +121,16 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
         known, data = shared.fresh_loras(recipe), plan.encoding.data
-        workshop = Workshop(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev, known=known)
+        trainer = SystemTrainer(recipe, backbone, data, store, progress, prepared, splits.dev, splits.micro_dev, known=known)
         if first is not None and only is None:
-            workshop.first = _first_workshop(first, shared, workshop)
+            trainer.first = _first_trainer(first, shared, trainer)
         store.clear_history()
-        systems = make_systems(plan, workshop, record)
-        answers = {name: _answers(name, adapter, workshop, splits, record, shared) for name, adapter in systems.items()}
+        systems = make_systems(plan, trainer, record)
+        answers = {name: _answers(name, adapter, trainer, splits, record, shared) for name, adapter in systems.items()}
         adapter = systems[only or MAIN]
         adapter = None if adapter is None else loaded(adapter)
-        describe_results(record, workshop, splits, adapter, answers)
-        describe_systems(record, workshop, systems)
+        describe_results(record, trainer, splits, adapter, answers)
+        describe_systems(record, trainer, systems)
         store.write_predictions(_predictions(splits, answers))
         if adapter is not None:
             store.write_adapter(adapter)
@@ -139,9 +140,9 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
     return record
 
 
-def _first_workshop(first: FirstPass, shared: Shared, main: Workshop) -> Workshop:
+def _first_trainer(first: FirstPass, shared: SharedWork, main: SystemTrainer) -> SystemTrainer:
     """Where the ratio is learned under a seed of its own."""
-    return Workshop(
+    return SystemTrainer(
         first.recipe,
         main.backbone,
         first.encoding.data,
@@ -156,7 +157,7 @@ def _first_workshop(first: FirstPass, shared: Shared, main: Workshop) -> Worksho
     )
 
 
-def recipe_text(recipe: Recipe, only: str | None, shared: Shared) -> str:
+def recipe_text(recipe: Recipe, only: str | None, shared: SharedWork) -> str:
     """`recipe.yaml` of a run: the resolved recipe, under what else shapes the run in lines of comment."""
     lines = [f"# Of all systems only {only} is made.\n"] if only is not None else []
     if shared.draws_test_apart(recipe):
@@ -186,14 +187,14 @@ def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunR
     )
 
 
-def make_systems(plan: RunPlan, workshop: Workshop, record: RunRecord) -> dict[str, Adapter | None]:
+def make_systems(plan: RunPlan, trainer: SystemTrainer, record: RunRecord) -> dict[str, Adapter | None]:
     """Every system as an adapter, the main one first trained and last named; each is described in the record."""
     # Static merges come first: what can be had without training is there before it.
-    static = {name: one.make(name, workshop) for name, one in plan.baselines.items() if not one.trains}
-    main = workshop.train_main() if plan.only is None else None
+    static = {name: one.make(name, trainer) for name, one in plan.baselines.items() if not one.trains}
+    main = trainer.train_main() if plan.only is None else None
     systems: dict[str, Adapter | None] = {}
     for name, baseline in plan.baselines.items():
-        systems[name] = static[name] if name in static else baseline.make(name, workshop)
+        systems[name] = static[name] if name in static else baseline.make(name, trainer)
         record.systems[name] = _described(baseline)
     if plan.only is None:
         systems[MAIN] = main
@@ -207,27 +208,29 @@ def _described(baseline: Baseline) -> SystemDescription:
     return SystemDescription(label=baseline.label, description=baseline.description)
 
 
-def _answers(name: str, adapter: Adapter | None, workshop: Workshop, splits: Splits, record: RunRecord, shared: Shared) -> Answers:
+def _answers(
+    name: str, adapter: Adapter | None, trainer: SystemTrainer, splits: Splits, record: RunRecord, shared: SharedWork
+) -> Answers:
     """A system's answers on the test split, given once."""
-    recipe = workshop.recipe
+    recipe = trainer.recipe
 
     def give() -> Answers:
         return answer(
-            workshop.backbone,
+            trainer.backbone,
             adapter,
             splits.test,
             recipe.task,
             batch_size=recipe.evaluation.batch_size,
             max_tokens=recipe.tuning.max_tokens,
-            progress=workshop.progress,
+            progress=trainer.progress,
             label=record.systems[name].label,
             decoding=recipe.evaluation.decoding,
         )
 
-    found = workshop.store.load_answers(name)
+    found = trainer.store.load_answers(name)
     if found is None:
         found = give() if adapter is not None else shared.answers(recipe, give)
-        workshop.store.save_answers(name, found)
+        trainer.store.save_answers(name, found)
     return found
 
 

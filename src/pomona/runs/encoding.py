@@ -11,7 +11,7 @@ from pomona.backbone.load import Backbone
 from pomona.data import Example, Splits
 from pomona.data.tasks import Task
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import answering_prompts
+from pomona.evaluation.answers import answering_prompts
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import CutRecord
 from pomona.tuning.settings import FitData

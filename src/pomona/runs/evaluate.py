@@ -14,13 +14,14 @@ from pomona.backbone.whole import proven_copies
 from pomona.data import Example, fingerprint
 from pomona.data.tasks import Task
 from pomona.errors import InputError
+from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.compare import compare, corrected
-from pomona.evaluation.evaluate import Answers, answer, example_groups, make_metrics, score
+from pomona.evaluation.scores import example_groups, make_metrics, score
 from pomona.metrics import Metric
 from pomona.metrics.script import script_warning
-from pomona.runs.assemble import answers_record, estimate
 from pomona.runs.encoding import answering_warnings, encode_examples
 from pomona.runs.record import Comparison, EvaluationRecord
+from pomona.runs.record_results import answers_record, estimate
 from pomona.tuning.progress import Progress, Silent
 
 ZERO_SHOT = "zero_shot"

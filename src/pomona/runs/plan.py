@@ -1,120 +1,296 @@
-"""The plan of a piece of work: everything that can be wrong is found, and what it will take is said, before it begins."""
+"""From a recipe to the plan of its run: the one look that `check`, `--dry-run`, `adapt` and every cell of an experiment take."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from pomona.adapters import Finding
-from pomona.runs.estimate import Training, TrialStep
-from pomona.runs.sizes import said_count, said_duration
+import torch
 
-_COLUMNS = ("training", "steps", "rounds", "tokens", "read", "time")
+from pomona.adapters import Adapter, Factors
+from pomona.backbone.attach import Attachment, attached
+from pomona.backbone.load import Backbone
+from pomona.backbone.trainable import Concat
+from pomona.control import Controller, Fixed
+from pomona.data import Splits
+from pomona.errors import InputError
+from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora, find_baseline
+from pomona.evaluation.lorahub import LoraHub
+from pomona.evaluation.scores import make_metrics
+from pomona.merging.ranks import merged_ranks
+from pomona.metrics.script import script_warning
+from pomona.pruning import layer_groups
+from pomona.runs.base_plan import Plan
+from pomona.runs.encoding import Encoding
+from pomona.runs.estimate import Training, TrialStep, count_tokens, least_bytes, plain_training, pruned_training, timed, tried
+from pomona.runs.evaluate import ready_metrics
+from pomona.runs.recipe import Recipe
+from pomona.runs.shape import Ranks, merged_parts, merged_target, merges_its_opponent, taking_part, trainable
+from pomona.runs.shared_work import SharedWork, fresh_key, searched_key
+from pomona.runs.sources import CheckedSources
+from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET
+from pomona.tuning.progress import Progress, Silent
+from pomona.tuning.settings import FitData
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Plan(ABC):
-    """What is going to be done. Nothing is trained or written yet.
+class FirstPass:
+    """What the pass works on that learns the ratio, where it has a seed of its own."""
+
+    recipe: Recipe
+    splits: Splits
+    encoding: Encoding
+    sources: CheckedSources
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunPlan(Plan):
+    """What a run of a recipe works on.
 
     Args:
-        warnings: all that a user should know before it begins, each once.
-        trainings: in order.
-        prepare_seconds: what reading and loading took.
-        least_bytes: of memory that training takes without activations: weights, factors, their gradients, the optimizer.
-        trial: what a step of the real model takes; None: not known.
-        untimed: why it is not known.
+        recipe: what to do.
+        only: the baseline that is made in place of the main job.
+        splits: the target's.
+        encoding: the splits as tokens.
+        sources: what is known of the source adapters.
+        baselines: those that are made, by name.
+        left_out: those that cannot be made of these sources -> the reason.
+        first: see `FirstPass`.
+        shared: holds the model, which is not kept here: plans of several models may be there at once.
     """
 
-    warnings: tuple[str, ...]
-    trainings: tuple[Training, ...]
-    prepare_seconds: float
-    least_bytes: int
-    trial: TrialStep | None = None
-    untimed: str = "no trial step was made"
+    recipe: Recipe
+    only: str | None
+    splits: Splits
+    encoding: Encoding
+    sources: CheckedSources
+    baselines: Mapping[str, Baseline]
+    left_out: Mapping[str, str]
+    first: FirstPass | None
+    shared: SharedWork
 
-    @abstractmethod
+    @property
+    def backbone(self) -> Backbone:
+        """The model."""
+        return self.shared.backbone(self.recipe)
+
     def facts(self) -> list[str]:
-        """What the work is on, a line each."""
-
-    @abstractmethod
-    def work(self) -> list[str]:
-        """What else is made besides trainings, a line each."""
-
-    def findings(self, subject: str) -> list[Finding]:
-        """Facts and warnings, as `pomona check` lists them; `subject` names the recipe."""
-        facts = [Finding("ok", subject, one) for one in self.facts()]
-        return facts + [Finding("warning", subject, one) for one in self.warnings]
-
-    def lines(self) -> list[str]:
-        """What it will take, as text: a table of the trainings, then the sums."""
-        rows = [self._row(one) for one in self.trainings]
-        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-        table = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-            for row in ([_COLUMNS, *rows] if rows else ())
-        ]
-        found = self.summary()
-        steps, rounds, probes, tokens = (int(str(found[name])) for name in ("steps", "rounds", "probes", "tokens"))
-        searched = f", {rounds} rounds of the controller with {probes} masks on trial" if rounds else ""
+        """Data, model, sources."""
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.named())
         return [
-            *table,
-            f"in all: at most {steps} optimizer steps on {said_count(tokens)} tokens{searched}",
-            *self.work(),
-            f"memory: {self._memory()}",
-            f"time: {self._time()}",
+            f"data: {sizes}; no split shares a document with another",
+            f"model: {self.backbone.name}, {len(self.backbone.linear_modules())} linear modules",
+            f"sources: {', '.join(source.name for source in self.recipe.sources)}",
+        ]
+
+    @property
+    def systems(self) -> list[str]:
+        """The systems that are made, by name."""
+        return list(self.baselines) if self.only is not None else [MAIN, *self.baselines]
+
+    def work(self) -> list[str]:
+        """The systems and what they answer."""
+        left_out = [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        count = f"{len(self.splits.test)} test examples, with up to {self.recipe.task.max_new_tokens} tokens each"
+        judged = ", and the dev or micro dev sets too, for select_by or reward" if self.recipe.judges else ""
+        return [
+            f"systems: {', '.join(self.systems)}",
+            *left_out,
+            f"answers, not in the time below: each system's to {count}{judged}",
         ]
 
     def summary(self) -> dict[str, object]:
-        """What it will take, as JSON can hold it; `seconds` and `peak_bytes` are null where no trial was made."""
-        trainings = [
-            {
-                "name": one.name,
-                "runs": one.runs,
-                "steps": one.steps,
-                "rounds": one.rounds,
-                "probes": one.probes,
-                "tokens": one.tokens,
-                "read_tokens": one.read_tokens,
-                "seconds": one.seconds,
-            }
-            for one in self.trainings
-        ]
-        return {
-            "trainings": trainings,
-            "steps": sum(one.steps for one in self.trainings),
-            "rounds": sum(one.rounds for one in self.trainings),
-            "probes": sum(one.probes for one in self.trainings),
-            "tokens": sum(one.tokens for one in self.trainings),
-            "read_tokens": sum(one.read_tokens for one in self.trainings),
-            "seconds": self._seconds,
-            "least_bytes": self.least_bytes,
-            "peak_bytes": None if self.trial is None else self.trial.memory_bytes,
-        }
+        """See `Plan.summary`; with the systems."""
+        return super().summary() | {"systems": self.systems, "left_out": dict(self.left_out)}
 
-    @property
-    def _seconds(self) -> float | None:
-        found = [one.seconds for one in self.trainings]
-        return None if None in found else sum(one or 0.0 for one in found)
 
-    def _row(self, one: Training) -> Sequence[str]:
-        return (
-            one.name if one.runs == 1 else f"{one.name}, {one.runs} runs",
-            str(one.steps),
-            str(one.rounds or "-"),
-            said_count(one.tokens),
-            said_count(one.read_tokens),
-            "-" if one.seconds is None else said_duration(one.seconds),
+def prepare(
+    recipe: Recipe,
+    *,
+    only: str | None = None,
+    shared: SharedWork | None = None,
+    progress: Progress | None = None,
+    trial: bool = False,
+) -> RunPlan:
+    """Read, load and encode all that a run will use, and try by shape all that it will make; says each warning.
+
+    Args:
+        recipe: what to do.
+        only: the baseline that is to be made in place of the main job.
+        shared: what this process has done already.
+        progress: shown to a person.
+        trial: whether to try a step of the real model, for time and memory.
+
+    Raises:
+        InputError: the first thing that is wrong.
+    """
+    shared, progress, started = shared or SharedWork(test_seed=recipe.seed), progress or Silent(), time.perf_counter()
+    progress.begin("reading data", 0)
+    splits, other = shared.splits(recipe), recipe.first_pass
+    first_splits = None if other is None else shared.splits(other)
+    ready_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language)
+    ready_metrics(recipe.judges, recipe.task.language)
+    progress.end(", ".join(f"{len(part)} {name}" for name, part in splits.named()))
+    progress.begin("loading the model and checking the sources", 0)
+    backbone = shared.backbone(recipe)
+    sources, encoding = shared.checked(recipe), shared.encoded(recipe)
+    warnings, first = list(sources.warnings), None
+    if other is not None and first_splits is not None:
+        first = FirstPass(recipe=other, splits=first_splits, encoding=shared.encoded(other), sources=shared.checked(other))
+        warnings += first.sources.warnings
+        warnings += [f"the search, of seed {other.seed}: {one}" for one in first.encoding.warnings]
+    references = [reference for example in splits.test for reference in example.references]
+    judges = make_metrics(recipe.evaluation.metrics or recipe.task.metrics, recipe.task.language) | dict.fromkeys(recipe.judges)
+    warnings += [*encoding.warnings, *filter(None, [script_warning(references, recipe.task.language, judges, "the references")])]
+    baselines, left_out = _baselines(recipe, only, sources)
+    warnings += [f"the baseline {name} is left out: {reason}" for name, reason in left_out.items()]
+    least, measured, untimed = _rehearse(recipe, only, baselines, sources, encoding.data, shared, trial=trial)
+    progress.end(backbone.name)
+    plan = RunPlan(
+        warnings=tuple(dict.fromkeys(warnings)),
+        trainings=timed(_trainings(recipe, only, baselines, sources, encoding, first, backbone), measured),
+        prepare_seconds=time.perf_counter() - started,
+        least_bytes=least,
+        trial=measured,
+        untimed=untimed,
+        recipe=recipe,
+        only=only,
+        splits=splits,
+        encoding=encoding,
+        sources=sources,
+        baselines=baselines,
+        left_out=left_out,
+        first=first,
+        shared=shared,
+    )
+    for warning in plan.warnings:
+        progress.warn(warning)
+    return plan
+
+
+def _baselines(recipe: Recipe, only: str | None, sources: CheckedSources) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """The baselines that can be made, and why others cannot; one that is asked for alone must be."""
+    weights = [source.weight for source in recipe.sources]
+    made = {name: find_baseline(name) for name in ([only] if only is not None else recipe.evaluation.baselines)}
+    left_out: dict[str, str] = {}
+    for name, baseline in list(made.items()):
+        try:
+            baseline.check(sources.ranks, weights)
+        except InputError as error:
+            if only is not None:
+                raise
+            left_out[name] = str(error)
+            del made[name]
+    return made, left_out
+
+
+def _rehearse(
+    recipe: Recipe,
+    only: str | None,
+    baselines: Mapping[str, Baseline],
+    sources: CheckedSources,
+    data: FitData,
+    shared: SharedWork,
+    *,
+    trial: bool,
+) -> tuple[int, TrialStep | None, str]:
+    """Attach what the main system trains, with stand-ins for what is not there yet, and try a step of it where asked.
+
+    Returns:
+        Bytes that training takes without activations; what a step takes; why that is not known.
+
+    Raises:
+        InputError: the sources cannot be merged in this way; there are more groups of layers than layers.
+    """
+    backbone = shared.backbone(recipe)
+    if only is not None and not isinstance(baselines[only], MergeFinetune | TargetLora):
+        return least_bytes(backbone, None), None, "nothing is trained by a gradient"
+    pruning = None if only is not None else recipe.pruning
+    with _attached_stand_ins(recipe, sources, backbone) as attachment:
+        if pruning is not None and isinstance(recipe.controller, Controller):
+            layer_groups(list(attachment.layers), recipe.controller.layer_groups)
+            pruning = pruning.following(recipe.controller)
+        measured = shared.tried(recipe, trial, lambda: tried(attachment, data, recipe.tuning, pruning, trial=trial))
+        return least_bytes(backbone, attachment), *measured
+
+
+def _attached_stand_ins(recipe: Recipe, sources: CheckedSources, backbone: Backbone) -> AbstractContextManager[Attachment]:
+    """The main system's trainable merge with factors of the right shapes."""
+    ranks, weights = merged_parts(recipe, sources.ranks, backbone)
+    how = trainable(recipe.merge, [source.name for source in recipe.sources])
+    if how is None:
+        pair = merged_ranks(ranks, recipe.merge.method, weights, recipe.merge.rank, recipe.merge.parameters)
+        ranks, weights, how = (
+            [{module: pair[module] for module in taking_part(recipe, sources.ranks, backbone)}],
+            [1.0],
+            Concat(),
         )
+    return attached(backbone, [stand_in(one, backbone) for one in ranks], weights, recipe.tuning.dropout, how)
 
-    def _memory(self) -> str:
-        least = f"{self.least_bytes / 1e9:.2f} GB for weights, factors, gradients and optimizer"
-        if self.trial is None or self.trial.memory_bytes is None:
-            return f"{least}; activations come on top"
-        return f"{self.trial.memory_bytes / 1e9:.2f} GB at the peak of a step on the longest batch; {least}"
 
-    def _time(self) -> str:
-        if self._seconds is None:
-            return f"not known: {self.untimed}"
-        step = f", a step taking {self.trial.step_seconds:.2g} s" if self.trial is not None else ""
-        return f"about {said_duration(self._seconds)} of training and probes{step}"
+def stand_in(ranks: Ranks, backbone: Backbone) -> Adapter:
+    """An adapter of these ranks whose update is zero."""
+    shapes, generator = backbone.shapes(), torch.Generator().manual_seed(0)
+    return Adapter(
+        {
+            module: Factors(torch.rand(rank, shapes[module][1], generator=generator), torch.zeros(shapes[module][0], rank))
+            for module, rank in ranks.items()
+        },
+        backbone.name,
+    )
+
+
+def _trainings(
+    recipe: Recipe,
+    only: str | None,
+    baselines: Mapping[str, Baseline],
+    sources: CheckedSources,
+    encoding: Encoding,
+    first: FirstPass | None,
+    backbone: Backbone,
+) -> list[Training]:
+    """All trainings of the run, in order."""
+    data, tuning = encoding.data, recipe.tuning
+    found = _source_trainings(sources) + (_source_trainings(first.sources) if first is not None else [])
+    fresh = fresh_key(recipe)
+    makes_merge = only is None or isinstance(baselines[only], MergeFinetune)
+    if makes_merge and recipe.merge.target:
+        same = merges_its_opponent(recipe, sources.ranks, backbone)
+        shape = merged_target(recipe, sources.ranks, backbone)
+        found.append(plain_training(TARGET if same else MERGED_TARGET, data, tuning, (fresh, shape)))
+        if first is not None and only is None:
+            found.append(plain_training(f"search_{found[-1].name}", first.encoding.data, tuning, (fresh_key(first.recipe), shape)))
+    if only is None:
+        found += _main_trainings(recipe, encoding, first)
+    for name, baseline in baselines.items():
+        if isinstance(baseline, LoraHub):
+            found.append(Training(name, 0, 0, baseline.evaluations * count_tokens(data.train)))
+        elif baseline.trains and name not in {one.name for one in found}:
+            shared = (fresh, TARGET) if isinstance(baseline, TargetLora) else None
+            found.append(plain_training(name, data, tuning, shared))
+    return found
+
+
+def _source_trainings(sources: CheckedSources) -> list[Training]:
+    return [
+        Training(f"source {one.name}, in the cache", 0, 0, once=one.folder)
+        if one.folder.exists()
+        else Training(f"source {one.name}", one.steps, one.tuning.epochs * one.tokens, once=one.folder)
+        for one in sources.trainings
+    ]
+
+
+def _main_trainings(recipe: Recipe, encoding: Encoding, first: FirstPass | None) -> list[Training]:
+    """The main job, with the pass before it that learns the ratio."""
+    pruning, controller = recipe.pruning, recipe.controller
+    if not (isinstance(controller, Controller) and controller.passes == 2):
+        return [pruned_training(MAIN, encoding.data, recipe.tuning, pruning, controller)]
+    data = encoding.data if first is None else first.encoding.data
+    how, tuning = recipe.search.pruning(recipe.pruning), recipe.search.tuning(recipe.tuning)
+    once = None if first is None else searched_key(recipe)
+    return [
+        pruned_training(SEARCH, data, tuning, how, controller, once),
+        pruned_training(MAIN, encoding.data, recipe.tuning, pruning, Fixed(0.0)),
+    ]

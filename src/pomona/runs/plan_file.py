@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
-from pomona.runs.experiment import prepare_cells
-from pomona.runs.experiment_recipe import Experiment, read_experiment
-from pomona.runs.plan import Plan
-from pomona.runs.prepare import prepare
+from pomona.runs.base_plan import Plan
+from pomona.runs.experiments.recipe import Experiment, read_experiment
+from pomona.runs.experiments.run import prepare_cells
+from pomona.runs.plan import prepare
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe import Recipe, TrainRecipe
-from pomona.runs.shared import Shared
+from pomona.runs.shared_work import SharedWork
 from pomona.runs.train_adapter import prepare_training
 from pomona.tuning.progress import Silent
 
@@ -32,7 +32,7 @@ def plan_file(path: Path | str, *, trial: bool = False) -> Plan:
     if kind is Experiment:
         experiment, cells = read_experiment(path)
         folder = Path("runs") / experiment.name
-        return prepare_cells(cells, folder, Shared(test_seed=experiment.seeds[0]), Silent(), trial=trial)
+        return prepare_cells(cells, folder, SharedWork(test_seed=experiment.seeds[0]), Silent(), trial=trial)
     if kind is TrainRecipe:
         return prepare_training(read_recipe(path, TrainRecipe), trial=trial)
     return prepare(read_recipe(path, Recipe), trial=trial)

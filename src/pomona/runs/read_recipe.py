@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pomona.control import controllers
 from pomona.data.tasks import tasks
 from pomona.errors import InputError, PomonaError, suggest
-from pomona.evaluation.evaluate import LOSS
+from pomona.evaluation.scores import LOSS
 from pomona.importance import importance_metrics
 from pomona.registry import Registry
 from pomona.runs.read_yaml import read_yaml

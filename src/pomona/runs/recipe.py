@@ -20,21 +20,13 @@ from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
-from pomona.evaluation.evaluate import LOSS, make_metrics
+from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity
 from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
-from pomona.runs.fields import (
-    ControllerField,
-    DataSource,
-    ImportanceField,
-    RewardField,
-    TaskField,
-    WeightField,
-    check_judge,
-)
 from pomona.runs.read_yaml import read_yaml
+from pomona.runs.recipe_fields import ControllerField, DataSource, ImportanceField, RewardField, TaskField, WeightField, check_judge
 from pomona.tuning.settings import Pruning, Tuning
 
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import Answers
+from pomona.evaluation.answers import Answers
 from pomona.runs.record import RunRecord
 from pomona.tuning.settings import Event, Fitted
 

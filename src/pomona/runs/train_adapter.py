@@ -13,12 +13,13 @@ from pomona.backbone.base_modules import modules_of
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example
 from pomona.errors import InputError
+from pomona.runs.base_plan import Plan
 from pomona.runs.encoding import encode_examples
 from pomona.runs.estimate import least_bytes, plain_training, timed, tried
-from pomona.runs.inputs import read_examples, skipped_rows, train_plain
-from pomona.runs.plan import Plan
-from pomona.runs.prepare import stand_in
+from pomona.runs.examples import read_examples, skipped_rows
+from pomona.runs.plan import stand_in
 from pomona.runs.recipe import TrainRecipe
+from pomona.runs.sources import train_plain
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import FitData
 

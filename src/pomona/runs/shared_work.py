@@ -9,14 +9,13 @@ from typing import TypeVar
 
 from pomona.adapters import Adapter
 from pomona.backbone.load import Backbone, load_backbone
-from pomona.data import Example, Splits, fingerprint, make_splits
-from pomona.data.leaks import near_documents
-from pomona.data.pools import Pool
-from pomona.evaluation.evaluate import Answers
+from pomona.data import Example, Splits, fingerprint
+from pomona.evaluation.answers import Answers
 from pomona.runs.encoding import Encoding, encode_splits
-from pomona.runs.inputs import CheckedSources, SourceAdapter, check_sources, prepare_source, read_examples, read_splits
-from pomona.runs.recipe import Recipe, Source
+from pomona.runs.examples import read_examples, read_splits, splits_around_test
+from pomona.runs.recipe import Data, Recipe, Source
 from pomona.runs.shape import Shape
+from pomona.runs.sources import CheckedSources, SourceAdapter, check_sources, prepare_source
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import Fitted
 
@@ -25,7 +24,7 @@ _MODEL = ("model", "device", "dtype", "speed")
 _EXAMPLES = ("data", "task", "splits", "seed")
 
 
-class Shared:
+class SharedWork:
     """Each kind of work by the part of a recipe that shapes it; what one run did is there for the next.
 
     Only the latest model is kept. Nothing that is handed out may be changed, but for `fresh_loras`.
@@ -49,7 +48,7 @@ class Shared:
         Raises:
             InputError: whatever is wrong with the data; a document in two splits.
         """
-        return self._once("splits", _key(recipe, *_EXAMPLES), lambda: self._read_splits(recipe))
+        return self._once("splits", _key(recipe, *_EXAMPLES), lambda: self._drawn(recipe))
 
     def backbone(self, recipe: Recipe) -> Backbone:
         """The model, which takes its fingerprint once.
@@ -121,28 +120,14 @@ class Shared:
             self._made[what, key] = make()
         return self._made[what, key]  # pyright: ignore[reportReturnType]
 
-    def _read_splits(self, recipe: Recipe) -> Splits:
-        if not self.draws_test_apart(recipe):
+    def _drawn(self, recipe: Recipe) -> Splits:
+        if self.test_seed is None or not self.draws_test_apart(recipe):
             return read_splits(recipe)
-        data = recipe.data
+        return splits_around_test(recipe, self.test_seed, lambda data: self._pool(recipe, data))
 
-        def pool(source: str | None) -> tuple[Example, ...]:
-            own = data if data.docstrings else data.model_copy(update={"train": source, "dev": None, "test": None})
-            key = own.model_dump_json() + recipe.task.__repr__()
-            return self._once("pool", key, lambda: read_examples(own, recipe.task, None, 0))
-
-        train = pool(data.train)
-        dev, test = (pool(source) if source else None for source in (data.dev, data.test))
-        if test is None and recipe.splits.test is None:
-            return read_splits(recipe)  # says why that cannot be
-        assert self.test_seed is not None
-        near = near_documents([*train, *(dev or ()), *(test or ())]) if data.near_duplicates == "apart" else []
-        from_pool = Pool("train" if test is None else "test", train if test is None else test, self.test_seed, near)
-        drawn = from_pool.draw("test", recipe.splits.test)
-        rest = train if test is not None else [example for bundle in from_pool.bundles for example in bundle]
-        sizes = dataclasses.replace(recipe.splits, test=None)
-        found = make_splits(rest, dev, drawn, sizes=sizes, seed=recipe.seed, near_duplicates=data.near_duplicates == "apart")
-        return dataclasses.replace(found, test=drawn)  # the same examples, in the order that every seed has
+    def _pool(self, recipe: Recipe, data: Data) -> tuple[Example, ...]:
+        key = data.model_dump_json() + repr(recipe.task)
+        return self._once("pool", key, lambda: read_examples(data, recipe.task, None, 0))
 
 
 def fresh_key(recipe: Recipe) -> str:

@@ -1,9 +1,8 @@
-"""From a recipe to what a run works on: examples in splits, and source adapters, given or trained and kept in the cache."""
+"""Source adapters: looked at before a run, then read, or trained and kept in the cache."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -19,16 +18,15 @@ from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
 from pomona.backbone.whole import proven_copies
-from pomona.data import Example, Splits, examples, fingerprint, incomplete_rows, make_splits, number_rows, read_rows
-from pomona.data.corpora import docstring_rows, without
-from pomona.data.tasks import Task
+from pomona.data import Example, fingerprint
 from pomona.errors import InputError
+from pomona.evaluation.answers import check_room
 from pomona.evaluation.baselines import StaticMerge, TargetLora, find_baseline
-from pomona.evaluation.evaluate import check_room
 from pomona.merging import merge_methods, module_weights
 from pomona.runs.encoding import encode_examples
-from pomona.runs.fields import WeightField
-from pomona.runs.recipe import Data, Lora, Recipe, Source
+from pomona.runs.examples import read_examples, skipped_rows
+from pomona.runs.recipe import Lora, Recipe, Source
+from pomona.runs.recipe_fields import WeightField
 from pomona.runs.shape import Ranks, differences, main_ranks, merged_target, opponent, warning
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
@@ -46,61 +44,6 @@ class SourceAdapter:
     origin: str
     adapter: Adapter
     weight: WeightField
-
-
-def read_splits(recipe: Recipe) -> Splits:
-    """The target's four splits.
-
-    Raises:
-        InputError: whatever is wrong with the data: file, line, field, value.
-    """
-    pools = _pools(recipe.data, recipe.task)
-    apart = recipe.data.near_duplicates == "apart"
-    return make_splits(*pools, sizes=recipe.splits, seed=recipe.seed, near_duplicates=apart)
-
-
-def read_examples(data: Data, task: Task, count: int | None, seed: int) -> tuple[Example, ...]:
-    """The examples of one pool, `count` of them drawn by seed, or all.
-
-    Raises:
-        InputError: whatever is wrong with the data; fewer examples than asked for.
-    """
-    return draw(_pools(data, task)[0], count, seed)
-
-
-def draw(pool: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
-    """`count` examples of a pool by seed, or all; which ones depends on their content, not on their order.
-
-    Raises:
-        InputError: fewer examples than asked for.
-    """
-    if count is None:
-        return pool
-    if count > len(pool):
-        raise InputError(f"only {len(pool)} examples are there", field="examples", value=count, mend="Ask for fewer or give more")
-    # Ordered by a hash of content, as splits are: the rows' order plays no part, and fewer examples are a prefix of more.
-    ranked = sorted(pool, key=lambda example: hashlib.sha256(f"{seed}|{example.prompt}|{example.target}".encode()).digest())
-    return tuple(ranked[:count])
-
-
-def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, ...] | None, tuple[Example, ...] | None]:
-    if data.docstrings is not None:
-        rows = _docstrings(data.docstrings)
-        for package in data.exclude_docstrings:
-            rows = without(rows, _docstrings(package))
-        return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
-
-    def pool(source: str) -> tuple[Example, ...]:
-        return examples(read_rows(source, data.columns), task, source, skip_incomplete=data.incomplete_rows == "skip")
-
-    assert data.train is not None
-    return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None
-
-
-@functools.cache
-def _docstrings(package: str) -> list[dict[str, str]]:
-    """Parsing a large package takes seconds, and a recipe names it up to three times. Nothing changes the rows."""
-    return docstring_rows(package)
 
 
 @dataclass(frozen=True)
@@ -195,13 +138,6 @@ def _unlike(recipe: Recipe, ranks: Sequence[Ranks], backbone: Backbone) -> list[
     main = main_ranks(recipe, ranks, backbone)
     found = differences(opponent(recipe, main, backbone).ranks, main, backbone.shapes()) if main else []
     return [warning(baselines[0].label, found, recipe.lora)] if found else []
-
-
-def skipped_rows(data: Data, task: Task) -> list[str]:
-    """A warning for each file of which rows are left out."""
-    files = [file for file in (data.train, data.dev, data.test) if file is not None and data.incomplete_rows == "skip"]
-    found = {file: incomplete_rows(read_rows(file, data.columns), task, file) for file in files}
-    return [f"left out of {file}, incomplete: {len(lines)} rows, such as line {lines[0]}" for file, lines in found.items() if lines]
 
 
 def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress: Progress) -> SourceAdapter:

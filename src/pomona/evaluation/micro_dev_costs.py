@@ -11,8 +11,9 @@ from pomona.backbone.decoding import Decoding
 from pomona.backbone.loss import example_losses
 from pomona.data import Example
 from pomona.data.tasks import Task
+from pomona.evaluation.answers import LOSS_BATCH_SIZE
 from pomona.evaluation.dev_scores import attached_answers, single_scores
-from pomona.evaluation.evaluate import LOSS, LOSS_BATCH_SIZE
+from pomona.evaluation.scores import LOSS
 from pomona.metrics import Metric
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from pomona.evaluation.evaluate import MeanLoss
+from pomona.evaluation.scores import MeanLoss
 from pomona.metrics import Metric
 from pomona.metrics.bootstrap import clustered
 

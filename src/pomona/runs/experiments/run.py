@@ -9,16 +9,16 @@ from pathlib import Path
 
 from pomona.errors import InputError, PomonaError
 from pomona.runs.adapt import execute, finished, open_store
-from pomona.runs.assemble import describe_splits
+from pomona.runs.base_plan import Plan
 from pomona.runs.estimate import Training
-from pomona.runs.experiment_recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
-from pomona.runs.experiment_record import ExperimentRecord
-from pomona.runs.experiment_scores import gather
-from pomona.runs.experiment_table import table
-from pomona.runs.plan import Plan
-from pomona.runs.prepare import RunPlan, prepare
+from pomona.runs.experiments.recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
+from pomona.runs.experiments.record import ExperimentRecord
+from pomona.runs.experiments.scores import gather
+from pomona.runs.experiments.table import table
+from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.record import RunRecord
-from pomona.runs.shared import Shared
+from pomona.runs.record_inputs import describe_splits
+from pomona.runs.shared_work import SharedWork
 from pomona.runs.store import RECIPE, RunStore
 from pomona.tuning.progress import Progress, Silent
 
@@ -54,7 +54,7 @@ def run_experiment(
     progress = progress or Silent()
     folder = Path(output) if output is not None else Path("runs") / experiment.name
     chosen = cells if chosen is None else chosen
-    shared = Shared(test_seed=experiment.seeds[0])
+    shared = SharedWork(test_seed=experiment.seeds[0])
     check_folder(folder, cells, shared, resume=resume)
     plan = prepare_cells(chosen, folder, shared, progress)
     for warning in plan.warnings:
@@ -68,7 +68,7 @@ def run_experiment(
     return found
 
 
-def check_folder(folder: Path, cells: Sequence[Cell], shared: Shared, *, resume: bool) -> None:
+def check_folder(folder: Path, cells: Sequence[Cell], shared: SharedWork, *, resume: bool) -> None:
     """Refuse a folder that holds something else, or cells that were run with other recipes than they have now.
 
     Raises:
@@ -107,7 +107,7 @@ class ExperimentPlan(Plan):
 
 
 def prepare_cells(
-    cells: Sequence[Cell], folder: Path, shared: Shared, progress: Progress, *, trial: bool = False
+    cells: Sequence[Cell], folder: Path, shared: SharedWork, progress: Progress, *, trial: bool = False
 ) -> ExperimentPlan:
     """Look at everything that the cells name, and train nothing.
 
@@ -154,13 +154,13 @@ def _once_each(plans: Mapping[str, RunPlan]) -> Iterator[Training]:
             seen.add(one.once)
 
 
-def _check_data(cell: Cell, record: RunRecord, shared: Shared) -> None:
+def _check_data(cell: Cell, record: RunRecord, shared: SharedWork) -> None:
     """The data must be those that the cell was run on, or the other cells would be run on others."""
     if record.splits != describe_splits(shared.splits(cell.recipe)):
         raise InputError("the data are not as they were when this cell was run", mend="Put them back, or remove the cell's folder")
 
 
-def _check_comparable(first: Cell, cell: Cell, shared: Shared) -> None:
+def _check_comparable(first: Cell, cell: Cell, shared: SharedWork) -> None:
     """Cells of one setting must answer the same test examples and be scored in the same way."""
     one, other = first.recipe, cell.recipe
     tests = [[(example.document, example.references) for example in shared.splits(recipe).test] for recipe in (one, other)]
@@ -172,13 +172,13 @@ def _check_comparable(first: Cell, cell: Cell, shared: Shared) -> None:
         raise InputError(f"is scored by other metrics than {first.path}", mend="Give the experiment's `metrics`")
 
 
-def states(folder: Path, cells: Sequence[Cell], shared: Shared) -> Mapping[str, str]:
+def states(folder: Path, cells: Sequence[Cell], shared: SharedWork) -> Mapping[str, str]:
     """Each cell's path -> `done`, `failed`, `interrupted`, `running` (it was killed), or `new`."""
     records = {cell.path: _store(cell, folder, shared).record() for cell in cells}
     return {path: record.status if record else "new" for path, record in records.items()}
 
 
-def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: Shared, progress: Progress) -> None:
+def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: SharedWork, progress: Progress) -> None:
     """Run a cell; one without a plan is done."""
     store = _store(cell, folder, shared)
     if plan is None:
@@ -191,7 +191,7 @@ def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: Shared, progres
         progress.end(" ".join(str(error).split()))
 
 
-def _store(cell: Cell, folder: Path, shared: Shared) -> RunStore:
+def _store(cell: Cell, folder: Path, shared: SharedWork) -> RunStore:
     place = folder / cell.path
     return open_store(cell.recipe, place, cell.only, shared, resume=(place / RECIPE).exists())
 

@@ -11,7 +11,7 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 from pomona.runs.shape import Ranks, differences, parameters, warning
 from pomona.runs.sizes import kinds
-from pomona.runs.workshop import MAIN, Workshop
+from pomona.runs.system_trainer import MAIN, SystemTrainer
 from pomona.tuning.settings import Fitted
 
 _TUNING = (
@@ -27,15 +27,15 @@ _TUNING = (
 )
 
 
-def describe_systems(record: RunRecord, workshop: Workshop, systems: Mapping[str, Adapter | None]) -> None:
+def describe_systems(record: RunRecord, trainer: SystemTrainer, systems: Mapping[str, Adapter | None]) -> None:
     """Fill in what the systems of the record are made of, and warn of a trained one that differs from the main system.
 
     Args:
         record: has the systems already.
-        workshop: where they were trained.
+        trainer: where they were trained.
         systems: the adapter of each; None for the bare model.
     """
-    shapes = workshop.backbone.shapes()
+    shapes = trainer.backbone.shapes()
     for name, adapter in systems.items():
         if adapter is None:
             continue
@@ -43,17 +43,17 @@ def describe_systems(record: RunRecord, workshop: Workshop, systems: Mapping[str
         found.adapted = kinds(adapter.modules)
         found.rank = max(adapter[module].rank for module in adapter)
         found.stored_parameters, found.padding, found.zeros = counted.stored, counted.padding, counted.sparsity
-        found.rank_loss = _rank_loss(workshop.starts.get(name, adapter))
-        trained = workshop.trained.get(name)
+        found.rank_loss = _rank_loss(trainer.starts.get(name, adapter))
+        trained = trainer.trained.get(name)
         if trained is None or not trained.sparsity:  # not by a gradient
             continue
         ranks: Ranks = {module: one.entries_A // shapes[module][1] for module, one in trained.sparsity.items()}
         found.trained_parameters = parameters(ranks, shapes)
-        found.training = _training(workshop.recipe, trained, _runs(workshop, name))
+        found.training = _training(trainer.recipe, trained, _runs(trainer, name))
         if name != MAIN:
-            found.differences = differences(ranks, workshop.main_ranks, shapes)
+            found.differences = differences(ranks, trainer.main_ranks, shapes)
         if found.differences:
-            said = warning(found.label, found.differences, workshop.recipe.lora)
+            said = warning(found.label, found.differences, trainer.recipe.lora)
             record.warnings += [] if said in record.warnings else [said]
 
 
@@ -72,5 +72,5 @@ def _training(recipe: Recipe, trained: Fitted, runs: int) -> dict[str, float | N
     return found | {"runs": runs}
 
 
-def _runs(workshop: Workshop, name: str) -> int:
-    return sum(one == name or (name == MAIN and one.startswith(f"{MAIN}_")) for one in workshop.trained)
+def _runs(trainer: SystemTrainer, name: str) -> int:
+    return sum(one == name or (name == MAIN and one.startswith(f"{MAIN}_")) for one in trainer.trained)

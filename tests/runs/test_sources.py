@@ -10,9 +10,9 @@ from tests.tiny import tiny_adapter, tiny_backbone
 
 from pomona.adapters import write_adapter
 from pomona.errors import InputError
-from pomona.runs.inputs import check_sources
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe
+from pomona.runs.sources import check_sources
 
 
 def check(folder: Path, weight: object, **changes: Any) -> tuple[str, ...]:

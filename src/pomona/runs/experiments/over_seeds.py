@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pomona.evaluation.evaluate import MeanLoss
+from pomona.evaluation.scores import MeanLoss
 from pomona.metrics import Metric, interval, paired_difference
 from pomona.metrics.crossed import Crossed, crossed
-from pomona.runs.experiment_record import Population
-from pomona.runs.seed_mean import Rows, SeedMean, joined
+from pomona.runs.experiments.record import Population
+from pomona.runs.experiments.seed_mean import Rows, SeedMean, joined
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ import torch
 from tests.adapters.builders import exact_delta, random_adapter
 
 from pomona.merging import merge
-from pomona.runs.describe import describe_systems
 from pomona.runs.record import SystemDescription
+from pomona.runs.record_systems import describe_systems
 
 
 def test_a_static_merge_and_what_is_trained_from_one_say_what_the_rank_lost() -> None:
@@ -19,8 +19,8 @@ def test_a_static_merge_and_what_is_trained_from_one_say_what_the_rank_lost() ->
     svd = merge(sources, "svd")
     systems = {"svd": svd, "concat": merge(sources, "concat"), "lorahub": sources[0], "pomona": sources[0], "zero_shot": None}
     described = {name: SystemDescription(label=name, description="") for name in systems}
-    workshop = SimpleNamespace(backbone=SimpleNamespace(shapes=dict), trained={}, starts={"pomona": svd})
-    describe_systems(SimpleNamespace(systems=described, warnings=[]), workshop, systems)  # pyright: ignore[reportArgumentType]
+    trainer = SimpleNamespace(backbone=SimpleNamespace(shapes=dict), trained={}, starts={"pomona": svd})
+    describe_systems(SimpleNamespace(systems=described, warnings=[]), trainer, systems)  # pyright: ignore[reportArgumentType]
     full = {m: exact_delta(sources, [1.0, 1.0], m) for m in sources[0]}
     missing = math.hypot(*(float((full[m] - svd[m].delta(torch.float64)).norm()) for m in full))
     lost = missing / math.hypot(*(float(one.norm()) for one in full.values()))

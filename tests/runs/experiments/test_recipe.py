@@ -12,7 +12,7 @@ import yaml
 from pomona.control import Bayes, Fixed
 from pomona.errors import InputError
 from pomona.importance import Magnitude
-from pomona.runs.experiment_recipe import Cell, read_experiment, select
+from pomona.runs.experiments.recipe import Cell, read_experiment, select
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 

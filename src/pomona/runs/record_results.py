@@ -1,23 +1,19 @@
-"""Putting the record together: fingerprints of the inputs, then scores, comparisons, the ratio and the state of the modules."""
+"""What came out of a run, in its record: scores, comparisons, the ratio and the state of the modules."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 from pomona.adapters import Adapter, layer_number
-from pomona.backbone.load import Backbone
 from pomona.control import Search
-from pomona.data import Example, Splits, fingerprint
-from pomona.errors import InputError
+from pomona.data import Example, Splits
+from pomona.evaluation.answers import Answers
 from pomona.evaluation.compare import compare, corrected
-from pomona.evaluation.evaluate import Answers, Score, example_groups, score
+from pomona.evaluation.scores import Score, example_groups, score
 from pomona.metrics import describe_answers
 from pomona.pruning import layer_groups
 from pomona.ratios import DevCheck, GroupRatio, RoundRecord
-from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
     AnswersRecord,
@@ -25,85 +21,33 @@ from pomona.runs.record import (
     Estimate,
     ModuleRecord,
     RunRecord,
-    SourceRecord,
-    SplitRecord,
     SystemDescription,
 )
-from pomona.runs.workshop import MAIN, TARGET, Workshop
+from pomona.runs.system_trainer import MAIN, TARGET, SystemTrainer
 from pomona.tuning.settings import Fitted, Sparsity
 
 
-def describe_inputs(
-    record: RunRecord,
-    recipe: Recipe,
-    backbone: Backbone,
-    splits: Splits,
-    prepared: Sequence[SourceAdapter],
-    source_prints: Sequence[str],
-    searched: Splits | None = None,
-) -> None:
-    """What went in: fingerprints of recipe, model, data and sources.
-
-    `source_prints` are those of the source adapters; `searched` has the splits of the pass that learns the ratio, where that has
-    a seed of its own.
-
-    Raises:
-        InputError: the run was begun with other data, sources or another model (a resumed run would mix the two).
-    """
-    parts = describe_splits(splits)
-    sources = [
-        SourceRecord(
-            name=source.name,
-            origin=source.origin,
-            fingerprint=one,
-            rank=max(source.adapter[module].rank for module in source.adapter),
-            modules=len(source.adapter),
-            weight=source.weight,
-        )
-        for source, one in zip(prepared, source_prints, strict=True)
-    ]
-    recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
-    prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
-    parts_searched = {} if searched is None else describe_splits(searched)
-    begun = {
-        "data": record.splits,
-        "data of the search": record.search_splits,
-        "sources": record.sources,
-        "model": record.fingerprints.get("model"),
-    }
-    found = (("data", parts), ("data of the search", parts_searched), ("sources", sources), ("model", prints["model"]))
-    for what, now in found:
-        if begun[what] and begun[what] != now:
-            raise InputError("not as it was when this run began", field=what, mend="Put it back, or give another --output")
-    record.splits, record.search_splits, record.sources, record.fingerprints = parts, parts_searched, sources, prints
-
-
-def describe_splits(splits: Splits) -> dict[str, SplitRecord]:
-    """Each split's size and fingerprint."""
-    return {name: SplitRecord(examples=len(part), fingerprint=fingerprint(part)) for name, part in splits.named()}
-
-
 def describe_results(
-    record: RunRecord, workshop: Workshop, splits: Splits, adapter: Adapter | None, answers: Mapping[str, Answers]
+    record: RunRecord, trainer: SystemTrainer, splits: Splits, adapter: Adapter | None, answers: Mapping[str, Answers]
 ) -> None:
     """What came out: scores, comparisons, the ratio, what it cost, the modules, warnings.
 
     `adapter` is that of the main system, or of the one baseline that was made (None for the bare model).
     """
-    _describe_scores(record, workshop.recipe, splits, answers)
+    _describe_scores(record, trainer.recipe, splits, answers)
     for name, given in answers.items():
-        _describe_answers(record.systems[name], given, splits, workshop.recipe.task.language)
+        _describe_answers(record.systems[name], given, splits, trainer.recipe.task.language)
     if adapter is not None:
         record.fingerprints["adapter"] = adapter.fingerprint()
         if MAIN in answers:
-            _describe_main(record, workshop)
-    for name, trained in workshop.trained.items():
+            _describe_main(record, trainer)
+    for name, trained in trainer.trained.items():
         record.tokens[name] = trained.tokens
-    for name, seconds in _train_seconds(workshop.trained).items():
+    for name, seconds in _train_seconds(trainer.trained).items():
         if name in record.systems:
             record.systems[name].train_seconds = seconds
-    own = [trained for trained in workshop.trained.values() if not trained.reused]
-    reused = [trained for trained in workshop.trained.values() if trained.reused]
+    own = [trained for trained in trainer.trained.values() if not trained.reused]
+    reused = [trained for trained in trainer.trained.values() if trained.reused]
     record.timing.train_seconds = sum(trained.train_seconds for trained in own)
     record.timing.probe_seconds = sum(trained.probe_seconds for trained in own)
     record.timing.reused_seconds = sum(trained.train_seconds + trained.probe_seconds for trained in reused)
@@ -119,10 +63,10 @@ def _train_seconds(trained: Mapping[str, Fitted]) -> Mapping[str, float]:
     return found
 
 
-def _describe_main(record: RunRecord, workshop: Workshop) -> None:
+def _describe_main(record: RunRecord, trainer: SystemTrainer) -> None:
     """The ratio, and the modules as they were pruned."""
-    _describe_ratio(record, workshop)
-    trained = workshop.trained[MAIN]
+    _describe_ratio(record, trainer)
+    trained = trainer.trained[MAIN]
     record.modules = [
         _module(name, sparsity, trained.importance, trained.merge_weights) for name, sparsity in trained.sparsity.items()
     ]
@@ -174,19 +118,19 @@ def _describe_answers(system: SystemDescription, given: Answers, splits: Splits,
     system.unscored = sum(text is None for text in given.texts)
 
 
-def _describe_ratio(record: RunRecord, workshop: Workshop) -> None:
-    learned, final = workshop.learned, workshop.trained[MAIN]
+def _describe_ratio(record: RunRecord, trainer: SystemTrainer) -> None:
+    learned, final = trainer.learned, trainer.trained[MAIN]
     answer = learned.answer
     assert answer is not None
     assert final.answer is not None
     record.prune_ratio = final.answer.prune_ratio
-    name = workshop.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
+    name = trainer.recipe.resolved()["controller"]["name"]  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
     settled = [event["dev_check"] for event in learned.history if event["kind"] == "settled"]
     check = tuple(DevCheck(*one) for one in (settled[-1] if settled else ()))  # pyright: ignore[reportGeneralTypeIssues]
     by_group = _with_layers(answer.by_group, list(learned.sparsity))
     record.answer = dataclasses.replace(answer, controller=str(name), dev_check=check, by_group=by_group)
     record.rounds = [RoundRecord.from_line(event) for event in learned.history if event["kind"] == "round"]
-    controller = workshop.recipe.controller
+    controller = trainer.recipe.controller
     if isinstance(controller, Search):
         return
     changes = [one.mask_change for one in record.rounds if one.mask_change is not None]

@@ -9,25 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import LOSS, MeanLoss
+from pomona.evaluation.scores import LOSS, MeanLoss
 from pomona.metrics import Metric
 from pomona.metrics.bootstrap import corpus_score
 from pomona.metrics.holm import holm
 from pomona.metrics.seeds import spread
-from pomona.runs.experiment_recipe import Cell, Experiment
-from pomona.runs.experiment_record import (
-    CellRecord,
-    Contrast,
-    ExperimentRecord,
-    SettingRecord,
-    SystemCost,
-    SystemScore,
-)
-from pomona.runs.over_seeds import difference_over_seeds, score_over_seeds
+from pomona.runs.experiments.over_seeds import difference_over_seeds, score_over_seeds
+from pomona.runs.experiments.recipe import Cell, Experiment
+from pomona.runs.experiments.record import CellRecord, Contrast, ExperimentRecord, SettingRecord, SystemCost, SystemScore
+from pomona.runs.experiments.seed_mean import Rows, rows
 from pomona.runs.record import RunRecord, SystemDescription
-from pomona.runs.seed_mean import Rows, rows
 from pomona.runs.store import PREDICTIONS, RECORD
-from pomona.runs.workshop import MAIN
+from pomona.runs.system_trainer import MAIN
 from pomona.seeding import stream
 
 

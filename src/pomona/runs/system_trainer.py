@@ -17,15 +17,15 @@ from pomona.backbone.trainable import Concat, TrainableMerge
 from pomona.control import Controller, Fixed, Search, Trial
 from pomona.data import Example
 from pomona.errors import PomonaError
-from pomona.evaluation.costs import micro_dev_costs
 from pomona.evaluation.dev_scores import dev_scores
-from pomona.evaluation.evaluate import LOSS, make_metrics
+from pomona.evaluation.micro_dev_costs import micro_dev_costs
+from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.merging import merge
 from pomona.merging.weights import Weight
 from pomona.ratios import Answer
-from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Recipe
 from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, merges_its_opponent, opponent, taking_part, trainable
+from pomona.runs.sources import SourceAdapter
 from pomona.runs.store import RunStore
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
@@ -42,7 +42,7 @@ MERGED_TARGET = "merged_target"
 
 
 @dataclass(eq=False)
-class Workshop:
+class SystemTrainer:
     """Trains on the target's train, micro dev and dev splits; it is not given the test split.
 
     Args:
@@ -68,7 +68,7 @@ class Workshop:
     trained: dict[str, Fitted] = field(default_factory=dict)
     known: dict[tuple[str, Shape], Fitted] = field(default_factory=dict)
     starts: dict[str, Adapter] = field(default_factory=dict)
-    first: Workshop | None = None
+    first: SystemTrainer | None = None
     searched: dict[str, Fitted] = field(default_factory=dict)
     prefix: str = ""
 

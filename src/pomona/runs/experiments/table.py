@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pomona.evaluation.evaluate import LOSS
-from pomona.runs.experiment_record import ExperimentRecord, SystemCost, SystemScore
+from pomona.evaluation.scores import LOSS
+from pomona.runs.experiments.record import ExperimentRecord, SystemCost, SystemScore
 from pomona.runs.record import SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training, unlike
 

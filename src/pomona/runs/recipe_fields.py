@@ -12,7 +12,7 @@ from pomona.components import decoded, encoded
 from pomona.control import Controller, Search, controllers
 from pomona.data.tasks import Task, tasks
 from pomona.errors import InputError, suggest
-from pomona.evaluation.evaluate import LOSS
+from pomona.evaluation.scores import LOSS
 from pomona.importance import ImportanceMetric, importance_metrics
 from pomona.metrics import metrics
 

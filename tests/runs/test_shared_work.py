@@ -13,11 +13,13 @@ from tests.end_to_end.setting import inside, make_setting, recipe, rows, write_r
 from pomona.data import Example, Splits
 from pomona.data.leaks import check_leaks
 from pomona.errors import InputError
-from pomona.runs import encoding, inputs, shared
-from pomona.runs.inputs import read_splits
+from pomona.runs import encoding
+from pomona.runs import shared_work as shared
+from pomona.runs import sources as inputs
+from pomona.runs.examples import read_splits
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe
-from pomona.runs.shared import Shared
+from pomona.runs.shared_work import SharedWork
 from pomona.tuning.progress import Silent
 
 POOLS: dict[str, dict[str, Any]] = {
@@ -52,7 +54,7 @@ def groups(splits: Splits) -> dict[str, set[str | None]]:
 @pytest.mark.parametrize("data", POOLS.values(), ids=list(POOLS))
 def test_every_seed_has_the_test_split_of_one_and_draws_the_rest_itself(folder: Path, data: dict[str, Any]) -> None:
     with inside(folder):
-        found = {seed: Shared(5).splits(a_recipe(data=data, seed=seed)) for seed in (5, 6, 7)}
+        found = {seed: SharedWork(5).splits(a_recipe(data=data, seed=seed)) for seed in (5, 6, 7)}
         alone = {seed: read_splits(a_recipe(data=data, seed=seed)) for seed in (5, 6)}
     assert found[5] == alone[5]
     assert documents(found[6].test) != documents(alone[6].test)
@@ -69,7 +71,7 @@ def test_every_seed_has_the_test_split_of_one_and_draws_the_rest_itself(folder: 
 def test_a_smaller_training_split_is_the_beginning_of_a_larger_one(folder: Path) -> None:
     sizes = {"micro_dev": 6, "dev": 4, "test": 6}
     with inside(folder):
-        few, many = (Shared(0).splits(a_recipe(seed=1, splits={"train": count, **sizes})) for count in (8, 24))
+        few, many = (SharedWork(0).splits(a_recipe(seed=1, splits={"train": count, **sizes})) for count in (8, 24))
     assert few.train == many.train[:8]
     assert (few.dev, few.micro_dev, few.test) == (many.dev, many.micro_dev, many.test)
 
@@ -78,7 +80,7 @@ def test_the_rest_of_a_group_that_the_test_split_began_is_left_out(folder: Path)
     """Six test examples are one group of four and half of another; training takes all that is left, which is not the other half."""
     sizes = {"train": None, "micro_dev": 6, "dev": 4, "test": 6}
     with inside(folder):
-        splits = Shared(0).splits(a_recipe(data=POOLS["groups"], seed=1, splits=sizes))
+        splits = SharedWork(0).splits(a_recipe(data=POOLS["groups"], seed=1, splits=sizes))
     parts = groups(splits)
     assert len(parts["test"]) == 2
     assert not parts["test"] & parts["train"]
@@ -92,7 +94,7 @@ def test_near_duplicates_of_test_examples_stay_out(folder: Path) -> None:
     write_rows(folder / "twice.jsonl", [{"id": f"r{n}", "document": text, "summary": "s"} for n, text in enumerate(twice)])
     with inside(folder):
         for seed in range(4):
-            splits = Shared(0).splits(a_recipe(data={"train": "twice.jsonl"}, seed=seed))
+            splits = SharedWork(0).splits(a_recipe(data={"train": "twice.jsonl"}, seed=seed))
             check_leaks(splits)
             tested = {document.rpartition(" ")[0] for document in documents(splits.test)}
             assert not tested & {document.rpartition(" ")[0] for document in documents(splits.train)}
@@ -104,19 +106,19 @@ def test_a_document_in_two_pools_is_refused_under_every_seed(folder: Path) -> No
     with inside(folder):
         for seed in (0, 1):
             with pytest.raises(InputError, match="share a document"):
-                Shared(0).splits(a_recipe(seed=seed, **changes))
+                SharedWork(0).splits(a_recipe(seed=seed, **changes))
 
 
 def test_too_few_examples_and_no_size_are_refused_under_another_seed_too(folder: Path) -> None:
     with inside(folder):
         with pytest.raises(InputError, match="too few examples: train needs 240"):
-            Shared(0).splits(a_recipe(seed=1, splits={"train": 240, "micro_dev": 6, "dev": 4, "test": 6}))
+            SharedWork(0).splits(a_recipe(seed=1, splits={"train": 240, "micro_dev": 6, "dev": 4, "test": 6}))
         with pytest.raises(InputError, match="all of the train pool cannot be the test split"):
-            Shared(0).splits(a_recipe(seed=1, splits={"train": 24, "micro_dev": 6, "dev": 4, "test": None}))
+            SharedWork(0).splits(a_recipe(seed=1, splits={"train": 24, "micro_dev": 6, "dev": 4, "test": None}))
 
 
 def test_nothing_is_done_twice(folder: Path) -> None:
-    both = Shared(0)
+    both = SharedWork(0)
     trained = {"name": "gamma", "data": {"train": "source.jsonl"}, "tuning": {"epochs": 1}, "weight": 2.0}
     sources = [{"name": "alpha", "adapter": "adapters/alpha"}, trained]
     with (
@@ -149,7 +151,7 @@ def test_nothing_is_done_twice(folder: Path) -> None:
 
 
 def test_another_model_another_length_or_other_data_are_other_work(folder: Path) -> None:
-    both = Shared()
+    both = SharedWork()
     with inside(folder):
         one = a_recipe()
         model = both.backbone(one)

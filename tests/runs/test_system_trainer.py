@@ -1,4 +1,4 @@
-"""The workshop: each system is trained once and kept; a search for weights is told the right loss; what is merged and judged."""
+"""The trainer: each system is trained once and kept; a search for weights is told the right loss; what is merged and judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_adapter, tiny_backbone, tiny_examples
 
-import pomona.runs.workshop as workshop_module
+import pomona.runs.system_trainer as trainer_module
 from pomona.adapters import Adapter, Factors
 from pomona.backbone.attach import attached
 from pomona.backbone.load import Backbone
@@ -25,10 +25,10 @@ from pomona.importance import DeltaSensitivity, Magnitude
 from pomona.merging import merge
 from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
-from pomona.runs.inputs import SourceAdapter
 from pomona.runs.recipe import Data, FirstPass, Lora, Merge, Recipe, Source
+from pomona.runs.sources import SourceAdapter
 from pomona.runs.store import RunStore
-from pomona.runs.workshop import Workshop
+from pomona.runs.system_trainer import SystemTrainer
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning
@@ -59,13 +59,13 @@ def backbone() -> Backbone:
     return tiny_backbone()
 
 
-def workshop(folder: Path, backbone: Backbone) -> Workshop:
+def trainer(folder: Path, backbone: Backbone) -> SystemTrainer:
     train = [*tiny_examples(5, seed=1), *tiny_examples(2, seed=4, completion=2)]
     data = FitData(train, tiny_examples(3, seed=2), tiny_examples(3, seed=3))
     resume = (folder / "run").exists()
     store = RunStore(folder / "run", RECIPE.yaml(), resume=resume)
     store.begin()
-    return Workshop(RECIPE, backbone, data, store, Notes(), [])
+    return SystemTrainer(RECIPE, backbone, data, store, Notes(), [])
 
 
 def two_sources(backbone: Backbone) -> list[SourceAdapter]:
@@ -73,8 +73,8 @@ def two_sources(backbone: Backbone) -> list[SourceAdapter]:
     return [SourceAdapter(name, "", adapter, weight) for name, adapter, weight in zip("ab", adapters, (1.0, -0.5), strict=True)]
 
 
-def shop_for(folder: Path, backbone: Backbone, **changes: Any) -> Workshop:
-    """A workshop with two sources, whose runs are two steps long."""
+def shop_for(folder: Path, backbone: Backbone, **changes: Any) -> SystemTrainer:
+    """A trainer with two sources, whose runs are two steps long."""
     values: dict[str, Any] = {
         "data": Data(train="x.jsonl"),
         "sources": tuple(Source(name=name, adapter=Path(name)) for name in "ab"),
@@ -87,10 +87,10 @@ def shop_for(folder: Path, backbone: Backbone, **changes: Any) -> Workshop:
     store = RunStore(folder / "run", recipe.yaml(), resume=(folder / "run").exists())
     store.begin()
     store.clear_history()
-    return Workshop(recipe, backbone, data, store, Silent(), two_sources(backbone))
+    return SystemTrainer(recipe, backbone, data, store, Silent(), two_sources(backbone))
 
 
-def history(shop: Workshop) -> list[tuple[str, str, int]]:
+def history(shop: SystemTrainer) -> list[tuple[str, str, int]]:
     lines = (shop.store.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [(event["system"], event["kind"], event["step"]) for event in map(json.loads, lines)]
 
@@ -109,7 +109,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         systems.append(system)
         return fit(*args, system=system, **options)
 
-    monkeypatch.setattr(workshop_module, "fit", spy)
+    monkeypatch.setattr(trainer_module, "fit", spy)
     return systems
 
 
@@ -132,7 +132,7 @@ def mean_loss_per_token(backbone: Backbone, adapter: Adapter, data: FitData) -> 
 
 
 def test_the_loss_is_the_mean_over_the_training_completions_tokens(tmp_path: Path, backbone: Backbone) -> None:
-    shop = workshop(tmp_path, backbone)
+    shop = trainer(tmp_path, backbone)
     tried = [tiny_adapter(backbone, seed=seed) for seed in (1, 2)]
     told: list[float] = []
 
@@ -146,7 +146,7 @@ def test_the_loss_is_the_mean_over_the_training_completions_tokens(tmp_path: Pat
 
 
 def test_what_was_found_is_kept_and_not_searched_again(tmp_path: Path, backbone: Backbone) -> None:
-    shop = workshop(tmp_path, backbone)
+    shop = trainer(tmp_path, backbone)
     best = tiny_adapter(backbone, seed=1, scaling=1.0)
 
     def find(loss: Callable[[Adapter], float]) -> Adapter:
@@ -164,7 +164,7 @@ def test_what_was_found_is_kept_and_not_searched_again(tmp_path: Path, backbone:
     assert steps == [(1, steps[0][1])] * 2
     assert str(steps[0][1]).startswith("loss ")
     assert str(end[0]).startswith("2 losses, the lowest ")
-    again = workshop(tmp_path, backbone)
+    again = trainer(tmp_path, backbone)
     assert again.search("it", 2, refuse).fingerprint() == found.fingerprint()
     first, second = ({**vars(one.trained["it"]), "adapter": None} for one in (shop, again))
     assert first == second
@@ -186,9 +186,9 @@ def test_a_search_that_was_interrupted_begins_again(tmp_path: Path, backbone: Ba
 
     before = {path: type(module) for path, module in backbone.model.named_modules()}
     with pytest.raises(KeyboardInterrupt):
-        workshop(tmp_path, backbone).search("it", 2, broken)
+        trainer(tmp_path, backbone).search("it", 2, broken)
     assert {path: type(module) for path, module in backbone.model.named_modules()} == before
-    shop = workshop(tmp_path, backbone)
+    shop = trainer(tmp_path, backbone)
     shop.search("it", 2, whole)
     assert asked == ["from the beginning"]
     assert shop.trained["it"].tokens == sum(map(len, shop.data.train))
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_a_number_stops_it(tmp_path: Path, backbone: Backbone
     good = tiny_adapter(backbone, seed=1)
     module = good.modules[1]  # of the values; a query that is not a number is masked out
     bad = Adapter({module: Factors(good[module].A * math.inf, good[module].B)})
-    shop = workshop(tmp_path, backbone)
+    shop = trainer(tmp_path, backbone)
     with pytest.raises(PomonaError, match=r"^the training loss of it is not finite \(got nan\)\. Load the model in dtype float32"):
         shop.search("it", 1, lambda loss: [loss(bad), good][1])  # pyright: ignore[reportArgumentType, reportReturnType]
 
@@ -322,7 +322,7 @@ def test_the_first_of_two_passes_has_the_metric_and_the_steps_of_its_own(
         given[system] = tuning, pruning
         return fit(attachment, data, tuning, pruning=pruning, system=system, **options)
 
-    monkeypatch.setattr(workshop_module, "fit", spy)
+    monkeypatch.setattr(trainer_module, "fit", spy)
     final = Tuning(epochs=2, batch_size=1, accumulation_steps=4, learning_rate=0.01, patience_epochs=1)
     two_passes = Grasp(mode="two_pass", interval_steps=2)
     for name, pruning in (
@@ -351,7 +351,7 @@ def test_a_controller_is_rewarded_by_the_loss_or_by_what_the_recipe_weighs(
         given.append(costs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workshop_module, "fit", spy)
+    monkeypatch.setattr(trainer_module, "fit", spy)
     examples = [Example(str(place), "a prompt", " it", ("it",), "a prompt") for place in range(3)]
     for reward in ("loss", {"chrf": 2.0, "loss": 0.5}):
         shop = shop_for(tmp_path / str(len(given)), backbone, controller=Grasp(), reward=reward)

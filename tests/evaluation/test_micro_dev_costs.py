@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_adapter, tiny_backbone
 
-import pomona.evaluation.evaluate as module
+import pomona.evaluation.scores as module
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, encode
 from pomona.backbone.decoding import Decoding
@@ -20,7 +20,7 @@ from pomona.backbone.load import Backbone
 from pomona.data import Example
 from pomona.data.tasks import Summarization
 from pomona.errors import PomonaError
-from pomona.evaluation.costs import micro_dev_costs
+from pomona.evaluation.micro_dev_costs import micro_dev_costs
 from pomona.metrics import Chrf, RougeL
 
 TASK = Summarization(max_new_tokens=12)

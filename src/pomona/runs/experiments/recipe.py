@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
-from pomona.evaluation.evaluate import make_metrics
+from pomona.evaluation.scores import make_metrics
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.recipe import Recipe
 

@@ -16,15 +16,15 @@ import yaml
 from scipy import stats as scipy_stats
 
 from pomona.errors import InputError
-from pomona.evaluation.evaluate import MeanLoss
+from pomona.evaluation.scores import MeanLoss
 from pomona.metrics import Bleu, interval, metrics, paired_difference
 from pomona.ratios import Answer
-from pomona.runs.experiment_recipe import Cell, Experiment, read_experiment
-from pomona.runs.experiment_record import ExperimentRecord
-from pomona.runs.experiment_scores import gather
-from pomona.runs.experiment_table import table
+from pomona.runs.experiments.recipe import Cell, Experiment, read_experiment
+from pomona.runs.experiments.record import ExperimentRecord
+from pomona.runs.experiments.scores import gather
+from pomona.runs.experiments.seed_mean import Rows, SeedMean, joined, rows
+from pomona.runs.experiments.table import table
 from pomona.runs.record import RunRecord, Timing
-from pomona.runs.seed_mean import Rows, SeedMean, joined, rows
 from pomona.seeding import stream
 
 SEEDS = [3, 1, 4]
