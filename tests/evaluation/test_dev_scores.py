@@ -10,7 +10,7 @@ import sacrebleu
 import torch
 from tests.tiny import tiny_adapter, tiny_backbone
 
-import pomona.evaluation.scores as module
+import pomona.evaluation.answers as module
 from pomona.backbone.attach import attached
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.generate import generate

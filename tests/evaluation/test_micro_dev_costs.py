@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_adapter, tiny_backbone
 
-import pomona.evaluation.scores as module
+import pomona.evaluation.answers as module
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, encode
 from pomona.backbone.decoding import Decoding

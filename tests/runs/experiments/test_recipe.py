@@ -16,7 +16,7 @@ from pomona.runs.experiments.recipe import Cell, read_experiment, select
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
 OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh"}
 GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation", "grasp-published"}
