@@ -25,7 +25,7 @@ def decoded(registry: Registry[Any]) -> BeforeValidator:
         parameters = dict(value)
         name = parameters.pop("name", None)
         if not isinstance(name, str):
-            raise InputError(f"the {registry.kind} needs a name", value=dict(value), mend=f"Known: {', '.join(registry)}")
+            raise InputError(f"the {registry.kind} needs a name", value=dict(value), fix=f"Known: {', '.join(registry)}")
         _check_known(registry, name, parameters)
         return TypeAdapter(registry[name]).validate_python(parameters)
 
@@ -68,4 +68,4 @@ def _check_known(registry: Registry[Any], name: str, parameters: Mapping[Any, ob
     known = registry.parameters(name)
     for key in parameters:
         if key not in known:
-            raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", mend=suggest(str(key), known))
+            raise InputError(f"{registry.kind} {name!r} has no parameter {key!r}", fix=suggest(str(key), known))

@@ -1,4 +1,4 @@
-"""The errors that Pomona raises on purpose: each names the file, the field, the value, and the mend."""
+"""The errors that Pomona raises on purpose: each names the file, the field, the value, and the fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LONGEST_VALUE = 120
 
 
 class PomonaError(Exception):
-    """Something that a user can mend, said in one line: file, field, problem, value, mend.
+    """Something that a user can fix, said in one line: file, field, problem, value, fix.
 
     Args:
         problem: what is wrong, without a full stop.
         file: the file or folder at fault; a line number may follow it (`data.jsonl:17`).
         field: the field, option, tensor or module at fault.
         value: the bad value; shown by `repr`, shortened.
-        mend: what to do about it, as a sentence without its full stop.
+        fix: what to do about it, as a sentence without its full stop.
     """
 
     exit_code: ClassVar[int] = 1
@@ -30,11 +30,11 @@ class PomonaError(Exception):
         file: Path | str | None = None,
         field: str | None = None,
         value: object = ...,
-        mend: str | None = None,
+        fix: str | None = None,
     ) -> None:
         place = "".join(f"{part}: " for part in (file, field) if part is not None)
         shown = "" if value is ... else f" (got {_shorten(repr(value))})"
-        advice = f". {mend}." if mend else ""
+        advice = f". {fix}." if fix else ""
         super().__init__(" ".join(f"{place}{problem}{shown}{advice}".split()))
 
 

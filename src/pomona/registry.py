@@ -45,7 +45,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
-            raise InputError(f"no such {self.kind}", value=name, mend=suggest(name, self._classes))
+            raise InputError(f"no such {self.kind}", value=name, fix=suggest(name, self._classes))
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
         given = dict(parameters or {})
         for key in given:
             if key not in known:
-                raise InputError(f"{self.kind} {name!r} has no parameter {key!r}", mend=suggest(key, known))
+                raise InputError(f"{self.kind} {name!r} has no parameter {key!r}", fix=suggest(key, known))
         return cls(**given)
 
     def parameters(self, name: str) -> dict[str, object]:

@@ -25,21 +25,21 @@ def refuse_stand_in(file: Path, head: bytes) -> None:
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if head.startswith(_GIT_LFS):
-        problem, mend = "is a Git LFS pointer and not the file itself", "Run `git lfs pull` in its repository, or download it again"
+        problem, fix = "is a Git LFS pointer and not the file itself", "Run `git lfs pull` in its repository, or download it again"
     elif not head:
-        problem, mend = "is empty", "Copy it again from its source"
+        problem, fix = "is empty", "Copy it again from its source"
     elif text.startswith((b"<!doctype html", b"<html")):
-        problem, mend = "is an HTML page, as a server sends it in place of a file", _DOWNLOAD
+        problem, fix = "is an HTML page, as a server sends it in place of a file", _DOWNLOAD
     elif text.startswith(b"<?xml"):
-        problem, mend = "is an XML page, as a server sends it in place of a file", _DOWNLOAD
+        problem, fix = "is an XML page, as a server sends it in place of a file", _DOWNLOAD
     elif head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
         problem = "is a pickle or an archive of pickles, which can run code and is never opened"
-        mend = "Where you trust it, name it adapter_model.bin and run pomona convert FOLDER --output DIR"
+        fix = "Where you trust it, name it adapter_model.bin and run pomona convert FOLDER --output DIR"
     elif head.startswith(b"GGUF"):
-        problem, mend = "is a GGUF file, the format of llama.cpp", "Give the PEFT folder that it was made of"
+        problem, fix = "is a GGUF file, the format of llama.cpp", "Give the PEFT folder that it was made of"
     else:
         return
-    raise InputError(problem, file=file, mend=mend)
+    raise InputError(problem, file=file, fix=fix)
 
 
 def refuse_pointer(file: Path, head: bytes) -> None:

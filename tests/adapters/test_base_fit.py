@@ -92,8 +92,8 @@ def test_other_shapes_are_one_error(llama: Path) -> None:
 def test_missing_modules_are_one_error(llama: Path) -> None:
     names = [f"model.layers.{layer}.self_attn.q_proj" for layer in (1, 2, 3, 4)]
     (misfit,) = against(adapter_of(dict.fromkeys(names, (32, 32))), llama)
-    mend = "Use the base model that it was trained on; its nearest name here is model.layers.1.self_attn.q_proj"
-    assert misfit == Misfits("error", f"{names[1]}: the base model has no such module. {mend}; so 2 more modules", 3)
+    fix = "Use the base model that it was trained on; its nearest name here is model.layers.1.self_attn.q_proj"
+    assert misfit == Misfits("error", f"{names[1]}: the base model has no such module. {fix}; so 2 more modules", 3)
 
 
 def test_another_vocabulary(llama: Path) -> None:

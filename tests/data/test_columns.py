@@ -121,8 +121,8 @@ def test_neither_a_given_group_nor_the_task_s_own_crosses_splits() -> None:
             "the row has article, summary. Say which column it is: data.columns: {document: COLU",
         ),
         ({"document": "d", "highlights": "s"}, "data.columns: {summary: COLUMN} in a recipe, --column summary=COLUMN with --data."),
-        ({"document": None, "summary": "s"}, "document: is null: a text is expected. Mend the row or remove it."),
-        ({"id": "1"}, "document: is missing: a text is expected; the row has id. Mend the row or remove it."),
+        ({"document": None, "summary": "s"}, "document: is null: a text is expected. Fix the row or remove it."),
+        ({"id": "1"}, "document: is missing: a text is expected; the row has id. Fix the row or remove it."),
     ],
 )
 def test_a_field_without_a_column_says_how_to_name_it(row: dict[str, object], said: str) -> None:

@@ -65,7 +65,7 @@ def test_a_task_s_refusal_names_file_line_and_field() -> None:
     rows = number_rows([{"document": "d", "summary": "s"}, {"document": "d", "summary": 5}])
     with pytest.raises(InputError) as caught:
         examples(rows, Summarization(), "some/data.jsonl")
-    assert str(caught.value) == "some/data.jsonl:2: summary: is 5: a text is expected. Mend the row or remove it."
+    assert str(caught.value) == "some/data.jsonl:2: summary: is 5: a text is expected. Fix the row or remove it."
 
 
 @pytest.mark.parametrize("source", ["some/data.json", Path("data.PARQUET"), "hub:owner/name@test"])

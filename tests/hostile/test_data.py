@@ -76,7 +76,7 @@ def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "place", "message"),
     [
-        (b'[{"a": 1},\n{"a": }]', ":2", "not JSON: Expecting value at column 7. Mend it there."),
+        (b'[{"a": 1},\n{"a": }]', ":2", "not JSON: Expecting value at column 7. Correct the file."),
         (b'[{"a": 1},\n{"a": 2}', ":2", "not JSON: Expecting ',' delimiter at column 9"),
         (b'[{"a": 1},\n{"a": "caf\xe9"}]', ":2", "not UTF-8: byte 0xe9 at 11"),
         (b'[{"a": 1}, ["a"]]', ", row 2", "a JSON object is expected, this is a list"),

@@ -86,8 +86,8 @@ def test_the_rank_that_the_warning_names_is_the_least_that_loses_less_than_5_per
     warning = one_warning(merge(adapters, method, rank=2))
     enough = int(warning.partition("; rank ")[2].split()[0])
     lost, more_than_5, less = (relative_loss(merge(adapters, method, rank=rank)) for rank in (2, enough - 1, enough))
-    mend = f"rank {enough} (--rank {enough}) loses less than 5%"
-    assert warning == f"the merge lost {100 * lost:.3g}% of its update to rank 2; {mend}"
+    fix = f"rank {enough} (--rank {enough}) loses less than 5%"
+    assert warning == f"the merge lost {100 * lost:.3g}% of its update to rank 2; {fix}"
     assert lost > more_than_5 >= 0.05 > less
 
 

@@ -39,8 +39,8 @@ def misfits(adapter: Adapter, base: BaseFolder) -> list[Misfits]:
 def _together(found: list[tuple[str, Misfit]]) -> Misfits:
     (module, first), rest = found[0], len(found) - 1
     more = f"; so {rest} more module{'s' if rest > 1 else ''}" if rest else ""
-    mend = f". {first.mend}" if first.mend else ""
-    return Misfits(first.level, f"{module}: {first.problem}{mend}{more}", len(found))
+    fix = f". {first.fix}" if first.fix else ""
+    return Misfits(first.level, f"{module}: {first.problem}{fix}{more}", len(found))
 
 
 def _expert_misfit(expert: Expert, shape: tuple[int, int], base: BaseFolder) -> Misfit | None:

@@ -110,13 +110,13 @@ class Misfit(NamedTuple):
         level: an error, or a warning where it cannot be told.
         kind: misfits of one kind are told together.
         problem: what is wrong, in one line; it follows the module's path.
-        mend: what to do.
+        fix: what to do.
     """
 
     level: Literal["error", "warning"]
     kind: str
     problem: str
-    mend: str = ""
+    fix: str = ""
 
 
 def misfit(adapter: Adapter, module: str, base: BaseModules) -> Misfit | None:

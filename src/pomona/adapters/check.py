@@ -66,7 +66,7 @@ def check_adapters(
     """
     for target in targets:
         if target not in TARGETS:
-            raise InputError("unknown program", field="--for", value=target, mend=suggest(target, TARGETS))
+            raise InputError("unknown program", field="--for", value=target, fix=suggest(target, TARGETS))
     findings: list[Finding] = []
     readable: list[Adapter] = []
     for path in paths:

@@ -43,7 +43,7 @@ def check_compatible(
 
     Raises:
         InputError: a module that the model does not have, or of another kind or shape, or to which no factors can be attached;
-            shapes that differ between adapters; one module that may stand under two names. Names adapter, module, and the mend.
+            shapes that differ between adapters; one module that may stand under two names. Names adapter, module, and the fix.
     """
     seen: dict[str, tuple[_Weight, str]] = {}
     for number, adapter in enumerate(adapters):
@@ -55,7 +55,7 @@ def check_compatible(
             first, first_name = seen.setdefault(module, (weight, name))
             if weight != first:
                 problem = f"adapts {weight}, but {first_name} adapts {first}"
-                raise InputError(problem, file=name, field=module, mend="Merge adapters of one base model only")
+                raise InputError(problem, file=name, field=module, fix="Merge adapters of one base model only")
     _check_clash({module: name for module, (_, name) in seen.items()})
     _check_spellings(adapters)
     named = [(adapter_name(adapter, number), adapter) for number, adapter in enumerate(adapters)]
@@ -86,20 +86,20 @@ def _check_model(name: str, adapter: Adapter, model: BaseModules) -> None:
         if module in adapter.embeddings or path in model.heads:
             what = "the output head" if path in model.heads else "an embedding"
             problem = f"adapts {what}, and only factors of linear modules within the model can be attached"
-            raise InputError(problem, file=name, field=module, mend="Take its factors out, or train it again without them")
+            raise InputError(problem, file=name, field=module, fix="Take its factors out, or train it again without them")
         if expert_of(module) is not None:
             problem = "adapts a parameter that is no linear module (target_parameters), and only linear modules can be attached"
-            raise InputError(problem, file=name, field=module, mend=_FOLD)
+            raise InputError(problem, file=name, field=module, fix=_FOLD)
         if not linear and SINGLE.fullmatch(module):
             problem = "adapts a single expert, and this version of transformers keeps all experts of a layer in one tensor"
-            raise InputError(problem, file=name, field=module, mend=_FOLD)
+            raise InputError(problem, file=name, field=module, fix=_FOLD)
         if not linear:
-            mend = nearest(module, [path for path, one in model.modules.items() if one.kind in {"linear", "conv1d"}])
-            raise InputError("the model has no such linear module", file=name, field=module, mend=mend)
+            fix = nearest(module, [path for path, one in model.modules.items() if one.kind in {"linear", "conv1d"}])
+            raise InputError("the model has no such linear module", file=name, field=module, fix=fix)
     if (error := first_error(adapter, model)) is not None:
         module, found = error
         trained_on = f", {adapter.base_model}" if adapter.base_model else ""
-        raise InputError(found.problem, file=name, field=module, mend=f"{found.mend}{trained_on}")
+        raise InputError(found.problem, file=name, field=module, fix=f"{found.fix}{trained_on}")
 
 
 def _check_spellings(adapters: Sequence[Adapter]) -> None:
@@ -109,8 +109,8 @@ def _check_spellings(adapters: Sequence[Adapter]) -> None:
                 problem = (
                     f"may be {pair[0]} of {adapter_name(other, other_place)}, under the name that another transformers gives it"
                 )
-                mend = "Give the base model, which decides: `pomona merge --base MODEL`"
-                raise InputError(problem, file=adapter_name(adapter, number), field=pair[1], mend=mend)
+                fix = "Give the base model, which decides: `pomona merge --base MODEL`"
+                raise InputError(problem, file=adapter_name(adapter, number), field=pair[1], fix=fix)
 
 
 def _check_clash(owners: Mapping[str, str]) -> None:
@@ -124,7 +124,7 @@ def _check_clash(owners: Mapping[str, str]) -> None:
         if expert_of(first) is None or expert_of(second) is None
         else (f"has another number of experts, {between}")
     )
-    raise InputError(problem, file=owners[second], field=second, mend="Merge adapters of one base model and one spelling only")
+    raise InputError(problem, file=owners[second], field=second, fix="Merge adapters of one base model and one spelling only")
 
 
 def _own_warnings(adapters: Sequence[Adapter]) -> list[str]:

@@ -153,11 +153,11 @@ def read_config(file: Path) -> LoraConfig:
             file=file,
             field="peft_type",
             value=peft_type,
-            mend=f"Give an adapter of peft_type LORA. {_MERGED}",
+            fix=f"Give an adapter of peft_type LORA. {_MERGED}",
         )
-    for name, (refused, problem, mend) in _REFUSED.items():
+    for name, (refused, problem, fix) in _REFUSED.items():
         if refused(raw.get(name)):
-            raise InputError(problem, file=file, field=name, value=raw[name], mend=mend)
+            raise InputError(problem, file=file, field=name, value=raw[name], fix=fix)
     return LoraConfig(
         r=_rank(raw.get("r", _PEFT_DEFAULT), file, "r"),
         lora_alpha=_alpha(raw.get("lora_alpha", _PEFT_DEFAULT), file, "lora_alpha"),
@@ -229,11 +229,11 @@ def read_json_object(file: Path) -> dict[str, object]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
     except UnicodeError as error:
-        raise InputError("is not UTF-8 text", file=file, mend=_AGAIN) from error
+        raise InputError("is not UTF-8 text", file=file, fix=_AGAIN) from error
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
-        raise InputError(f"is not JSON: {error}", file=file, mend=_AGAIN) from error
+        raise InputError(f"is not JSON: {error}", file=file, fix=_AGAIN) from error
     if not isinstance(raw, dict):
-        raise InputError("is not a JSON object", file=file, value=raw, mend=_AGAIN)
+        raise InputError("is not a JSON object", file=file, value=raw, fix=_AGAIN)
     return raw
 
 
@@ -296,7 +296,7 @@ def _parameters(raw: Mapping[str, object], file: Path) -> tuple[str, ...]:
         raise InputError("is not a list of parameter names", file=file, field="target_parameters", value=value)
     if value and _flag(raw, "fan_in_fan_out", file):
         problem = "PEFT has no LoRA on bare parameters where it is true"
-        raise InputError(problem, file=file, field="fan_in_fan_out", value=True, mend="Set it to false")
+        raise InputError(problem, file=file, field="fan_in_fan_out", value=True, fix="Set it to false")
     return tuple(dict.fromkeys(value))
 
 

@@ -81,7 +81,7 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     others: list[str] = []
     for key, info in tensors.info.items():
         if not is_name(key):
-            raise InputError("a tensor's name is none that torch gives", file=tensors.file, value=key, mend=_AGAIN)
+            raise InputError("a tensor's name is none that torch gives", file=tensors.file, value=key, fix=_AGAIN)
         factor = parse_key(key, wrapped=bool(config.target_parameters))
         if factor is not None:
             _check_matrix(key, info, tensors.file)
@@ -92,7 +92,7 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     copies = {module: key for key in others if (module := _copied(key, pairs)) is not None}
     unsorted = {_whole(key, pairs, parsed, tensors): key for key in others if key not in copies.values()}
     if not pairs:
-        raise InputError("holds no LoRA tensors", file=tensors.file, mend="Save the adapter with PEFT's save_pretrained")
+        raise InputError("holds no LoRA tensors", file=tensors.file, fix="Save the adapter with PEFT's save_pretrained")
     stacks = find_stacks({module: _in_file(tensors, pair) for module, pair in pairs.items()}, config, tensors.file)
     for module, pair in pairs.items():
         _check_pair(tensors, module, pair, None if module in stacks else config)
@@ -108,7 +108,7 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
 
 def _check_matrix(key: str, info: TensorInfo, file: Path) -> None:
     if len(info.shape) != 2 or 0 in info.shape:
-        raise InputError("is not a matrix", file=file, field=key, value=info.shape, mend="Only linear modules can be merged")
+        raise InputError("is not a matrix", file=file, field=key, value=info.shape, fix="Only linear modules can be merged")
     if info.dtype not in DTYPES:
         raise InputError("has a dtype that is not fp32, fp16 or bf16", file=file, field=key, value=info.dtype)
 
@@ -121,18 +121,18 @@ def _pairs(parsed: Mapping[str, FactorKey], file: Path) -> dict[str, Pair]:
         if first is not None and factor.adapter != first[1].adapter:
             names = " and ".join(sorted(repr(name or "without a name") for name in (factor.adapter, first[1].adapter)))
             problem = f"holds the factors of several adapters, {names}"
-            raise InputError(problem, file=file, field=key, mend="Save each adapter into a folder of its own")
+            raise InputError(problem, file=file, field=key, fix="Save each adapter into a folder of its own")
         if first is not None and factor.prefix != first[1].prefix:
             problem = f"starts with {factor.prefix!r}, but {first[0]} with {first[1].prefix!r}: PEFT would apply one kind only"
-            raise InputError(problem, file=file, field=key, mend=_BARE)
+            raise InputError(problem, file=file, field=key, fix=_BARE)
         pair = sides.setdefault(factor.module, {})
         if factor.side in pair:
             before = parsed[pair[factor.side]]
             if before.embedding != factor.embedding:
                 problem = "has the factors of a linear module and of an embedding"
-                raise InputError(problem, file=file, field=factor.module, mend=_AGAIN)
+                raise InputError(problem, file=file, field=factor.module, fix=_AGAIN)
             problem = f"is the same factor as {pair[factor.side]}, of {factor.module}"
-            raise InputError(problem, file=file, field=key, mend=_BARE)
+            raise InputError(problem, file=file, field=key, fix=_BARE)
         pair[factor.side] = key
     return {module: _pair(module, pair, parsed, file) for module, pair in sides.items()}
 
@@ -143,9 +143,9 @@ def _pair(module: str, keys: Mapping[str, str], parsed: Mapping[str, FactorKey],
         if missing not in keys:
             kind = "lora_embedding" if one.embedding else "lora"
             problem = f"has {kind}_{present} but no {kind}_{missing}"
-            raise InputError(problem, file=file, field=module, mend="Save the adapter again")
+            raise InputError(problem, file=file, field=module, fix="Save the adapter again")
     if parsed[keys["A"]].embedding != parsed[keys["B"]].embedding:
-        raise InputError("has the factors of a linear module and of an embedding", file=file, field=module, mend=_AGAIN)
+        raise InputError("has the factors of a linear module and of an embedding", file=file, field=module, fix=_AGAIN)
     return Pair(keys["A"], keys["B"], one.embedding, one.trained_as)
 
 
@@ -169,12 +169,12 @@ def _whole(key: str, pairs: Mapping[str, Pair], parsed: Mapping[str, FactorKey],
     if refused is None and found is not None and (found[1].rpartition(".")[0] in pairs or ".base_layer." in key):
         refused = _BESIDE_FACTORS
     if refused is not None or found is None:
-        problem, mend = refused or _NO_FACTOR
-        raise InputError(problem, file=tensors.file, field=key, mend=mend)
+        problem, fix = refused or _NO_FACTOR
+        raise InputError(problem, file=tensors.file, field=key, fix=fix)
     first = next(iter(parsed.items()), None)
     if first is not None and found[0] != first[1].prefix:
         problem = f"starts with {found[0]!r}, but {first[0]} with {first[1].prefix!r}: PEFT would apply one kind only"
-        raise InputError(problem, file=tensors.file, field=key, mend=_BARE)
+        raise InputError(problem, file=tensors.file, field=key, fix=_BARE)
     if tensors.info[key].dtype not in DTYPES:
         raise InputError("has a dtype that is not fp32, fp16 or bf16", file=tensors.file, field=key, value=tensors.info[key].dtype)
     return found[1]
@@ -185,8 +185,8 @@ def _check_copy(key: str, tensors: TensorFile, pair: Pair) -> None:
     expected = (I, O) if pair.embedding else (O, I)
     if tensors.info[key].shape != expected:
         problem = f"the copied weight is not {expected[0]} x {expected[1]} as the factors are"
-        mend = "Use the adapter as it was before the vocabulary was resized"
-        raise InputError(problem, file=tensors.file, field=key, value=tensors.info[key].shape, mend=mend)
+        fix = "Use the adapter as it was before the vocabulary was resized"
+        raise InputError(problem, file=tensors.file, field=key, value=tensors.info[key].shape, fix=fix)
 
 
 def _in_file(tensors: TensorFile, pair: Pair) -> InFile:
@@ -203,11 +203,11 @@ def _check_pair(tensors: TensorFile, module: str, pair: Pair, config: LoraConfig
     a_shape, b_shape = tensors.info[pair.A].shape, tensors.info[pair.B].shape
     if a_shape[0] != b_shape[1]:
         problem = f"{kind}_A {a_shape} and {kind}_B {b_shape} are not [r, in] and [out, r]"
-        raise InputError(problem, file=tensors.file, field=module, mend="Save the adapter again")
+        raise InputError(problem, file=tensors.file, field=module, fix="Save the adapter again")
     if config is not None and a_shape[0] != (rank := config.rank(pair.trained_as)):
         says = f"says {rank}" if config.names_rank else f"has no r, for which PEFT takes {rank}"
         problem = f"has rank {a_shape[0]}, but {CONFIG_FILE} {says}"
-        raise InputError(problem, file=tensors.file, field=module, mend="Correct r or rank_pattern in the config")
+        raise InputError(problem, file=tensors.file, field=module, fix="Correct r or rank_pattern in the config")
 
 
 def _warnings(factors: Iterable[FactorKey]) -> list[str]:

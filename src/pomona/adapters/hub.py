@@ -62,14 +62,14 @@ def fetch(path: Path | str) -> Fetched:
     name = PurePosixPath(path).as_posix()
     match = _NAME.fullmatch(name)
     if match is None or ".." in name.split("/"):
-        raise InputError("not an adapter of the hub", value=str(path), mend=_FORM)
+        raise InputError("not an adapter of the hub", value=str(path), fix=_FORM)
     place = _Place(name, match["repository"], match["subfolder"] or "", match["revision"])
     config = _download(place, CONFIG_FILE)
     if config is None:
         place = _only_subfolder(place)
         config = _download(place, CONFIG_FILE)
     if config is None:
-        raise InputError(f"has no {CONFIG_FILE}", file=name, mend="Give an adapter's repository or subfolder")
+        raise InputError(f"has no {CONFIG_FILE}", file=name, fix="Give an adapter's repository or subfolder")
     root = config.parents[len(PurePosixPath(place.subfolder).parts)]
     at_commit = _Place(name, place.repository, place.subfolder, root.name)
     if _download(at_commit, TENSOR_FILE) is None:
@@ -112,10 +112,10 @@ def _only_subfolder(place: _Place) -> _Place:
     if not below:
         others = f": {_shown(found)}" if found else ""
         problem = f"has no {CONFIG_FILE}" + (f"; the repository has adapters in other folders{others}" if found else "")
-        raise InputError(problem, file=place.name, mend=_FORM if found else "Give the repository of a PEFT adapter")
+        raise InputError(problem, file=place.name, fix=_FORM if found else "Give the repository of a PEFT adapter")
     if len(below) > 1:
         example = f"{HUB}{place.repository}/{below[-1]}" + (f"@{place.revision}" if place.revision else "")
-        raise InputError(f"holds {len(below)} adapters: {_shown(below)}", file=place.name, mend=f"Give one of them: {example}")
+        raise InputError(f"holds {len(below)} adapters: {_shown(below)}", file=place.name, fix=f"Give one of them: {example}")
     return _Place(place.name, place.repository, below[0], place.revision)
 
 
@@ -152,9 +152,9 @@ def _no_tensors(place: _Place) -> InputError:
         names = set()
     if PICKLE_FILE in names:
         problem = f"has its weights in {PICKLE_FILE} alone, a pickle, which can run code and is not fetched"
-        mend = "Where you trust it, download its folder and run pomona convert FOLDER --output DIR"
-        return InputError(problem, file=place.name, mend=mend)
-    return InputError(f"has no {TENSOR_FILE}", file=place.name, mend="Give an adapter with safetensors weights")
+        fix = "Where you trust it, download its folder and run pomona convert FOLDER --output DIR"
+        return InputError(problem, file=place.name, fix=fix)
+    return InputError(f"has no {TENSOR_FILE}", file=place.name, fix="Give an adapter with safetensors weights")
 
 
 def _refused(place: _Place, error: Exception) -> InputError:
@@ -162,22 +162,22 @@ def _refused(place: _Place, error: Exception) -> InputError:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):
-        problem, mend = "is no name of a repository", _FORM
+        problem, fix = "is no name of a repository", _FORM
     elif isinstance(error, errors.GatedRepoError):
-        problem, mend = "is gated", "Ask for access on the hub, and set HF_TOKEN"
+        problem, fix = "is gated", "Ask for access on the hub, and set HF_TOKEN"
     elif isinstance(error, errors.RepositoryNotFoundError):
-        problem, mend = "no such repository on the hub", "Check owner and name; for a private one set HF_TOKEN"
+        problem, fix = "no such repository on the hub", "Check owner and name; for a private one set HF_TOKEN"
     elif isinstance(error, errors.RevisionNotFoundError):
-        problem, mend = f"the repository has no revision {place.revision}", "Give a branch, a tag or a commit that it has"
+        problem, fix = f"the repository has no revision {place.revision}", "Give a branch, a tag or a commit that it has"
     elif constants.is_offline_mode():
         problem = "is not in the local hub cache, and HF_HUB_OFFLINE is set"
-        mend = "Unset HF_HUB_OFFLINE to let it be downloaded, or give a folder"
+        fix = "Unset HF_HUB_OFFLINE to let it be downloaded, or give a folder"
     else:
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
         problem = f"cannot be fetched, and is not in the local hub cache: {reason[:_LONGEST_REASON]}"
-        mend = "Check whether the hub can be reached, or give a folder"
-    return InputError(problem, file=place.name, mend=mend)
+        fix = "Check whether the hub can be reached, or give a folder"
+    return InputError(problem, file=place.name, fix=fix)
 
 
 def _shown(names: list[str]) -> str:

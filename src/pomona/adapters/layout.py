@@ -73,13 +73,13 @@ def lay_out(adapter: Adapter, *, mixture: bool = False) -> FileLayout:
     twice = clash(adapter)
     if twice is not None:
         problem = f"has factors of {twice[0]} and of {twice[1]}, which are one weight for PEFT"
-        raise InputError(problem, field="adapter", mend="Merge adapters of one spelling only")
+        raise InputError(problem, field="adapter", fix="Merge adapters of one spelling only")
     experts = [expert for path in adapter if (expert := expert_of(path)) is not None]
     try:
         keys = key_modules(expert.parameter for expert in experts)
     except ValueError as error:
         problem = "has several adapted parameters, and their order in the model is not known"
-        raise InputError(problem, field=str(error), mend="Merge adapters of one parameter of this module") from error
+        raise InputError(problem, field=str(error), fix="Merge adapters of one parameter of this module") from error
     missing = _missing_singles(adapter)
     pairs: dict[str, FilePair] = {}
     for path in adapter:

@@ -23,9 +23,7 @@ def refuse_mlx_config(raw: Mapping[str, object], file: Path) -> None:
     """
     field = next((name for name in _MLX_FIELDS if name in raw), None)
     if field is not None and "peft_type" not in raw:
-        raise InputError(
-            "is the config of an mlx-lm adapter and not of PEFT", file=file, field=field, mend=_conversion(file.parent)
-        )
+        raise InputError("is the config of an mlx-lm adapter and not of PEFT", file=file, field=field, fix=_conversion(file.parent))
 
 
 def no_config(folder: Path, config_file: str) -> InputError:
@@ -35,25 +33,25 @@ def no_config(folder: Path, config_file: str) -> InputError:
     if MLX_FILE in names:
         return _mlx(folder)
     if TENSOR_FILE in names or PICKLE_FILE in names:
-        return InputError(f"has no {config_file}, which says how its factors count", file=folder, mend="Copy that file too")
+        return InputError(f"has no {config_file}, which says how its factors count", file=folder, fix="Copy that file too")
     if "config.json" in names and names.intersection(_MODEL_FILES):
         return _whole_model(folder)
     if gguf:
         problem = f"has no {config_file} but a GGUF file, {gguf[0]}, in llama.cpp's format"
-        return InputError(problem, file=folder, mend="Give the PEFT folder that it was made of")
-    return InputError(f"has no {config_file}", file=folder, mend="Give the folder of a PEFT adapter")
+        return InputError(problem, file=folder, fix="Give the PEFT folder that it was made of")
+    return InputError(f"has no {config_file}", file=folder, fix="Give the folder of a PEFT adapter")
 
 
 def no_factors(folder: Path) -> InputError:
     """Why a folder with a config but without `adapter_model.safetensors` cannot be read."""
     if (folder / PICKLE_FILE).exists():
         problem = "is a pickle, which can run code and is never opened here"
-        return InputError(problem, file=folder / PICKLE_FILE, mend=f"Where you trust it, {_lower(_conversion(folder))}")
+        return InputError(problem, file=folder / PICKLE_FILE, fix=f"Where you trust it, {_lower(_conversion(folder))}")
     if (folder / MLX_FILE).exists():
         return _mlx(folder)
     if any((folder / name).exists() for name in _MODEL_FILES):
         return _whole_model(folder)
-    return InputError(f"has no {TENSOR_FILE}", file=folder, mend="Copy the adapter again from its source")
+    return InputError(f"has no {TENSOR_FILE}", file=folder, fix="Copy the adapter again from its source")
 
 
 def by_number(path: Path) -> tuple[tuple[int, int, str], ...]:
@@ -64,12 +62,12 @@ def by_number(path: Path) -> tuple[tuple[int, int, str], ...]:
 
 def _mlx(folder: Path) -> InputError:
     problem = "is an adapter of mlx-lm, whose factors are transposed"
-    return InputError(problem, file=folder / MLX_FILE, mend=_conversion(folder))
+    return InputError(problem, file=folder / MLX_FILE, fix=_conversion(folder))
 
 
 def _whole_model(folder: Path) -> InputError:
-    mend = f"To make an adapter of what a training changed: pomona convert {folder} --to lora --rank R --base BASE --output DIR"
-    return InputError("is a whole model and no adapter", file=folder, mend=mend)
+    fix = f"To make an adapter of what a training changed: pomona convert {folder} --to lora --rank R --base BASE --output DIR"
+    return InputError("is a whole model and no adapter", file=folder, fix=fix)
 
 
 def _conversion(folder: Path) -> str:

@@ -27,10 +27,10 @@ def refuse_occupied(target: Path, *, force: bool, marker: str = CONFIG_FILE, kin
     if not target.exists() or _is_empty_folder(target):
         return
     if not force:
-        raise InputError("already exists", file=target, mend="Choose another folder, or give --force (force=True) to replace it")
+        raise InputError("already exists", file=target, fix="Choose another folder, or give --force (force=True) to replace it")
     if not (target / marker).is_file():
         # Replacing deletes what stands there: never a folder of other things.
-        raise InputError(f"is not an {kind} folder and will not be replaced", file=target, mend="Choose another folder")
+        raise InputError(f"is not an {kind} folder and will not be replaced", file=target, fix="Choose another folder")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def refuse_quantised(config: Mapping[str, object], file: Path | str) -> None:
     """
     for field, settings in _settings(config):
         problem = f"the model is quantised ({_method(settings)}), and only float weights can be trained beside or added to"
-        raise InputError(problem, file=file, field=field, mend=_FIX)
+        raise InputError(problem, file=file, field=field, fix=_FIX)
 
 
 def refuse_codes(checkpoint: Checkpoint) -> None:
@@ -42,7 +42,7 @@ def refuse_codes(checkpoint: Checkpoint) -> None:
             problem = (
                 f"is stored as {stored.dtype}, so the model is quantised, and only float weights can be trained beside or added to"
             )
-            raise InputError(problem, file=stored.file, field=name, mend=_FIX)
+            raise InputError(problem, file=stored.file, field=name, fix=_FIX)
 
 
 def _settings(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -170,11 +170,11 @@ def _origin(adapter: Adapter) -> str | None:
 def _folder(path: Path) -> Path:
     """The folder itself, or the only one in it that holds a config."""
     if not path.exists():
-        raise InputError("no such folder", file=path, mend=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
+        raise InputError("no such folder", file=path, fix=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not path.is_dir():
         with path.open("rb") as stream:
             refuse_stand_in(path, stream.read(64))
-        raise InputError("is a file", file=path, mend=f"Give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
+        raise InputError("is a file", file=path, fix=f"Give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if (path / CONFIG_FILE).is_file():
         return path
     inner = [one for one in path.iterdir() if not one.name.startswith(".") and (one / CONFIG_FILE).is_file()]
@@ -183,7 +183,7 @@ def _folder(path: Path) -> Path:
         raise no_config(path, CONFIG_FILE)
     if len(inner) > 1:
         shown = ("..., " if len(inner) > 5 else "") + ", ".join(one.name for one in inner[-5:])
-        raise InputError(f"holds {len(inner)} adapters: {shown}", file=path, mend=f"Give one of them: {inner[-1]}")
+        raise InputError(f"holds {len(inner)} adapters: {shown}", file=path, fix=f"Give one of them: {inner[-1]}")
     return inner[0]
 
 
@@ -203,7 +203,7 @@ def _check_target(
     if field is None or (config.ensure_weight_tying and _is_tied(factors, module, embeddings)):
         return
     problem = f"leaves out {module}, whose factors are in {TENSOR_FILE}: PEFT would not use them"
-    raise InputError(problem, file=file, field=field, mend=f"Correct {field}, or take the factors out")
+    raise InputError(problem, file=file, field=field, fix=f"Correct {field}, or take the factors out")
 
 
 def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, object]:
@@ -213,7 +213,7 @@ def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, ob
     found = [name for name in config.modules_to_save if any(module.endswith(name) for module in inner)]
     if config.modules_to_save and not found:
         problem = f"names {', '.join(config.modules_to_save)}, of which {TENSOR_FILE} has no weights: PEFT would not load it"
-        raise InputError(problem, file=file, field="modules_to_save", mend="Copy the adapter again from its source")
+        raise InputError(problem, file=file, field="modules_to_save", fix="Copy the adapter again from its source")
     return {"modules_to_save": found} if found else {}
 
 
@@ -229,7 +229,7 @@ def _newer_names(modules: Mapping[str, object], file: Path) -> dict[str, str]:
         new = newer_spelling(module)
         if names.setdefault(new, module) != module:
             problem = f"is {new} under its older name, whose factors are in the file too: PEFT would use one of them"
-            raise InputError(problem, file=file, field=min(module, names[new], key=lambda name: name == new), mend=_AGAIN)
+            raise InputError(problem, file=file, field=min(module, names[new], key=lambda name: name == new), fix=_AGAIN)
     return names
 
 

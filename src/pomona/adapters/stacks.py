@@ -79,7 +79,7 @@ def find_stacks(pairs: Mapping[str, InFile], config: LoraConfig, file: Path) -> 
         both = [(pairs[key].B[0], pairs[key].A[1]) for key in (module + WRAPPED * depth for depth in range(len(names)))]
         if contradicts(names[::-1], both):
             problem = "gate_up_proj and down_proj have each other's shapes, so the model makes its parameters in another order"
-            raise InputError(problem, file=file, field=module, mend="Adapt one of the two only")
+            raise InputError(problem, file=file, field=module, fix="Adapt one of the two only")
     return found
 
 
@@ -132,12 +132,12 @@ def _check_names(module: str, names: Sequence[str], wrappers: Sequence[int], fil
         problem = (
             f"has factors of {len(wrappers)} parameters of {module}, but {CONFIG_FILE} names {', '.join(names) or 'none of them'}"
         )
-        raise InputError(problem, file=file, field=_FIELD, mend=f"Correct {_FIELD}: name the adapted parameters, and no others")
+        raise InputError(problem, file=file, field=_FIELD, fix=f"Correct {_FIELD}: name the adapted parameters, and no others")
     if len(names) > 1 and not set(names) <= set(ORDER):
         problem = (
             f"whose factors are whose depends on the model's code: {module} has several adapted parameters, {', '.join(names)}"
         )
-        raise InputError(problem, file=file, field=_FIELD, mend="Train it with one parameter of a module")
+        raise InputError(problem, file=file, field=_FIELD, fix="Train it with one parameter of a module")
 
 
 def _stack(module: str, name: str, pair: InFile, config: LoraConfig, file: Path) -> Stack:
@@ -145,5 +145,5 @@ def _stack(module: str, name: str, pair: InFile, config: LoraConfig, file: Path)
     rows, rank = pair.A[0], config.rank(trained_as)
     if rows % rank:
         problem = f"has {rows} rows in lora_A, which are not those of whole experts: {CONFIG_FILE} says rank {rank} for each"
-        raise InputError(problem, file=file, field=f"{module}.{name}", mend="Correct r or rank_pattern in the config")
+        raise InputError(problem, file=file, field=f"{module}.{name}", fix="Correct r or rank_pattern in the config")
     return Stack(f"{module}.{name}", trained_as, rows // rank)

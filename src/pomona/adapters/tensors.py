@@ -78,14 +78,14 @@ class TensorFile:
         raw = np.empty(spans[-1][1] - spans[0][0], dtype=np.uint8)
         self._stream.seek(spans[0][0])
         if self._stream.readinto(raw.data) != raw.nbytes:
-            raise InputError("ends before its last tensor", file=self.file, field=names[0], mend=_AGAIN)
+            raise InputError("ends before its last tensor", file=self.file, field=names[0], fix=_AGAIN)
         values = torch.from_numpy(raw).view(DTYPES[dtypes.pop()])
         shapes = [self.info[name].shape for name in names]
         tensors = [part.view(shape) for part, shape in zip(values.split([*map(math.prod, shapes)]), shapes, strict=True)]
         if not all_finite(values):
             bad = next(name for name, tensor in zip(names, tensors, strict=True) if not all_finite(tensor))
             problem = "holds NaN or infinite values"
-            raise InputError(problem, file=self.file, field=bad, mend="Use an earlier checkpoint of the adapter")
+            raise InputError(problem, file=self.file, field=bad, fix="Use an earlier checkpoint of the adapter")
         return tensors
 
 
@@ -135,7 +135,7 @@ def read_header(file: Path, stream: FileIO) -> tuple[dict[str, dict[str, Any]], 
     except SafetensorError as error:
         stream.seek(0)
         refuse_stand_in(file, stream.read(64))
-        raise InputError(f"is not a sound safetensors file: {_cut(stream) or error}", file=file, mend=_AGAIN) from error
+        raise InputError(f"is not a sound safetensors file: {_cut(stream) or error}", file=file, fix=_AGAIN) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
     return entries, entries.pop("__metadata__", {}), 8 + length
@@ -226,7 +226,7 @@ def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
         found: dict[str, object] = {}
         for name, value in pairs:
             if name in found:
-                raise InputError("the header has an entry twice", file=file, field=name, mend=_AGAIN)
+                raise InputError("the header has an entry twice", file=file, field=name, fix=_AGAIN)
             found[name] = value
         return found
 
@@ -246,4 +246,4 @@ def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> Pomo
         return PomonaError("has NaN or infinite values, nothing was written", field=module)
     name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
     problem = f"has a value of {largest:.4g}, and {name} holds {limit:.4g} at most; nothing was written"
-    return InputError(problem, field=module, mend="Give --dtype bfloat16 or float32")
+    return InputError(problem, field=module, fix="Give --dtype bfloat16 or float32")

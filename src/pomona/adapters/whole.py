@@ -75,7 +75,7 @@ def merged_whole(named: Sequence[tuple[str, Adapter]]) -> tuple[dict[str, Tensor
                     "low-rank sum",
                     file=name,
                     field=parameter,
-                    mend="Merge adapters that share it, or turn one into factors: pomona convert --to lora",
+                    fix="Merge adapters that share it, or turn one into factors: pomona convert --to lora",
                 )
         if len(having) < len(named):
             without = next(name for name, one in named if parameter not in one.whole)

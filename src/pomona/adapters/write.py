@@ -55,7 +55,7 @@ def write_adapter(
     target = Path(path).resolve()
     refuse_occupied(target, force=force)
     if len(adapter) == 0:
-        raise InputError("the adapter has no modules", field="adapter", mend="Give at least one adapted module")
+        raise InputError("the adapter has no modules", field="adapter", fix="Give at least one adapted module")
     laid_out = lay_out(adapter, mixture=mixture)
     tensors, rank = _tensor_layout(adapter, laid_out.pairs, dtype)
     # PEFT renames keys while it loads them, and not targets: they get both names.

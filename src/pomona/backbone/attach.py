@@ -163,10 +163,10 @@ def _adapted_modules(
             modules[path] = how.attach(path, linear[path], factors, w_K, dropout)
     if not modules:
         raise InputError(
-            "no adapter takes part in any module", field="weights", value=weights, mend="Give one a weight that is not 0"
+            "no adapter takes part in any module", field="weights", value=weights, fix="Give one a weight that is not 0"
         )
     if not any(module.trained for module in modules.values()):
-        raise InputError("there is nothing left to train", field="frozen", value=sorted(how.frozen), mend="Freeze fewer adapters")
+        raise InputError("there is nothing left to train", field="frozen", value=sorted(how.frozen), fix="Freeze fewer adapters")
     return modules
 
 
@@ -222,8 +222,8 @@ def target_paths(backbone: Backbone, target_modules: Sequence[str] | str) -> lis
             # Of an expression the last word is most likely the module's name.
             name = (re.findall(r"\w+", target) or [target])[-1]
             whole = f"A text is a regular expression for whole paths, such as {paths[0]!r}; names stand in a list. "
-            mend = (whole if isinstance(target_modules, str) else "") + suggest(name, endings)
-            raise InputError("the model has no such linear module", field="target_modules", value=target, mend=mend)
+            fix = (whole if isinstance(target_modules, str) else "") + suggest(name, endings)
+            raise InputError("the model has no such linear module", field="target_modules", value=target, fix=fix)
     wanted = Targets(target_modules)
     found = {path: module for path, module in linear.items() if wanted.leaves_out(path) is None}
     refuse_packed(found)

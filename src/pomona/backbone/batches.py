@@ -88,7 +88,7 @@ def encode(
                 f"example {example.id!r}: its completion has {len(completion)} tokens, which leaves no room for a prompt",
                 field="max_tokens",
                 value=max_tokens,
-                mend="Raise max_tokens, or shorten the completion",
+                fix="Raise max_tokens, or shorten the completion",
             )
         prompt = prompt_tokens(tokenizer, example, room, whole_prompt)
         cuts.append(prompt.cut)

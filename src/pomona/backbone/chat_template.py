@@ -141,7 +141,7 @@ def _unfit(example: Example, problem: str) -> InputError:
         f"example {example.id!r}: the model's chat template {problem}",
         field="form",
         value="chat",
-        mend="Use the task's base form, or a model whose template only adds to a conversation",
+        fix="Use the task's base form, or a model whose template only adds to a conversation",
     )
 
 
@@ -154,7 +154,7 @@ def _apply(
             "the model has no chat template",
             field="form",
             value="chat",
-            mend="Use the base form, or a model that was tuned to chat",
+            fix="Use the base form, or a model that was tuned to chat",
         )
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     arguments = dict(example.template_arguments)
@@ -169,13 +169,13 @@ def _apply(
             f"the model's chat template refuses the conversation: {' '.join(str(error).split())}",
             field="form",
             value="chat",
-            mend="Leave the system turn out, or let user and assistant take turns",
+            fix="Leave the system turn out, or let user and assistant take turns",
         ) from error
     raise InputError(
         "the model's chat template has no such argument",
         field="template_arguments",
         value=unknown[0],
-        mend=_advice(tokenizer, unknown[0]),
+        fix=_advice(tokenizer, unknown[0]),
     )
 
 

@@ -60,7 +60,7 @@ class Decoding:
                 raise InputError(f"a number {wanted} is expected", field=name, value=value)
         if self.num_beams > 1 and self.samples:
             raise InputError(
-                "a beam search draws nothing", field="temperature", value=self.temperature, mend="Set num_beams 1, or temperature 0"
+                "a beam search draws nothing", field="temperature", value=self.temperature, fix="Set num_beams 1, or temperature 0"
             )
 
     @property

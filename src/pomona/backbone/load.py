@@ -129,7 +129,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     disable_progress_bar()  # Pomona's own display says what is going on
     place = resolve_device(device)
     if dtype not in DTYPES:
-        raise InputError("unknown dtype", field="dtype", value=dtype, mend=f"Use one of {', '.join(DTYPES)}")
+        raise InputError("unknown dtype", field="dtype", value=dtype, fix=f"Use one of {', '.join(DTYPES)}")
     where = locate(model)
     local = isinstance(where, Path)
     folder = where if local else fetched_folder(where)
@@ -206,7 +206,7 @@ def _unloadable(reason: str, model: str) -> InputError:
         f"the model cannot be loaded: {reason}",
         field="model",
         value=model,
-        mend="Give a folder with config.json, safetensors weights and a tokenizer, a hub id that can be reached, or `embedded`",
+        fix="Give a folder with config.json, safetensors weights and a tokenizer, a hub id that can be reached, or `embedded`",
     )
 
 
@@ -236,5 +236,5 @@ def resolve_device(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise InputError("no such device here", field="device", value=device, mend="Use auto, cpu, cuda or cuda:N") from error
+        raise InputError("no such device here", field="device", value=device, fix="Use auto, cpu, cuda or cuda:N") from error
     return place

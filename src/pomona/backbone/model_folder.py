@@ -33,18 +33,16 @@ def locate(model: str) -> Path | str:
     if path.is_file():
         kind = "a GGUF file" if path.suffix == ".gguf" else "a file"
         raise InputError(
-            f"is {kind} and not a model folder", field="model", value=model, mend="Give a folder in transformers' format"
+            f"is {kind} and not a model folder", field="model", value=model, fix="Give a folder in transformers' format"
         )
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise InputError(
-            "no such model folder", field="model", value=model, mend="Give an existing folder, a hub id, or `embedded`"
-        )
+        raise InputError("no such model folder", field="model", value=model, fix="Give an existing folder, a hub id, or `embedded`")
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"} and cached_folder(model) is None:
         raise InputError(
             "neither a folder nor in the local hub cache, and HF_HUB_OFFLINE is set",
             field="model",
             value=model,
-            mend="Give an existing folder or `embedded`, or unset HF_HUB_OFFLINE to let it be downloaded",
+            fix="Give an existing folder or `embedded`, or unset HF_HUB_OFFLINE to let it be downloaded",
         )
     return model
 
@@ -100,7 +98,7 @@ def check_files(folder: Path, model: str, *, whole: bool) -> tuple[list[str], In
             f"adapter, name it as one, in a folder without {CONFIG}"
         )
     if not (folder / CONFIG).is_file():
-        raise InputError(f"the model cannot be loaded: it has no {CONFIG}", field="model", value=model, mend=_WHOLE)
+        raise InputError(f"the model cannot be loaded: it has no {CONFIG}", field="model", value=model, fix=_WHOLE)
     refuse_quantised(_config(folder, model), folder / CONFIG)
     try:
         checkpoint = read_checkpoint(folder)
@@ -144,5 +142,5 @@ def _is_adapter(folder: Path, model: str) -> InputError:
         "is an adapter and not a model",
         field="model",
         value=model,
-        mend=f"Give {base} as the model, and {model} as an adapter",
+        fix=f"Give {base} as the model, and {model} as an adapter",
     )

@@ -39,7 +39,7 @@ def refuse_packed(modules: Mapping[str, nn.Module]) -> None:
                 f"is not a plain float matrix but {kind.__module__}.{kind.__name__} with a weight of {shape} in "
                 f"{getattr(weight, 'dtype', type(weight).__name__)}",
                 field=path,
-                mend="Give the model before it was quantised",
+                fix="Give the model before it was quantised",
             )
 
 

@@ -94,7 +94,7 @@ def check_published(backbone: Backbone, in_features: Mapping[str, int]) -> None:
             raise InputError(
                 "the published statistics know only modules of a layer that read its hidden state",
                 field=path,
-                mend="Adapt q_proj, k_proj and v_proj alone, or use other statistics",
+                fix="Adapt q_proj, k_proj and v_proj alone, or use other statistics",
             )
 
 
@@ -105,7 +105,7 @@ def _input_norm(attachment: Attachment, path: str, number: int) -> nn.Module:
     for part in layer.children():
         if "norm" in type(part).__name__.lower():
             return part
-    raise InputError("the published statistics need a norm in every layer", field=path, mend="Use other statistics")
+    raise InputError("the published statistics need a norm in every layer", field=path, fix="Use other statistics")
 
 
 def _normalised(x: Tensor, norm: nn.Module) -> Tensor:

@@ -41,5 +41,5 @@ def refuse_unknown(tokens: Iterable[int], rows: int, tokenizer: PreTrainedTokeni
             f"{where} has the token {tokenizer.convert_ids_to_tokens(unknown)!r} (id {unknown}), but the model's embedding has "
             f"{rows} rows, for ids below {rows}",
             field="model",
-            mend="Use the tokenizer that the model was published with, or resize the model's embedding and train the new rows",
+            fix="Use the tokenizer that the model was published with, or resize the model's embedding and train the new rows",
         )

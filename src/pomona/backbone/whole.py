@@ -23,11 +23,11 @@ def proven_copies(adapter: Adapter, backbone: Backbone) -> list[str]:
         name = adapter_name(adapter, 0)
         if parameter not in own:
             problem = "is brought whole, and the model has no such parameter"
-            raise InputError(problem, file=name, field=parameter, mend="Use the base model that it was trained on")
+            raise InputError(problem, file=name, field=parameter, fix="Use the base model that it was trained on")
         if not is_copy(tensor.to(own[parameter].device), own[parameter]):
             problem = "is brought whole and is not the model's own, and only factors can be attached to a model"
-            mend = "Put it into the base with `pomona export --for merged`, and use the model that comes of it"
-            raise InputError(problem, file=name, field=parameter, mend=mend)
+            fix = "Put it into the base with `pomona export --for merged`, and use the model that comes of it"
+            raise InputError(problem, file=name, field=parameter, fix=fix)
     if not adapter.whole:
         return []
     return [f"{adapter_name(adapter, 0)}: left out as copies of the model's own: {', '.join(adapter.whole)}"]

@@ -26,8 +26,8 @@ def base_path(name: str) -> Path:
     """
     found = find_base(name)
     if found is None:
-        mend = "Give an existing path, `embedded`, or a hub id that is in the local cache"
-        raise InputError("no such model folder or file", field="--base", value=name, mend=mend)
+        fix = "Give an existing path, `embedded`, or a hub id that is in the local cache"
+        raise InputError("no such model folder or file", field="--base", value=name, fix=fix)
     return found
 
 

@@ -48,7 +48,7 @@ def check(
     folders = [path for path in paths if path not in recipes]
     if not folders and (base is not None or targets):
         option = "--base" if base is not None else "--for"
-        raise InputError("is about adapters, and only recipes are given", field=option, mend="Leave it out, or give adapters too")
+        raise InputError("is about adapters, and only recipes are given", field=option, fix="Leave it out, or give adapters too")
     from pomona.adapters.check import Finding, check_adapters
     from pomona.cli.base import called, find_base, table_of
 

@@ -68,7 +68,7 @@ def convert(
     from pomona.errors import InputError
 
     if to != "lora":
-        raise InputError("cannot be made", field="--to", value=to, mend="Known: lora")
+        raise InputError("cannot be made", field="--to", value=to, fix="Known: lora")
     written = None if dtype is None else dtype_of(dtype)
     folder, name, modules = _base(source, base)
     done = make(
@@ -142,6 +142,6 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, Bas
     if folder is None or not (folder / "config.json").is_file():
         if given and (folder is not None or not is_hub_id(given)):
             problem = "no such model folder" if folder is None else "has no config.json, so it is no model folder"
-            raise InputError(problem, field="--base", value=given, mend="Give an existing model folder, or `embedded`")
+            raise InputError(problem, field="--base", value=given, fix="Give an existing model folder, or `embedded`")
         return None, called(name), None
     return folder, called(name), table_of(folder, ())

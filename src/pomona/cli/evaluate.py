@@ -65,7 +65,7 @@ def evaluate(
     of_answers = {"--adapter": adapters, "--decode": decoding, "--max-tokens": max_tokens, "--batch-size": batch_size}
     if (recipe is None) == (data is None):
         raise InputError(
-            "give either a recipe or --data", mend="For example: pomona evaluate --data test.jsonl --adapter runs/demo/adapter"
+            "give either a recipe or --data", fix="For example: pomona evaluate --data test.jsonl --adapter runs/demo/adapter"
         )
     if recipe is not None:
         refuse_given(of_data | of_model, "the recipe says this itself")

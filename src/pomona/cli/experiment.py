@@ -77,4 +77,4 @@ def _numbers(text: str | None) -> list[int]:
     try:
         return [int(name) for name in _names(text)]
     except ValueError:
-        raise InputError("whole numbers are expected", field="--seeds", value=text, mend="Write for example 0,1") from None
+        raise InputError("whole numbers are expected", field="--seeds", value=text, fix="Write for example 0,1") from None

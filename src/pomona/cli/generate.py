@@ -41,7 +41,7 @@ def generate(
     from pomona.errors import InputError
 
     if system is not None and not chat:
-        raise InputError("only a conversation has a system's message", field="--system", value=system, mend="Give --chat too")
+        raise InputError("only a conversation has a system's message", field="--system", value=system, fix="Give --chat too")
     if any(not text for text in stop or ()):
         raise InputError("an empty text ends nothing", field="--stop", value="")
 

@@ -40,7 +40,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def guarded(verb: Callable[P, T]) -> Callable[P, T]:
-    """The verb, with errors that a user can mend said in one line."""
+    """The verb, with errors that a user can fix said in one line."""
 
     @functools.wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _DTYPES = ("bfloat16", "float16", "float32")
 
 
-def value_of(text: str, option: str, mend: str) -> Any:
+def value_of(text: str, option: str, fix: str) -> Any:
     """What `text` means as YAML: numbers, lists, `{filter: q_proj, value: 0.5}`.
 
     Raises:
@@ -28,7 +28,7 @@ def value_of(text: str, option: str, mend: str) -> Any:
     try:
         return _with_numbers(read_yaml(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError("cannot be read", field=option, value=text, mend=mend) from error
+        raise InputError("cannot be read", field=option, value=text, fix=fix) from error
 
 
 def _with_numbers(value: Any) -> Any:
@@ -55,14 +55,14 @@ def settings(given: Sequence[str], option: str = "--set", example: str = "densit
         InputError: one is not NAME=VALUE, or a name comes twice.
     """
     found: dict[str, Any] = {}
-    mend = f"Write for example {option} {example}"
+    fix = f"Write for example {option} {example}"
     for one in given:
         name, equals, text = one.partition("=")
         if not equals or not name:
-            raise InputError("is not NAME=VALUE", field=option, value=one, mend=mend)
+            raise InputError("is not NAME=VALUE", field=option, value=one, fix=fix)
         if name in found:
             raise InputError(f"{name} is set twice", field=option, value=one)
-        found[name] = value_of(text, option, mend)
+        found[name] = value_of(text, option, fix)
     return found
 
 
@@ -76,9 +76,7 @@ def columns_of(given: Sequence[str]) -> dict[str, str]:
     for one in given:
         field, equals, column = one.partition("=")
         if not equals or not field or not column:
-            raise InputError(
-                "is not FIELD=COLUMN", field="--column", value=one, mend="Write for example --column document=abstract"
-            )
+            raise InputError("is not FIELD=COLUMN", field="--column", value=one, fix="Write for example --column document=abstract")
         if field in found:
             raise InputError(f"{field} is mapped twice", field="--column", value=one)
         found[field] = column
@@ -87,8 +85,8 @@ def columns_of(given: Sequence[str]) -> dict[str, str]:
 
 def metrics_of(given: Sequence[str] | None) -> list[Any] | None:
     """`--metric` as `make_metrics` takes it: names, or `{name: ..., parameter: value}`; None where there are none."""
-    mend = 'Write a name, or "{name: bert_score, model: DIR}"'
-    return [value_of(one, "--metric", mend) for one in given] if given else None
+    fix = 'Write a name, or "{name: bert_score, model: DIR}"'
+    return [value_of(one, "--metric", fix) for one in given] if given else None
 
 
 def decoding_of(given: Sequence[str] | None) -> Decoding | None:
@@ -107,7 +105,7 @@ def decoding_of(given: Sequence[str] | None) -> Decoding | None:
     values = settings(given, "--decode", "num_beams=4")
     for name in values:
         if name not in known:
-            raise InputError("no such setting", field="--decode", value=name, mend=suggest(name, known))
+            raise InputError("no such setting", field="--decode", value=name, fix=suggest(name, known))
     return Decoding(**values)
 
 
@@ -123,7 +121,7 @@ def refuse_given(options: Mapping[str, object], reason: str) -> None:
     """
     for name, value in options.items():
         if value is not None and value != []:
-            raise InputError(f"has no effect: {reason}", field=name, mend="Leave it out")
+            raise InputError(f"has no effect: {reason}", field=name, fix="Leave it out")
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -135,5 +133,5 @@ def dtype_of(name: str) -> torch.dtype:
     import torch
 
     if name not in _DTYPES:
-        raise InputError("cannot be written", field="--dtype", value=name, mend=suggest(name, _DTYPES))
+        raise InputError("cannot be written", field="--dtype", value=name, fix=suggest(name, _DTYPES))
     return getattr(torch, name)

@@ -58,7 +58,7 @@ def check_published(published: tuple[str, ...]) -> None:
     """
     for name in published:
         if name not in get_args(Behaviour):
-            raise InputError("no such published behaviour", field="published", value=name, mend=suggest(name, PUBLISHED))
+            raise InputError("no such published behaviour", field="published", value=name, fix=suggest(name, PUBLISHED))
         if name in _NEEDS and _NEEDS[name] not in published:
             problem = f"changes nothing without {_NEEDS[name]}"
-            raise InputError(problem, field="published", value=name, mend=f"Add {_NEEDS[name]}, or leave {name} out")
+            raise InputError(problem, field="published", value=name, fix=f"Add {_NEEDS[name]}, or leave {name} out")

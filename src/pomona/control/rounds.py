@@ -185,7 +185,7 @@ def state_from_dict(kind: type[S], values: object) -> S:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in ("state", *first["loc"]))
         value = ... if first["type"] == "missing" else first["input"]  # of a missing key, all that stands beside it
-        raise InputError(first["msg"], field=field, value=value, mend="Start the run anew") from error
+        raise InputError(first["msg"], field=field, value=value, fix="Start the run anew") from error
 
 
 def over_all(shares: Sequence[float], values: Sequence[float]) -> float:

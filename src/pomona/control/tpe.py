@@ -65,7 +65,7 @@ class Tpe(Search):
         if importlib.util.find_spec("optuna") is None:
             raise MissingPackageError(
                 "the search tpe needs optuna, which is not installed",
-                mend='Install it with `pip install "pomona[search]"`, or take grid',
+                fix='Install it with `pip install "pomona[search]"`, or take grid',
             )
 
     def next(self, trials: Sequence[Trial], seed: int) -> float | None:

@@ -61,6 +61,6 @@ def check_finite(values: Sequence[float], problem: str) -> None:
     if not all(map(math.isfinite, values)):
         raise PomonaError(
             f"{problem}: the training has diverged, or an example does not fit in memory",
-            mend="Lower the learning rate of the training, or use a wider number type; where memory does not hold an example, "
+            fix="Lower the learning rate of the training, or use a wider number type; where memory does not hold an example, "
             "lower tuning.max_tokens",
         )

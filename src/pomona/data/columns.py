@@ -51,16 +51,14 @@ def _value(holder: object, path: str, field: str, where: str) -> object:
     if isinstance(holder, list):
         return [_value(one, path, field, where) for one in holder]
     if not isinstance(holder, Mapping):
-        raise InputError(
-            f"there is no {path!r} in a {type(holder).__name__}", file=where, field=field, mend="Name the whole column"
-        )
+        raise InputError(f"there is no {path!r} in a {type(holder).__name__}", file=where, field=field, fix="Name the whole column")
     if path in holder:
         return holder[path]
     head, dot, rest = path.partition(".")
     if not dot or head not in holder:
         known = [str(name)[:_LONGEST_NAME] for name in islice(holder, _MOST_NAMES)]
         said = f"{suggest(head, known)}. Correct data.columns in the recipe, or --column"
-        raise InputError("there is no such column", file=where, field=field, value=path, mend=said)
+        raise InputError("there is no such column", file=where, field=field, value=path, fix=said)
     return _value(holder[head], rest, field, where)
 
 

@@ -37,10 +37,10 @@ def examples(rows: Iterable[Row], task: Task, source: Path | str, *, skip_incomp
         except FieldError as error:
             if skip_incomplete:
                 continue
-            mend = error.mend or "Mend the row or remove it"
-            raise InputError(error.problem, file=where, field=error.field, mend=mend) from error
+            fix = error.fix or "Fix the row or remove it"
+            raise InputError(error.problem, file=where, field=error.field, fix=fix) from error
         except ValueError as error:
-            raise InputError(str(error), file=where, mend="Mend the row or remove it") from error
+            raise InputError(str(error), file=where, fix="Fix the row or remove it") from error
         made.append(example if row.group is None else replace(example, group=f"group:{row.group}"))
     return tuple(made)
 

@@ -54,14 +54,14 @@ def refuse_leaks(splits: Splits, near: Iterable[NearDocuments]) -> None:
     home: dict[str, tuple[str, str]] = {}
     for name, examples in splits.named():
         if not examples:
-            raise InputError(f"the {name} split is empty", field=name, mend="Give it 1 example or more")
+            raise InputError(f"the {name} split is empty", field=name, fix="Give it 1 example or more")
         for example in examples:
             for key in content_keys(example):
                 other_name, other_id = home.setdefault(key, (name, example.id))
                 if other_name != name:
                     raise InputError(
                         f"{other_name} and {name} share a document: {other_name} has it in {other_id!r}, {name} in {example.id!r}",
-                        mend="Remove it from one of them, or give one pool and let the splits be drawn",
+                        fix="Remove it from one of them, or give one pool and let the splits be drawn",
                     )
     order = [name for name, _ in splits.named()]
     for first, second, share in near:
@@ -72,5 +72,5 @@ def refuse_leaks(splits: Splits, near: Iterable[NearDocuments]) -> None:
             raise InputError(
                 f"{name} and {other_name} hold nearly the same document: {share:.0%} of the shorter one of {id!r} in {name} and "
                 f"{other_id!r} in {other_name} stands in both",
-                mend="Remove one, give one pool and let the splits be drawn, or set data.near_duplicates to allow",
+                fix="Remove one, give one pool and let the splits be drawn, or set data.near_duplicates to allow",
             )

@@ -61,7 +61,7 @@ class Pool:
                 f"too few examples: {split} needs {wanted}, {self.left} of {self.total} in the {self.name} pool are left{drawn}",
                 field=split,
                 value=size,
-                mend="Lower the sizes or give more rows",
+                fix="Lower the sizes or give more rows",
             )
         taken = [example for bundle in bundles[:count] for example in bundle][:wanted]
         gone = {id(bundle) for bundle in bundles[:count]}

@@ -38,7 +38,7 @@ class SplitSizes:
             if size is None and name != "micro_dev":
                 continue
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"the {name} split would be empty", field=name, value=size, mend="Give it 1 example or more")
+                raise InputError(f"the {name} split would be empty", field=name, value=size, fix="Give it 1 example or more")
 
 
 def make_splits(
@@ -82,7 +82,7 @@ def make_splits(
     for name, pool in (("dev", dev_pool), ("test", test_pool)):
         if getattr(sizes, name) is None and pool is train_pool:
             raise InputError(
-                f"all of the train pool cannot be the {name} split", field=name, value=None, mend="Give it a number or a file"
+                f"all of the train pool cannot be the {name} split", field=name, value=None, fix="Give it a number or a file"
             )
     drawn_test = test_pool.draw("test", sizes.test)
     drawn_dev = dev_pool.draw("dev", sizes.dev)

@@ -150,12 +150,12 @@ def check_room(task: Task, max_tokens: int, backbone: Backbone | None = None) ->
     context = backbone.context_tokens if backbone else None
     if context is not None and max_tokens > context:
         raise InputError(
-            f"the model was made for texts of up to {context} tokens", field="max_tokens", value=max_tokens, mend="Lower max_tokens"
+            f"the model was made for texts of up to {context} tokens", field="max_tokens", value=max_tokens, fix="Lower max_tokens"
         )
     if max_tokens <= task.max_new_tokens:
         raise InputError(
             f"an answer of {task.max_new_tokens} tokens leaves no room for a prompt",
             field="max_tokens",
             value=max_tokens,
-            mend="Raise max_tokens, or lower the task's max_new_tokens",
+            fix="Raise max_tokens, or lower the task's max_new_tokens",
         )

@@ -203,4 +203,4 @@ def find_baseline(name: str) -> Baseline:
         return baselines.create(name)
     if name in merge_methods:
         return StaticMerge(method=name)
-    raise InputError("no such baseline", value=name, mend=suggest(name, [*baselines, *merge_methods]))
+    raise InputError("no such baseline", value=name, fix=suggest(name, [*baselines, *merge_methods]))

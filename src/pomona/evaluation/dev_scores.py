@@ -78,7 +78,7 @@ def attached_answers(
         raise PomonaError(
             f"{len(examples) - len(texts)} of the examples that {key} judges by could not be answered: memory does not hold one of "
             "them",
-            mend=f"Lower tuning.max_tokens, or set {key} to loss",
+            fix=f"Lower tuning.max_tokens, or set {key} to loss",
         )
     return texts
 

@@ -67,7 +67,7 @@ class LoraHub(Baseline):
         if importlib.util.find_spec("nevergrad") is None:
             raise MissingPackageError(
                 "the baseline lorahub needs nevergrad, which is not installed",
-                mend='Install it with `pip install "pomona[search]"`, or leave out the baseline',
+                fix='Install it with `pip install "pomona[search]"`, or leave out the baseline',
             )
 
     @property
@@ -163,7 +163,7 @@ def search(objective: Callable[[Sequence[float]], float], count: int, evaluation
     best: tuple[float, list[float]] | None = None
     try:
         with warnings.catch_warnings():
-            # Of how the libraries talk to each other: nothing that a user could mend.
+            # Of how the libraries talk to each other: nothing that a user could fix.
             warnings.filterwarnings("ignore", module="nevergrad|scipy|sklearn|cma")
             for _ in range(evaluations):
                 candidate = optimizer.ask()

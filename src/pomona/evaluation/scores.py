@@ -57,7 +57,7 @@ def make_metrics(chosen: Sequence[str | Mapping[str, object]], language: str) ->
         parameters = {"name": one} if isinstance(one, str) else dict(one) if isinstance(one, Mapping) else {}
         name = parameters.pop("name", None)
         if not isinstance(name, str):
-            raise InputError("a metric needs a name", field="metrics", value=one, mend=f"Known: {', '.join(metrics)}")
+            raise InputError("a metric needs a name", field="metrics", value=one, fix=f"Known: {', '.join(metrics)}")
         if name in made:
             raise InputError("the metric is there twice", field="metrics", value=name)
         made[name] = typed(metrics, name, {"language": language} | parameters)

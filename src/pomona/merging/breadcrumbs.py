@@ -45,7 +45,7 @@ class Breadcrumbs(ElementwiseMerge):
         check_share("density", self.density)
         check_share("gamma", self.gamma, zero=True)
         if self.density + self.gamma > 1:
-            raise InputError("must be at most 1 - density", field="gamma", value=self.gamma, mend="Lower gamma or density")
+            raise InputError("must be at most 1 - density", field="gamma", value=self.gamma, fix="Lower gamma or density")
 
     def sparsifier(
         self, blocks: Iterable[Float[Tensor, "_ I"]], entries: int, generator: torch.Generator

@@ -34,6 +34,6 @@ class Concat(MergeMethod):
         total = sum(one.rank for one in factors)
         if rank is not None and rank < total:
             raise InputError(
-                f"concat gives rank {total} and cannot keep to a smaller one", field="rank", value=rank, mend="Use method svd"
+                f"concat gives rank {total} and cannot keep to a smaller one", field="rank", value=rank, fix="Use method svd"
             )
         return Factors(*concatenated(factors, weights, torch.float32))

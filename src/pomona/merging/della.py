@@ -52,7 +52,7 @@ class Della(ElementwiseMerge):
         check_choice("majority", self.majority, Majority)
         if self.density - self.epsilon <= 0 or self.density + self.epsilon > 1:
             problem = f"must leave density +- epsilon within (0, 1], and density is {self.density}"
-            raise InputError(problem, field="epsilon", value=self.epsilon, mend="Lower epsilon")
+            raise InputError(problem, field="epsilon", value=self.epsilon, fix="Lower epsilon")
 
     def sparsifier(
         self, blocks: Iterable[Float[Tensor, "_ I"]], entries: int, generator: torch.Generator

@@ -91,11 +91,11 @@ class ElementwiseMerge(MergeMethod):
         self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generators: Sequence[torch.Generator]
     ) -> Factors:
         ranks = [one.rank for one in factors]
-        mend = "Use on=deltas"
+        fix = "Use on=deltas"
         if len(set(ranks)) > 1:
-            raise InputError("on=factors merges factors of one rank only", field="rank", value=ranks, mend=mend)
+            raise InputError("on=factors merges factors of one rank only", field="rank", value=ranks, fix=fix)
         if rank is not None and rank < ranks[0]:
-            raise InputError(f"on=factors keeps rank {ranks[0]}", field="rank", value=rank, mend=mend)
+            raise InputError(f"on=factors keeps rank {ranks[0]}", field="rank", value=rank, fix=fix)
         shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True)]
         roots = [math.sqrt(abs(share)) for share in shares]
 

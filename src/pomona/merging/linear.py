@@ -35,9 +35,9 @@ class Linear(MergeMethod):
         """
         ranks = [one.rank for one in factors]
         if len(set(ranks)) > 1:
-            raise InputError("linear adds factors of one rank only", field="rank", value=ranks, mend="Use method svd or concat")
+            raise InputError("linear adds factors of one rank only", field="rank", value=ranks, fix="Use method svd or concat")
         if rank is not None and rank < ranks[0]:
-            raise InputError(f"linear keeps rank {ranks[0]}", field="rank", value=rank, mend="Use method svd")
+            raise InputError(f"linear keeps rank {ranks[0]}", field="rank", value=rank, fix="Use method svd")
         shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True)]
         A_RI = _weighted_sum([one.A for one in factors], [math.copysign(math.sqrt(abs(share)), share) for share in shares])
         B_OR = _weighted_sum([one.B for one in factors], [math.sqrt(abs(share)) for share in shares])

@@ -52,7 +52,7 @@ def merge(
             fit each other, or bring unlike whole tensors.
     """
     if not adapters:
-        raise InputError("no adapters to merge", mend="Give at least one")
+        raise InputError("no adapters to merge", fix="Give at least one")
     chosen = merge_methods.create(method, parameters)
     if rank is not None and rank < 1:
         raise InputError("must be at least 1", field="rank", value=rank)

@@ -45,8 +45,8 @@ def rank_warning(losses: Mapping[str, Loss], ranks: Mapping[str, int]) -> list[s
     if relative < WORTH_A_WARNING:
         return []
     enough = _enough(losses, ranks)
-    mend = "a higher rank (--rank) loses less" if enough is None else f"rank {enough} (--rank {enough}) loses less than 5%"
-    return [f"the merge lost {percent(relative)} of its update to rank {max(ranks.values())}; {mend}"]
+    fix = "a higher rank (--rank) loses less" if enough is None else f"rank {enough} (--rank {enough}) loses less than 5%"
+    return [f"the merge lost {percent(relative)} of its update to rank {max(ranks.values())}; {fix}"]
 
 
 def percent(share: float) -> str:

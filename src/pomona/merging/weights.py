@@ -55,7 +55,7 @@ def check_weight(spec: object, place: str) -> tuple[Rule, ...]:
     if not entries:
         return (Rule(_EVERY_MODULE, _values(spec, place)),)
     if len(entries) < len(parts):
-        raise InputError("mixes numbers and entries", field=place, value=spec, mend="Give each number as an entry's value")
+        raise InputError("mixes numbers and entries", field=place, value=spec, fix="Give each number as an entry's value")
     return tuple(_rule(entry, f"{place}[{at}]") for at, entry in enumerate(entries))
 
 
@@ -94,14 +94,14 @@ def _as_list(value: object) -> Sequence[object] | None:
 def _rule(entry: Mapping[object, object], place: str) -> Rule:
     for key in entry:
         if key not in _ENTRY_KEYS:
-            raise InputError("no such key", field=place, value=key, mend=suggest(str(key), _ENTRY_KEYS))
+            raise InputError("no such key", field=place, value=key, fix=suggest(str(key), _ENTRY_KEYS))
     pattern = entry.get("filter")
     if pattern is None:
         pattern = _EVERY_MODULE
     if not isinstance(pattern, str) or not pattern:
         raise InputError("must be a part of a module's path, or *", field=f"{place}.filter", value=pattern)
     if "value" not in entry:
-        raise InputError("has no value", field=place, value=dict(entry), mend="Add value, a number or a list of numbers")
+        raise InputError("has no value", field=place, value=dict(entry), fix="Add value, a number or a list of numbers")
     return Rule(pattern, _values(entry["value"], f"{place}.value"))
 
 
@@ -110,7 +110,7 @@ def _values(value: object, place: str) -> tuple[float, ...]:
     if numbers is None:
         return (_number(value, place),)
     if not numbers:
-        raise InputError("is an empty list", field=place, mend="Give a number, or a list of them over the model's depth")
+        raise InputError("is an empty list", field=place, fix="Give a number, or a list of them over the model's depth")
     return tuple(_number(part, f"{place}[{at}]") for at, part in enumerate(numbers))
 
 
@@ -136,8 +136,8 @@ def _depth(module: str, layer: int | None, last: int) -> tuple[int, int]:
 def _weight(rules: Sequence[Rule], place: str, module: str, depth: tuple[int, int]) -> float:
     values = next((rule.values for rule in rules if rule.pattern == _EVERY_MODULE or rule.pattern in module), None)
     if values is None:
-        mend = "Add an entry without a filter for the rest"
-        raise InputError("no entry's filter matches a module", field=place, value=module, mend=mend)
+        fix = "Add an entry without a filter for the rest"
+        raise InputError("no entry's filter matches a module", field=place, value=module, fix=fix)
     whole, rest = divmod(depth[0] * (len(values) - 1), depth[1])
     if rest == 0 or values[whole] == values[whole + 1]:
         return values[whole]

@@ -66,7 +66,7 @@ def check_answer_rules(language: str, arabic_article: str) -> None:
     primary_language(language)
     if arabic_article not in tuple(_ARABIC_ARTICLES):
         raise InputError(
-            "not a rule for the Arabic article", field="arabic_article", value=arabic_article, mend="Write word or anywhere"
+            "not a rule for the Arabic article", field="arabic_article", value=arabic_article, fix="Write word or anywhere"
         )
 
 

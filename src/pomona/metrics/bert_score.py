@@ -54,7 +54,7 @@ class BertScore(Metric):
         if importlib.util.find_spec("bert_score") is None:
             raise MissingPackageError(
                 "the metric bert_score needs bert-score, which is not installed",
-                mend='Install it with `pip install "pomona[bert-score]"`, or leave out the metric',
+                fix='Install it with `pip install "pomona[bert-score]"`, or leave out the metric',
             )
         primary_language(self.language)
         if not self.model:
@@ -62,7 +62,7 @@ class BertScore(Metric):
                 "bert_score needs an encoder",
                 field="model",
                 value=self.model,
-                mend="Give a folder or a hub id, such as bert-base-multilingual-cased",
+                fix="Give a folder or a hub id, such as bert-base-multilingual-cased",
             )
         if self.layer is not None and self.layer < 0:
             raise InputError("must be at least 0", field="layer", value=self.layer)

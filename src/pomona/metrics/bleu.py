@@ -62,7 +62,7 @@ class Bleu(Metric):
         primary = primary_language(self.language)
         known = ("auto", _WORDS, *_NEEDS)
         if self.tokenizer not in known:
-            raise InputError("no such tokenizer", field="tokenizer", value=self.tokenizer, mend=suggest(str(self.tokenizer), known))
+            raise InputError("no such tokenizer", field="tokenizer", value=self.tokenizer, fix=suggest(str(self.tokenizer), known))
         if self.tokenizer == _WORDS:
             check_segmenter(primary)
         if any(importlib.util.find_spec(module) is None for module in _NEEDS.get(self.tokenizer, ())):
@@ -70,7 +70,7 @@ class Bleu(Metric):
             raise MissingPackageError(
                 f"sacrebleu's tokenizer {self.tokenizer} needs packages that are not installed",
                 field="tokenizer",
-                mend=f'Install them with `pip install "sacrebleu[{extra}]"`, or use the tokenizer auto',
+                fix=f'Install them with `pip install "sacrebleu[{extra}]"`, or use the tokenizer auto',
             )
 
     @property

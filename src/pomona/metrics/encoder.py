@@ -70,9 +70,7 @@ def load_encoder(model: str, layer: int | None, device: str) -> Encoder:
     if layer is None:
         layer = model2layers.get(model, layers)
     if layer is None or (layers is not None and layer > layers):
-        raise InputError(
-            "the encoder has no such layer", field="layer", value=layer, mend=f"It has {layers or 'an unknown number'}"
-        )
+        raise InputError("the encoder has no such layer", field="layer", value=layer, fix=f"It has {layers or 'an unknown number'}")
     try:
         place = (torch.accelerator.current_accelerator(check_available=True) or "cpu") if device == "auto" else device
         tokenizer = get_tokenizer(str(folder))
@@ -150,5 +148,5 @@ def _unloadable(reason: str, model: str) -> InputError:
         f"the encoder cannot be loaded: {reason}",
         field="model",
         value=model,
-        mend="Give a folder with config.json, model.safetensors and a tokenizer, or a hub id that can be reached",
+        fix="Give a folder with config.json, model.safetensors and a tokenizer, or a hub id that can be reached",
     )

@@ -29,14 +29,14 @@ def check_segmenter(language: str) -> None:
             f"words can be cut for {' and '.join(sorted(_SEGMENTERS))} only, of the languages without spaces",
             field="language",
             value=language,
-            mend="Use the tokenizer auto",
+            fix="Use the tokenizer auto",
         )
     for package in _SEGMENTERS[language][0]:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             raise MissingPackageError(
                 f"words of {language} need {package}, which is not installed",
                 field="tokenizer",
-                mend='Install it with `pip install "pomona[languages]"`, or use the tokenizer auto',
+                fix='Install it with `pip install "pomona[languages]"`, or use the tokenizer auto',
             )
 
 

@@ -63,7 +63,7 @@ def primary_language(language: str) -> str:
         InputError: not a tag.
     """
     if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
-        raise InputError("not a language tag", field="language", value=language, mend="Write it as en, ar or zh-hant")
+        raise InputError("not a language tag", field="language", value=language, fix="Write it as en, ar or zh-hant")
     return language.partition("-")[0]
 
 
@@ -115,7 +115,7 @@ def check_word_tokenizer(tokenizer: str, language: str) -> None:
     """
     primary = primary_language(language)
     if tokenizer not in WORD_TOKENIZERS:
-        raise InputError("no such tokenizer", field="tokenizer", value=tokenizer, mend=suggest(str(tokenizer), WORD_TOKENIZERS))
+        raise InputError("no such tokenizer", field="tokenizer", value=tokenizer, fix=suggest(str(tokenizer), WORD_TOKENIZERS))
     if tokenizer == "words" and primary in UNSPACED_LANGUAGES:
         check_segmenter(primary)
 

@@ -126,7 +126,7 @@ def check_scope(granularity: Granularity, scope: Scope | None) -> Scope:
             f"granularity {granularity!r} has no such scope",
             field="pruning.scope",
             value=scope,
-            mend=f"Use one of {', '.join(units.scopes)}",
+            fix=f"Use one of {', '.join(units.scopes)}",
         )
     return scope or units.default_scope
 
@@ -247,7 +247,7 @@ def layer_groups(modules: Iterable[str], groups: int) -> list[list[str]]:
     layers = sorted({layer for layer in number.values() if layer is not None})
     if groups > max(1, len(layers)):
         problem = f"cannot have ratios for {groups} groups of layers: the adapters are on {len(layers)} layers"
-        raise InputError(problem, field="controller", mend="Take fewer groups")
+        raise InputError(problem, field="controller", fix="Take fewer groups")
     least, more = divmod(len(layers), groups)
     sizes = [least + (group < more) for group in range(groups)]
     of_layer = dict(zip(layers, (group for group, size in enumerate(sizes) for _ in range(size)), strict=True))

@@ -1,7 +1,7 @@
 """What the systems' answers look like, whatever is right: a table, and plain sentences on what is alarming.
 
 A score says nothing of a reason. Answers that are empty, that never end, that repeat themselves, or that are far too long or short
-have a cause that is mostly mended in the task or its limits, not in the adapter.
+have a cause that is mostly to be fixed in the task or its limits, not in the adapter.
 """
 
 from __future__ import annotations

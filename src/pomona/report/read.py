@@ -147,9 +147,9 @@ def read_run(path: Path | str) -> RunFolder:
 def _read_record(folder: Path) -> RunRecord:
     file = folder / "record.json"
     if not folder.is_dir():
-        raise InputError("no such run folder", file=folder, mend="Give the folder that `pomona adapt` wrote")
+        raise InputError("no such run folder", file=folder, fix="Give the folder that `pomona adapt` wrote")
     if not file.is_file():
-        raise InputError("the folder holds no record.json", file=folder, mend="Give the folder that `pomona adapt` wrote")
+        raise InputError("the folder holds no record.json", file=folder, fix="Give the folder that `pomona adapt` wrote")
     text = _read_text(file)
     try:
         raw = json.loads(text)
@@ -162,7 +162,7 @@ def _read_record(folder: Path) -> RunRecord:
             file=file,
             field="format_version",
             value=version,
-            mend="Update Pomona",
+            fix="Update Pomona",
         )
     try:
         return RunRecord.model_validate(raw)

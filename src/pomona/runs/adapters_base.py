@@ -30,18 +30,18 @@ def model_for(adapters: Sequence[Adapter], given: str | None) -> str:
     named = [(adapter_name(one, place), base_of(one)) for place, one in enumerate(adapters) if one.base_model]
     if not named:
         problem = f"{adapter_name(adapters[0], 0)} does not name its base model"
-        raise InputError(problem, field="--model", mend="Give the model that it was trained on as --model")
+        raise InputError(problem, field="--model", fix="Give the model that it was trained on as --model")
     first, reference = named[0]
     for name, base in named[1:]:
         if _are_two(reference, base):
             problem = f"{first} was trained on {reference.name!r}, but {name} on {base.name!r}"
-            raise InputError(problem, field="--model", mend="Say with --model on which model to use them")
+            raise InputError(problem, field="--model", fix="Say with --model on which model to use them")
     found = next((model for _, base in named if (model := _here(str(base.name))) is not None), None)
     if found is None:
         problem = f"{first} was trained on {reference.name!r}, which is neither a folder here nor in the local hub cache"
         is_hub_id = str(reference.name).count("/") == 1 and not str(reference.name).startswith(("/", ".", "~"))
         fetch = f", or --model {reference.name} to download it" if is_hub_id else ""
-        raise InputError(problem, field="--model", mend=f"Give the folder of that model as --model{fetch}")
+        raise InputError(problem, field="--model", fix=f"Give the folder of that model as --model{fetch}")
     return found
 
 

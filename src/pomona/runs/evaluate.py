@@ -102,7 +102,7 @@ def read_adapters(paths: Sequence[Path | str]) -> dict[str, Adapter]:
     """
     given = {str(path): read_adapter(path) for path in paths}
     if ZERO_SHOT in given:
-        raise InputError("is what the bare model is called", field="adapter", value=ZERO_SHOT, mend="Give the folder's whole path")
+        raise InputError("is what the bare model is called", field="adapter", value=ZERO_SHOT, fix="Give the folder's whole path")
     for adapter in given.values():
         check_finite(adapter)
     return given

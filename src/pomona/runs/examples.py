@@ -74,7 +74,7 @@ def draw(pool: tuple[Example, ...], count: int | None, seed: int) -> tuple[Examp
     if count is None:
         return pool
     if count > len(pool):
-        raise InputError(f"only {len(pool)} examples are there", field="examples", value=count, mend="Ask for fewer or give more")
+        raise InputError(f"only {len(pool)} examples are there", field="examples", value=count, fix="Ask for fewer or give more")
     # Ordered by a hash of content, as splits are: the rows' order plays no part, and fewer examples are a prefix of more.
     ranked = sorted(pool, key=lambda example: hashlib.sha256(f"{seed}|{example.prompt}|{example.target}".encode()).digest())
     return tuple(ranked[:count])

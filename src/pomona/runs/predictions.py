@@ -37,7 +37,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> dict[str, list[
             if number is not None:
                 found.setdefault(system, [None] * len(examples))[number] = text
     if not matched:
-        raise InputError("has no answer to any of the examples", file=path, mend="Give the data that these answers are to")
+        raise InputError("has no answer to any of the examples", file=path, fix="Give the data that these answers are to")
     return found
 
 
@@ -48,9 +48,9 @@ def check_output(path: Path) -> None:
         InputError: something stands there, or its folder does not.
     """
     if path.exists():
-        raise InputError("already exists", file=path, mend="Choose another file")
+        raise InputError("already exists", file=path, fix="Choose another file")
     if not path.parent.is_dir():
-        raise InputError("no such folder", file=path.parent, mend="Make it first, or choose another file")
+        raise InputError("no such folder", file=path.parent, fix="Make it first, or choose another file")
 
 
 def prediction_line(

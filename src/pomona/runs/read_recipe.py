@@ -41,14 +41,14 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"the recipe cannot be read: {reason}", file=path, mend="Give a YAML file in UTF-8") from error
+        raise InputError(f"the recipe cannot be read: {reason}", file=path, fix="Give a YAML file in UTF-8") from error
     refuse_pointer(path, text[:64].encode())
     try:
         content = read_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: `0b_`, a number without digits
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, mend="Mend the recipe's syntax") from error
+        raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, fix="Correct the recipe's syntax") from error
     return parse_recipe(content, kind, overrides, path)
 
 
@@ -69,7 +69,7 @@ def parse_recipe(content: object, kind: type[R], overrides: Sequence[str] = (), 
 def _override(content: dict[str, Any], override: str, kind: type[BaseModel]) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError("an override is key=value", field="--set", value=override, mend="Write for example tuning.epochs=2")
+        raise InputError("an override is key=value", field="--set", value=override, fix="Write for example tuning.epochs=2")
     *path, last = key.split(".")
     place: Any = content
     for part in path:
@@ -104,7 +104,7 @@ def _default_name(kind: type[BaseModel], key: str) -> str | None:
 
 def _position(place: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(place):
-        raise InputError(f"{part!r} counts into a list of {len(place)}", field="--set", value=override, mend="Count from 0")
+        raise InputError(f"{part!r} counts into a list of {len(place)}", field="--set", value=override, fix="Count from 0")
     return int(part)
 
 
@@ -124,13 +124,13 @@ def _explain(error: ValidationError, kind: type[BaseModel], file: Path | str | N
     field = ".".join(map(str, location)) or None
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(kind, location[:-1])
-        return InputError("unknown key", file=file, field=field, mend=suggest(str(location[-1]), known))
+        return InputError("unknown key", file=file, field=field, fix=suggest(str(location[-1]), known))
     if first["type"] == "missing":
-        return InputError("is missing", file=file, field=field, mend="Add it to the recipe")
+        return InputError("is missing", file=file, field=field, fix="Add it to the recipe")
     problem = first["msg"].removeprefix("Value error, ")
     given = first["input"] if not isinstance(first["input"], dict | list | tuple) else ...
     quotes = "Write it in quotes" if first["type"] == "string_type" and isinstance(given, bool | int | float) else None
-    return InputError(problem[:1].lower() + problem[1:], file=file, field=field, value=given, mend=quotes)
+    return InputError(problem[:1].lower() + problem[1:], file=file, field=field, value=given, fix=quotes)
 
 
 def _known_keys(kind: Any, location: Sequence[str | int]) -> list[str]:

@@ -180,7 +180,7 @@ class Merge(_Section):
             return self
         if self.method not in merge_methods:
             known = {*merge_methods, *trainable_merges}
-            raise InputError("no such merge method", value=self.method, mend=suggest(self.method, known))
+            raise InputError("no such merge method", value=self.method, fix=suggest(self.method, known))
         merge_methods.create(self.method, self.parameters)
         if self.frozen or self.weights_learning_rate is not None:
             names = " or ".join(trainable_merges)
@@ -307,7 +307,7 @@ class Recipe(_Section):
                 "rewards a controller that learns the ratio within the run, and this one does not",
                 field="reward",
                 value=self.reward,
-                mend="Leave it out, or use the controller bayes; epochs and whole runs are judged by select_by",
+                fix="Leave it out, or use the controller bayes; epochs and whole runs are judged by select_by",
             )
         if self.pruning.schedule != "constant" and learns:
             raise ValueError(
@@ -330,7 +330,7 @@ class Recipe(_Section):
                 "is of the first of two passes, and this controller makes none",
                 field=f"search.{name}",
                 value=type(value).__name__ if name == "metric" else value,
-                mend="Leave `search` out, or set controller.mode to two_pass",
+                fix="Leave `search` out, or set controller.mode to two_pass",
             )
         metric = self.search.metric
         if self.pruning.paper and metric is not None and metric.needs_activations and not isinstance(metric, DeltaSensitivity):
@@ -338,7 +338,7 @@ class Recipe(_Section):
                 "reads norms of activations, and those of pruning.paper serve delta_sensitivity alone",
                 field="search.metric",
                 value=type(metric).__name__,
-                mend="Use magnitude or delta_sensitivity, or leave out pruning.paper",
+                fix="Use magnitude or delta_sensitivity, or leave out pruning.paper",
             )
 
     @property

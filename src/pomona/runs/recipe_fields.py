@@ -57,7 +57,7 @@ def check_judge(name: object, field: str) -> None:
         InputError: it is neither.
     """
     if name != LOSS and name not in metrics:
-        raise InputError("no such metric", field=field, value=name, mend=suggest(str(name), (LOSS, *metrics)))
+        raise InputError("no such metric", field=field, value=name, fix=suggest(str(name), (LOSS, *metrics)))
 
 
 RewardField = Annotated[dict[str, float], BeforeValidator(_reward)]

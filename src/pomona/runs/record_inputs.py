@@ -55,7 +55,7 @@ def describe_inputs(
     found = (("data", parts), ("data of the search", parts_searched), ("sources", sources), ("model", prints["model"]))
     for what, now in found:
         if begun[what] and begun[what] != now:
-            raise InputError("not as it was when this run began", field=what, mend="Put it back, or give another --output")
+            raise InputError("not as it was when this run began", field=what, fix="Put it back, or give another --output")
     record.splits, record.search_splits, record.sources, record.fingerprints = parts, parts_searched, sources, prints
 
 

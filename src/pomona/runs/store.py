@@ -48,15 +48,15 @@ class RunStore:
         known = folder / RECIPE
         if resume:
             if not known.is_file():
-                raise InputError("no run to resume", file=folder, mend="Leave out --resume to start one")
+                raise InputError("no run to resume", file=folder, fix="Leave out --resume to start one")
             if known.read_text(encoding="utf-8") != recipe:
                 raise InputError(
                     "the recipe differs from the one that this run began with",
                     file=known,
-                    mend="Resume with the same recipe and overrides, or give another --output",
+                    fix="Resume with the same recipe and overrides, or give another --output",
                 )
         elif folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
-            raise InputError("already exists", file=folder, mend="Give another --output, or --resume to go on with it")
+            raise InputError("already exists", file=folder, fix="Give another --output, or --resume to go on with it")
 
     def begin(self) -> None:
         """Make the folder, with its recipe, where it does not stand yet.

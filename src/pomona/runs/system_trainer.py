@@ -268,7 +268,7 @@ class SystemTrainer:
         counts = [len(example) - example.completion_start for example in examples]
         loss = sum(mean * count for mean, count in zip(means, counts, strict=True)) / sum(counts)
         if not math.isfinite(loss):
-            raise PomonaError(f"the training loss of {system} is not finite", value=loss, mend="Load the model in dtype float32")
+            raise PomonaError(f"the training loss of {system} is not finite", value=loss, fix="Load the model in dtype float32")
         return loss
 
     def _train(

@@ -157,7 +157,7 @@ def _read_start(start: Path | str, recipe: TrainRecipe) -> Adapter:
         raise InputError(
             "has no effect: the training goes on from an adapter, which has its modules, ranks and scaling",
             field="lora",
-            mend="Leave it out of the recipe, or leave out --from",
+            fix="Leave it out of the recipe, or leave out --from",
         )
     given = read_adapter(start)
     check_finite(given)

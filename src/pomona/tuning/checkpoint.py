@@ -53,7 +53,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Any:
             values = json.loads((file.metadata() or {})[_FIELD])
             return _with_tensors(values, {name: file.get_tensor(name).to(device) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError("not a checkpoint", file=path, mend="Delete it to start this part of the run again") from error
+        raise InputError("not a checkpoint", file=path, fix="Delete it to start this part of the run again") from error
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> object:

@@ -79,7 +79,7 @@ class Prune(Transform):
                 "a controller that learns the prune ratio moves it itself",
                 field="pruning.schedule",
                 value=pruning.schedule,
-                mend="Use constant, or a controller with a given ratio: fixed, grid or tpe",
+                fix="Use constant, or a controller with a given ratio: fixed, grid or tpe",
             )
         with torch.no_grad():
             sides = ((path, layer.effective()) for path, layer in attachment.layers.items())

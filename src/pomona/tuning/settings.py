@@ -145,7 +145,7 @@ class Pruning:
             raise InputError(f"must be one of {', '.join(get_args(MasksOf))}", field="pruning.masks", value=self.masks)
         if self.masks == "adapter" and self.granularity != "parameter":
             problem = f"granularity {self.granularity!r} ranks what the merge makes, whosever it is"
-            raise InputError(problem, field="pruning.masks", value=self.masks, mend="Use merged, or granularity parameter")
+            raise InputError(problem, field="pruning.masks", value=self.masks, fix="Use merged, or granularity parameter")
         if self.paper and self.activations != "streamed":
             raise InputError("`paper` has norms of its own: leave `activations` out", field="pruning")
         if self.paper and not isinstance(self.metric, DeltaSensitivity):
@@ -153,7 +153,7 @@ class Pruning:
                 "the published norms serve the published code's metric alone",
                 field="pruning.metric",
                 value=type(self.metric).__name__,
-                mend="Set pruning.metric to delta_sensitivity, or leave out pruning.paper",
+                fix="Set pruning.metric to delta_sensitivity, or leave out pruning.paper",
             )
 
     def following(self, controller: Controller) -> Self:

@@ -70,7 +70,7 @@ def load_state(path: Path, fingerprint: Mapping[str, object], device: torch.devi
         raise InputError(
             "this checkpoint belongs to another run, or to another version of Pomona",
             file=path,
-            mend="Resume with the run's own recipe and version, or start anew",
+            fix="Resume with the run's own recipe and version, or start anew",
         )
     return typed(TrainState, found["state"])
 

@@ -109,7 +109,7 @@ class Run:
             raise PomonaError(
                 f"the {name} of {self.system} is not finite after {self.state.step} steps",
                 value=value,
-                mend="Lower tuning.learning_rate, or train with dtype float32",
+                fix="Lower tuning.learning_rate, or train with dtype float32",
             )
 
     def start_random_streams(self) -> None:

@@ -82,7 +82,7 @@ def convert(
     target = Path(output).resolve()
     found = find_source(Path(source))
     if target in {found.folder.resolve(), *found.folder.resolve().parents}:
-        raise InputError("is the input's own folder, or one around it", file=output, mend="Choose another folder")
+        raise InputError("is the input's own folder, or one around it", file=output, fix="Choose another folder")
     refuse_occupied(target, force=force)
     base_folder = None if base is None else read_base_folder(base, modules)
     kinds = None if modules is None else kinds_of(modules)
@@ -98,7 +98,7 @@ def convert(
                 whole = base_folder_of(found.folder, config, read_file(tensors.file))
                 return _from_model(order, whole, kinds, drop, partial=True)
             if drop:
-                raise InputError("has no effect: it is for whole models", field="--drop", mend="Leave it out")
+                raise InputError("has no effect: it is for whole models", field="--drop", fix="Leave it out")
             return _from_adapter(order, tensors, scratch, scaling)
 
 
@@ -135,7 +135,7 @@ def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: fl
         peft_type = config.get("peft_type")
         if peft_type != "LORA":
             problem = "is not LoRA, and its update is not converted by itself"
-            raise InputError(problem, file=order.source.folder / CONFIG_FILE, field="peft_type", value=peft_type, mend=_MERGE_FIRST)
+            raise InputError(problem, file=order.source.folder / CONFIG_FILE, field="peft_type", value=peft_type, fix=_MERGE_FIRST)
         plain = split_peft(config, tensors, folder)
     adapter = read_adapter(folder)
     check_finite(adapter)
@@ -158,7 +158,7 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
     """The plain folder itself, where nothing is to be changed."""
     if order.limits.max_error is not None:
         raise InputError(
-            "has no effect: this adapter is converted exactly", field="--max-error", mend="Leave it out, or give --rank"
+            "has no effect: this adapter is converted exactly", field="--max-error", fix="Leave it out, or give --rank"
         )
     if order.base is not None:
         _check_fit(adapter, order.base)
@@ -229,7 +229,7 @@ def _needed_base(order: _Order, kind: str) -> BaseFolder:
     if order.base is None:
         problem = f"the base model's folder is needed: a {kind} is a difference from its weights"
         given = {} if order.base_name is None else {"value": order.base_name}
-        raise InputError(problem, field="--base", mend="Give the folder of the model that it was trained on", **given)
+        raise InputError(problem, field="--base", fix="Give the folder of the model that it was trained on", **given)
     _refuse_quantised(order.base)
     return order.base
 
@@ -242,12 +242,12 @@ def _refuse_quantised(model: BaseFolder) -> None:
 def _check_fit(adapter: Adapter, base: BaseFolder) -> None:
     for misfit in misfits(adapter, base):
         if misfit.level == "error":
-            raise InputError(misfit.message, file=base.folder, mend="Give --base with the model that it was trained on")
+            raise InputError(misfit.message, file=base.folder, fix="Give --base with the model that it was trained on")
 
 
 def _check_scaling_option(scaling: float | None) -> None:
     if scaling is not None:
-        raise InputError("has no effect: PEFT's config says the scaling", field="--scaling", mend="Leave it out")
+        raise InputError("has no effect: PEFT's config says the scaling", field="--scaling", fix="Leave it out")
 
 
 def _is_canonical(adapter: Adapter, tensors: TensorFile) -> bool:

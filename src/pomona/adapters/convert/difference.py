@@ -99,7 +99,7 @@ def plan_difference(
     """
     for one in drop:
         if one not in DROPS:
-            raise InputError("cannot be left out", field="--drop", value=one, mend=suggest(one, DROPS))
+            raise InputError("cannot be left out", field="--drop", value=one, fix=suggest(one, DROPS))
     _check_configs(tuned, base)
     modules: dict[str, Changed] = {}
     others: list[Dropped] = []
@@ -145,7 +145,7 @@ def _check_configs(tuned: BaseFolder, base: BaseFolder) -> None:
     kinds = [one.config.get("model_type") for one in (tuned, base)]
     if kinds[0] != kinds[1]:
         problem = f"is of another architecture than the base model, which is {kinds[1]!r}"
-        raise InputError(problem, file=tuned.folder / CONFIG, field="model_type", value=kinds[0], mend="Give its own base model")
+        raise InputError(problem, file=tuned.folder / CONFIG, field="model_type", value=kinds[0], fix="Give its own base model")
 
 
 def _pairs(
@@ -202,9 +202,9 @@ def _path(name: str, kinds: Mapping[str, Kind] | None, tuned: BaseFolder) -> str
     path = name.removesuffix(".weight")
     if kinds is None:
         if name.startswith(_HEADLESS):
-            mend = "Save the tuned model with transformers' save_pretrained, as a model with its head"
+            fix = "Save the tuned model with transformers' save_pretrained, as a model with its head"
             raise InputError(
-                "has no path in the whole model: the files were saved without its head", file=tuned.folder, field=name, mend=mend
+                "has no path in the whole model: the files were saved without its head", file=tuned.folder, field=name, fix=fix
             )
         return path
     if path in kinds:
@@ -248,7 +248,7 @@ def _lost(others: tuple[Dropped, ...], tuned: BaseFolder) -> InputError:
     shown = ", ".join(f"{one.name} ({_said(one.change)})" for one in others[:_SHOWN])
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     problem = f"{len(others)} tensors that are no linear maps differ from the base's, and factors cannot hold them: {shown}{more}"
-    return InputError(problem, file=tuned.folder, mend="Give --drop other to leave them out")
+    return InputError(problem, file=tuned.folder, fix="Give --drop other to leave them out")
 
 
 def _said(change: float | None) -> str:
@@ -259,9 +259,9 @@ def _shape_error(name: str, kind: Kind | None, new: Stored, old: Stored) -> Inpu
     shapes = f"is {' x '.join(map(str, new.shape))}, and the base's {' x '.join(map(str, old.shape))}"
     if kind is not None and new.shape[1:] == old.shape[1:] and (kind == "embedding" or _is_head(name)):
         problem = f"{shapes}: the vocabulary was resized, and new rows are no update of the base's"
-        mend = "Give a base that was resized in the same way, or leave both out with --drop embeddings --drop head"
-        return InputError(problem, file=new.file, field=name, mend=mend)
-    return InputError(shapes, file=new.file, field=name, mend="Give the model that it was tuned from with --base")
+        fix = "Give a base that was resized in the same way, or leave both out with --drop embeddings --drop head"
+        return InputError(problem, file=new.file, field=name, fix=fix)
+    return InputError(shapes, file=new.file, field=name, fix="Give the model that it was tuned from with --base")
 
 
 def _unpaired(names: list[str], where: BaseFolder, problem: str) -> InputError:
@@ -269,7 +269,7 @@ def _unpaired(names: list[str], where: BaseFolder, problem: str) -> InputError:
     return InputError(
         f"has {len(names)} tensors that {problem}: {shown}",
         file=where.folder,
-        mend="Give the model that it was tuned from with --base",
+        fix="Give the model that it was tuned from with --base",
     )
 
 

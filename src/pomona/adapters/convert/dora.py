@@ -62,11 +62,11 @@ def find_weights(parts: DoraParts, base: BaseFolder) -> dict[str, BaseWeight]:
     """
     for module in parts.magnitudes:
         if module not in parts.adapter:
-            raise InputError("has a DoRA magnitude and no factors", field=module, mend="Copy the adapter again from its source")
+            raise InputError("has a DoRA magnitude and no factors", field=module, fix="Copy the adapter again from its source")
     found: dict[str, BaseWeight] = {}
     for module in parts.adapter:
         if module not in parts.magnitudes:
-            raise InputError("has factors and no DoRA magnitude", field=module, mend="Copy the adapter again from its source")
+            raise InputError("has factors and no DoRA magnitude", field=module, fix="Copy the adapter again from its source")
         factors = parts.adapter[module]
         features = factors.in_features if module in parts.by_token else factors.out_features
         shape = tuple(parts.magnitudes[module].shape)
@@ -76,7 +76,7 @@ def find_weights(parts: DoraParts, base: BaseFolder) -> dict[str, BaseWeight]:
         expected = (factors.out_features, factors.in_features)
         if one.stored.shape != (expected[::-1] if one.transposed else expected):
             sizes = f"{' x '.join(map(str, expected))}, and the base's weight is stored as {' x '.join(map(str, one.stored.shape))}"
-            raise InputError(f"{module}: adapts {sizes}", file=base.folder, mend=_RIGHT_BASE)
+            raise InputError(f"{module}: adapts {sizes}", file=base.folder, fix=_RIGHT_BASE)
         found[module] = one
     return found
 
@@ -118,7 +118,7 @@ def _weight(base: BaseFolder, module: str, *, embedding: bool) -> BaseWeight:
     name = (base.weight_of(path) if path else None) or (tied_embedding(base.checkpoint) if head else None)
     if name is None:
         known = [name.removesuffix(".weight") for name in base.checkpoint.tensors if name.endswith(".weight")]
-        raise InputError(f"has no such module. {nearest(module, known)}", file=base.folder, field=module, mend=_RIGHT_BASE)
+        raise InputError(f"has no such module. {nearest(module, known)}", file=base.folder, field=module, fix=_RIGHT_BASE)
     stored = base.checkpoint.tensors[name]
     check_float(stored, name)
     return BaseWeight(stored, embedding or (base.config.get("model_type") in CONV1D and not head))

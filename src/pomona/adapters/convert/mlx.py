@@ -52,8 +52,8 @@ def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, c
     dora = config.get("fine_tune_type") == "dora"
     if bool(magnitudes) != dora:
         problem = f"is {config.get('fine_tune_type')!r}, but there are {'magnitudes' if magnitudes else 'no magnitudes'} (m)"
-        mend = "Correct it to dora or lora, as it was trained"
-        raise InputError(problem, file=config_file, field="fine_tune_type", mend=mend)
+        fix = "Correct it to dora or lora, as it was trained"
+        raise InputError(problem, file=config_file, field="fine_tune_type", fix=fix)
     layout: dict[str, TensorInfo] = {}
     origin: dict[str, str] = {}
     ranks: dict[str, int] = {}
@@ -84,13 +84,11 @@ def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
     for key, info in tensors.info.items():
         match = _KEY.fullmatch(key)
         if match is None:
-            mend = "Give an adapter that was trained with fine_tune_type lora or dora"
-            raise InputError("is neither lora_a, lora_b nor m of a module", file=tensors.file, field=key, mend=mend)
+            fix = "Give an adapter that was trained with fine_tune_type lora or dora"
+            raise InputError("is neither lora_a, lora_b nor m of a module", file=tensors.file, field=key, fix=fix)
         if len(info.shape) == 3:
-            mend = "Fuse it with mlx_lm.fuse, and convert the fused model with --base"
-            raise InputError(
-                "is of fused experts (a switch layer), which are not converted", file=tensors.file, field=key, mend=mend
-            )
+            fix = "Fuse it with mlx_lm.fuse, and convert the fused model with --base"
+            raise InputError("is of fused experts (a switch layer), which are not converted", file=tensors.file, field=key, fix=fix)
         if len(info.shape) != (1 if match["side"] == "m" else 2) or 0 in info.shape or info.dtype not in DTYPES:
             raise InputError("is no matrix of fp32, fp16 or bf16", file=tensors.file, field=key, value=(info.shape, info.dtype))
         sides.setdefault(match["module"], set()).add(match["side"])
@@ -98,7 +96,7 @@ def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
     for module, found in sides.items():
         if missing := {"lora_a", "lora_b", *(["m"] if magnitudes else [])} - found:
             raise InputError(
-                f"has no {min(missing)}", file=tensors.file, field=module, mend="Copy the adapter again from its source"
+                f"has no {min(missing)}", file=tensors.file, field=module, fix="Copy the adapter again from its source"
             )
     return list(sides), magnitudes
 
@@ -106,7 +104,7 @@ def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
 def _scaling(config: Mapping[str, object], file: Path, rank: int) -> float:
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):
-        raise InputError("is not there, so the scaling is not known", file=file, field="lora_parameters", mend="Give --scaling")
+        raise InputError("is not there, so the scaling is not known", file=file, field="lora_parameters", fix="Give --scaling")
     scale = _number(parameters, "scale", file)
     said = parameters.get("rank")
     if said is not None and said != rank:
@@ -117,15 +115,15 @@ def _scaling(config: Mapping[str, object], file: Path, rank: int) -> float:
     if ("lora_layers" in config and "num_layers" not in config) or old == scale:
         return old
     problem = f"older mlx-lm took scale alpha / rank = {old:g} for the scaling, newer takes scale = {scale:g} alone"
-    mend = f"Say which trained it: --scaling {old:g} or --scaling {scale:g}"
-    raise InputError(problem, file=file, field="lora_parameters.alpha", mend=mend)
+    fix = f"Say which trained it: --scaling {old:g} or --scaling {scale:g}"
+    raise InputError(problem, file=file, field="lora_parameters.alpha", fix=fix)
 
 
 def _number(parameters: Mapping[str, object], name: str, file: Path) -> float:
     value = parameters.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e30:
-        mend = "Correct it, or give --scaling"
-        raise InputError("must be a finite number", file=file, field=f"lora_parameters.{name}", value=value, mend=mend)
+        fix = "Correct it, or give --scaling"
+        raise InputError("must be a finite number", file=file, field=f"lora_parameters.{name}", value=value, fix=fix)
     return value
 
 

@@ -49,7 +49,7 @@ def tensors_from_pickle(file: Path, target: Path) -> None:
         told = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise InputError(f"cannot be read: {last}", file=file, mend="Copy it again from its source") from None
+        raise InputError(f"cannot be read: {last}", file=file, fix="Copy it again from its source") from None
     raise _refusal(file, told["kind"], told["message"])
 
 
@@ -62,8 +62,8 @@ def _check_beginning(file: Path) -> None:
     if not first.startswith((_ZIP, _OLD_FORMAT)):
         if not first.startswith(_PICKLES):
             refuse_stand_in(file, first)
-        mend = "Give a file that torch.save wrote, such as PEFT's adapter_model.bin"
-        raise InputError("was not written by torch.save, and was not opened", file=file, mend=mend)
+        fix = "Give a file that torch.save wrote, such as PEFT's adapter_model.bin"
+        raise InputError("was not written by torch.save, and was not opened", file=file, fix=fix)
 
 
 def _environment() -> dict[str, str]:
@@ -75,13 +75,13 @@ def _environment() -> dict[str, str]:
 def _refusal(file: Path, kind: str, message: str) -> InputError:
     if (named := _GLOBAL.search(message)) is not None:
         problem = f"is a pickle that asks for {named[1]}, which is no tensor; it was not run, and nothing was written"
-        return InputError(problem, file=file, mend=_ELSE)
+        return InputError(problem, file=file, fix=_ELSE)
     if kind == "ValueError":
-        return InputError(message, file=file, mend="Give a file of tensors alone: adapter_model.bin, as PEFT writes it")
+        return InputError(message, file=file, fix="Give a file of tensors alone: adapter_model.bin, as PEFT writes it")
     if kind == "MemoryError" or "allocate memory" in message:
-        return InputError("asks for far more memory than the file has bytes; nothing was written", file=file, mend=_ELSE)
+        return InputError("asks for far more memory than the file has bytes; nothing was written", file=file, fix=_ELSE)
     first = next((line.strip() for line in message.splitlines() if line.strip()), kind)
     if kind != "UnpicklingError" and "more than build tensors" not in first:
-        return InputError(f"is not a sound torch file: {first}", file=file, mend="Copy it again from its source")
+        return InputError(f"is not a sound torch file: {first}", file=file, fix="Copy it again from its source")
     shown = message.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0].rstrip(".")
-    return InputError(f"is a pickle that asks for more than tensors; nothing was written: {shown}", file=file, mend=_ELSE)
+    return InputError(f"is a pickle that asks for more than tensors; nothing was written: {shown}", file=file, fix=_ELSE)

@@ -52,7 +52,7 @@ def split_peft(config: Mapping[str, object], tensors: TensorFile, folder: Path) 
     if not config.get("use_dora"):
         if (key := next(filter(_MAGNITUDE.fullmatch, tensors.info), None)) is not None:
             problem = f"is a DoRA magnitude, which PEFT passes over, since use_dora is not true in {CONFIG_FILE}"
-            raise InputError(problem, file=tensors.file, field=key, mend="Correct use_dora if it was trained as a DoRA")
+            raise InputError(problem, file=tensors.file, field=key, fix="Correct use_dora if it was trained as a DoRA")
         write_config(folder, config)
         shutil.copyfile(tensors.file, folder / TENSOR_FILE)
         return Plain("LoRA", config)

@@ -43,7 +43,7 @@ def find_source(path: Path) -> Source:
         InputError: nothing that can be converted, with what it is.
     """
     if not path.exists():
-        raise InputError("no such file or folder", file=path, mend=_READS)
+        raise InputError("no such file or folder", file=path, fix=_READS)
     if path.is_file():
         return _from_file(path)
     if (path / CONFIG_FILE).is_file():
@@ -51,7 +51,7 @@ def find_source(path: Path) -> Source:
         if files:
             return Source("adapter", path, files[0], read_json_object(path / CONFIG_FILE))
         if not _is_model(path):
-            raise InputError(f"has {CONFIG_FILE} and no tensors that are read here", file=path, mend=_READS)
+            raise InputError(f"has {CONFIG_FILE} and no tensors that are read here", file=path, fix=_READS)
     if _is_model(path):
         return _model(path)
     raise _nothing(path)
@@ -62,10 +62,10 @@ def _from_file(path: Path) -> Source:
     if path.name in {SINGLE, INDEX, CONFIG}:
         return _model(folder)
     if path.suffix not in {".bin", ".safetensors"}:
-        raise InputError("is no file that can be converted", file=path, mend=_READS)
+        raise InputError("is no file that can be converted", file=path, fix=_READS)
     if not (folder / CONFIG_FILE).is_file():
-        mend = f"Put the adapter's {CONFIG_FILE} beside it: the scaling is not in the tensors"
-        raise InputError(f"has no {CONFIG_FILE} beside it", file=path, mend=mend)
+        fix = f"Put the adapter's {CONFIG_FILE} beside it: the scaling is not in the tensors"
+        raise InputError(f"has no {CONFIG_FILE} beside it", file=path, fix=fix)
     return Source("adapter", folder, path, read_json_object(folder / CONFIG_FILE))
 
 
@@ -75,20 +75,20 @@ def _is_model(folder: Path) -> bool:
 
 def _model(folder: Path) -> Source:
     if not (folder / CONFIG).is_file():
-        raise InputError(f"has no {CONFIG}", file=folder, mend="Give the whole model folder, as save_pretrained writes it")
+        raise InputError(f"has no {CONFIG}", file=folder, fix="Give the whole model folder, as save_pretrained writes it")
     return Source("model", folder, folder, read_json_object(folder / CONFIG))
 
 
 def _nothing(folder: Path) -> InputError:
     if any(folder.glob("pytorch_model*.bin")):
-        mend = "Load it with transformers where you trust it, and save it again with save_pretrained, which writes safetensors"
-        return InputError("is a whole model in pickles, which are read for adapters only", file=folder, mend=mend)
+        fix = "Load it with transformers where you trust it, and save it again with save_pretrained, which writes safetensors"
+        return InputError("is a whole model in pickles, which are read for adapters only", file=folder, fix=fix)
     tensors = next((name for name in (TENSOR_FILE, PICKLE_FILE, MLX_FILE) if (folder / name).is_file()), None)
     if tensors is not None:
-        mend = f"Copy the adapter's {CONFIG_FILE} to it: the scaling is not in {tensors}"
-        return InputError(f"has {tensors} and no {CONFIG_FILE}", file=folder, mend=mend)
+        fix = f"Copy the adapter's {CONFIG_FILE} to it: the scaling is not in {tensors}"
+        return InputError(f"has {tensors} and no {CONFIG_FILE}", file=folder, fix=fix)
     inner = sorted((one for one in folder.iterdir() if (one / CONFIG_FILE).is_file()), key=by_number)
     if inner:
         shown = ("..., " if len(inner) > 5 else "") + ", ".join(one.name for one in inner[-5:])
-        return InputError(f"holds adapters in folders: {shown}", file=folder, mend=f"Give one of them: {inner[-1]}")
-    return InputError("holds neither an adapter nor a model", file=folder, mend=_READS)
+        return InputError(f"holds adapters in folders: {shown}", file=folder, fix=f"Give one of them: {inner[-1]}")
+    return InputError("holds neither an adapter nor a model", file=folder, fix=_READS)

@@ -50,8 +50,8 @@ def check_limits(limits: Limits) -> None:
         InputError: names the option.
     """
     if limits.rank is None and limits.max_error is None:
-        mend = "Give --rank, or --max-error for the least rank that keeps to it"
-        raise InputError("is needed: the adapter can only be approximated by plain factors", field="--rank", mend=mend)
+        fix = "Give --rank, or --max-error for the least rank that keeps to it"
+        raise InputError("is needed: the adapter can only be approximated by plain factors", field="--rank", fix=fix)
     if limits.rank is not None and limits.rank < 1:
         raise InputError("the rank must be at least 1", field="--rank", value=limits.rank)
     if limits.max_error is not None and not 0 < limits.max_error < 1:
@@ -80,7 +80,7 @@ def factor_all(
     for module, delta_OI in deltas:
         if not all_finite(delta_OI):
             problem = "the difference of weights has NaN or infinite values, nothing was written"
-            raise InputError(problem, field=module, mend="Check both inputs, or use an earlier checkpoint")
+            raise InputError(problem, field=module, fix="Check both inputs, or use an earlier checkpoint")
         size = _square(delta_OI)
         if size == 0:
             continue
@@ -90,7 +90,7 @@ def factor_all(
         found[module], shares[module] = factors, math.sqrt(missing / size)
         lost, whole = lost + missing, whole + size
     if not found:
-        raise InputError("changes nothing: every difference of weights is zero", mend="Check that both inputs are the right ones")
+        raise InputError("changes nothing: every difference of weights is zero", fix="Check that both inputs are the right ones")
     worst = max(shares, key=lambda module: shares[module])
     return found, Approximation(math.sqrt(lost / whole), worst, shares[worst])
 

@@ -49,8 +49,8 @@ def check_float(stored: Stored, name: str) -> None:
         InputError: names the file and the tensor.
     """
     if stored.dtype not in DTYPES:
-        mend = "Give the model in bf16, fp16 or fp32, as it was before it was quantised"
-        raise InputError("is not a float weight", file=stored.file, field=name, value=stored.dtype, mend=mend)
+        fix = "Give the model in bf16, fp16 or fp32, as it was before it was quantised"
+        raise InputError("is not a float weight", file=stored.file, field=name, value=stored.dtype, fix=fix)
 
 
 def tied_embedding(checkpoint: Checkpoint) -> str | None:

@@ -87,7 +87,7 @@ def read_base(path: Path, *, sizes: bool = True) -> Base:
         return _from_gguf(path)
     file = path / CONFIG
     if not file.is_file():
-        raise InputError("is neither a model folder nor a GGUF file", file=path, mend=f"Give a folder that holds {CONFIG}")
+        raise InputError("is neither a model folder nor a GGUF file", file=path, fix=f"Give a folder that holds {CONFIG}")
     config = read_json_object(file)
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
@@ -128,7 +128,7 @@ def _from_gguf(path: Path) -> Base:
         head = stream.read(64)
         if not head.startswith(GGUF_MAGIC):
             refuse_pointer(path, head)
-            raise InputError("is no GGUF file", file=path, mend=f"Give a GGUF file, or a folder that holds {CONFIG}")
+            raise InputError("is no GGUF file", file=path, fix=f"Give a GGUF file, or a folder that holds {CONFIG}")
     from gguf import GGUFReader
 
     try:
@@ -136,7 +136,7 @@ def _from_gguf(path: Path) -> Base:
         kept = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
         shapes = {tensor.name: (int(tensor.shape[1]), int(tensor.shape[0])) for tensor in reader.tensors if len(tensor.shape) == 2}
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise InputError(f"is not a sound GGUF file: {error}", file=path, mend="Copy it again from its source") from error
+        raise InputError(f"is not a sound GGUF file: {error}", file=path, fix="Copy it again from its source") from error
     name = kept.get("general.architecture")
     if not isinstance(name, str) or kept.get("general.type", "model") != "model":
         raise InputError("is not a model", file=path, field="general.type", value=kept.get("general.type"))

@@ -64,7 +64,7 @@ def read_base_folder(path: Path | str, table: BaseModules | None = None) -> Base
     folder = Path(path)
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
-        raise InputError(problem, file=path, mend=f"Give the base model's folder, with {CONFIG} and its safetensors files")
+        raise InputError(problem, file=path, fix=f"Give the base model's folder, with {CONFIG} and its safetensors files")
     config = read_json_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     checkpoint = read_checkpoint(folder)
     return base_folder_of(folder, config, checkpoint, table)
@@ -101,8 +101,8 @@ def stored_transposed(adapter: Adapter, module: str, base: BaseFolder) -> bool:
     if shape[0] != shape[1]:
         return shape != shape_of(adapter, module)
     problem = "is square, and nothing says which way round the base stores it: transformers does not know the base's class"
-    mend = "Correct fan_in_fan_out in the adapter's config if these are nn.Linear modules"
-    raise InputError(problem, file=base.folder, field=module, mend=mend)
+    fix = "Correct fan_in_fan_out in the adapter's config if these are nn.Linear modules"
+    raise InputError(problem, file=base.folder, field=module, fix=fix)
 
 
 def fitted(adapter: Adapter, base: Path, table: BaseModules | None = None) -> Adapter:
@@ -124,7 +124,7 @@ def fitted(adapter: Adapter, base: Path, table: BaseModules | None = None) -> Ad
         return adapter
     if (error := first_error(adapter, modules)) is not None:
         module, found = error
-        raise InputError(found.problem, file=base, field=module, mend=found.mend)
+        raise InputError(found.problem, file=base, field=module, fix=found.fix)
     return respelled(adapter, modules)
 
 

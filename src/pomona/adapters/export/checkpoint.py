@@ -89,20 +89,20 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not index.is_file():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".gguf", ".pth"})
         problem = f"has no {SINGLE}" + (f", only {others[0]}" if others else "")
-        raise InputError(problem, file=folder, mend="Save the model with transformers' save_pretrained, which writes safetensors")
+        raise InputError(problem, file=folder, fix="Save the model with transformers' save_pretrained, which writes safetensors")
     named = read_json_object(index).get("weight_map")
     if not isinstance(named, dict) or not all(_is_plain_name(file) for file in named.values()):
-        raise InputError("does not say which tensor is in which file", file=index, field="weight_map", mend=_AGAIN)
+        raise InputError("does not say which tensor is in which file", file=index, field="weight_map", fix=_AGAIN)
     tensors: dict[str, Stored] = {}
     metadata = {}
     for file in sorted(set(named.values())):
         found, metadata[file] = _read_header(folder / file)
         if twice := found.keys() & tensors.keys():
-            raise InputError("is in two files", file=folder / file, field=min(twice), mend=_AGAIN)
+            raise InputError("is in two files", file=folder / file, field=min(twice), fix=_AGAIN)
         tensors.update(found)
     for name, file in named.items():
         if name not in tensors or tensors[name].file.name != file:
-            raise InputError(f"is not in {file}, where the index says it is", file=index, field=name, mend=_AGAIN)
+            raise InputError(f"is not in {file}, where the index says it is", file=index, field=name, fix=_AGAIN)
     return Checkpoint(folder, tensors, metadata, sharded=True)
 
 
@@ -121,7 +121,7 @@ def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         with FileIO(file) as stream:
             entries, metadata, start = read_header(file, stream)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", file=file, mend=_AGAIN) from error
+        raise InputError(f"cannot be read: {error.strerror or error}", file=file, fix=_AGAIN) from error
     tensors = {}
     # By place, not by name: so the bytes are read and written straight on.
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
@@ -133,7 +133,7 @@ def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
 def _read(stream: BinaryIO, count: int, file: Path) -> bytes:
     data = stream.read(count)
     if len(data) != count:
-        raise InputError("ends before its last tensor", file=file, mend=_AGAIN)
+        raise InputError("ends before its last tensor", file=file, fix=_AGAIN)
     return data
 
 

@@ -49,7 +49,7 @@ def compress(adapter: Adapter, rank: int) -> tuple[Adapter, Compression]:
     if rank < 1:
         raise InputError("the rank must be at least 1", field="rank", value=rank)
     if len(adapter) == 0:
-        raise InputError("the adapter has no modules", mend="Give at least one adapted module")
+        raise InputError("the adapter has no modules", fix="Give at least one adapted module")
     kept: dict[str, Factors] = {}
     lost: dict[str, float] = {}
     lost_squared = whole_squared = 0.0

@@ -73,7 +73,7 @@ def export_llama_cpp(
         force: replace a GGUF file that stands there.
 
     Raises:
-        InputError: llama.cpp would not load it or pass over a part of it, with the reason and the mend; something stands at
+        InputError: llama.cpp would not load it or pass over a part of it, with the reason and the fix; something stands at
             `output`; the disk refuses.
         PomonaError: a value is NaN or infinite in what would be written.
     """

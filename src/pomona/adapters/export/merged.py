@@ -86,7 +86,7 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
     """
     target = output.resolve()
     if base.resolve() in {target, *target.parents} or target in base.resolve().parents:
-        raise InputError("is the base model's own folder, or one around or within it", file=output, mend="Choose another folder")
+        raise InputError("is the base model's own folder, or one around or within it", file=output, fix="Choose another folder")
     refuse_output("merged", target, force=force)
     refuse(adapter, "merged", ())
     config = _config(base)
@@ -117,10 +117,10 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
 def _config(base: Path) -> dict[str, object]:
     file = base / CONFIG
     if base.suffix == ".gguf" or base.is_file():
-        mend = "Give the model's folder with safetensors weights, or export the adapter with --for llama.cpp"
-        raise InputError("is one file and not a model folder", file=base, mend=mend)
+        fix = "Give the model's folder with safetensors weights, or export the adapter with --for llama.cpp"
+        raise InputError("is one file and not a model folder", file=base, fix=fix)
     if not file.is_file():
-        raise InputError(f"has no {CONFIG}", file=base, mend="Give a model folder in transformers' format")
+        raise InputError(f"has no {CONFIG}", file=base, fix="Give a model folder in transformers' format")
     config = read_json_object(file)
     refuse_quantised(config, file)
     return config

@@ -28,13 +28,13 @@ def refuse_output(target: str, output: Path, *, force: bool) -> None:
         marker, kind = (CONFIG, "exported model") if target == "merged" else (CONFIG_FILE, "adapter")
         refuse_occupied(output, force=force, marker=marker, kind=kind)
     elif output.is_dir():
-        raise InputError("is a folder", file=output, mend="Name the GGUF file to write")
+        raise InputError("is a folder", file=output, fix="Name the GGUF file to write")
     elif output.exists():
         if not force:
-            raise InputError("already exists", file=output, mend="Choose another file, or give --force (force=True) to replace it")
+            raise InputError("already exists", file=output, fix="Choose another file, or give --force (force=True) to replace it")
         with output.open("rb") as stream:
             if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-                raise InputError("is no GGUF file and will not be replaced", file=output, mend="Choose another file")
+                raise InputError("is no GGUF file and will not be replaced", file=output, fix="Choose another file")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, 
     checkpoint = base.checkpoint
     if (error := first_error(adapter, base.modules)) is not None:
         module, found = error
-        raise InputError(found.problem, file=base.folder, field=module, mend=found.mend)
+        raise InputError(found.problem, file=base.folder, field=module, fix=found.fix)
     paths = {module: place(adapter, module, base.modules) or module for module in adapter}
     planned = {name: Planned(stored) for name, stored in checkpoint.tensors.items()}
     tied = _is_tied(base)
@@ -88,7 +88,7 @@ def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, 
             continue
         name = base.weight_of(path) or f"{path}.weight"
         if name not in planned:
-            raise InputError(_not_there(path, base), file=base.folder, field=module, mend=_OTHER_BASE)
+            raise InputError(_not_there(path, base), file=base.folder, field=module, fix=_OTHER_BASE)
         source = planned[name].source
         _check_dtype(source, module)
         planned[name] = Planned(source, module, stored_transposed(adapter, module, base))
@@ -113,7 +113,7 @@ def _plan_expert(adapter: Adapter, expert: Expert, planned: dict[str, Planned], 
             f"adapts {expert.total} x {shape[0]} x {shape[1]} (experts x out x in), and the base's files have neither one tensor "
             "of this name and size nor a matrix an expert"
         )
-        raise InputError(problem, file=base.folder, field=expert.parameter, mend=_OTHER_BASE)
+        raise InputError(problem, file=base.folder, field=expert.parameter, fix=_OTHER_BASE)
     for home in homes:
         _check_dtype(home.source, expert.path)
         one = Planned(home.source, expert.path, home.transposed, (home.first, home.last))
@@ -151,14 +151,14 @@ def _replaced(adapter: Adapter, parameter: str, at: str, planned: Mapping[str, P
     if name is None:
         task = adapter.provenance.get("task_type")
         problem = f"the adapter brings this tensor whole{f', for {task},' if task else ''} and the base model has none of the name"
-        raise InputError(problem, file=base.folder, field=parameter, mend=_OTHER_BASE)
+        raise InputError(problem, file=base.folder, field=parameter, fix=_OTHER_BASE)
     source, shape = planned[name].source, info_of(adapter, parameter).shape
     if source.dtype not in DTYPES:
-        raise InputError("is not fp32, fp16 or bf16", file=source.file, field=parameter, value=source.dtype, mend=_OTHER_BASE)
+        raise InputError("is not fp32, fp16 or bf16", file=source.file, field=parameter, value=source.dtype, fix=_OTHER_BASE)
     resized = last_part(module) in HEADS | EMBEDDINGS and len(shape) == len(source.shape) and shape[1:] == source.shape[1:]
     if shape != source.shape and not resized:
         problem = f"the adapter brings a tensor of {' x '.join(map(str, shape))}, but the base's is "
-        raise InputError(problem + " x ".join(map(str, source.shape)), file=source.file, field=parameter, mend=_OTHER_BASE)
+        raise InputError(problem + " x ".join(map(str, source.shape)), file=source.file, field=parameter, fix=_OTHER_BASE)
     return name, Planned(source, whole=parameter, shape=shape)
 
 
@@ -173,7 +173,7 @@ def vocabulary(adapter: Adapter) -> int | None:
         path = adapter.provenance.get("path")
         told = " and ".join(f"{name} {count}" for name, count in rows.items())
         raise InputError(
-            f"{told} rows contradict each other", file=None if path is None else str(path), mend="Save the adapter again"
+            f"{told} rows contradict each other", file=None if path is None else str(path), fix="Save the adapter again"
         )
     return next(iter(rows.values()), None)
 
@@ -206,15 +206,15 @@ def _embedding_name(checkpoint: Checkpoint) -> str:
     found = [name for name in checkpoint.tensors if last_part(name.removesuffix(".weight")) in EMBEDDINGS]
     if len(found) != 1:
         problem = f"has {len(found)} token embeddings, so it cannot be seen what its output head is tied to"
-        raise InputError(problem, file=checkpoint.folder, mend=_OTHER_BASE)
+        raise InputError(problem, file=checkpoint.folder, fix=_OTHER_BASE)
     return found[0]
 
 
 def _check_dtype(source: Stored, module: str) -> None:
     if source.dtype not in DTYPES:
         problem = "is not fp32, fp16 or bf16, and an update cannot be added to it"
-        mend = "Give the model before it was quantised"
-        raise InputError(problem, file=source.file, field=module, value=source.dtype, mend=mend)
+        fix = "Give the model before it was quantised"
+        raise InputError(problem, file=source.file, field=module, value=source.dtype, fix=fix)
 
 
 def resulting_config(
@@ -238,6 +238,6 @@ def resulting_config(
             found = one.layout()[1][0] if one.layout()[1] else None
             if last_part(_module(name)) in HEADS | EMBEDDINGS and found != rows:
                 problem = f"has {found} rows, but the adapter brings {rows} for the other of embedding and head"
-                raise InputError(problem, file=one.source.file, field=name, mend=_OTHER_BASE)
+                raise InputError(problem, file=one.source.file, field=name, fix=_OTHER_BASE)
         level["vocab_size"] = rows
     return {**changed, "text_config": inner} if inner else changed

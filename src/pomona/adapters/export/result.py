@@ -40,6 +40,6 @@ def refuse(adapter: Adapter, target: str, problems: Sequence[str]) -> None:
     path = adapter.provenance.get("path")
     file = None if path is None else str(path)
     if len(adapter) == 0:
-        raise InputError("the adapter has no modules", file=file, mend="Give at least one adapted module")
+        raise InputError("the adapter has no modules", file=file, fix="Give at least one adapted module")
     if problems:
         raise InputError(problems[0], file=file, field=f"--for {target}")

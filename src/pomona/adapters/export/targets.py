@@ -50,8 +50,8 @@ def _llama_cpp(adapter: Adapter, output: Path, given: _Given) -> Export:
 def _merged(adapter: Adapter, output: Path, given: _Given) -> Export:
     dtype = given.dtype
     if dtype is not None:
-        mend = "Leave it out: every tensor keeps the dtype that it has in the base"
-        raise InputError("is not for --for merged", field="--dtype", value=str(dtype).removeprefix("torch."), mend=mend)
+        fix = "Leave it out: every tensor keeps the dtype that it has in the base"
+        raise InputError("is not for --for merged", field="--dtype", value=str(dtype).removeprefix("torch."), fix=fix)
     return export_merged(adapter, output, _needed(given.base, adapter), modules=given.modules, force=given.force)
 
 
@@ -63,7 +63,7 @@ NEEDS_BASE = frozenset({"llama.cpp", "merged"})
 def check_target(target: str) -> None:
     """Raise an `InputError` that lists what there is, where no export has this name."""
     if target not in EXPORTS:
-        raise InputError("unknown target", field="--for", value=target, mend=suggest(target, EXPORTS))
+        raise InputError("unknown target", field="--for", value=target, fix=suggest(target, EXPORTS))
 
 
 def export_adapter(
@@ -102,6 +102,6 @@ def _fitted(adapter: Adapter, given: _Given) -> Adapter:
 def _needed(base: Path | None, adapter: Adapter) -> Path:
     if base is None:
         named = f", and {adapter.base_model!r} is no model folder here" if adapter.base_model else ""
-        mend = "Give the model's folder, or for llama.cpp its GGUF file"
-        raise InputError(f"this export needs the base model{named}", field="--base", mend=mend)
+        fix = "Give the model's folder, or for llama.cpp its GGUF file"
+        raise InputError(f"this export needs the base model{named}", field="--base", fix=fix)
     return base

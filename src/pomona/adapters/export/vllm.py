@@ -90,7 +90,7 @@ def export_vllm(
         force: replace an adapter folder that stands there.
 
     Raises:
-        InputError: vLLM would not load it, with the reason and the mend; or as `write_adapter`.
+        InputError: vLLM would not load it, with the reason and the fix; or as `write_adapter`.
     """
     refuse(adapter, "vllm", problems(adapter, base))
     write_adapter(adapter, output, force=force, dtype=dtype)

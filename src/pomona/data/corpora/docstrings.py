@@ -141,11 +141,11 @@ def _package_root(package: str) -> Path:
     # A dotted name would make find_spec import the parent.
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None:
-        raise InputError("no such package is installed", field="package", value=package, mend="Install it, or name another")
+        raise InputError("no such package is installed", field="package", value=package, fix="Install it, or name another")
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise InputError("the package has no sources in Python", field="package", value=package, mend="Name another")
+        raise InputError("the package has no sources in Python", field="package", value=package, fix="Name another")
     return Path(spec.origin)
 
 

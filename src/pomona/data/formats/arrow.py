@@ -33,7 +33,7 @@ def table_rows(table: pyarrow.Table, source: Path | str) -> list[Row]:
         raise InputError("has no rows", file=source)
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if twice:
-        raise InputError("two columns have one name", file=source, value=twice[0], mend="Rename one")
+        raise InputError("two columns have one name", file=source, value=twice[0], fix="Rename one")
     try:
         records = table.to_pylist()
     except _UNREADABLE as error:
@@ -57,5 +57,5 @@ def _unreadable(table: pyarrow.Table, source: Path | str, error: Exception) -> I
         try:
             table.slice(number, 1).to_pylist()
         except _UNREADABLE as found:
-            return InputError(f"holds a value that cannot be read: {found}", file=place(source, number + 1), mend="Mend the row")
+            return InputError(f"holds a value that cannot be read: {found}", file=place(source, number + 1), fix="Fix the row")
     return InputError(f"holds a value that cannot be read: {error}", file=source)

@@ -35,7 +35,7 @@ def parse_delimited(path: Path, delimiter: str) -> list[Row]:
     null = text.find("\0")
     if null >= 0:
         line = text.count("\n", 0, null) + 1
-        raise InputError("holds a null byte", file=f"{path}:{line}", mend="Save the file as UTF-8 text")
+        raise InputError("holds a null byte", file=f"{path}:{line}", fix="Save the file as UTF-8 text")
     with _fields_as_long_as(len(text)):
         records = _records(text, delimiter, path)
         first, header = next(records, (1, []))
@@ -46,11 +46,11 @@ def parse_delimited(path: Path, delimiter: str) -> list[Row]:
                 raise InputError(
                     f"has {len(values)} values, the header has {len(names)}",
                     file=f"{path}:{line}",
-                    mend="Put a value that holds the delimiter or a line end in double quotes",
+                    fix="Put a value that holds the delimiter or a line end in double quotes",
                 )
             rows.append(Row(line, dict(zip(names, values, strict=True))))
     if not rows:
-        raise InputError("has no rows", file=path, mend="Write the columns' names on the first line and a row on each one below")
+        raise InputError("has no rows", file=path, fix="Write the columns' names on the first line and a row on each one below")
     return rows
 
 
@@ -65,7 +65,7 @@ def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[
             raise InputError(
                 f"quotes that do not match: {error}",
                 file=f"{path}:{line}",
-                mend='Close the quotes; within them, write a quote as ""',
+                fix='Close the quotes; within them, write a quote as ""',
             ) from error
         if values is None:
             return
@@ -77,9 +77,9 @@ def _column_names(header: list[str], where: str) -> list[str]:
     names = [name.strip() for name in header]
     for index, name in enumerate(names, start=1):
         if not name:
-            raise InputError(f"column {index} has no name", file=where, mend="The first line names the columns")
+            raise InputError(f"column {index} has no name", file=where, fix="The first line names the columns")
         if name in names[: index - 1]:
-            raise InputError("two columns have one name", file=where, value=name, mend="The first line names the columns")
+            raise InputError("two columns have one name", file=where, value=name, fix="The first line names the columns")
     return names
 
 

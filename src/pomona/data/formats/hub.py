@@ -32,9 +32,9 @@ def parse_hub(source: str) -> list[Row]:
     """
     match = _NAME.fullmatch(source)
     if match is None:
-        raise InputError("not a data set of the hub", value=source, mend="Write hub:owner/name, hub:owner/name:config@split")
+        raise InputError("not a data set of the hub", value=source, fix="Write hub:owner/name, hub:owner/name:config@split")
     if importlib.util.find_spec("datasets") is None:
-        raise MissingPackageError("data sets of the hub need datasets, which is not installed", file=source, mend=INSTALL_DATA)
+        raise MissingPackageError("data sets of the hub need datasets, which is not installed", file=source, fix=INSTALL_DATA)
     import datasets
 
     with _quiet():
@@ -47,7 +47,7 @@ def parse_hub(source: str) -> list[Row]:
             raise InputError(
                 f"cannot be read from the hub: {reason[:_LONGEST_REASON]}",
                 file=source,
-                mend="Check the name, the configuration (:config) and the split (@split), and whether the hub can be reached "
+                fix="Check the name, the configuration (:config) and the split (@split), and whether the hub can be reached "
                 "(HF_HUB_OFFLINE, HF_TOKEN)",
             ) from error
     return table_rows(table, source)

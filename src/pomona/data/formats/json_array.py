@@ -28,10 +28,10 @@ def parse_json(path: Path) -> list[Row]:
     try:
         value = strict_json(text)
     except json.JSONDecodeError as error:
-        mend = "JSON lines belong in a file that ends in .jsonl" if error.msg == "Extra data" else "Mend it there"
-        raise InputError(f"not JSON: {error.msg} at column {error.colno}", file=f"{path}:{error.lineno}", mend=mend) from error
+        fix = "JSON lines belong in a file that ends in .jsonl" if error.msg == "Extra data" else "Correct the file"
+        raise InputError(f"not JSON: {error.msg} at column {error.colno}", file=f"{path}:{error.lineno}", fix=fix) from error
     except ValueError as error:
-        raise InputError(f"not usable JSON: {error}", file=path, mend="Mend it or remove it") from error
+        raise InputError(f"not usable JSON: {error}", file=path, fix="Correct or remove the file") from error
     records = _records(value, path)
     if not records:
         raise _no_rows(path)
@@ -53,9 +53,9 @@ def _records(value: object, path: Path) -> list[object]:
     lists = {key: one for key, one in value.items() if _begins_with_object(one)} if isinstance(value, dict) else {}
     if len(lists) > 1:
         names = ", ".join(repr(key[:40]) for key in list(lists)[:10])
-        raise InputError(f"holds several lists of objects: {names}", file=path, mend="Put each in a file of its own")
+        raise InputError(f"holds several lists of objects: {names}", file=path, fix="Put each in a file of its own")
     if not lists:
-        raise InputError("holds no list of objects", file=path, mend='Write [{"field": value}, ...], or {"data": [...]}')
+        raise InputError("holds no list of objects", file=path, fix='Write [{"field": value}, ...], or {"data": [...]}')
     return next(iter(lists.values()))
 
 
@@ -64,4 +64,4 @@ def _begins_with_object(value: object) -> bool:
 
 
 def _no_rows(path: Path) -> InputError:
-    return InputError("has no rows", file=path, mend="Write an array of objects")
+    return InputError("has no rows", file=path, fix="Write an array of objects")

@@ -31,7 +31,7 @@ def parse_lines(path: Path) -> list[Row]:
     lines = enumerate(read_text(path).split("\n"), start=1)
     rows = [Row(number, _parse(line, f"{path}:{number}")) for number, line in lines if not line.isspace() and line]
     if not rows:
-        raise InputError("has no rows", file=path, mend="Put one JSON object on each line")
+        raise InputError("has no rows", file=path, fix="Put one JSON object on each line")
     return rows
 
 
@@ -41,13 +41,13 @@ def _parse(line: str, where: str) -> dict[str, object]:
         value = strict_json(line)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"not JSON: {error.msg} at column {error.colno}", file=where, mend="Put one complete JSON object on each line"
+            f"not JSON: {error.msg} at column {error.colno}", file=where, fix="Put one complete JSON object on each line"
         ) from error
     except ValueError as error:
-        raise InputError(f"not usable JSON: {error}", file=where, mend="Mend the row or remove it") from error
+        raise InputError(f"not usable JSON: {error}", file=where, fix="Fix the row or remove it") from error
     if not isinstance(value, dict):
         raise InputError(
-            f"a JSON object is expected, this is a {type(value).__name__}", file=where, mend='Write it as {"field": value}'
+            f"a JSON object is expected, this is a {type(value).__name__}", file=where, fix='Write it as {"field": value}'
         )
     if "\\u" in line:
         refuse_half_pairs(value, where)

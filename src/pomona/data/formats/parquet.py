@@ -18,7 +18,7 @@ def parse_parquet(path: Path) -> list[Row]:
         MissingPackageError: pyarrow is not installed.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise MissingPackageError("Parquet files need pyarrow, which is not installed", file=path, mend=INSTALL_DATA)
+        raise MissingPackageError("Parquet files need pyarrow, which is not installed", file=path, fix=INSTALL_DATA)
     import pyarrow
     import pyarrow.parquet
 
@@ -26,5 +26,5 @@ def parse_parquet(path: Path) -> list[Row]:
     try:
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise InputError(f"not a whole Parquet file: {str(error).rstrip('. ')}", file=path, mend="Write it again") from error
+        raise InputError(f"not a whole Parquet file: {str(error).rstrip('. ')}", file=path, fix="Write it again") from error
     return table_rows(table, path)

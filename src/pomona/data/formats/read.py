@@ -32,7 +32,7 @@ def read_rows(source: Path | str, columns: Mapping[str, str] | None = None) -> l
         columns: a task's field -> the column that it is read from; see `mapped`. What is not named keeps its name.
 
     Raises:
-        InputError: whatever is wrong with the source, in one line: `file:line` or `file, row n`, what, and how to mend it.
+        InputError: whatever is wrong with the source, in one line: `file:line` or `file, row n`, what, and how to fix it.
         MissingPackageError: Parquet or the hub without the packages that read them.
     """
     if str(source).startswith(HUB):
@@ -46,7 +46,7 @@ def read_rows(source: Path | str, columns: Mapping[str, str] | None = None) -> l
                 "a kind of file that is not known",
                 file=path,
                 value=path.suffix,
-                mend=f"Known: {', '.join(_READERS)}, and {HUB}owner/name for a data set of the hub",
+                fix=f"Known: {', '.join(_READERS)}, and {HUB}owner/name for a data set of the hub",
             )
         rows = reader(path)
     if columns:

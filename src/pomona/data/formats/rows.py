@@ -55,9 +55,9 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
             refuse_pointer(path, content)
             return content
     except FileNotFoundError as error:
-        raise InputError("no such file", file=path, mend="Check the path") from error
+        raise InputError("no such file", file=path, fix="Check the path") from error
     except IsADirectoryError as error:
-        raise InputError("is a folder; a file is expected", file=path, mend="Name the file in it") from error
+        raise InputError("is a folder; a file is expected", file=path, fix="Name the file in it") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=path) from error
 
@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         byte = error.start - content.rfind(b"\n", 0, error.start)
         raise InputError(
-            f"not UTF-8: byte {content[error.start]:#04x} at {byte}", file=f"{path}:{line}", mend="Save the file as UTF-8"
+            f"not UTF-8: byte {content[error.start]:#04x} at {byte}", file=f"{path}:{line}", fix="Save the file as UTF-8"
         ) from error
 
 
@@ -85,7 +85,7 @@ def refuse_half_pairs(fields: Mapping[str, object], where: str) -> None:
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            "holds half of a surrogate pair (\\ud800 to \\udfff)", file=where, mend="Write the whole character"
+            "holds half of a surrogate pair (\\ud800 to \\udfff)", file=where, fix="Write the whole character"
         ) from error
 
 
@@ -103,5 +103,5 @@ def refuse_repeated_ids(rows: Iterable[Row], source: Path | str) -> None:
                 file=place(source, row.line),
                 field="id",
                 value=id,
-                mend="Give each row its own id",
+                fix="Give each row its own id",
             )

@@ -22,13 +22,13 @@ class FieldError(ValueError):
     Args:
         field: the field's name.
         problem: what was found and what is expected.
-        mend: what to do about it; None: the row is at fault.
+        fix: what to do about it; None: the row is at fault.
     """
 
-    def __init__(self, field: str, problem: str, mend: str | None = None) -> None:
+    def __init__(self, field: str, problem: str, fix: str | None = None) -> None:
         self.field = field
         self.problem = problem
-        self.mend = mend
+        self.fix = fix
         super().__init__(f"{field}: {problem}")
 
 

@@ -98,11 +98,11 @@ class PromptedTask(Task):
     def __post_init__(self) -> None:
         primary_language(self.language)
         if self.form not in self.templates:
-            raise InputError("no such form of this task", field="form", value=self.form, mend=f"Known: {', '.join(self.templates)}")
+            raise InputError("no such form of this task", field="form", value=self.form, fix=f"Known: {', '.join(self.templates)}")
         if self.template is not None:
             check_template(self.template, self.placeholders, self.optional_placeholders)
         if self.system is not None and not (isinstance(self.system, str) and self.form == "chat"):
-            raise InputError("is a text, and of the chat form only", field="system", value=self.system, mend="Set form to chat")
+            raise InputError("is a text, and of the chat form only", field="system", value=self.system, fix="Set form to chat")
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
         check_at_least("max_document_characters", self.max_document_characters, 1)
         if not isinstance(self.stop, tuple) or not all(isinstance(one, str) and one for one in self.stop):

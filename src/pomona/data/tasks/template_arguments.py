@@ -32,13 +32,13 @@ def check_template_arguments(arguments: Mapping[str, object] | None, form: str) 
     if not arguments:
         return
     if form != "chat":
-        raise InputError("are for the chat form only", field=field, value=dict(arguments), mend="Set form to chat")
+        raise InputError("are for the chat form only", field=field, value=dict(arguments), fix="Set form to chat")
     for name, value in arguments.items():
         if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-            raise InputError("not a name that a template can be given", field=field, value=name, mend="Leave it out")
+            raise InputError("not a name that a template can be given", field=field, value=name, fix="Leave it out")
         if isinstance(value, str) and value.lower() in _WORDS:
-            raise InputError("a template takes any text for true", field=f"{field}.{name}", value=value, mend="Write true or false")
+            raise InputError("a template takes any text for true", field=f"{field}.{name}", value=value, fix="Write true or false")
         if value is not None and not isinstance(value, bool | int | float | str):
             raise InputError(
-                "true, false, a number or a text is expected", field=f"{field}.{name}", value=value, mend="Give one of these"
+                "true, false, a number or a text is expected", field=f"{field}.{name}", value=value, fix="Give one of these"
             )

@@ -45,7 +45,7 @@ def check_template(template: str, names: Sequence[str], optional: Sequence[str] 
             f"a template with braces that do not match: {error}",
             field="template",
             value=template,
-            mend=f"Write {wanted}; double any other brace",
+            fix=f"Write {wanted}; double any other brace",
         ) from error
     found = {name for name, _, _ in parts if name is not None}
     if not set(names) <= found <= {*names, *optional} or any(spec or conversion for _, spec, conversion in parts):
@@ -54,14 +54,14 @@ def check_template(template: str, names: Sequence[str], optional: Sequence[str] 
             f"a template needs the placeholder{'s' if len(names) > 1 else ''} {wanted} and no other{allowed}",
             field="template",
             value=template,
-            mend="Double any other brace",
+            fix="Double any other brace",
         )
     if template != template.rstrip():
         raise InputError(
             "a template must not end in whitespace: the completion begins with the space",
             field="template",
             value=template,
-            mend="Remove it",
+            fix="Remove it",
         )
 
 

@@ -58,7 +58,7 @@ class Translation(PromptedTask):
         primary_language(self.source_language)
         if self.source_language == self.language:
             raise InputError(
-                "is the language of the target, too", field="source_language", value=self.source_language, mend="Name both"
+                "is the language of the target, too", field="source_language", value=self.source_language, fix="Name both"
             )
 
     def read(self, row: Mapping[str, object]) -> Reading:

@@ -82,7 +82,7 @@ class Experiment(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("a seed is there twice", field="seeds", value=list(self.seeds))
         if self.against is not None and self.against not in self.systems:
-            raise InputError("no such system", field="against", value=self.against, mend=suggest(self.against, self.systems))
+            raise InputError("no such system", field="against", value=self.against, fix=suggest(self.against, self.systems))
         for kind, named in (("settings", self.settings), ("systems", self.systems)):
             for name, overrides in named.items():
                 _check_keys(overrides, f"{kind}.{name}", systems=kind == "systems")
@@ -165,11 +165,11 @@ def _check_keys(overrides: Overrides, where: str, *, systems: bool) -> None:
                 raise InputError("the name of a baseline is expected", field=field, value=value)
             find_baseline(value)
         elif key in _NOT_OVERRIDDEN:
-            raise InputError("cannot be overridden: the experiment says it itself", field=field, mend="Leave it out")
+            raise InputError("cannot be overridden: the experiment says it itself", field=field, fix="Leave it out")
         elif "=" in key or not all(key.split(".")):
-            raise InputError("is no key of a recipe", field=field, mend="Write for example controller.prune_ratio")
+            raise InputError("is no key of a recipe", field=field, fix="Write for example controller.prune_ratio")
         elif holder := next((other for other in overrides if key.startswith(f"{other}.")), None):
-            raise InputError(f"stands within {holder!r}, which is overridden as a whole", field=field, mend="Give one of the two")
+            raise InputError(f"stands within {holder!r}, which is overridden as a whole", field=field, fix="Give one of the two")
 
 
 def _parsed(content: Mapping[str, Any], overrides: Mapping[str, Any], file: Path, where: str) -> Recipe:
@@ -201,7 +201,7 @@ def select(
     ):
         for one in wanted:
             if one not in known:
-                raise InputError("is not in the experiment", field=option, value=one, mend=suggest(str(one), map(str, known)))
+                raise InputError("is not in the experiment", field=option, value=one, fix=suggest(str(one), map(str, known)))
     return [
         cell
         for cell in cells

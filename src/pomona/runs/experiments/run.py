@@ -76,10 +76,10 @@ def check_folder(folder: Path, cells: Sequence[Cell], shared: SharedWork, *, res
     """
     if not resume:
         if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
-            raise InputError("already exists", file=folder, mend="Give another --output, or --resume to go on with it")
+            raise InputError("already exists", file=folder, fix="Give another --output, or --resume to go on with it")
         return
     if not (folder / EXPERIMENT).is_file():
-        raise InputError("no experiment to resume", file=folder, mend="Leave out --resume to start one")
+        raise InputError("no experiment to resume", file=folder, fix="Leave out --resume to start one")
     for cell in cells:
         _store(cell, folder, shared)
 
@@ -157,7 +157,7 @@ def _once_each(plans: Mapping[str, RunPlan]) -> Iterator[Training]:
 def _check_data(cell: Cell, record: RunRecord, shared: SharedWork) -> None:
     """The data must be those that the cell was run on, or the other cells would be run on others."""
     if record.splits != describe_splits(shared.splits(cell.recipe)):
-        raise InputError("the data are not as they were when this cell was run", mend="Put them back, or remove the cell's folder")
+        raise InputError("the data are not as they were when this cell was run", fix="Put them back, or remove the cell's folder")
 
 
 def _check_comparable(first: Cell, cell: Cell, shared: SharedWork) -> None:
@@ -166,10 +166,10 @@ def _check_comparable(first: Cell, cell: Cell, shared: SharedWork) -> None:
     tests = [[(example.document, example.references) for example in shared.splits(recipe).test] for recipe in (one, other)]
     if tests[0] != tests[1]:
         raise InputError(
-            f"has other test examples than {first.path}, so the two cannot be compared", mend="Make it a setting of its own"
+            f"has other test examples than {first.path}, so the two cannot be compared", fix="Make it a setting of its own"
         )
     if one.metrics != other.metrics:
-        raise InputError(f"is scored by other metrics than {first.path}", mend="Give the experiment's `metrics`")
+        raise InputError(f"is scored by other metrics than {first.path}", fix="Give the experiment's `metrics`")
 
 
 def states(folder: Path, cells: Sequence[Cell], shared: SharedWork) -> Mapping[str, str]:

@@ -131,7 +131,7 @@ def read_answers(cell: Cell, folder: Path) -> CellAnswers:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise InputError(f"cannot be read: {reason}", file=path, mend="Remove the cell's folder, and resume") from error
+        raise InputError(f"cannot be read: {reason}", file=path, fix="Remove the cell's folder, and resume") from error
 
 
 def _same_examples(answers: Mapping[str, CellAnswers]) -> CellAnswers:
@@ -141,7 +141,7 @@ def _same_examples(answers: Mapping[str, CellAnswers]) -> CellAnswers:
         first = first or (path, one)
         if (one.ids, one.clusters, one.references) != (first[1].ids, first[1].clusters, first[1].references):
             raise InputError(
-                f"has other test examples than {first[0]}", field=path, mend="Remove the cell that is not up to date, and resume"
+                f"has other test examples than {first[0]}", field=path, fix="Remove the cell that is not up to date, and resume"
             )
     return first[1] if first else CellAnswers([], [], [], [], [])
 
