@@ -11,7 +11,7 @@ from tests.tiny import save_tiny_model, tiny_adapter, tiny_backbone
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.adapters.base_identity import BaseIdentity
-from pomona.adapters.carried import carried
+from pomona.adapters.carried_config import carried
 from pomona.adapters.compatible import check_compatible
 from pomona.adapters.export import compress, export_peft
 from pomona.adapters.same_base import BASE, Base, base_of, base_warnings, differences

@@ -15,8 +15,8 @@ from pomona.adapters import Adapter, read_adapter, write_adapter
 from pomona.backbone.attach import attached, new_adapter
 from pomona.backbone.batches import encode
 from pomona.backbone.generate import generate
-from pomona.backbone.joint import tokens_apart
 from pomona.backbone.load import Backbone, load_backbone
+from pomona.backbone.prompt_boundary import tokens_apart
 from pomona.backbone.speed import NeededRows, Packing
 from pomona.control import Grasp
 from pomona.data import Example, examples, number_rows

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pomona.adapters.lowrank import Spectrum
+from pomona.adapters.factored_svd import Spectrum
 from pomona.merging import truncate as module
 from pomona.merging.truncate import truncate
 

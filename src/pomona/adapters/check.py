@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pomona.adapters.base_fit import misfits
 from pomona.adapters.base_identity import identity_of_folder
+from pomona.adapters.base_misfits import misfits
 from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.compatible import check_compatible, own_warnings
 from pomona.adapters.config import CONFIG_FILE, read_config
@@ -16,11 +16,11 @@ from pomona.adapters.experts import without_factors
 from pomona.adapters.export import TARGETS, Base, doubts_for, problems_for, read_base
 from pomona.adapters.export.base_folder import BaseFolder, read_base_folder
 from pomona.adapters.factors import Adapter
+from pomona.adapters.full_tensors import merged_whole
+from pomona.adapters.full_tensors_fit import full_tensors_fit
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.same_base import Base as OneBase
 from pomona.adapters.same_base import base_warnings
-from pomona.adapters.whole import merged_whole
-from pomona.adapters.whole_fit import whole_fit
 from pomona.errors import InputError, suggest
 
 
@@ -148,7 +148,7 @@ def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
     findings = [Finding(misfit.level, subject, misfit.message) for misfit in found]
     if fitting:
         findings.insert(0, Finding("ok", subject, f"{fitting} of {len(adapter)} modules have the base's shapes"))
-    return findings + [Finding(level, subject, message) for level, message in whole_fit(adapter, base)]
+    return findings + [Finding(level, subject, message) for level, message in full_tensors_fit(adapter, base)]
 
 
 def _other_base(adapters: Sequence[Adapter], path: Path, name: str) -> list[Finding]:

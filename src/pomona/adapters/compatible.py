@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pomona.adapters.base_modules import BaseModules, first_error, nearest, place
-from pomona.adapters.carried import task_warnings
+from pomona.adapters.carried_config import task_warnings
 from pomona.adapters.experts import SINGLE, clash, expert_of
 from pomona.adapters.factors import Adapter
 from pomona.adapters.names import two_spellings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE, LoraConfig
 from pomona.adapters.keys import PREFIX, FactorKey, copied_module, is_name, is_original, parse_key, parse_whole
-from pomona.adapters.order import model_order
+from pomona.adapters.model_order import model_order
 from pomona.adapters.stacks import InFile, Stack, find_stacks
 from pomona.adapters.targets import HEAD
 from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.whole import info_of
+from pomona.adapters.full_tensors import info_of
 
 
 class Measured:
@@ -38,7 +38,7 @@ class Measured:
         """All R singular values of the delta, smallest first.
 
         With `A A^T = T^T T`, their squares are the eigenvalues of `s^2 T (B^T B) T^T`. Values below about 1e-7 of the largest are
-        rounding; `lowrank.factored_svd` has them exactly, at several times the cost.
+        rounding; `factored_svd` has them exactly, at several times the cost.
         """
         # First each row of A and its column of B get one length: then what is small in a Gram matrix is small in the delta too.
         length_A_R, length_B_R = self.gram_A_RR.diagonal().sqrt(), self.gram_B_RR.diagonal().sqrt()

@@ -14,6 +14,7 @@ from torch import Tensor
 from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
 from pomona.adapters.experts import expert_of, unstack
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.full_tensors import FileTensors
 from pomona.adapters.header import Pair, check_header
 from pomona.adapters.hub import fetch, is_on_hub
 from pomona.adapters.keys import TENSOR_FILE
@@ -22,7 +23,6 @@ from pomona.adapters.not_peft import by_number, no_config, no_factors
 from pomona.adapters.same_base import stored_identity
 from pomona.adapters.shapes import ShapedFactors, renamed
 from pomona.adapters.tensors import TensorFile, all_finite
-from pomona.adapters.whole import FileTensors
 from pomona.errors import InputError
 from pomona.stand_ins import refuse_stand_in
 

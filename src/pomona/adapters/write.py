@@ -16,14 +16,14 @@ from torch import Tensor
 from pomona.adapters.config import CONFIG_FILE, plain_config
 from pomona.adapters.experts import stack
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.full_tensors import info_of
 from pomona.adapters.keys import PREFIX, TENSOR_FILE, keys_of
 from pomona.adapters.layout import FilePair, lay_out
 from pomona.adapters.names import older_spelling
-from pomona.adapters.place import appearing, refuse_occupied
+from pomona.adapters.new_folder import appearing, refuse_occupied
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE
 from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, not_finite, tensor_info, write_tensors
-from pomona.adapters.whole import info_of
 from pomona.errors import InputError
 
 

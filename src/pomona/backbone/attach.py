@@ -19,13 +19,13 @@ from pomona.adapters.compatible import check_compatible
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.same_base import BASE
 from pomona.adapters.targets import Targets
+from pomona.backbone.base_copies import proven_copies
 from pomona.backbone.base_modules import modules_of
 from pomona.backbone.linear_modules import is_transposed, linear_shape
 from pomona.backbone.load import Backbone
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.trainable import AdaptedModule, Concat, TrainableMerge
 from pomona.backbone.trainable.base import Observer, takes_part
-from pomona.backbone.whole import proven_copies
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
 

@@ -63,7 +63,7 @@ class Truncation(NamedTuple):
 def encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int, rows: int | None = None
 ) -> tuple[tuple[Encoded, ...], Truncation]:
-    """Prompt and completion of each example as tokens, split at their joint as `joint` says.
+    """Prompt and completion of each example as tokens, split at their boundary as `prompt_boundary` says.
 
     A prompt that is too long is cut as `prompt_tokens` says; completions are kept whole.
 

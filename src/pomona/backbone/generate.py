@@ -13,9 +13,9 @@ from torch import Tensor
 from pomona.backbone.answer_end import AnswerEnd
 from pomona.backbone.batches import evaluation_order
 from pomona.backbone.decoding import Decoding
-from pomona.backbone.joint import opening_tokens
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
+from pomona.backbone.prompt_boundary import opening_tokens
 from pomona.backbone.speed import FinishedRows, GroupedPrefill, Speed
 from pomona.backbone.speed.grouped_prefill import positions, prefill
 from pomona.backbone.token_ids import refuse_unknown

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pomona.backbone.chat_template import answer_text, frame
-from pomona.backbone.joint import opening_tokens, plain_tokens, tokens_apart
+from pomona.backbone.prompt_boundary import opening_tokens, plain_tokens, tokens_apart
 from pomona.data.example import Example
 from pomona.errors import InputError
 
@@ -54,7 +54,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, example: Example, room: in
 def completion_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[int, ...]:
     """The example's target and the token that ends an answer: the tokenizer's own, or the chat template's end of a turn.
 
-    The tokens are those that the target has after the prompt; `joint` says where a text is split.
+    The tokens are those that the target has after the prompt; `prompt_boundary` says where a text is split.
 
     Raises:
         InputError: the chat template does not go on from its prompt, so that no completion can be told from it.

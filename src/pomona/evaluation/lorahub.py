@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pomona.adapters.carried import carried
+from pomona.adapters.carried_config import carried
 from pomona.adapters.compatible import adapter_name
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.order import model_order
+from pomona.adapters.model_order import model_order
 from pomona.errors import InputError, MissingPackageError
 from pomona.evaluation.baselines import Baseline, Trainer, baselines
 from pomona.seeding import derive_seed

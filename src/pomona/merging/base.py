@@ -21,9 +21,6 @@ class MergeMethod(ABC):
     identity: ClassVar[Mapping[str, object] | None]
     """The parameters under which one adapter of weight 1 merges to itself; None: by its definition it never does."""
 
-    makes_dense: ClassVar[bool] = False
-    """Whether one module's dense O x I delta is built, as some definitions demand."""
-
     @abstractmethod
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """Merge one module.

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
+from pomona.adapters.factored_svd import concatenated
 from pomona.adapters.factors import Factors
-from pomona.adapters.lowrank import concatenated
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pomona.merging.base import merge_methods
-from pomona.merging.combine import Majority, elected_mean
 from pomona.merging.elementwise import Domain, ElementwiseMerge
 from pomona.merging.parameters import check_choice, check_share
+from pomona.merging.sign_election import Majority, elected_mean
 from pomona.merging.thin import thinned
 
 

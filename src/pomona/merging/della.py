@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pomona.errors import InputError
 from pomona.merging.base import merge_methods
-from pomona.merging.combine import Majority, elected_mean
 from pomona.merging.elementwise import ElementwiseMerge
 from pomona.merging.parameters import check_choice, check_share
+from pomona.merging.sign_election import Majority, elected_mean
 from pomona.merging.thin import thinned
 
 

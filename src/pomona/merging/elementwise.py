@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,9 @@ from torch import Tensor
 from pomona.adapters.factors import Factors, row_blocks
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod
-from pomona.merging.combine import weighted_sum
+from pomona.merging.content_order import content_order, streams
 from pomona.merging.dense import DeltaBlocks
-from pomona.merging.order import content_order, streams
+from pomona.merging.sign_election import weighted_sum
 from pomona.merging.truncate import truncate
 
 Domain = Literal["deltas", "factors"]
@@ -35,8 +35,6 @@ class ElementwiseMerge(MergeMethod):
       `sign(w_k s_k) sqrt|w_k s_k|` for A and `sqrt|w_k s_k|` for B, which do not vote in an election. Small and fast, but
       the product has cross terms `B_i A_j`, and PEFT's name for it is the method's name alone (`_svd` stands for deltas).
     """
-
-    makes_dense: ClassVar[bool] = True  # with on="deltas"
 
     on: Domain = "deltas"
 

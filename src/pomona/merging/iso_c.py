@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.factored_svd import Spectrum, factored_svd, stacked
 from pomona.adapters.factors import Factors
-from pomona.adapters.lowrank import Spectrum, factored_svd, stacked
 from pomona.adapters.truncated import Loss, Truncated
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.subspace import FP32_ROUNDING, count_nonzero

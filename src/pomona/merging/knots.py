@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.factored_svd import factored_svd, orthonormal
 from pomona.adapters.factors import Factors
-from pomona.adapters.lowrank import factored_svd, orthonormal
 from pomona.merging.base import MergeMethod, merge_methods
-from pomona.merging.order import content_order
+from pomona.merging.content_order import content_order
 from pomona.merging.parameters import check_choice, check_share
 from pomona.merging.subspace import Combine, combined, count_nonzero
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from pomona.adapters.carried import carried
+from pomona.adapters.carried_config import carried
 from pomona.adapters.compatible import adapter_name, check_compatible
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.order import model_order
+from pomona.adapters.full_tensors import merged_whole
+from pomona.adapters.model_order import model_order
 from pomona.adapters.truncated import Loss, Truncated
-from pomona.adapters.whole import merged_whole
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.rank_loss import rank_loss, rank_warning

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from pomona.adapters.factors import Factors
-from pomona.adapters.order import model_order
+from pomona.adapters.model_order import model_order
 from pomona.merging.base import merge_methods
 from pomona.merging.weights import Weight, module_weights
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pomona.adapters.factored_svd import Spectrum, factored_svd
 from pomona.adapters.factors import row_blocks
-from pomona.adapters.lowrank import Spectrum, factored_svd
 
 _SMALL_ENTRIES = 2**18  # 512 x 512: here LAPACK's whole decomposition takes a fraction of a second
 _EXTRA_COLUMNS = 8  # of a Krylov block beyond K: they speed up the convergence of the K-th value where its neighbours are close

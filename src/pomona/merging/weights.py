@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from pomona.adapters.order import layer_number
+from pomona.adapters.model_order import layer_number
 from pomona.errors import InputError, suggest
 
 Weight: TypeAlias = float | Sequence[float] | Sequence[Mapping[str, object]]

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pomona.adapters.order import layer_number
+from pomona.adapters.model_order import layer_number
 from pomona.errors import InputError
 
 Granularity = Literal["parameter", "module", "rank"]

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter
+from pomona.backbone.base_copies import proven_copies
 from pomona.backbone.base_modules import modules_of
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
-from pomona.backbone.whole import proven_copies
 from pomona.data import Example, fingerprint
 from pomona.data.tasks import Task
 from pomona.errors import InputError

@@ -12,12 +12,12 @@ from pathlib import Path
 from pomona.adapters import Adapter, check_compatible, check_finite, read_adapter, write_adapter
 from pomona.adapters.base_modules import respelled
 from pomona.backbone.attach import attached, new_adapter, target_paths
+from pomona.backbone.base_copies import proven_copies
 from pomona.backbone.base_modules import modules_of
 from pomona.backbone.batches import encode
 from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
-from pomona.backbone.whole import proven_copies
 from pomona.data import Example, fingerprint
 from pomona.errors import InputError
 from pomona.evaluation.answers import check_room

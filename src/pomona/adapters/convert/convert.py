@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from pomona.adapters.base_fit import misfits
+from pomona.adapters.base_misfits import misfits
 from pomona.adapters.base_modules import BaseModules, respelled
 from pomona.adapters.config import CONFIG_FILE
 from pomona.adapters.convert.difference import Kind, differences, kinds_of, plan_difference, task_of
@@ -28,7 +28,7 @@ from pomona.adapters.export.checkpoint import read_checkpoint, read_file
 from pomona.adapters.export.compress import compress
 from pomona.adapters.factors import Adapter
 from pomona.adapters.keys import TENSOR_FILE, keys_of
-from pomona.adapters.place import appearing, refuse_occupied
+from pomona.adapters.new_folder import appearing, refuse_occupied
 from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.tensors import TensorFile

@@ -21,8 +21,8 @@ from pomona.adapters.convert.weights import CONV1D, as_matrix, check_float, tied
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.base_folder import BaseFolder
 from pomona.adapters.export.checkpoint import Stored
+from pomona.adapters.model_order import model_order
 from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
-from pomona.adapters.order import model_order
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError, suggest
 

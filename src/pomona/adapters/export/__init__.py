@@ -7,8 +7,8 @@ from pomona.adapters.export.base_folder import fitted
 from pomona.adapters.export.compress import Compression, compress
 from pomona.adapters.export.llama_cpp import export_llama_cpp
 from pomona.adapters.export.merged import Rounding, export_merged
+from pomona.adapters.export.output import refuse_output
 from pomona.adapters.export.peft import export_peft
-from pomona.adapters.export.place import refuse_output
 from pomona.adapters.export.problems import TARGETS, doubts_for, problems_for
 from pomona.adapters.export.result import Export
 from pomona.adapters.export.targets import EXPORTS, NEEDS_BASE, check_target, export_adapter

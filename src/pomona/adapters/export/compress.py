@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from pomona.adapters.factored_svd import factored_svd, stacked
 from pomona.adapters.factors import Adapter, Factors
-from pomona.adapters.lowrank import factored_svd, stacked
 from pomona.errors import InputError
 
 

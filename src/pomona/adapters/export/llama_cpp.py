@@ -19,12 +19,12 @@ from torch import Tensor
 
 from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import ARCHITECTURES, Architecture, Base
-from pomona.adapters.export.place import appearing_file, refuse_output
+from pomona.adapters.export.output import appearing_file, refuse_output
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter, Factors
+from pomona.adapters.full_tensors import factors_only
 from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import all_finite, not_finite
-from pomona.adapters.whole import factors_only
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType

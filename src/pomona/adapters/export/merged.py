@@ -20,11 +20,11 @@ from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.base_folder import read_base_folder
 from pomona.adapters.export.checkpoint import INDEX, Stored
-from pomona.adapters.export.place import refuse_output
+from pomona.adapters.export.output import refuse_output
 from pomona.adapters.export.plan import Planned, plan_merge, resulting_config, vocabulary
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
-from pomona.adapters.place import appearing
+from pomona.adapters.new_folder import appearing
 from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors

@@ -16,10 +16,10 @@ from pomona.adapters.export.base_folder import BaseFolder, stored_transposed
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
 from pomona.adapters.export.expert_weights import homes_of
 from pomona.adapters.factors import Adapter
+from pomona.adapters.full_tensors import info_of, is_copy
 from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES
-from pomona.adapters.whole import info_of, is_copy
 from pomona.errors import InputError
 
 _OTHER_BASE = "Give the base model that it was trained on as --base"

@@ -15,8 +15,8 @@ from pomona.adapters.experts import expert_of
 from pomona.adapters.export.base import Base
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
+from pomona.adapters.full_tensors import factors_only
 from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
-from pomona.adapters.whole import factors_only
 from pomona.adapters.write import write_adapter
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

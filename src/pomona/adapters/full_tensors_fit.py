@@ -10,12 +10,12 @@ from torch import Tensor
 from pomona.adapters.export.base_folder import BaseFolder
 from pomona.adapters.export.checkpoint import Stored
 from pomona.adapters.factors import Adapter
+from pomona.adapters.full_tensors import info_of, is_copy
 from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.tensors import DTYPES
-from pomona.adapters.whole import info_of, is_copy
 
 
-def whole_fit(adapter: Adapter, base: BaseFolder) -> list[tuple[Literal["ok", "warning", "error"], str]]:
+def full_tensors_fit(adapter: Adapter, base: BaseFolder) -> list[tuple[Literal["ok", "warning", "error"], str]]:
     """What becomes of each whole tensor on this base, a sentence each; reads the tensors of equal shapes."""
     return [_fit(adapter, parameter, base) for parameter in adapter.whole]
 

@@ -1,7 +1,7 @@
-"""The joint of prompt and completion as tokens: what the tokenizer makes of the whole text, without what it puts after a text.
+"""The boundary of prompt and completion in tokens: those of the whole text, without the ones that the tokenizer puts after a text.
 
 The prompt keeps the tokens that it has by itself, which are all that generation can give. Where they begin the whole text's
-tokens, the rest of those is the completion. Where a token of the whole text lies across the joint, the text is split exactly there:
+tokens, the rest of those is the completion. Where a token of the whole text lies across the boundary, the text is split there:
 the completion gets the tokens that it has after another text.
 """
 
@@ -34,7 +34,7 @@ def opening_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def tokens_apart(
     tokenizer: PreTrainedTokenizerBase, before: str, after: str, *, special: bool, start: list[int] | None = None
 ) -> tuple[list[int], list[int]]:
-    """The tokens of a text in two parts, split at the joint by the rule above.
+    """The tokens of a text in two parts, split at the boundary by the rule above.
 
     Args:
         tokenizer: of the model.

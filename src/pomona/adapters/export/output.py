@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE
 from pomona.adapters.export.base import CONFIG, GGUF_MAGIC
-from pomona.adapters.place import refuse_occupied
+from pomona.adapters.new_folder import refuse_occupied
 from pomona.errors import InputError
 
 

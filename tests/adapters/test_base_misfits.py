@@ -15,7 +15,7 @@ from tests.tiny import tiny_model
 from torch import Tensor
 
 from pomona.adapters import Adapter
-from pomona.adapters.base_fit import Misfits, misfits
+from pomona.adapters.base_misfits import Misfits, misfits
 from pomona.adapters.export.base_folder import read_base_folder
 from pomona.adapters.export.checkpoint import Stored
 from pomona.errors import InputError

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from pomona.adapters import Adapter, check_adapters, read_adapter, write_adapter
-from pomona.adapters.drop import without_zero_components
 from pomona.adapters.export import compress, export_peft
+from pomona.adapters.zero_components import without_zero_components
 from pomona.merging import merge
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

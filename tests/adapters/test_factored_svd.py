@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pomona.adapters import Factors, lowrank
-from pomona.adapters.lowrank import best_approximation, concatenated, factored_svd, orthonormal, stacked
+from pomona.adapters import Factors
+from pomona.adapters import factored_svd as room
+from pomona.adapters.factored_svd import best_approximation, concatenated, factored_svd, orthonormal, stacked
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -123,15 +124,15 @@ def test_the_bound_on_rounding_is_what_is_said(dtype: torch.dtype) -> None:
     c, s = 0.6, 0.8
     X = torch.tensor([[1.0, c], [0.0, s], [0.0, 0.0], [0.0, 0.0]], dtype=dtype)
     bound = torch.finfo(dtype).eps * math.sqrt(4) / 4 * max(1 + c / s, 1 / s) * (1 + c) / s
-    assert lowrank._gram([X], bound * 1.001) is not None
-    assert lowrank._gram([X], bound * 0.999) is None
+    assert room._gram([X], bound * 1.001) is not None
+    assert room._gram([X], bound * 0.999) is None
 
 
 @pytest.mark.parametrize("size", [1e-21, 1e-17, 1e-14, 1e17, 1e30])
 def test_columns_whose_squares_leave_fp32_are_refused(size: float) -> None:
     X = draw(1, 40, 3).float()
     X[:, 1] *= size
-    found = lowrank._gram([X], 1e-4)
+    found = room._gram([X], 1e-4)
     assert (found is None) == (size in {1e-21, 1e-17, 1e30})
 
 
@@ -140,7 +141,7 @@ def test_columns_whose_squares_leave_fp32_are_refused(size: float) -> None:
 def test_rounding_stays_within_the_bound(kind: str, rows: int) -> None:
     values = draw(1, rows, 32)
     X = {"normal": values, "positive": values.abs(), "heavy tails": values.exp() * values.sign()}[kind].float()
-    (to_Q,), (T,) = lowrank._gram([X], 1.0) or pytest.fail("refused")
+    (to_Q,), (T,) = room._gram([X], 1.0) or pytest.fail("refused")
     worst = torch.linalg.matrix_norm(torch.linalg.inv(T / torch.linalg.vector_norm(X.double(), dim=0)), 2) ** 2
     Q = X.double() @ to_Q
     off = torch.linalg.matrix_norm(Q.T @ Q - torch.eye(32, dtype=torch.float64), 2)
@@ -189,11 +190,11 @@ def test_long_products_are_made_in_fp64_where_fp32_products_may_be_rounded(monke
 def wide_calls(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """The ranks with which the fp64 decomposition is called."""
     calls: list[int | None] = []
-    real = lowrank.factored_svd
+    real = room.factored_svd
 
-    def counted(A: Tensor, B: Tensor, rank: int | None = None) -> lowrank.Spectrum:
+    def counted(A: Tensor, B: Tensor, rank: int | None = None) -> room.Spectrum:
         calls.append(rank)
         return real(A, B, rank)
 
-    monkeypatch.setattr(lowrank, "factored_svd", counted)
+    monkeypatch.setattr(room, "factored_svd", counted)
     return calls

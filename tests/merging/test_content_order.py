@@ -6,7 +6,7 @@ import torch
 from tests.adapters.builders import random_factors
 
 from pomona.adapters import Factors
-from pomona.merging.order import content_order, streams
+from pomona.merging.content_order import content_order, streams
 
 
 def test_any_permutation_is_brought_to_one_order() -> None:

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClas
 from pomona.adapters import check_adapters, check_finite, read_adapter, write_adapter
 from pomona.adapters.export import export_merged, export_peft, problems_for
 from pomona.adapters.measure import describe_adapter
+from pomona.backbone.base_copies import proven_copies
 from pomona.backbone.load import Backbone
-from pomona.backbone.whole import proven_copies
 from pomona.errors import InputError
 from pomona.merging import merge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pomona.adapters.compatible import adapter_name
 from pomona.adapters.factors import Adapter
-from pomona.adapters.whole import is_copy
+from pomona.adapters.full_tensors import is_copy
 from pomona.backbone.load import Backbone
 from pomona.errors import InputError
 

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from pomona.backbone.batches import encode
-from pomona.backbone.joint import opening_tokens, plain_tokens, tokens_apart
+from pomona.backbone.prompt_boundary import opening_tokens, plain_tokens, tokens_apart
 from pomona.backbone.prompts import completion_tokens, prompt_tokens
 from pomona.data import Example
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.merging.combine import Majority, elected_mean, weighted_sum
+from pomona.merging.sign_election import Majority, elected_mean, weighted_sum
 
 
 def test_weighted_sum_by_hand() -> None:
