@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pomona.backbone.batches import Encoded, training_order
+from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
-from pomona.seeding import stream
 from pomona.tuning.state import load_state, save_state
 from pomona.tuning.transform import Run, Transform, zero_filled_gradients
 
@@ -93,10 +92,9 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
 
 def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:
     """The batches of one optimizer step: number `within` of an epoch, both counted from 0."""
-    examples, tuning = run.data.train, run.tuning
-    order = training_order([len(example) for example in examples], tuning.batch_size, stream(run.seed, "batches", epoch))
-    first = within * tuning.accumulation_steps
-    return [[examples[index] for index in indices] for indices in order[first : first + tuning.accumulation_steps]]
+    first = within * run.tuning.accumulation_steps
+    order = run.order_of_batches(epoch)[first : first + run.tuning.accumulation_steps]
+    return [[run.data.train[index] for index in indices] for indices in order]
 
 
 def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Sequence[Encoded]]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from pomona.control import Controller, state_to_dict
+from pomona.control import Controller
 from pomona.control.usable import check_finite
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
@@ -32,7 +32,7 @@ class PruneState:
     """What evolves.
 
     Args:
-        control: the controller's state, as `state_to_dict` gives it.
+        control: the controller's state; a checkpoint gives back its fields, of which the controller makes the state again.
         answered: whether the controller's answer is in force.
         prune_ratio: the ratio in force; the share of all entries, where groups of layers have ratios of their own.
         masks: the masks and stashes.
@@ -40,7 +40,7 @@ class PruneState:
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
 
-    control: dict[str, Any]
+    control: Any
     answered: bool
     prune_ratio: float
     masks: MaskState
@@ -263,7 +263,7 @@ class Prune(Transform):
     @property
     def state(self) -> PruneState:
         """What evolves."""
-        return PruneState(state_to_dict(self.control), self.answer is not None, self.prune_ratio, self._masks.state)
+        return PruneState(self.control, self.answer is not None, self.prune_ratio, self._masks.state)
 
     @state.setter
     def state(self, state: PruneState) -> None:

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from pomona.backbone.attach import Attachment
-from pomona.backbone.batches import Batch
+from pomona.backbone.batches import Batch, training_order
 from pomona.backbone.load import Backbone
 from pomona.engines import Engine
 from pomona.errors import PomonaError
-from pomona.seeding import derive_seed
+from pomona.seeding import derive_seed, stream
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import Event, FitData, Tuning
 from pomona.tuning.state import TrainState, random_state, restore_random_state, typed
@@ -64,6 +64,7 @@ class Run:
     emit: Callable[[Event], None]
     progress: Progress
     state: TrainState = field(default_factory=TrainState)
+    _order: tuple[int, list[list[int]]] | None = field(default=None, repr=False)
 
     @property
     def backbone(self) -> Backbone:
@@ -84,6 +85,13 @@ class Run:
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
         return self.total_steps // self.tuning.epochs
+
+    def order_of_batches(self, epoch: int) -> list[list[int]]:
+        """The positions of each batch's examples in an epoch, counted from 0; drawn by the seed."""
+        if self._order is None or self._order[0] != epoch:
+            lengths = [len(example) for example in self.data.train]
+            self._order = epoch, training_order(lengths, self.tuning.batch_size, stream(self.seed, "batches", epoch))
+        return self._order[1]
 
     def tell(self, kind: str, **fields: object) -> None:
         """Add an event to the history."""
