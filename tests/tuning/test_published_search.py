@@ -18,6 +18,7 @@ from pomona.adapters import Adapter, Factors
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, training_order
 from pomona.backbone.load import Backbone
+from pomona.backbone.speed import switched_on
 from pomona.backbone.trainable import Linear
 from pomona.control import Grasp
 from pomona.control.grasp import GraspState
@@ -82,7 +83,7 @@ def ground() -> Ground:
             A, B = 0.3 * torch.randn(RANK, 16, generator=generator), 0.3 * torch.randn(size, RANK, generator=generator)
             A[-1], B[:, -1] = 0.0, 0.0
             adapters[-1][path] = A, B
-    return Ground(Backbone(model, None, "tiny"), adapters, train, micro_dev)  # pyright: ignore[reportArgumentType]
+    return Ground(Backbone(model, None, "tiny", speed=switched_on(model)), adapters, train, micro_dev)  # pyright: ignore[reportArgumentType]
 
 
 def published(ground: Ground, seed: int = SEED, rounds: int = ROUNDS, **changes: Any) -> tuple[list[PublishedRound], float]:
