@@ -96,7 +96,7 @@ def registries_page() -> str:
         parts.append(f"## {registry.kind.capitalize()}s")
         for name in registry:
             cls = registry[name]
-            parts += [f"### {name}", _prose(cls), *_parameter_table(cls, registry.parameters(name))]
+            parts += [f"### {name}", _prose(cls), *_sample_row(cls), *_parameter_table(cls, registry.parameters(name))]
     rows = [f"| `{name}` | {_cell(sentence)} |" for name, sentence in PUBLISHED.items()]
     parts += [
         "## Published behaviours",
@@ -104,6 +104,15 @@ def registries_page() -> str:
         "\n".join(["| behaviour | of the published code |", "| --- | --- |", *rows]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _sample_row(cls: Any) -> list[str]:
+    """Of a task, a row that it reads."""
+    row, lacking = getattr(cls, "sample_row", None), getattr(cls, "optional_fields", ())
+    if row is None:
+        return []
+    optional = f"; {', '.join(f'`{field}`' for field in lacking)} may be missing" if lacking else ""
+    return [f"A row: `{json.dumps(row, ensure_ascii=False)}`, and optionally `id`{optional}."]
 
 
 def recipe_page() -> str:

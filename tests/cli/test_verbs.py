@@ -10,6 +10,7 @@ import pytest
 from tests.end_to_end.setting import call, comparable, lines, make_setting, recipe, write_recipe
 
 from pomona.adapters import read_adapter
+from pomona.backbone.trainable import trainable_merges
 from pomona.control import controllers
 from pomona.data.tasks import tasks
 from pomona.evaluation.baselines import baselines
@@ -17,7 +18,7 @@ from pomona.importance import importance_metrics
 from pomona.merging import merge_methods
 from pomona.metrics import metrics
 
-REGISTRIES = (merge_methods, importance_metrics, controllers, tasks, metrics, baselines)
+REGISTRIES = (merge_methods, trainable_merges, importance_metrics, controllers, tasks, metrics, baselines)
 QUICK = {"evaluation": {"baselines": ["zero_shot", "concat"], "draws": 200, "batch_size": 3}}
 
 

@@ -6,21 +6,18 @@ import importlib.util
 import itertools
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 import typer
 import yaml
 
-from pomona.adapters import Adapter, Factors
 from pomona.cli.main import app
 from pomona.control import controllers
-from pomona.merging import merge, merge_methods
+from pomona.merging import merge_methods
 from pomona.runs.experiments.recipe import Experiment
 from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.read_recipe import parse_recipe
@@ -123,25 +120,6 @@ def test_python_names_what_the_package_has(document: Path) -> None:
             assert [name for name in names.split(", ") if not hasattr(pomona, name)] == []
 
 
-def test_the_worked_example_of_contributing_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, line, test = (text for _, text in blocks(ROOT / "CONTRIBUTING.md", "python"))
-    assert line == "from pomona.merging.strongest import Strongest\n"
-    module = ModuleType("strongest")
-    monkeypatch.setitem(sys.modules, "strongest", module)  # a dataclass looks its module up there
-    try:
-        exec(compile(method, "strongest.py", "exec"), module.__dict__)
-        names: dict[str, Any] = {"__name__": "test_strongest"}
-        exec(compile(test, "test_strongest.py", "exec"), names)
-        names["test_the_weighted_norm_decides"]()
-        generator = torch.Generator().manual_seed(0)
-        pair = Factors(torch.randn(3, 5, generator=generator), torch.randn(4, 3, generator=generator), 2.0)
-        U, S, V_T = torch.linalg.svd(pair.delta(torch.float64))
-        cut = merge([Adapter({"m": pair})], "strongest", rank=1)["m"]
-        assert (cut.delta(torch.float64) - S[0] * torch.outer(U[:, 0], V_T[0])).abs().max() < 1e-5
-    finally:
-        merge_methods._classes.pop("strongest", None)
-
-
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
@@ -156,6 +134,8 @@ def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None
     assert [f"## pomona {verb}" in hooks.commands_page() for verb in COMMAND.commands] == [True] * len(COMMAND.commands)
     page = hooks.registries_page()
     assert [name for name in merge_methods if f"### {name}\n" not in page] == []
+    assert 'A row: `{"document": "DOCUMENT", "summary": "ANSWER"}`, and optionally `id`.' in page
+    assert '"input": "DOCUMENT", "output": "ANSWER"}`, and optionally `id`; `input` may be missing.' in page
     moves = "most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in (0, 1]."
     assert f"| `max_commit_change` | `0.1` | {moves} |" in page
 

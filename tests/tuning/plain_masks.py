@@ -166,8 +166,10 @@ def _own_scores(metric: str, seen: Seen) -> Module:
     def pair(module: Module) -> FactorPair:
         return FactorPair(*(torch.tensor(side, dtype=torch.float64) for side in module))
 
-    norms = (torch.tensor(norm, dtype=torch.float64) for norm in (seen.input_norm, seen.hidden_norm))
-    statistics = ModuleStatistics(*norms, pair(seen.gradient), Averages(*map(pair, seen.smoothed)))
+    input_norm, hidden_norm = (torch.tensor(norm, dtype=torch.float64) for norm in (seen.input_norm, seen.hidden_norm))
+    statistics = ModuleStatistics(
+        input_norm, hidden_norm, pair(seen.gradient), Averages(pair(seen.smoothed.mean), pair(seen.smoothed.uncertainty))
+    )
     A, B = importance_metrics.create(metric).scores(Factors(*pair(seen.module)), statistics)
     return A.tolist(), B.tolist()
 
