@@ -35,8 +35,9 @@ format: $(READY)  ## rewrite the sources in the house style
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into docs/results/ (very long)
-	$(RUN)/python -m experiments
+experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into runs/few-shot/ (very long)
+	$(RUN)/python -m benchmarks.gemma
+	$(RUN)/pomona experiment recipes/experiments/few-shot.yaml
 
 bench: $(READY) $(GEMMA)  ## ratios against peers measured in the same run (long)
 	$(RUN)/python -m benchmarks

@@ -18,7 +18,7 @@ from pomona.runs.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
-OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh"}
+OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh", "few-shot"}
 GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation", "grasp-published"}
 BASE: dict[str, Any] = {
     "name": "base",

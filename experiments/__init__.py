@@ -1,1 +1,0 @@
-"""Experiments on real data, each resumable, each writing its page into `docs/results/`."""
