@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pomona.comparison import Comparison
 from pomona.data import Example
 from pomona.evaluation.answers import Answers
-from pomona.evaluation.compare import Difference, compare
+from pomona.evaluation.compare import compare
 from pomona.evaluation.scores import LOSS, make_metrics, score
 
 EXAMPLES = tuple(Example(str(n), "p", " t", (f"word{n} tail",), str(n)) for n in range(12))
@@ -26,7 +27,7 @@ SYSTEMS = {
 SCORES = {name: score(given, EXAMPLES, CHOSEN, draws=200, seed=0) for name, given in SYSTEMS.items()}
 
 
-def compared(system: str, against: list[str], seed: int = 0, groups: list[str] | None = None) -> dict[tuple[str, str], Difference]:
+def compared(system: str, against: list[str], seed: int = 0, groups: list[str] | None = None) -> dict[tuple[str, str], Comparison]:
     found = compare(system, against, SCORES, CHOSEN, groups=groups, draws=500, seed=seed)
     assert all(one.system == system for one in found)
     return {(one.baseline, one.metric): one for one in found}

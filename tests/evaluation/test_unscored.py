@@ -10,10 +10,11 @@ import pytest
 import torch
 from tests.tiny import tiny_backbone
 
+from pomona.comparison import Comparison
 from pomona.data import Example
 from pomona.data.tasks import Summarization
 from pomona.evaluation.answers import Answers, answer
-from pomona.evaluation.compare import Difference, compare, corrected
+from pomona.evaluation.compare import compare, corrected
 from pomona.evaluation.scores import LOSS, make_metrics, score
 from pomona.tuning.progress import Silent
 
@@ -76,7 +77,7 @@ def compared(
     theirs: tuple[str | None, ...],
     our_losses: tuple[float, ...] = (1.0,) * 4,
     their_losses: tuple[float, ...] = (2.0,) * 4,
-) -> dict[str, Difference]:
+) -> dict[str, Comparison]:
     scores = {"ours": scored(ours, our_losses), "theirs": scored(theirs, their_losses)}
     found = compare("ours", ["theirs"], scores, CHOSEN, groups=None, draws=200, seed=0)
     return {one.metric: one for one in found}
@@ -108,7 +109,7 @@ def test_groups_of_a_comparison_are_those_of_what_both_have() -> None:
 def test_holm_by_hand_each_metric_a_family() -> None:
     """Of three: 0.01 * 3, 0.02 * 2, 0.9; of two: 0.04 * 2, then 0.05, which may not be less than what came before it."""
     given = [("a", 0.02), ("b", 0.04), ("a", 0.9), ("a", 0.01), ("b", 0.05)]
-    found = corrected([Difference("ours", str(place), metric, 1.0, 0.0, 2.0, p, 9) for place, (metric, p) in enumerate(given)])
+    found = corrected([Comparison("ours", str(place), metric, 1.0, 0.0, 2.0, p, 9) for place, (metric, p) in enumerate(given)])
     assert [(one.baseline, one.metric, one.p_value) for one in found] == [(str(place), *one) for place, one in enumerate(given)]
     assert [one.p_holm for one in found] == pytest.approx([0.04, 0.08, 0.9, 0.03, 0.08], abs=1e-12)
     assert corrected([]) == []

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pomona.comparison import Comparison
 from pomona.ratios import Answer, CandidateRecord, CurvePoint, RoundRecord
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import (
     AnswersRecord,
-    Comparison,
     CutRecord,
     Estimate,
     ModuleRecord,

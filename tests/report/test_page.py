@@ -125,7 +125,7 @@ def test_corrected_p_values_say_over_how_many(record: RunRecord, save: Save):
 
 def test_a_difference_that_the_correction_does_not_bear_out(record: RunRecord, save: Save):
     comparisons = [
-        one.model_copy(update={"p_value": 0.02, "p_holm": 0.0501})
+        dataclasses.replace(one, p_value=0.02, p_holm=0.0501)
         if (one.system, one.baseline, one.metric) == ("pomona", "zero_shot", "rouge_l")
         else one
         for one in record.comparisons

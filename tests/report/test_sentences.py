@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pomona.comparison import Comparison
 from pomona.ratios import Answer, GroupRatio
 from pomona.report.card import model_card
 from pomona.report.figures.ratio import fitted_curve
@@ -14,7 +15,7 @@ from pomona.report.pruning_tables import groups_table
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import RunRecord
 
 
 def with_comparison(

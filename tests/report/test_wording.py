@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from pomona.comparison import Comparison
 from pomona.report.wording import (
     MINUS,
     NBSP,
@@ -19,7 +22,7 @@ from pomona.report.wording import (
     trial_ratio,
     verdict,
 )
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import RunRecord
 
 
 def compared(low: float, high: float, metric: str = "rouge_l") -> Comparison:
@@ -68,7 +71,7 @@ def test_numbers():
     ],
 )
 def test_only_a_claim_can_be_chance(low: float, high: float, p_holm: float | None, expected: bool):
-    assert may_be_chance(compared(low, high).model_copy(update={"p_holm": p_holm})) is expected
+    assert may_be_chance(dataclasses.replace(compared(low, high), p_holm=p_holm)) is expected
 
 
 def test_a_bound_that_is_not_zero_never_shows_as_zero():

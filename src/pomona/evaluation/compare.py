@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pomona.comparison import Comparison
 from pomona.evaluation.scores import LOSS, MeanLoss, Score
 from pomona.metrics import Metric, paired_difference
 from pomona.metrics.holm import holm
 from pomona.seeding import stream
-
-
-@dataclass(frozen=True)
-class Difference:
-    """`system` minus `baseline` on one metric, with its 95 % interval and two-sided p-value.
-
-    Args:
-        system, baseline: names of the two.
-        metric: its name.
-        difference, low, high: in points, or nats for the loss.
-        p_value: of the paired test.
-        n: examples that both have a score on.
-        p_holm: the p-value corrected for all comparisons on this metric that were made together; None before that.
-    """
-
-    system: str
-    baseline: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    p_holm: float | None = None
 
 
 def compare(
@@ -45,7 +21,7 @@ def compare(
     groups: Sequence[str] | None,
     draws: int,
     seed: int,
-) -> list[Difference]:
+) -> list[Comparison]:
     """The paired differences of `system` to others, on every metric and on the loss, over the examples that both have a score on.
 
     Args:
@@ -74,11 +50,11 @@ def compare(
                 generator=stream(seed, "compare", baseline),
                 groups=[group for group, counts in zip(groups, both, strict=True) if counts] if groups else None,
             )
-            differences.append(Difference(system, baseline, name, *found, n=int(both.sum())))
+            differences.append(Comparison(system, baseline, name, *found, n=int(both.sum())))
     return differences
 
 
-def corrected(differences: Sequence[Difference]) -> list[Difference]:
+def corrected(differences: Sequence[Comparison]) -> list[Comparison]:
     """The differences with Holm's correction, each metric's comparisons being one family.
 
     Args:

@@ -6,6 +6,7 @@ p-value corrected for all comparisons on the metric is above 0.05 even so, the s
 
 from __future__ import annotations
 
+from pomona.comparison import Comparison
 from pomona.ratios import Answer
 from pomona.report.borders import border
 from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
@@ -27,7 +28,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, RunRecord
+from pomona.runs.record import RunRecord
 
 POMONA = "pomona"
 ZERO_SHOT = "zero_shot"

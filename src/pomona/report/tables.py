@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pomona.comparison import Comparison
 from pomona.ratios import Answer
 from pomona.report.borders import border
 from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
@@ -29,7 +30,7 @@ from pomona.report.wording import (
     unit,
     verdict,
 )
-from pomona.runs.record import Comparison, Estimate, RunRecord, SystemDescription
+from pomona.runs.record import Estimate, RunRecord, SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training
 
 Row = tuple["Cell", ...]

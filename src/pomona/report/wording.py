@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pomona.runs.record import Comparison, RunRecord, SystemDescription
+from pomona.comparison import Comparison
+from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training
 
 MINUS = "\N{MINUS SIGN}"

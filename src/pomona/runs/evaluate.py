@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from pomona.evaluation.scores import example_groups, make_metrics, score
 from pomona.metrics import Metric
 from pomona.metrics.script import script_warning
 from pomona.runs.encoding import answering_warnings, encode_examples
-from pomona.runs.record import Comparison, EvaluationRecord
+from pomona.runs.record import EvaluationRecord
 from pomona.runs.record_results import answers_record, estimate
 from pomona.tuning.progress import Progress, Silent
 
@@ -178,7 +177,7 @@ def evaluation_record(
         data=fingerprint(examples),
         cut_documents=sum(example.cut_characters > 0 for example in examples),
         metrics={name: {key: estimate(one) for key, one in found.items()} for name, found in scores.items()},
-        comparisons=[Comparison(**dataclasses.asdict(one)) for one in corrected(differences)],
+        comparisons=corrected(differences),
         answers={name: answers_record(given, examples, task.language) for name, given in answers.items()},
         unscored={name: sum(text is None for text in given.texts) for name, given in answers.items()},
         signatures={name: metric.signature_for([one.references for one in examples]) for name, metric in chosen.items()},

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pomona.comparison import Comparison
 from pomona.ratios import Answer, RoundRecord
 
 FORMAT_VERSION = 1
@@ -38,23 +39,6 @@ class Estimate(_Part):
     low: float
     high: float
     n: int
-
-
-class Comparison(_Part):
-    """A paired difference, `system` minus `baseline`, over the same test examples, with its 95 % interval.
-
-    `p_holm` is the p-value corrected for all comparisons on this metric that the record holds (Holm, 1979).
-    """
-
-    system: str
-    baseline: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    p_holm: float | None = None
 
 
 class AnswersRecord(_Part):

@@ -15,14 +15,7 @@ from pomona.metrics import describe_answers
 from pomona.pruning import layer_groups
 from pomona.ratios import DevCheck, GroupRatio, RoundRecord
 from pomona.runs.recipe import Recipe
-from pomona.runs.record import (
-    AnswersRecord,
-    Comparison,
-    Estimate,
-    ModuleRecord,
-    RunRecord,
-    SystemDescription,
-)
+from pomona.runs.record import AnswersRecord, Estimate, ModuleRecord, RunRecord, SystemDescription
 from pomona.runs.system_trainer import MAIN, TARGET, SystemTrainer
 from pomona.tuning.settings import Fitted, Sparsity
 
@@ -91,7 +84,7 @@ def _describe_scores(record: RunRecord, recipe: Recipe, splits: Splits, answers:
     for system in others:
         if system != TARGET and TARGET in scores:
             differences += compare(system, [TARGET], scores, chosen, groups=groups, draws=draws, seed=seed)
-    record.comparisons = [Comparison(**dataclasses.asdict(one)) for one in corrected(differences)]
+    record.comparisons = corrected(differences)
 
 
 def estimate(found: Score) -> Estimate:
