@@ -144,7 +144,7 @@ def test_a_cell_is_the_run_that_its_recipe_makes_alone(folder: Path, whole: Path
     with inside(folder):
         cells = {cell.path: cell for cell in read_experiment("exp.yaml")[1]}
         adapt(cells["p50-0"].recipe, "alone")
-        adapt(cells["target_lora-1"].recipe, "alone-baseline", only="target_lora", shared=shared.Shared(0))
+        adapt(cells["target_lora-1"].recipe, "alone-baseline", only="target_lora", shared=shared.SharedWork(0))
     for cell, alone in (("p50-0", "alone"), ("target_lora-1", "alone-baseline")):
         assert adapter_bytes(folder / alone) == adapter_bytes(whole / cell)
         assert comparable(folder / alone) == comparable(whole / cell)
@@ -165,7 +165,7 @@ def test_the_target_lora_is_trained_once_for_all_cells_that_merge_or_measure_it(
     assert [one.kwargs["system"] for one in fits.call_args_list] == ["target_lora", "pomona"] * 2  # of two seeds
     _, cells = read_experiment(folder / "target.yaml")
     with inside(folder), mock.patch("pomona.runs.system_trainer.fit", wraps=fit) as fits:
-        adapt(cells[1].recipe, "alone-target", shared=shared.Shared(0))
+        adapt(cells[1].recipe, "alone-target", shared=shared.SharedWork(0))
     assert fits.call_count == 2
     alone, cell = folder / "alone-target", folder / "runs" / "target" / cells[1].path
     assert comparable(alone) == comparable(cell)
@@ -207,7 +207,7 @@ def test_a_ratio_is_learned_once_for_runs_of_several_seeds_where_the_search_has_
     assert first["search_splits"] == second["search_splits"] != first["splits"]
     assert first["splits"]["train"] != second["splits"]["train"]
     assert records[1]["search_splits"] == {}
-    both = shared.Shared(test_seed=0)
+    both = shared.SharedWork(test_seed=0)
     with inside(folder):
         searched = both.splits(cells[2].recipe.first_pass or cells[2].recipe)
         tests = {example.document for example in both.splits(cells[2].recipe).test}
@@ -219,7 +219,7 @@ def test_a_ratio_is_learned_once_for_runs_of_several_seeds_where_the_search_has_
 
 
 def test_a_fresh_lora_is_another_where_anything_that_shapes_it_is_other(folder: Path) -> None:
-    both = shared.Shared()
+    both = shared.SharedWork()
     base = recipe()
     other = [{"seed": 7}, {"lora": {"rank": 3}}, {"tuning": {"epochs": 9}}, {"dtype": "bfloat16"}, {"select_by": "chrf"}]
     other += [{"splits": base["splits"] | {"dev": 3}}, {"data": base["data"] | {"near_duplicates": "allow"}}]
