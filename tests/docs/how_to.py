@@ -11,6 +11,7 @@ PAGES = ("CONTRIBUTING.md", "docs/how-to/add-a-component.md", "docs/how-to/add-a
 SUITES = {
     "merging": ("tests/conformance/test_merging.py", "tests/conformance/test_baselines.py", "tests/evaluation/test_baselines.py"),
     "backbone/trainable": ("tests/conformance/test_trainable.py", "tests/conformance/test_masks.py"),
+    "backbone/speed": ("tests/conformance/test_speed.py",),
     "importance": ("tests/conformance/test_importance.py", "tests/importance", "tests/tuning/test_masks.py"),
     "control": ("tests/conformance/test_controllers.py",),
     "data/tasks": ("tests/conformance/test_tasks.py",),
