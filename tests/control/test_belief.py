@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from pomona.control.belief import Belief, believe, shortfall
-from pomona.control.noise import lasting_features
-from pomona.control.readings import readings
-from pomona.control.shapes import all_shapes, features
+from pomona.control.curve_model import all_shapes, features, lasting_features, readings
 
 LOW, HIGH = 0.1, 0.8
 RATIOS = [(0.0, 0.333, 0.567, 0.8), (0.0, 0.2, 0.45, 0.7), (0.0, 0.15, 0.5, 0.6)]

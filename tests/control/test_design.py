@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pomona.control.bayes import MOST_RATIOS, next_ratios
 from pomona.control.belief import Belief, believe
-from pomona.control.design import MOST_RATIOS, next_ratios
 
 LOW, HIGH = 0.1, 0.8
 FIRST = [(0.0, 0.333, 0.567, 0.8)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pomona.control.flatness import is_flat
+from pomona.control.within_rounds import is_flat
 
 RATIOS = ((0.4, 0.3, 0.5, 0.45), (0.4, 0.2, 0.6, 0.35), (0.5, 0.45, 0.7, 0.25))
 

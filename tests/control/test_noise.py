@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pomona.control.noise import Noise, estimate_noise, lasting_features
-from pomona.control.readings import Readings, readings
+from pomona.control.curve_model import Noise, Readings, estimate_noise, lasting_features, readings
 
 LOW, HIGH = 0.1, 0.8
 RATIOS = [(0.0, 0.3, 0.55, 0.8), (0.0, 0.2, 0.5, 0.7)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pomona.control.readings import readings
+from pomona.control.curve_model import readings
 
 ROOT2 = math.sqrt(2)
 

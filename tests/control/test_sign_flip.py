@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control.sign_flip import EXACT_UP_TO, gain_p_value, signed_sums
+from pomona.control.within_rounds import EXACT_UP_TO, gain_p_value, signed_sums
 
 
 def _generator() -> torch.Generator:

@@ -2,9 +2,9 @@
 
 Axes: S draws, P points of the allowed range, M ratios, F features, K contrasts, D features of a shape, G shapes of one size.
 
-The mean loss over endless examples is one of the shapes of `shapes.py`, its coefficients normal with a deviation of unknown size.
-What was measured differs from it by the noise of `noise.py`. Both are normal, so a shape's evidence and posterior are exact; shapes
-count by their evidence. Then curves are weighed by where they are lowest: most often between the ends of the allowed range.
+The mean loss over endless examples is one of the shapes of `curve_model.py`, its coefficients normal with a deviation of unknown
+size. What was measured differs from it by noise. Both are normal, so a shape's evidence and posterior are exact; shapes count by
+their evidence. Then curves are weighed by where they are lowest: most often between the ends of the allowed range.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from pomona.control.noise import Noise, estimate_noise, lasting_features
-from pomona.control.readings import Readings, readings
-from pomona.control.scaled import POINTS
-from pomona.control.shapes import Shapes, all_shapes, features
+from pomona.control.curve_model import Noise, Readings, Shapes, all_shapes, estimate_noise, features, lasting_features, readings
+from pomona.control.within_rounds import POINTS
 from pomona.ratios import CurvePoint
 
 Array = np.ndarray
@@ -43,7 +41,7 @@ class Belief:
     Args:
         low, high: the allowed range of ratios.
         tried: the lowest and highest ratio that was measured.
-        coefficients_SF: each draw's curve, as combinations of `shapes.features`.
+        coefficients_SF: each draw's curve, as combinations of `curve_model.features`.
         lasting_S2: in each draw the mean of the lasting effects of the examples that were seen.
         noise: of one example's loss.
         n: how many examples there are.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 
 from pomona.control.search import Trial
-from pomona.control.sign_flip import signed_sums
+from pomona.control.within_rounds import signed_sums
 from pomona.ratios import Answer, CurvePoint
 
 _LEVEL = 0.05
@@ -34,7 +34,7 @@ def best_trial(trials: Sequence[Trial], generator: torch.Generator) -> Answer:
 
     Args:
         trials: one or more, on the same N examples.
-        generator: read only where N is above `sign_flip.EXACT_UP_TO`.
+        generator: read only where N is above `within_rounds.EXACT_UP_TO`.
 
     Raises:
         ValueError: there is no trial, or their numbers of scores differ.

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from pomona.control.base import controllers
+from pomona.control.base import ByRounds, Mode, clamp, controllers
 from pomona.control.belief import believe
-from pomona.control.by_rounds import ByRounds, Mode
-from pomona.control.flatness import is_flat
+from pomona.control.curve_model import measured
 from pomona.control.handling import Handling
-from pomona.control.policy import Policy, UpdateSettings, clamp
+from pomona.control.policy import Policy, UpdateSettings
 from pomona.control.published import PUBLISHED, check_published
 from pomona.control.published_rules import PublishedRules
 from pomona.control.racing import LEAST_SURVIVORS, lowest_of_each_part, survivors
-from pomona.control.readings import measured
-from pomona.control.rounds import Candidate, ControllerState, Round, over_all, shares_of
+from pomona.control.rounds import Candidate, ControllerState, Round, check_finite, check_losses, check_settings, over_all, shares_of
 from pomona.control.rules import Rules
-from pomona.control.usable import check_finite, check_losses, check_settings
+from pomona.control.within_rounds import is_flat
 from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
+from pomona.control.rounds import check_settings
 from pomona.control.search import Search, Trial
-from pomona.control.usable import check_settings
 from pomona.ratios import Answer
 from pomona.seeding import stream
 

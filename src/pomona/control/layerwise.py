@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from pomona.control.base import controllers
 from pomona.control.grasp import Grasp, GraspState
-from pomona.control.rounds import over_all
+from pomona.control.rounds import check_settings, over_all
 from pomona.control.surface import fit_surface
-from pomona.control.usable import check_settings
 from pomona.ratios import Answer, GroupRatio
 from pomona.seeding import stream
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from pomona.control.base import clamp
+
 _SAME_REWARD = 1e-12
 
 
@@ -166,8 +168,3 @@ def antithetic(n: int, generator: torch.Generator) -> list[float]:
     """Draws of the standard normal in pairs z, -z, n in all; the last is alone where n is odd."""
     pairs = torch.randn((n + 1) // 2, generator=generator, dtype=torch.float64).tolist()
     return [sign * z for z in pairs for sign in (1, -1)][:n]
-
-
-def clamp(value: float, low: float, high: float) -> float:
-    """`value`, moved into [low, high]."""
-    return min(max(value, low), high)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from pomona.control.base import clamp
 from pomona.control.handling import Handling
-from pomona.control.policy import Policy, UpdateSettings, centred_advantages, clamp
+from pomona.control.policy import Policy, UpdateSettings, centred_advantages
 from pomona.control.rounds import Candidate, Round
 from pomona.control.rules import Rules
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pomona.control.sign_flip import signed_sums
+from pomona.control.within_rounds import signed_sums
 
 LEAST_SURVIVORS = 2
 """A reward is judged by the others of its group, so the two best always go on."""

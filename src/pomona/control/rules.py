@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pomona.control.by_rounds import DECIMALS
+from pomona.control.base import DECIMALS
 from pomona.control.handling import Handling
 from pomona.control.policy import Policy, UpdateSettings, antithetic, grpo_update
 from pomona.control.rounds import Candidate, Round

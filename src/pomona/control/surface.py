@@ -25,9 +25,18 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from pomona.control.scaled import EDGE, POINTS, ratio, unit, within_noise
-from pomona.control.sign_flip import signed_sums
-from pomona.control.within_rounds import RANK_TOLERANCE, compared_within_rounds, fit, mean_fit
+from pomona.control.within_rounds import (
+    EDGE,
+    POINTS,
+    RANK_TOLERANCE,
+    compared_within_rounds,
+    fit,
+    mean_fit,
+    ratio,
+    signed_sums,
+    unit,
+    within_noise,
+)
 from pomona.ratios import CurvePoint
 
 Array = np.ndarray
@@ -69,7 +78,7 @@ class Surface:
         return list(zip(lows_K.tolist(), highs_K.tolist(), strict=True))
 
     def is_flat(self, generator: torch.Generator) -> bool:
-        """Whether the surface is within the examples' noise: as `flatness.is_flat`, with its spread over all that was tried."""
+        """Whether the surface is within the examples' noise: as `within_rounds.is_flat`, over all that was tried."""
         values_SK3 = self._at(signed_sums(self.coefficients_N2K, generator))
         spread_S = (values_SK3.max(axis=-1) - values_SK3.min(axis=-1)).sum(axis=-1)
         return within_noise(spread_S)

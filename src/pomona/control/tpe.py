@@ -10,8 +10,8 @@ from decimal import Decimal
 
 from pomona.control.base import controllers
 from pomona.control.best_trial import best_trial
+from pomona.control.rounds import check_settings
 from pomona.control.search import Search, Trial
-from pomona.control.usable import check_settings
 from pomona.errors import InputError, MissingPackageError
 from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream

@@ -1,7 +1,7 @@
-"""Least squares within rounds: what the losses of all rounds say of the ratios, whatever the rounds' own levels.
+"""What losses within rounds say, whatever the rounds' own levels: sign-flip tests, least squares, whether a curve is flat.
 
 Axes: M measurements (candidates and the reference mask, over all rounds), K of them in one round, N micro dev examples, D
-coefficients, E = 1 + D, Q bootstrap draws.
+coefficients, E = 1 + D, Q bootstrap draws, S sign patterns.
 
 Each example's loss is modelled as `loss_i(t, x) = round_effect_i(t) + c_i' x`, with features x of the ratios that were tried:
 rounds differ because the weights go on learning, so only differences within a round count. The fit is by least squares to losses
@@ -15,6 +15,10 @@ saw a narrow range says little of the bend. What examples did not see is thereby
 as which ratios an example saw does not depend on its own losses (`racing.py`).
 
 The fit is linear in the losses, a sum over examples, so that a bootstrap over examples is a mean over rows.
+
+Sign-flip permutation tests: if nothing were gained, every example's gain could as well have had the other sign. Under that
+hypothesis all sign patterns of the N per-example values are equally likely. With few examples every pattern is looked at, and the
+test is exact; with more, patterns are drawn. No normality is assumed.
 """
 
 from __future__ import annotations
@@ -28,11 +32,63 @@ from jaxtyping import Float64
 
 Array = np.ndarray
 
+EXACT_UP_TO = 16
+"""The largest number of examples whose patterns (2^16) are all looked at."""
+
+DRAWS = 9_999
+"""How many patterns are drawn beyond that; with the pattern that was seen, p-values are multiples of 1 / 10,000."""
+
+POINTS = 25
+"""Of a fitted curve, as an answer has it."""
+
+EDGE = 1e-6
+"""An optimum this near to the end of what was tried, on the scale from -1 to 1, may as well lie beyond it."""
+
+_FLAT_LEVEL = 0.05
+
 RANK_TOLERANCE = 1e-6
 """Features that differ by less than this, on a scale from -1 to 1, are one."""
 
 _BOOTSTRAP_DRAWS = 2_000
 _ROUNDING = 1e-12
+
+
+# Sign-flip tests
+
+
+def signed_sums(values_ND: Float64[np.ndarray, "N D"], generator: torch.Generator) -> Float64[np.ndarray, "S D"]:
+    """The sums over N examples under S sign patterns, [S, D]; the first is the one that was seen, all signs +1.
+
+    Args:
+        values_ND: D values of each example, N >= 1; an example's values share their sign.
+        generator: read only where N > `EXACT_UP_TO`.
+    """
+    n, d = values_ND.shape
+    if n > EXACT_UP_TO:
+        signs_SN = 1.0 - 2.0 * torch.randint(2, (DRAWS, n), generator=generator).numpy()
+        return np.concatenate([values_ND.sum(axis=0, keepdims=True), signs_SN @ values_ND])
+    sums_SD = np.zeros((1, d))
+    for value_D in values_ND:
+        sums_SD = np.concatenate([sums_SD + value_D, sums_SD - value_D])
+    return sums_SD
+
+
+def gain_p_value(gains: Sequence[float], generator: torch.Generator) -> float:
+    """One-sided p-value of "the gains are not above zero": the share of patterns whose sum is at least the one seen.
+
+    Args:
+        gains: loss before minus loss after of each example, [N], N >= 1, finite.
+        generator: read only where N > `EXACT_UP_TO`.
+
+    Returns:
+        In (0, 1]; the smallest possible value is 2^-N, and gains that are all 0 give 1.
+    """
+    values = np.asarray(gains, dtype=np.float64)
+    sums = signed_sums(values[:, None], generator)[:, 0]
+    return float(np.mean(sums >= sums[0] - _ROUNDING * np.abs(values).sum()))
+
+
+# Least squares
 
 
 class Compared(NamedTuple):
@@ -136,3 +192,62 @@ def parts(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float6
     """Each example's part of that fit, as `Fit` has them; None where the features do not identify it."""
     fitted = _least_squares(y_NM, X_NMD)
     return None if fitted is None else fitted[0]
+
+
+# Whether ratios are indistinguishable
+
+
+def unit(prune_ratios: Array, low: float, high: float) -> Array:
+    """Ratios on the scale on which `low` is -1 and `high` is 1."""
+    return (2 * prune_ratios - low - high) / (high - low)
+
+
+def ratio(u: Array, low: float, high: float) -> Array:
+    """The inverse of `unit`, kept within [low, high]."""
+    return np.clip((low + high) / 2 + u * (high - low) / 2, low, high)
+
+
+def within_noise(spread_S: Array) -> bool:
+    """Whether more than 5 % of the spreads under random signs reach the first, which is the one that was seen."""
+    return bool(np.mean(spread_S >= spread_S[0] * (1 - 1e-9)) > _FLAT_LEVEL)
+
+
+def is_flat(
+    prune_ratios: Sequence[Sequence[float]], losses: Sequence[Sequence[Sequence[float | None]]], generator: torch.Generator
+) -> bool:
+    """Whether the loss as a parabola in the ratio is within the noise of the examples.
+
+    The spread (highest minus lowest fitted mean loss over what was tried) is compared with the spreads that arise when each
+    example's whole curve is given a random sign: were no ratio better than another, these would be as likely as the one seen.
+    Flat where more than 5 % of them reach it. Choosing the best and the worst ratio after the fact is thereby allowed for. With
+    fewer than 6 examples no curve can pass. The curve is a line where the ratios do not identify a parabola; it is flat where no
+    example saw two ratios in one round, or the ratio changed no loss.
+
+    Args:
+        prune_ratios: for each round the ratios that were measured.
+        losses: for each round and ratio the loss of each example, [N], None where it was not seen; the same N examples in every
+            round.
+        generator: read only where N > 16.
+    """
+    ratios = [ratio for one in prune_ratios for ratio in one]
+    if not ratios or max(ratios) - min(ratios) < RANK_TOLERANCE:
+        return True
+    scaled = [unit(np.asarray(one, dtype=np.float64), min(ratios), max(ratios)) for one in prune_ratios]
+    compared = compared_within_rounds(losses, [np.stack([u, u * u], axis=1) for u in scaled])
+    if compared is None:
+        return True
+    for degree in (2, 1):
+        coefficients_ND = parts(compared.y_NM, compared.X_NMD[..., :degree])
+        if coefficients_ND is not None:
+            return within_noise(_spread(signed_sums(coefficients_ND, generator)))
+    return True
+
+
+def _spread(coefficients_SD: Float64[Array, "S D"]) -> Float64[Array, " S"]:
+    """Highest minus lowest value over [-1, 1] of each `slope u + bend u^2`; of lines where D is 1."""
+    slope_S = coefficients_SD[:, 0]
+    bend_S = coefficients_SD[:, 1] if coefficients_SD.shape[1] == 2 else np.zeros_like(slope_S)
+    bent = bend_S != 0
+    vertex_S = np.where(bent, np.clip(-slope_S / np.where(bent, 2 * bend_S, 1.0), -1.0, 1.0), 1.0)
+    values = np.stack([u * slope_S + u * u * bend_S for u in (-1.0, 1.0, vertex_S)])
+    return values.max(axis=0) - values.min(axis=0)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from pomona.control import Controller
-from pomona.control.usable import check_finite
+from pomona.control.rounds import check_finite
 from pomona.errors import InputError
 from pomona.pruning import ModuleScores, group_shares, ramp_end, scheduled_ratio
 from pomona.ratios import Answer
