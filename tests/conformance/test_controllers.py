@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers, state_to_dict
+from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
 PARAMETERS: dict[str, dict[str, object]] = {
@@ -50,9 +50,9 @@ def _drive(controller: Controller, seed: int = 0, through_json: bool = False) ->
     state = controller.start(seed, TOTAL_STEPS)
     for step in range(1, TOTAL_STEPS + 1):
         if through_json:
-            state = controller.load_state(json.loads(json.dumps(state_to_dict(state))))
+            state = controller.load_state(json.loads(json.dumps(dataclasses.asdict(state))))
         if controller.round_due(state, step):
-            before = state_to_dict(state)
+            before = dataclasses.asdict(state)
             candidates, reference = (
                 controller.propose(state),
                 _share(state, controller.reference(state) or controller.held_ratios(state)),
@@ -60,7 +60,7 @@ def _drive(controller: Controller, seed: int = 0, through_json: bool = False) ->
             state_after = controller.observe(
                 state, step, _losses(seed, step, reference), [_losses(seed, step, p) for p in candidates]
             )
-            assert state_to_dict(state) == before
+            assert dataclasses.asdict(state) == before
             state = state_after
     return state
 

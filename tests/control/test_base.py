@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomona.control import Candidate, ControllerState, Fixed, Grasp, Handling, Round, state_to_dict
+from pomona.control import Candidate, ControllerState, Fixed, Grasp, Handling, Round
 from pomona.control.grasp import GraspState
 from pomona.control.policy import Policy
 from pomona.control.rounds import state_from_dict
@@ -45,7 +45,7 @@ STATES = st.builds(
 @given(STATES)
 @settings(deadline=None, max_examples=60)
 def test_a_state_survives_json_exactly(state: ControllerState) -> None:
-    assert state_from_dict(ControllerState, json.loads(json.dumps(state_to_dict(state)))) == state
+    assert state_from_dict(ControllerState, json.loads(json.dumps(dataclasses.asdict(state)))) == state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,21 +71,21 @@ class WithMomentum(Fixed):
 
 def test_a_controller_s_own_state_needs_no_more_than_its_class() -> None:
     state = OwnState(3, 40, (1.0,), (0.5,), momentum=0.1 + 0.2, last=Streak("up", (1, 2)))
-    loaded = WithMomentum(0.5).load_state(json.loads(json.dumps(state_to_dict(state))))
+    loaded = WithMomentum(0.5).load_state(json.loads(json.dumps(dataclasses.asdict(state))))
     assert loaded == state
     assert isinstance(loaded, OwnState)
-    spoiled = json.loads(json.dumps(state_to_dict(state))) | {"momentum": "0.3"}
+    spoiled = json.loads(json.dumps(dataclasses.asdict(state))) | {"momentum": "0.3"}
     with pytest.raises(InputError, match=r"state\.momentum: Input should be a valid number \(got '0\.3'\)"):
         WithMomentum(0.5).load_state(spoiled)
     with pytest.raises(InputError, match=r"state\.momentum: Unexpected keyword argument"):
-        Fixed(0.5).load_state(state_to_dict(state))
+        Fixed(0.5).load_state(dataclasses.asdict(state))
 
 
 def _values() -> dict:
     candidate = Candidate(0.5, (1.0, 2.0), 0.25, 0.125)
     one = Round(0, 10, (1.5, 2.0), (candidate,), 0.4, 0.5, 0.5, 0.41, 0.1, (0.4,))
     state = GraspState(3, 40, (1.0,), (0.5,), (one,), (Policy(0.41, 0.1),))
-    return json.loads(json.dumps(state_to_dict(state)))
+    return json.loads(json.dumps(dataclasses.asdict(state)))
 
 
 @pytest.mark.parametrize(

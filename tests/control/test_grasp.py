@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.control.rule import climbed
 
-from pomona.control import Candidate, Grasp, controllers, policy, state_to_dict
+from pomona.control import Candidate, Grasp, controllers, policy
 from pomona.control.grasp import GraspState
 from pomona.errors import InputError, PomonaError
 from pomona.ratios import Answer
@@ -274,7 +274,7 @@ def test_a_stopped_candidate_counts_with_what_it_saw_but_is_never_the_best() -> 
     assert one.mask_prune_ratio == one.prune_ratio_after == min(rho[1], 0.5)
     full = controller.observe(state, 10, [2.0] * 4, [[1.1] * 4, *rows[1:]])  # the same rewards
     assert after.policies[0] == pytest.approx((full.policies[0].mean, full.policies[0].deviation), rel=1e-12)
-    again = Grasp().load_state(json.loads(json.dumps(state_to_dict(after))))
+    again = Grasp().load_state(json.loads(json.dumps(dataclasses.asdict(after))))
     assert again == after
     assert controller.choose(again) == controller.choose(after)
 

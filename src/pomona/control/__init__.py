@@ -13,7 +13,7 @@ from pomona.control.grid import Grid
 from pomona.control.handling import Handling
 from pomona.control.layerwise import Layerwise
 from pomona.control.published import PUBLISHED
-from pomona.control.rounds import Candidate, ControllerState, Round, state_to_dict
+from pomona.control.rounds import Candidate, ControllerState, Round
 from pomona.control.search import Search, Trial
 from pomona.control.tpe import Tpe
 
@@ -33,5 +33,4 @@ __all__ = [
     "Tpe",
     "Trial",
     "controllers",
-    "state_to_dict",
 ]

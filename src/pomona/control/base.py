@@ -51,7 +51,7 @@ class Controller(ABC, Generic[S]):
     """The class of its states."""
 
     def load_state(self, values: object) -> S:
-        """The state that a checkpoint kept as JSON, which `state_to_dict` made.
+        """The state whose `dataclasses.asdict` a checkpoint kept as JSON.
 
         Raises:
             InputError: a key is unknown or missing, or a value has the wrong type.

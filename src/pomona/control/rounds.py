@@ -6,7 +6,6 @@ writes the shortest decimal that reads back.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -168,13 +167,8 @@ class ControllerState:
 S = TypeVar("S", bound=ControllerState)
 
 
-def state_to_dict(state: ControllerState) -> dict[str, object]:
-    """The state as dicts, sequences and numbers, for JSON."""
-    return dataclasses.asdict(state)
-
-
 def state_from_dict(kind: type[S], values: object) -> S:
-    """The inverse of `state_to_dict`, of values that JSON held.
+    """The state of this class whose `dataclasses.asdict` JSON held.
 
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong type; the message names it.
