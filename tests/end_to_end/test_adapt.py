@@ -223,7 +223,7 @@ def test_a_target_lora_that_the_recipe_makes_smaller_is_said_everywhere(run: Pat
     assert record.systems["merge_finetune"].differences == main.differences == []
     (warned,) = [one for one in record.warnings if one.startswith("Target LoRA is not trained like Pomona")]
     assert warned.endswith("(the recipe gives lora.rank; left out, they follow Pomona)")
-    assert "Target LoRA, which is not trained alike (it trains 1.2 k parameters, Pomona 1.8 k)" in outcome.out
+    assert "Target LoRA (trained differently: it trains 1.2 k parameters, Pomona 1.8 k)" in outcome.out
     assert any(
         line.startswith("  Target LoRA ") and ", rank 3, 1.2 k trained, 1.2 k stored, rate 0.01" in line
         for line in outcome.out.splitlines()

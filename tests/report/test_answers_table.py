@@ -40,7 +40,7 @@ def test_counts_have_a_column_only_where_there_are_any(record: RunRecord, figure
     table = answers_table(changed(record, "svd", **{figure: int(shown.replace(",", ""))}))
     assert [column.heading for column in table.columns][6:] == [heading]
     assert [row[6].text for row in table.rows] == ["0", "0", "0", "0", shown, "0", "0"]
-    assert ("Prompts cut: too long to leave room" in table.note) == (figure == "cut_prompts")
+    assert ("Prompts cut: prompts too long to leave room" in table.note) == (figure == "cut_prompts")
 
 
 def test_what_is_unknown_is_no_zero_and_no_alarm(record: RunRecord) -> None:
@@ -65,12 +65,12 @@ def test_a_record_that_knows_nothing_of_answers_has_no_table(older: RunRecord) -
     [
         (
             {"empty_share": 0.06},
-            "More than 5% of the answers are empty: SVD (6.0%). An empty answer scores 0, whatever the reason.",
+            "More than 5% of the answers are empty: SVD (6.0%). An empty answer scores 0, whatever its cause.",
         ),
-        ({"unended_share": 0.31}, "had not come to an end: SVD (31.0%)."),
-        ({"repetition": 0.55}, "The answers repeat themselves, in more than 30% of their runs of four words: SVD (55.0%)."),
-        ({"length_ratio": 2.3}, "less than half or more than twice the references' words: SVD (2.30×)."),
-        ({"length_ratio": 0.49}, "less than half or more than twice the references' words: SVD (0.49×)."),
+        ({"unended_share": 0.31}, "reached the task's max_new_tokens without an end: SVD (31.0%)."),
+        ({"repetition": 0.55}, "More than 30% of the four-word sequences in the answers are repetitions: SVD (55.0%)."),
+        ({"length_ratio": 2.3}, "less than half or more than twice as many words as the references: SVD (2.30×)."),
+        ({"length_ratio": 0.49}, "less than half or more than twice as many words as the references: SVD (0.49×)."),
         ({"unscored": 2}, "left out of the scores, not counted as wrong: SVD (2)."),
     ],
 )
@@ -82,7 +82,7 @@ def test_an_alarm_names_the_system_and_its_figure(record: RunRecord, values: dic
 
 def test_systems_with_one_trouble_share_a_sentence(record: RunRecord) -> None:
     first, *others = alarms(changed(record, "svd", unended_share=0.5))
-    assert "to an end: Zero shot (94.0%) and SVD (50.0%)." in first
+    assert "without an end: Zero shot (94.0%) and SVD (50.0%)." in first
     assert len(others) == 2
 
 
@@ -91,6 +91,6 @@ def test_the_result_s_own_alarm_is_of_the_result_alone(record: RunRecord) -> Non
     assert own_alarm(record.model_copy(update={"systems": {}})) is None
     bad = changed(record, "pomona", empty_share=0.07, unended_share=0.41, length_ratio=0.31, unscored=3)
     assert own_alarm(bad) == (
-        "Pomona's answers ask for a look before its scores do: "
+        "Read Pomona's answers before you trust its scores: "
         "7.0% empty, 41.0% without an end, 0.31× the references' length and 3 unscored."
     )

@@ -39,32 +39,32 @@ def test_sentences_and_scores(record: RunRecord):
     assert rows[1].startswith("| --- | ---: | ---: |")
     assert len({line.count("|") for line in rows[:9]}) == 1
     assert rows[8].startswith("| **Pomona** | 27.1 (24.0 to 30.3) | +1.9 (−0.2 to 3.9) | 1.000 (raw 0.210) |")
-    assert "p after Holm's correction over the 11 comparisons on this metric" in body
+    assert "p: after Holm's correction for the 11 comparisons on this metric" in body
 
 
 def test_signatures_say_what_computed_the_scores(record: RunRecord):
     path = {"bert_score": "bert-score|v:0.3.13|model:/a[b]`c"}
     _, body = parts(model_card(record.model_copy(update={"signatures": {**record.signatures, **path}})))
-    listed = body.split("What computed the scores:\n\n")[1].split("\n\n")[0].splitlines()
+    listed = body.split("Signatures of the metrics:\n\n")[1].split("\n\n")[0].splitlines()
     assert len(listed) == 6
     assert listed[3] == r"- BLEU: nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:2.5.1"
     assert listed[5] == r"- BERTScore: bert-score\|v:0.3.13\|model:/a\[b\]\`c"
 
 
 def test_an_alarming_result_is_not_passed_on_in_silence(record: RunRecord):
-    assert "ask for a look" not in model_card(record)
+    assert "before you trust its scores" not in model_card(record)
     own = record.systems["pomona"]
     assert own.answers is not None
     alarming = own.model_copy(update={"answers": own.answers.model_copy(update={"empty_share": 0.25})})
     card = model_card(record.model_copy(update={"systems": {**record.systems, "pomona": alarming}}))
-    assert "\n\nPomona's answers ask for a look before its scores do: 25.0% empty.\n\n" in card
+    assert "\n\nRead Pomona's answers before you trust its scores: 25.0% empty.\n\n" in card
 
 
 def test_an_older_record_s_card(older: RunRecord):
     _, body = parts(model_card(older))
     rows = [line for line in body.splitlines() if line.startswith("|")]
     assert rows[8].startswith("| **Pomona** | 27.1 (24.0 to 30.3) | +1.9 (−0.2 to 3.9) | 0.210 |")
-    assert "What computed the scores" not in body
+    assert "Signatures of the metrics" not in body
     assert "Holm" not in body
 
 

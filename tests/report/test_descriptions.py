@@ -42,15 +42,16 @@ def test_modules_sizes_and_settings_have_columns(record: RunRecord) -> None:
         "Rank": "16",
         "Parameters trained": "1.68 M",
         "Stored": "3.66 M/1.98 M padding",
-        "Lost to the rank": "\N{EN DASH}",
+        "Lost by truncation": "\N{EN DASH}",
         "Training": "rate 0.0005, x 0.85 an epoch, 4 epochs, batches of 5, 2 batches a step, 8 runs",
     }
     assert found["SVD"]["Modules"] == "q_proj, v_proj (60 modules)"
     assert found["SVD"]["Stored"] == "460.8 k"
-    assert found["SVD"]["Lost to the rank"] == "41.2%"
+    assert found["SVD"]["Lost by truncation"] == "41.2%"
     assert set(found["Zero shot"].values()) == {"16", "\N{EN DASH}"} - {"16"}
     assert (
-        what_it_is_made_of(record.systems["svd"]) == "q_proj, v_proj (60 modules), rank 16, 460.8 k stored, 41.2% lost to the rank"
+        what_it_is_made_of(record.systems["svd"])
+        == "q_proj, v_proj (60 modules), rank 16, 460.8 k stored, 41.2% lost by truncation"
     )
     assert "| Pomona |" in model_card(record)
     assert "1.98 M padding" in model_card(record)
@@ -58,7 +59,7 @@ def test_modules_sizes_and_settings_have_columns(record: RunRecord) -> None:
 
 def test_the_sparsity_says_of_what(record: RunRecord) -> None:
     (note,) = [tile.note for tile in headline(made_of(record)) if tile.label == "Sparsity"]
-    assert note == "exact zeros of 1.68 M trained parameters; stored are 3.66 M, with padding"
+    assert note == "exact zeros of 1.68 M trained parameters; 3.66 M stored, with padding"
 
 
 def test_settings_that_are_not_known_are_left_out() -> None:

@@ -157,9 +157,9 @@ def test_whole_runs_have_dots_and_no_fit(grid: Save, save: Save):
 @pytest.mark.parametrize(
     ("low", "high", "flat", "says"),
     [
-        (0.3, 0.3, False, "Every ratio but the best is worse beyond the noise"),
-        (0.1, 0.8, True, "The curve is flat: the dev set does not tell these ratios apart."),
-        (0.2, 0.5, False, "The band goes from the lowest to the highest ratio that is not told apart from the best"),
+        (0.3, 0.3, False, "Every ratio except the best is significantly worse"),
+        (0.1, 0.8, True, "The curve is flat: the dev set shows no significant difference between the ratios."),
+        (0.2, 0.5, False, "The band: from the lowest to the highest ratio not significantly worse than the best"),
     ],
 )
 def test_what_the_dev_set_tells_of_whole_runs(grid: Save, low: float, high: float, flat: bool, says: str):
@@ -199,15 +199,15 @@ def test_rewards_are_shown_in_their_own_unit(record: RunRecord, reward: dict[str
     for key in ("reward-by-round", "fitted-curve"):
         layout: Any = figures[key].spec["layout"]
         assert layout["yaxis"]["title"]["text"] == f"reward, {unit}"
-    assert f"Micro dev {what} at the ratio in force minus {what} on trial" in figures["reward-by-round"].caption
+    assert f"Micro dev {what} at the ratio in force minus the candidate's {what}" in figures["reward-by-round"].caption
     table = rounds_table(rewarded)
-    assert table.columns[2].heading == f"{what.capitalize()} compared with (its ratio)"
+    assert table.columns[2].heading == f"Reference {what} (ratio)"
     assert f"in {unit}." in table.note
     assert ("nats" in table.note) == ("nats" in unit)
-    assert ("counts with a minus" in table.note) == (what == "cost")
+    assert ("a score is subtracted" in table.note) == (what == "cost")
     rows = {row[0].text: row[1].text for row in choices_table(rewarded).rows}
     words = {"nats per token": "micro dev loss", "ROUGE-L / 100": "ROUGE-L / 100, on the micro dev set"}[unit]
-    assert rows.get("Rounds rewarded by") == (words if reward else None)
+    assert rows.get("Reward of the rounds") == (words if reward else None)
 
 
 def test_the_large_dot_is_the_epoch_that_was_kept(record: RunRecord, save: Save):
@@ -247,8 +247,8 @@ def test_a_metric_that_judged_epochs_has_a_figure(grid: Save, save: Save):
     ("granularity", "end"),
     [
         ("parameter", "each factor of the 8 modules is 25% zeros."),
-        ("rank", "zeros. That is before components that are all zero were left out of the adapter."),
-        ("module", "zeros. That is before modules that are all zero were left out of the adapter."),
+        ("rank", "zeros. It is measured before components that are all zero are removed from the adapter."),
+        ("module", "zeros. It is measured before modules that are all zero are removed from the adapter."),
     ],
 )
 def test_zeros_that_the_adapter_leaves_out_are_said(grid: Save, granularity: str, end: str):
@@ -256,7 +256,7 @@ def test_zeros_that_the_adapter_leaves_out_are_said(grid: Save, granularity: str
     assert str(even_sparsity(record)).endswith(end)
     uneven = record.model_copy(update={"modules": [record.modules[0].model_copy(update={"sparsity_A": 1.0}), *record.modules[1:]]})
     caption = all_figures(RunFolder(Path(), uneven))["layers"][0].caption
-    assert ("left out of the adapter" in caption) == (granularity != "parameter")
+    assert ("removed from the adapter" in caption) == (granularity != "parameter")
 
 
 def test_entries_that_went_back_to_their_start_have_no_map_of_zeros(grid: Save):

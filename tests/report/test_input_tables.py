@@ -41,8 +41,8 @@ def test_what_was_cut_stands_with_its_split(record: RunRecord) -> None:
         ["test", "100", "11/5,016 characters", "0", "006400640064"],
     ]
     assert splits_table(record).note == (
-        "Documents are cut by the task's max_document_characters. "
-        "Prompts are cut where prompt and target together are longer than tuning.max_tokens."
+        "Documents are cut to the task's max_document_characters. "
+        "Prompts are cut if prompt and target together are longer than tuning.max_tokens."
     )
 
 
@@ -72,9 +72,9 @@ def test_how_it_was_merged_and_pruned(grid: Callable[..., RunRecord]) -> None:
     assert choices(grid()) == [
         ("Merged by", "linear, sums of the adapters' own factors"),
         ("Importance", "wanda"),
-        ("Pruned as a whole", "rank-one components"),
-        ("Prune ratio", "grid, 8 runs at given ratios"),
-        ("Epochs and runs judged by", "dev loss"),
+        ("Unit of pruning", "rank-one components"),
+        ("Controller", "grid, 8 runs at given ratios"),
+        ("Epochs and runs chosen by", "dev loss"),
     ]
 
 
@@ -85,19 +85,19 @@ def test_choices_that_are_other_than_usual(grid: Callable[..., RunRecord]) -> No
     content["recipe"]["pruning"] |= {"scope": "layer", "activations": "full_pass", "schedule": "cubic"}
     found = dict(choices(RunRecord.model_validate(content)))
     assert found == {
-        "Merged by": "linear, sums of the adapters' own factors, with the target LoRA among them, stdlib not trained, "
-        "merge weights trained, scaling left out, as published",
+        "Merged by": "linear, sums of the adapters' own factors, with the target LoRA, stdlib not trained, "
+        "merge weights trained, without scaling, as published",
         "Importance": "wanda",
-        "Pruned as a whole": "single entries",
-        "Compete within": "a layer",
+        "Unit of pruning": "single entries",
+        "Ranked within": "one layer",
         "Norms from": "a pass over the training set before each selection",
-        "Pruned entries become": "what they were at the start",
-        "Ratio comes into force": "by a cubic ramp",
-        "Prune ratio": "grid, 8 runs at given ratios",
-        "Epochs and runs judged by": "mean ROUGE-L on the dev set",
+        "Pruned entries become": "their start values",
+        "Ratio is applied": "by a cubic ramp",
+        "Controller": "grid, 8 runs at given ratios",
+        "Epochs and runs chosen by": "mean ROUGE-L on the dev set",
     }
     content["recipe"]["pruning"]["paper"] = True
-    assert ("Norms from", "one norm a layer, as the published code takes it") in choices(RunRecord.model_validate(content))
+    assert ("Norms from", "one norm for each layer, as in the published code") in choices(RunRecord.model_validate(content))
 
 
 def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRecord]) -> None:
@@ -105,20 +105,20 @@ def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRec
     for search, said in (
         ({"metric": None, "epochs": None}, None),
         ({"metric": {"name": "magnitude"}, "accumulation_steps": 1, "seed": 0}, "by magnitude, 1 batch a step, seed 0"),
-        ({"epochs": 3, "patience_epochs": 2}, "3 epochs, ends after 2 epochs without a better dev loss"),
+        ({"epochs": 3, "patience_epochs": 2}, "3 epochs, stops after 2 epochs without a better dev loss"),
     ):
         content["recipe"]["search"] = search
-        assert dict(choices(RunRecord.model_validate(content))).get("Its search") == said
+        assert dict(choices(RunRecord.model_validate(content))).get("Search") == said
     content["recipe"]["search"] = {"seed": 42}
     content["search_splits"] = content["splits"]
-    assert ("Its search", "seed 42 and examples of its own") in choices(RunRecord.model_validate(content))
+    assert ("Search", "seed 42 and its own examples") in choices(RunRecord.model_validate(content))
 
 
 def test_what_was_not_pruned_has_no_choices_of_pruning(grid: Callable[..., RunRecord]) -> None:
     content = grid().model_dump()
     content["answer"] = {"controller": "fixed", "prune_ratio": 0.0, "low": 0.0, "high": 0.0, "flat": False}
     content["recipe"]["controller"] = {"name": "fixed", "prune_ratio": 0.0}
-    assert [name for name, _ in choices(RunRecord.model_validate(content))] == ["Merged by", "Prune ratio", "Epochs judged by"]
+    assert [name for name, _ in choices(RunRecord.model_validate(content))] == ["Merged by", "Controller", "Epochs chosen by"]
     assert [name for name, _ in choices(RunRecord.model_validate(content | {"recipe": {}}))] == []
 
 

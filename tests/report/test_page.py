@@ -114,13 +114,13 @@ def test_a_score_of_fewer_examples_than_the_test_has_says_so(record: RunRecord, 
 
 def test_corrected_p_values_say_over_how_many(record: RunRecord, save: Save):
     text = page_of(save(record)).text
-    assert "p after Holm's correction over the 11 comparisons on this metric, the raw p in small figures." in text
-    assert "p after Holm's correction over the 11 comparisons on each metric" in text
+    assert "p: after Holm's correction for the 11 comparisons on this metric; small figures: the raw p." in text
+    assert "p: after Holm's correction for the 11 comparisons on each metric" in text
     assert "Uncorrected" not in text
     fewer = [one for one in record.comparisons if one.metric != "bleu" or one.system == "pomona"]
     text = page_of(save(record.model_copy(update={"comparisons": fewer}))).text
-    assert "p after Holm's correction over the 11 comparisons on this metric" in text
-    assert "p after Holm's correction over all comparisons on each metric" in text
+    assert "p: after Holm's correction for the 11 comparisons on this metric" in text
+    assert "p: after Holm's correction for all comparisons on each metric" in text
 
 
 def test_a_difference_that_the_correction_does_not_bear_out(record: RunRecord, save: Save):
@@ -132,7 +132,7 @@ def test_a_difference_that_the_correction_does_not_bear_out(record: RunRecord, s
     ]
     page = page_of(save(record.model_copy(update={"comparisons": comparisons})))
     assert [cell.strip("|") for cell in page.table("Systems")[1]][3:] == ["0.050|raw 0.020", "100", "better,\xa0uncorrected"]
-    assert "Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so it may be chance." in page.text
+    assert "Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so the difference may be chance." in page.text
     assert "16.3 to 20.4, better, uncorrected" in page.text
 
 
@@ -141,7 +141,7 @@ def test_an_interval_without_spread_is_unknown(record: RunRecord, save: Save):
     metrics = {**record.metrics, "zero_shot": {**record.metrics["zero_shot"], "bleu": flat}}
     page = page_of(save(record.model_copy(update={"metrics": metrics})))
     assert page.table("System")[1][6] == "0.0|unknown"
-    assert "An interval is unknown where the test examples show no spread." in page.text
+    assert "An interval is unknown if the scores of the test examples do not vary." in page.text
 
 
 def test_the_answers_and_what_is_alarming_about_them(record: RunRecord, save: Save):
@@ -151,8 +151,8 @@ def test_the_answers_and_what_is_alarming_about_them(record: RunRecord, save: Sa
     assert [cell.strip("|") for cell in rows[0]] == ["Zero shot", "0.0%", "94.0%", "41.2%", "41.3", "4.62×"]
     alarming = [attributes for tag, attributes in page.elements if tag == "td" and "alarm" in (attributes.get("class") or "")]
     assert len(alarming) == 3
-    assert "had not come to an end: Zero shot (94.0%)." in page.text
-    assert "ask for a look" not in page.text
+    assert "without an end: Zero shot (94.0%)." in page.text
+    assert "before you trust its scores" not in page.text
     assert not [attributes for _, attributes in page.elements if attributes.get("class") == "box failed"]
 
 
@@ -165,7 +165,7 @@ def test_an_alarm_about_the_result_itself_is_at_the_top(record: RunRecord, save:
     }
     page = page_of(save(record.model_copy(update={"systems": systems})))
     top = page.text[: page.text.index("Results")]
-    assert "Pomona's answers ask for a look before its scores do: 40.0% without an end. What the answers look like" in top
+    assert "Read Pomona's answers before you trust its scores: 40.0% without an end. What the answers look like" in top
     assert ("a", {"href": "#answers"}) in page.elements
     assert [attributes for _, attributes in page.elements if attributes.get("class") == "box failed"]
 
@@ -349,10 +349,10 @@ def test_a_long_prompt_is_shown_with_what_is_asked_at_its_end(record: RunRecord,
 def test_the_page_of_whole_runs(grid: Callable[..., RunRecord], save: Save):
     page = page_of(save(grid()))
     assert "Prune ratio 30% best of 8 tried, 20 to 50%" in page.text
-    assert "Sparsity 25.0% exact zeros, before they were left out" in page.text
+    assert "Sparsity 25.0% exact zeros, before they were removed" in page.text
     assert "Fitted to all rounds" not in page.text
     assert "The rounds in numbers" not in page.text
-    assert ["Pruned as a whole|", "rank-one components|"] in page.table("How")
+    assert ["Unit of pruning|", "rank-one components|"] in page.table("Choice")
     head, *rows = page.table("Module")
     assert head[-1] == "Importance|"
     assert len(rows) == 8
@@ -360,7 +360,7 @@ def test_the_page_of_whole_runs(grid: Callable[..., RunRecord], save: Save):
 
 def test_tiles_of_other_answers(grid: Callable[..., RunRecord], save: Save):
     assert "Prune ratio 30% best of 8 tried Sparsity" in page_of(save(grid(low=0.3, high=0.3))).text
-    assert "Sparsity 25.0% exact zeros; what was pruned is back at its start" in page_of(save(grid(reset="initial"))).text
+    assert "Sparsity 25.0% exact zeros; pruned entries are reset to their start values" in page_of(save(grid(reset="initial"))).text
 
 
 def test_merge_weights_that_were_trained_have_a_column(record: RunRecord, save: Save):
@@ -370,12 +370,12 @@ def test_merge_weights_that_were_trained_have_a_column(record: RunRecord, save: 
     assert head[-1] == "Merge weights|"
     assert rows[0][-1] == "1.062, −0.250|"
     assert rows[-1][-1] == "–|"
-    assert "they stand in the order of the merged adapters" in page.text
+    assert "their order is that of the merged adapters" in page.text
 
 
 def test_groups_of_layers_with_ratios_of_their_own_are_told(record: RunRecord, save: Save):
     assert record.answer is not None
-    assert "Counted from 0" not in page_of(save(record)).text
+    assert "Layers count from 0" not in page_of(save(record)).text
     groups = [
         GroupRatio(first_layer=0, last_layer=14, prune_ratio=0.2, low=0.1, high=0.35),
         GroupRatio(first_layer=15, last_layer=15, prune_ratio=0.5, low=0.5, high=0.5),
@@ -387,5 +387,5 @@ def test_groups_of_layers_with_ratios_of_their_own_are_told(record: RunRecord, s
         ["15", "50%", "given"],
         ["16 to 29", "44%", "30 to 60%"],
     ]
-    assert "The mean of the prune ratios learned for 3 groups of layers in the run is 32% (95% interval 21 to 46%)" in page.text
-    assert "what one ratio for all layers would gain over the layers' own" in page.text
+    assert "The run learned a prune ratio for each of 3 groups of layers, 32% on average (95% interval 21 to 46%)" in page.text
+    assert "The gain of one ratio for all layers over the groups' own ratios" in page.text

@@ -45,17 +45,17 @@ def test_a_finished_run_in_full(record: RunRecord):
     first, second, third = three_sentences(record)
     assert first == (
         "Pomona merged 2 adapters (stdlib and torch) on HuggingFaceTB/SmolLM2-135M-Instruct for the task summarization, "
-        "fine-tuned the merge on 50 training examples, and tested the result on 100 test examples held out from it."
+        "fine-tuned the merge on 50 training examples, and tested the result on 100 held-out test examples."
     )
     assert second == (
-        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples): 18.4 points better than Zero shot (interval of the paired "
-        "difference 16.3 to 20.4, excludes 0, corrected p = 0.004) and not told apart from Target LoRA (paired difference +1.9, "
-        f"interval {MINUS}0.2 to 3.9, includes 0)."
+        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3): 18.4 points better than Zero shot, a "
+        "difference unlikely to be chance (95% interval 16.3 to 20.4, excludes 0, corrected p = 0.004); not significantly "
+        f"different from Target LoRA (the difference of +1.9 points may be chance: 95% interval {MINUS}0.2 to 3.9, includes 0)."
     )
     assert third == (
-        "The prune ratio learned in the run is 32% (95% interval 21 to 46%); beside the same merge fine-tuned without it, pruning "
-        f"neither helped nor hurt ROUGE-L measurably (paired difference +0.3 points, interval {MINUS}1.8 to 2.3, includes 0): take "
-        "the unpruned merge, unless zeros are wanted for their own sake."
+        "The run learned a prune ratio of 32% (95% interval 21 to 46%); compared with the same merge fine-tuned without "
+        f"pruning, pruning did not significantly change ROUGE-L (paired difference +0.3 points, 95% interval {MINUS}1.8 to 2.3, "
+        "includes 0): use the unpruned merge, unless you need the zeros themselves."
     )
 
 
@@ -63,16 +63,16 @@ def test_a_finished_run_in_full(record: RunRecord):
     ("interval", "says", "never"),
     [
         ((4.0, 1.0, 7.0), "4.0 points better than Target LoRA", "worse"),
-        ((-4.0, -7.0, -1.0), "4.0 points worse than Target LoRA", "told apart"),
-        ((4.0, -0.1, 8.1), "not told apart from Target LoRA", "4.0 points"),
-        ((4.0, 0.0, 8.0), "not told apart from Target LoRA", "4.0 points"),
+        ((-4.0, -7.0, -1.0), "4.0 points worse than Target LoRA", "significantly"),
+        ((4.0, -0.1, 8.1), "not significantly different from Target LoRA", "better"),
+        ((4.0, 0.0, 8.0), "not significantly different from Target LoRA", "better"),
     ],
 )
 def test_better_and_worse_only_where_the_interval_excludes_zero(
     record: RunRecord, interval: tuple[float, float, float], says: str, never: str
 ):
     text = how_good(with_comparison(record, "target_lora", *interval))
-    about_target = text[text.index(" and ") :]
+    about_target = text[text.index("; ") :]
     assert says in about_target
     assert never not in about_target
 
@@ -80,9 +80,9 @@ def test_better_and_worse_only_where_the_interval_excludes_zero(
 @pytest.mark.parametrize(
     ("interval", "says", "advice"),
     [
-        ((1.5, 0.4, 2.6), "pruning helped ROUGE-L (paired difference +1.5 points", "take the pruned adapter."),
-        ((-1.5, -2.6, -0.4), f"pruning hurt ROUGE-L (paired difference {MINUS}1.5 points", "take the unpruned merge."),
-        ((1.5, -0.4, 3.4), "neither helped nor hurt ROUGE-L measurably", "take the unpruned merge, unless zeros are wanted"),
+        ((1.5, 0.4, 2.6), "pruning improved ROUGE-L (paired difference +1.5 points", "use the pruned adapter."),
+        ((-1.5, -2.6, -0.4), f"pruning worsened ROUGE-L (paired difference {MINUS}1.5 points", "use the unpruned merge."),
+        ((1.5, -0.4, 3.4), "did not significantly change ROUGE-L", "use the unpruned merge, unless you need the zeros"),
     ],
 )
 def test_advice_on_pruning_follows_the_unpruned_merge(
@@ -91,7 +91,7 @@ def test_advice_on_pruning_follows_the_unpruned_merge(
     text = whether_pruning_helped(with_comparison(record, "merge_finetune", *interval))
     assert says in text
     assert advice in text
-    assert text.count("take the") == 1
+    assert text.count("use the") == 1
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,25 @@ def test_advice_on_pruning_follows_the_unpruned_merge(
         (None, "excludes 0)."),
         (0.0009, "excludes 0, corrected p <\xa00.001)."),
         (0.05, "excludes 0, corrected p = 0.050)."),
-        (0.11, "excludes 0, corrected p = 0.110: it may be chance among 11 comparisons)."),
+        (0.11, "excludes 0, corrected p = 0.110 for 11 comparisons)."),
     ],
 )
 def test_a_gain_that_the_correction_does_not_bear_out_may_be_chance(record: RunRecord, p_holm: float | None, says: str):
     text = how_good(with_comparison(record, "target_lora", 1.9, 0.2, 3.9, p_holm))
-    assert text.endswith(f"1.9 points better than Target LoRA (interval of the paired difference 0.2 to 3.9, {says}")
+    sure = "that may be chance" if "comparisons" in says else "unlikely to be chance"
+    assert text.endswith(f"1.9 points better than Target LoRA, a difference {sure} (95% interval 0.2 to 3.9, {says}")
 
 
 @pytest.mark.parametrize(
     ("interval", "says", "advice"),
     [
-        ((1.5, 0.4, 2.6), "pruning seems to have helped ROUGE-L", "take the unpruned merge, unless zeros are wanted"),
-        ((-1.5, -2.6, -0.4), "pruning seems to have hurt ROUGE-L", "take the unpruned merge."),
-        ((0.5, -0.4, 1.4), "neither helped nor hurt ROUGE-L measurably", "take the unpruned merge, unless zeros are wanted"),
+        (
+            (1.5, 0.4, 2.6),
+            "pruning improved ROUGE-L, but this may be chance (",
+            "use the unpruned merge, unless you need the zeros",
+        ),
+        ((-1.5, -2.6, -0.4), "pruning worsened ROUGE-L, but this may be chance (", "use the unpruned merge."),
+        ((0.5, -0.4, 1.4), "did not significantly change ROUGE-L", "use the unpruned merge, unless you need the zeros"),
     ],
 )
 def test_pruning_is_not_advised_on_what_may_be_chance(
@@ -122,25 +127,27 @@ def test_pruning_is_not_advised_on_what_may_be_chance(
     text = whether_pruning_helped(with_comparison(record, "merge_finetune", *interval, p_holm=0.3))
     assert says in text
     assert advice in text
-    assert ("it may be chance among 11 comparisons" in text) == (interval[0] != 0.5)
-    assert "take the pruned adapter" in whether_pruning_helped(with_comparison(record, "merge_finetune", 1.5, 0.4, 2.6, 0.02))
+    assert ("corrected p = 0.300 for 11 comparisons" in text) == (interval[0] != 0.5)
+    assert "use the pruned adapter" in whether_pruning_helped(with_comparison(record, "merge_finetune", 1.5, 0.4, 2.6, 0.02))
 
 
 def test_an_interval_without_spread_decides_nothing(record: RunRecord):
     text = how_good(with_comparison(record, "target_lora", 4.0, 4.0, 4.0, 0.01))
-    assert text.endswith("not told apart from Target LoRA (paired difference +4.0, interval unknown).")
+    assert text.endswith(
+        "not significantly different from Target LoRA (the difference of +4.0 points may be chance: 95% interval unknown)."
+    )
 
 
 def test_a_score_of_fewer_examples_says_so(record: RunRecord):
     metrics = {**record.metrics, "pomona": {"rouge_l": record.metrics["pomona"]["rouge_l"].model_copy(update={"n": 97})}}
-    assert "(95% interval 24.0 to 30.3, 97 of 100 examples)" in how_good(record.model_copy(update={"metrics": metrics}))
+    assert "27.1 on 97 of 100 test examples (95% interval 24.0 to 30.3)" in how_good(record.model_copy(update={"metrics": metrics}))
 
 
 def test_an_older_record_s_sentences_speak_of_no_correction(older: RunRecord):
     assert three_sentences(older)[1] == (
-        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples): 18.4 points better than Zero shot (interval of the paired "
-        f"difference 16.3 to 20.4, excludes 0) and not told apart from Target LoRA (paired difference +1.9, interval {MINUS}0.2 to "
-        "3.9, includes 0)."
+        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3): 18.4 points better than Zero shot, a "
+        "difference unlikely to be chance (95% interval 16.3 to 20.4, excludes 0); not significantly different from "
+        f"Target LoRA (the difference of +1.9 points may be chance: 95% interval {MINUS}0.2 to 3.9, includes 0)."
     )
 
 
@@ -149,14 +156,14 @@ def test_a_loss_is_better_when_lower(record: RunRecord):
     lossy = record.model_copy(update={"primary_metric": "loss", "metrics": metrics, "comparisons": []})
     lossy = with_comparison(lossy, "zero_shot", -0.71, -0.80, -0.62)
     text = how_good(lossy)
-    assert "Its test loss is 3.158 (95% interval 3.058 to 3.258, 100 examples, lower is better)" in text
+    assert "The result's test loss is 3.158 on 100 test examples (95% interval 3.058 to 3.258, lower is better)" in text
     assert "0.710 nats better than Zero shot" in text
 
 
 def test_a_flat_curve_is_said(record: RunRecord):
     assert record.answer is not None
     flat = record.model_copy(update={"answer": dataclasses.replace(record.answer, flat=True)})
-    assert "the curve is flat: the micro dev set cannot tell the ratios apart" in whether_pruning_helped(flat)
+    assert "the curve is flat: the micro dev set shows no significant difference between the ratios" in whether_pruning_helped(flat)
     assert "flat" not in whether_pruning_helped(record)
 
 
@@ -168,16 +175,16 @@ def without_rounds(record: RunRecord, **changes: Any) -> RunRecord:
 def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
     text = whether_pruning_helped(without_rounds(record))
     assert text.startswith(
-        "No controller round took place, so nothing was learned: the prune ratio, 40%, is the starting one; beside"
+        "No controller round took place, so nothing was learned: the prune ratio, 40%, is the start value; compared with"
     )
     assert "interval 10" not in text
     assert "No controller round took place, so nothing was learned" in model_card(without_rounds(record))
     group = GroupRatio(first_layer=0, last_layer=4, prune_ratio=0.4, low=0.1, high=0.8)
-    assert "the prune ratio, 40% in the mean of 2 groups of layers, is the starting one" in whether_pruning_helped(
+    assert "the prune ratio, 40% on average over 2 groups of layers, is the start value" in whether_pruning_helped(
         without_rounds(record, by_group=[group, group])
     )
     assert whether_pruning_helped(without_rounds(record, prune_ratio=0.0)).endswith(
-        "the prune ratio, 0%, is the starting one; so nothing is pruned: the result is the merge, fine-tuned and unpruned."
+        "the prune ratio, 0%, is the start value; nothing was pruned, so the result is the unpruned fine-tuned merge."
     )
 
 
@@ -188,16 +195,21 @@ def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
             0.1,
             0.46,
             (0.1, 0.8),
-            "95% interval 10 to 46%; it ends at the lower border of the allowed range, 10 to 80%: the best ratio may lie below)",
+            "95% interval 10 to 46%; it ends at the lower bound of the allowed range, 10 to 80%, so the best ratio may be lower)",
         ),
-        (0.21, 0.8, (0.1, 0.8), "; it ends at the upper border of the allowed range, 10 to 80%: the best ratio may lie above)"),
-        (0.1, 0.8, (0.1, 0.8), "; it ends at both borders of the allowed range, 10 to 80%: the best ratio may lie beyond)"),
+        (0.21, 0.8, (0.1, 0.8), "; it ends at the upper bound of the allowed range, 10 to 80%, so the best ratio may be higher)"),
+        (
+            0.1,
+            0.8,
+            (0.1, 0.8),
+            "; it ends at both bounds of the allowed range, 10 to 80%, so the best ratio may be lower or higher)",
+        ),
         (0.21, 0.46, (0.1, 0.8), "(95% interval 21 to 46%)"),
         (0.0, 0.46, (0.0, 0.8), "(95% interval 0 to 46%)"),
         (0.5, 1.0, (0.1, 1.0), "(95% interval 50 to 100%)"),
     ],
 )
-def test_an_interval_that_ends_at_a_border_says_so(
+def test_an_interval_that_ends_at_a_bound_says_so(
     record: RunRecord, low: float, high: float, allowed: tuple[float, float], says: str
 ):
     assert record.answer is not None
@@ -208,23 +220,23 @@ def test_an_interval_that_ends_at_a_border_says_so(
     (tile,) = [one for one in headline(changed) if one.label == "Prune ratio"]
     figure = fitted_curve(changed)
     assert figure is not None
-    assert ("border" in tile.note) == ("border" in figure.caption) == ("border" in says)
+    assert ("bound" in tile.note) == ("bound" in figure.caption) == ("bound" in says)
 
 
-def test_a_group_s_interval_that_ends_at_a_border_is_said(record: RunRecord):
+def test_a_group_s_interval_that_ends_at_a_bound_is_said(record: RunRecord):
     groups = [GroupRatio(first_layer=0, last_layer=4, prune_ratio=0.2, low=low, high=0.5) for low in (0.1, 0.15)]
     assert record.answer is not None
     controller = {"name": "layerwise", "prune_ratio_min": 0.1, "prune_ratio_max": 0.8}
     answer = dataclasses.replace(record.answer, by_group=groups)
     changed = record.model_copy(update={"answer": answer, "recipe": record.recipe | {"controller": controller}})
-    assert "; that of a group ends at the lower border of the allowed range, 10 to 80%" in whether_pruning_helped(changed)
+    assert "; the interval of a group ends at the lower bound of the allowed range, 10 to 80%" in whether_pruning_helped(changed)
     assert groups_table(changed).note.endswith(
-        "An interval ends at the lower border of the allowed range, 10 to 80%: the best ratio may lie below."
+        "An interval ends at the lower bound of the allowed range, 10 to 80%, so the best ratio may be lower."
     )
     empty = groups_table(without_rounds(record, by_group=groups))
-    assert empty.note.endswith("No round took place: the ratios are the starting ones, and the intervals the allowed range.")
+    assert empty.note.endswith("No round took place: the ratios are the start values, and the intervals are the allowed range.")
     (tile,) = [one for one in headline(without_rounds(record)) if one.label == "Prune ratio"]
-    assert tile.note == "the starting one; no round took place"
+    assert tile.note == "the start value; no round took place"
 
 
 def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunRecord]):
@@ -232,12 +244,12 @@ def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunR
     assert record.answer is not None
     sure = record.model_copy(update={"answer": dataclasses.replace(record.answer, prune_ratio=0.1)})
     assert (
-        "worse beyond the noise of the dev examples; it is the lowest ratio that was tried: the best ratio may lie below; beside"
+        "significantly worse on the dev set; the best is the lowest ratio that was tried, so the best ratio may be lower; compared"
         in (whether_pruning_helped(sure))
     )
     figure = score_by_ratio(sure)
     assert figure is not None
-    assert figure.caption.endswith("The best is the lowest ratio that was tried: the best ratio may lie below.")
+    assert figure.caption.endswith("The best is the lowest ratio that was tried, so the best ratio may be lower.")
 
 
 def test_missing_baselines_are_said(record: RunRecord):
@@ -246,11 +258,12 @@ def test_missing_baselines_are_said(record: RunRecord):
     )
     neither = how_good(without(without(record, "target_lora"), "zero_shot"))
     assert neither == (
-        "Its ROUGE-L is 27.1 (95% interval 24.0 to 30.3, 100 examples); it was not compared with zero shot or target LoRA."
+        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3); it was not compared with zero shot "
+        "or target LoRA."
     )
     unknown = whether_pruning_helped(without(record, "merge_finetune"))
-    assert unknown.endswith("the same merge was not evaluated without pruning, so whether pruning helped is unknown.")
-    assert "take the" not in unknown
+    assert unknown.endswith("the same merge was not evaluated without pruning, so the effect of pruning is unknown.")
+    assert "use the" not in unknown
 
 
 def test_a_given_ratio_is_not_called_learned(record: RunRecord):
@@ -263,7 +276,7 @@ def test_a_given_ratio_is_not_called_learned(record: RunRecord):
 def test_a_ratio_of_zero_is_no_pruning(record: RunRecord):
     none = record.model_copy(update={"answer": Answer(controller="fixed", prune_ratio=0, low=0, high=0, flat=False)})
     assert whether_pruning_helped(none) == (
-        "The prune ratio was given, not learned: 0%, which is no pruning at all: the result is the merge, fine-tuned and unpruned."
+        "The prune ratio was given, not learned: 0%; nothing was pruned, so the result is the unpruned fine-tuned merge."
     )
 
 
@@ -273,20 +286,20 @@ def test_a_ratio_of_zero_is_no_pruning(record: RunRecord):
 def test_an_unfinished_run_claims_nothing(record: RunRecord, status: str, says: str):
     parts = {"status": status, "metrics": {}, "comparisons": [], "answer": None, "prune_ratio": None, "sparsity": None}
     first, second, third = three_sentences(record.model_copy(update={**parts, "rounds": record.rounds[:4]}))
-    assert first.startswith(f"This run {says}, so nothing here is a final result: its plan is to merge 2 adapters")
-    assert second == "The result has no score on the test set, so how good it is remains unknown."
+    assert first.startswith(f"This run {says}, so nothing here is a final result: the plan is to merge 2 adapters")
+    assert second == "The result has no score on the test set, so its quality is unknown."
     assert third == (
-        "The run settled on no prune ratio; after 4 rounds the ratio in force was 30%, and what pruning does here is unknown."
+        "The run did not settle on a prune ratio; after 4 rounds the ratio in force was 30%, and the effect of pruning is unknown."
     )
     early = three_sentences(record.model_copy(update={**parts, "rounds": []}))
-    assert early[2] == "The run settled on no prune ratio, and what pruning does here is unknown."
+    assert early[2] == "The run did not settle on a prune ratio, so the effect of pruning is unknown."
 
 
 def test_missing_sources_and_splits(record: RunRecord):
     bare = record.model_copy(update={"sources": [], "splits": {}})
     assert what_was_run(bare) == (
         "Pomona merged no source adapters on HuggingFaceTB/SmolLM2-135M-Instruct for the task summarization, fine-tuned the merge "
-        "on an unknown number of training examples, and tested the result on an unknown number of test examples held out from it."
+        "on an unknown number of training examples, and tested the result on an unknown number of held-out test examples."
     )
 
 
@@ -297,16 +310,16 @@ def test_missing_sources_and_splits(record: RunRecord):
             0.2,
             0.5,
             False,
-            "Of the 8 prune ratios that were tried, 30% is the best by dev loss (95% interval 20 to 50%); beside the",
+            "Of the 8 prune ratios that were tried, 30% is the best by dev loss (95% interval 20 to 50%); compared with the",
         ),
         (
             0.1,
             0.8,
             True,
-            "30% is the best by dev loss (95% interval 10 to 80%; it ends at the lowest and at the highest ratio that was tried: "
-            "the best ratio may lie beyond), but the curve is flat: the dev set cannot tell",
+            "30% is the best by dev loss (95% interval 10 to 80%; it ends at the lowest and at the highest ratio that was tried, "
+            "so the best ratio may be lower or higher), but the curve is flat: the dev set shows no significant difference",
         ),
-        (0.3, 0.3, False, "30% is the best by dev loss, and every other one is worse beyond the noise of the dev examples; beside"),
+        (0.3, 0.3, False, "30% is the best by dev loss, and every other ratio is significantly worse on the dev set; compared"),
     ],
 )
 def test_the_best_of_whole_runs_is_not_called_learned(
@@ -328,10 +341,10 @@ def test_whole_runs_that_a_metric_judged(grid: Callable[..., RunRecord]):
 @pytest.mark.parametrize(
     ("granularity", "reset", "end"),
     [
-        ("parameter", "zero", "take the unpruned merge, unless zeros are wanted for their own sake."),
-        ("rank", "zero", "take the unpruned merge, unless a smaller adapter is wanted for its own sake."),
-        ("module", "zero", "take the unpruned merge, unless a smaller adapter is wanted for its own sake."),
-        ("rank", "initial", "take the unpruned merge."),
+        ("parameter", "zero", "use the unpruned merge, unless you need the zeros themselves."),
+        ("rank", "zero", "use the unpruned merge, unless you need a smaller adapter."),
+        ("module", "zero", "use the unpruned merge, unless you need a smaller adapter."),
+        ("rank", "initial", "use the unpruned merge."),
     ],
 )
 def test_what_pruning_is_good_for_besides(grid: Callable[..., RunRecord], granularity: str, reset: str, end: str):
@@ -348,21 +361,21 @@ def test_whole_runs_may_find_that_nothing_should_be_pruned(grid: Callable[..., R
     assert record.answer is not None
     none = dataclasses.replace(record.answer, prune_ratio=0.0, low=0.0, high=0.3)
     assert whether_pruning_helped(record.model_copy(update={"answer": none})) == (
-        "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); so nothing is pruned: the "
-        "result is the merge, fine-tuned and unpruned."
+        "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); nothing was pruned, so the "
+        "result is the unpruned fine-tuned merge."
     )
 
 
 def test_what_may_be_the_shape_s_doing_is_said_beside_the_comparison(record: RunRecord):
-    assert "not trained alike" not in how_good(record)
+    assert "trained differently" not in how_good(record)
     record.systems["target_lora"].differences = [
         "it adapts q_proj, v_proj (60 modules), Pomona 7 kinds (210 modules)",
         "it trains 460.8 k parameters, Pomona 1.68 M",
     ]
     assert (
-        "Target LoRA, which is not trained alike (it adapts q_proj, v_proj (60 modules), Pomona 7 kinds (210 modules); it trains "
+        "Target LoRA (trained differently: it adapts q_proj, v_proj (60 modules), Pomona 7 kinds (210 modules); it trains "
         "460.8 k parameters, Pomona 1.68 M)"
     ) in how_good(record)
     notes = [tile.note for tile in headline(record) if tile.label == "Against Target LoRA"]
-    assert [note.endswith(", not trained alike") for note in notes] == [True]
-    assert "Target LoRA is not trained like Pomona: it adapts q_proj" in descriptions_table(record).note
+    assert [note.endswith(", trained differently") for note in notes] == [True]
+    assert "Target LoRA is trained differently from Pomona: it adapts q_proj" in descriptions_table(record).note

@@ -35,7 +35,7 @@ def test_the_page_says_what_the_answer_gains_over_no_pruning(
     changed = looked_at(record, reward, low, high)
     figure = fitted_curve(changed)
     assert figure is not None
-    assert figure.caption.endswith(f"Ratio 0 was tried too: against no pruning the answer's micro dev {says}")
+    assert figure.caption.endswith(f"Ratio 0 was also tried: compared with no pruning, the answer's micro dev {says}")
 
 
 def test_a_cost_is_in_its_own_unit(record: RunRecord) -> None:
@@ -60,7 +60,11 @@ def test_of_whole_runs_nothing_is_said(record: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("reference", "caption", "note"),
     [
-        (0.0, "loss without pruning minus loss on trial: above 0 a candidate was better than no pruning.", "with nothing pruned"),
+        (
+            0.0,
+            "loss without pruning minus the candidate's loss: above 0, the candidate was better than no pruning.",
+            "no pruning, ratio 0",
+        ),
         (0.4, "better than the ratio in force.", "at the ratio in force"),
         (None, "better than the ratio in force.", "at the ratio in force"),
     ],

@@ -1,7 +1,7 @@
-"""What the systems' answers look like, whatever is right: a table, and plain sentences on what is alarming.
+"""The form of the systems' answers, apart from their correctness: a table, and a sentence for each alarming figure.
 
-A score says nothing of a reason. Answers that are empty, that never end, that repeat themselves, or that are far too long or short
-have a cause that is mostly to be fixed in the task or its limits, not in the adapter.
+A score does not show its reason. If answers are empty, never end, repeat themselves, or are far too long or short, the cause is
+usually in the task or its limits, not in the adapter.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class _Figure:
     """A column of the table.
 
     Args:
-        heading: of the column.
-        value: the figure of a system, or None where it is unknown.
+        heading: the column's heading.
+        value: the figure of a system, or None if it is unknown.
         shown: the figure as text.
-        alarming: whether it asks for attention.
-        sentence: `{systems}` is the list of systems for which it does.
+        alarming: whether the figure needs attention.
+        sentence: `{systems}` stands for the list of systems with an alarming figure.
         of_answers: completes "Pomona's answers: 12.0% ..."
-        only_if_any: the column is there only where some system has more than 0.
+        only_if_any: the column is shown only if some system has more than 0.
     """
 
     heading: str
@@ -48,7 +48,7 @@ _FIGURES = (
         lambda system: system.answers and system.answers.empty_share,
         _one_decimal_percent,
         lambda share: share > 0.05,
-        "More than 5% of the answers are empty: {systems}. An empty answer scores 0, whatever the reason.",
+        "More than 5% of the answers are empty: {systems}. An empty answer scores 0, whatever its cause.",
         "empty",
     ),
     _Figure(
@@ -56,8 +56,8 @@ _FIGURES = (
         lambda system: system.answers and system.answers.unended_share,
         _one_decimal_percent,
         lambda share: share > 0.3,
-        "More than 30% of the answers were as long as the task's max_new_tokens allows and had not come to an end: {systems}. "
-        "Their scores say as much about the limit as about the system.",
+        "More than 30% of the answers reached the task's max_new_tokens without an end: {systems}. "
+        "Their scores depend on this limit as much as on the system.",
         "without an end",
     ),
     _Figure(
@@ -65,7 +65,7 @@ _FIGURES = (
         lambda system: system.answers and system.answers.repetition,
         _one_decimal_percent,
         lambda share: share > 0.3,
-        "The answers repeat themselves, in more than 30% of their runs of four words: {systems}.",
+        "More than 30% of the four-word sequences in the answers are repetitions: {systems}.",
         "repetition",
     ),
     _Figure(
@@ -79,7 +79,7 @@ _FIGURES = (
         lambda system: system.answers and system.answers.length_ratio,
         lambda ratio: f"{ratio:.2f}×",
         lambda ratio: not 0.5 <= ratio <= 2.0,
-        "The answers have less than half or more than twice the references' words: {systems}.",
+        "The answers have less than half or more than twice as many words as the references: {systems}.",
         "the references' length",
     ),
     _Figure(
@@ -87,7 +87,7 @@ _FIGURES = (
         lambda system: system.unscored,
         lambda count: f"{count:,.0f}",
         lambda count: count > 0,
-        "Examples without an answer that could be scored are left out of the scores, not counted as wrong: {systems}.",
+        "Examples without a scorable answer are left out of the scores, not counted as wrong: {systems}.",
         "unscored",
         only_if_any=True,
     ),
@@ -102,15 +102,17 @@ _FIGURES = (
 
 
 def answers_table(record: RunRecord) -> Table:
-    """A row a system: empty, without an end, repetition, words and length; unscored and cut prompts where there are any."""
+    """One row for each system: empty, without an end, repetition, words and length; unscored and cut prompts if there are any."""
     figures = [figure for figure in _FIGURES if _has_column(record, figure)]
     rows: list[Row] = [
         (Cell(system.label), *(_cell(figure, system) for figure in figures)) for system in record.systems.values() if figures
     ]
     names = list(record.systems)
-    note = "Repetition: share of an answer's runs of four words that it has had before. Length: words over the closest reference's."
+    note = (
+        "Repetition: share of four-word sequences that occurred earlier in the answer. Length: words / closest reference's words."
+    )
     if any(figure.heading == "Prompts cut" for figure in figures):
-        note += " Prompts cut: too long to leave room for an answer of max_new_tokens."
+        note += " Prompts cut: prompts too long to leave room for max_new_tokens."
     return Table(
         columns=(Column("System", numeric=False), *(Column(figure.heading) for figure in figures)),
         rows=tuple(rows),
@@ -120,7 +122,7 @@ def answers_table(record: RunRecord) -> Table:
 
 
 def alarms(record: RunRecord) -> tuple[str, ...]:
-    """A sentence for each thing that is alarming, with the systems for which it is and their figures."""
+    """A sentence for each alarming column, with the systems and their figures."""
     found: list[str] = []
     for figure in _FIGURES:
         systems = [
@@ -134,7 +136,7 @@ def alarms(record: RunRecord) -> tuple[str, ...]:
 
 
 def own_alarm(record: RunRecord) -> str | None:
-    """What is alarming about the answers of the run's own result, in one line; None where nothing is."""
+    """The alarming figures of the answers of the run's own result, in one line; None if there are none."""
     if POMONA not in record.systems:
         return None
     system = record.systems[POMONA]
@@ -143,7 +145,7 @@ def own_alarm(record: RunRecord) -> str | None:
         for figure in _FIGURES
         if (value := figure.value(system)) is not None and figure.alarming(value)
     ]
-    return f"{system.label}'s answers ask for a look before its scores do: {listed(parts)}." if parts else None
+    return f"Read {system.label}'s answers before you trust its scores: {listed(parts)}." if parts else None
 
 
 def _has_column(record: RunRecord, figure: _Figure) -> bool:

@@ -25,7 +25,7 @@ _HUB_METRICS = {
 def model_card(record: RunRecord) -> str:
     """The card as Markdown with its YAML front matter.
 
-    `base_model` is given where the model is a hub id; a folder on someone's disk would mean nothing to the hub.
+    `base_model` is given only if the model is a hub id: the hub cannot use a local path.
 
     Args:
         record: a run's record.
@@ -50,13 +50,13 @@ def model_card(record: RunRecord) -> str:
         if (alarm := own_alarm(record)) is not None:
             parts.append(_markdown(alarm))
         made_of = descriptions_table(record)
-        parts += ["What they are:", _markdown_table(made_of), *([_markdown(made_of.note)] if made_of.note else [])]
+        parts += ["The systems:", _markdown_table(made_of), *([_markdown(made_of.note)] if made_of.note else [])]
     if record.signatures:
-        parts += ["What computed the scores:", "\n".join(_signature_lines(record))]
+        parts += ["Signatures of the metrics:", "\n".join(_signature_lines(record))]
     if record.sources:
         parts += ["## Merged from", _markdown_table(sources_table(record))]
     parts += ["## Use", _USE.format(model=record.model.replace("\\", "\\\\").replace('"', '\\"'))]
-    parts.append("Made with Pomona. `report.html` of the run shows the rest.")
+    parts.append("Made with Pomona. The run's `report.html` has the details.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -90,5 +90,5 @@ def _line(cells: list[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """A text of a user's on one line, with what Markdown or HTML would act on made harmless."""
+    """A user's text on one line, with Markdown and HTML markup escaped."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split(" ")).replace("\n", " "), quote=False))

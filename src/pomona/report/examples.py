@@ -14,7 +14,7 @@ _END_CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Answer:
-    """What one system wrote, None where there is nothing to be scored; `strong`: it is Pomona's."""
+    """The answer of one system, None if there is nothing to score; `strong`: the answer is Pomona's."""
 
     label: str
     text: str | None
@@ -23,7 +23,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """A test example; `opening` is the start and the end of the prompt where that is too long to show at once."""
+    """A test example; `opening`: the start and the end of a prompt that is too long to show at once."""
 
     id: str
     prompt: str
@@ -33,11 +33,11 @@ class ShownExample:
 
 
 def shown_examples(run: RunFolder, count: int = 10) -> tuple[ShownExample, ...]:
-    """Examples at even distances through the test set: chosen by position, so that nobody picked them.
+    """Examples at equal distances through the test set: the position decides, so that the choice is neutral.
 
     Args:
         run: the run.
-        count: how many at most, >= 1.
+        count: the largest number of examples, >= 1.
     """
     n = len(run.predictions)
     chosen = [run.predictions[i * n // min(count, n)] for i in range(min(count, n))]
@@ -58,7 +58,7 @@ def shown_examples(run: RunFolder, count: int = 10) -> tuple[ShownExample, ...]:
 
 
 def _opening(prompt: str) -> str | None:
-    """Start and end: a document comes first, what is asked of it last."""
+    """Start and end of the prompt: the document comes first, the question last."""
     if len(prompt) <= (_SHOWN_CHARACTERS + _END_CHARACTERS) * 1.25:
         return None
     start, end = prompt[:_SHOWN_CHARACTERS], prompt[-_END_CHARACTERS:]

@@ -1,4 +1,4 @@
-"""Tables of what went into a run and what it took: sources, splits, time, tokens, environment, the metrics' signatures."""
+"""Tables of a run's inputs and costs: sources, splits, time, tokens, environment, and the signatures of the metrics."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def sources_table(record: RunRecord) -> Table:
 
 
 def choices_table(record: RunRecord) -> Table:
-    """How the sources were merged, what was pruned, and what decided; what the recipe does not say is left out."""
+    """How the sources were merged, what was pruned, and how choices were made; fields that the recipe lacks are left out."""
     rows = [(Cell(name), Cell(value)) for name, value in _choices(record)]
-    return Table((Column("How", numeric=False), Column("As the recipe has it", numeric=False)), tuple(rows))
+    return Table((Column("Choice", numeric=False), Column("In the recipe", numeric=False)), tuple(rows))
 
 
 def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -47,18 +47,18 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
         yield from _pruning_choices(record)
     if chosen(record, "controller.name") is not None:
-        yield "Prune ratio", _searched(record)
+        yield "Controller", _searched(record)
     if search := ", ".join(_search_notes(record)):
-        yield "Its search", search
+        yield "Search", search
     if record.rounds and chosen(record, "reward") is not None:
-        yield "Rounds rewarded by", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
+        yield "Reward of the rounds", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
     if chosen(record, "select_by") is not None:
-        name = "Epochs and runs judged by" if is_search(record) else "Epochs judged by"
+        name = "Epochs and runs chosen by" if is_search(record) else "Epochs chosen by"
         yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"
 
 
 def _trained(method: str) -> str:
-    """What is trained, in words."""
+    """The trained quantity, in words."""
     from pomona.backbone.trainable import trainable_merges  # it takes torch a second to load
 
     return trainable_merges[method].title if method in trainable_merges else "trained as one pair"
@@ -66,21 +66,21 @@ def _trained(method: str) -> str:
 
 def _merge_notes(record: RunRecord) -> Iterator[str]:
     if chosen(record, "merge.target"):
-        yield "with the target LoRA among them"
+        yield "with the target LoRA"
     frozen = chosen(record, "merge.frozen")
     if isinstance(frozen, list) and frozen:
         yield f"{listed([str(name) for name in frozen])} not trained"
     if chosen(record, "merge.weights_learning_rate") is not None:
         yield "merge weights trained"
     if chosen(record, "merge.paper"):
-        yield "scaling left out, as published"
+        yield "without scaling, as published"
 
 
 def _pruning_choices(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """The metric and the granularity; of the rest what is other than usual."""
+    """The metric and the granularity; of the other settings, those that are not the default."""
     yield "Importance", str(chosen(record, "pruning.metric.name"))
     if chosen(record, "pruning.paper"):
-        yield "Norms from", "one norm a layer, as the published code takes it"
+        yield "Norms from", "one norm for each layer, as in the published code"
     for key, (name, usual, words) in _PRUNING.items():
         value = chosen(record, f"pruning.{key}")
         if value not in (None, usual):
@@ -93,38 +93,38 @@ def _searched(record: RunRecord) -> str:
 
 
 def _search_notes(record: RunRecord) -> Iterator[str]:
-    """Where the first of two passes differs from the second."""
+    """How the first of two passes differs from the second."""
     if (metric := chosen(record, "search.metric.name")) is not None:
         yield f"by {metric}"
     for key, what in (("epochs", "epoch"), ("accumulation_steps", "batch")):
         if isinstance(value := chosen(record, f"search.{key}"), int):
             yield counted(value, what) + (" a step" if key == "accumulation_steps" else "")
     if isinstance(patience := chosen(record, "search.patience_epochs"), int):
-        yield f"ends after {counted(patience, 'epoch')} without a better {judged_by(record)}"
+        yield f"stops after {counted(patience, 'epoch')} without a better {judged_by(record)}"
     if (seed := chosen(record, "search.seed")) is not None:
-        yield f"seed {seed}" + (" and examples of its own" if record.search_splits else "")
+        yield f"seed {seed}" + (" and its own examples" if record.search_splits else "")
 
 
 _PRUNING: Mapping[str, tuple[str, str | None, Mapping[str, str]]] = {
     "granularity": (
-        "Pruned as a whole",
+        "Unit of pruning",
         None,
         {"parameter": "single entries", "rank": "rank-one components", "module": "modules"},
     ),
-    "scope": ("Compete within", None, {"tensor": "one tensor", "layer": "a layer", "global": "all modules"}),
+    "scope": ("Ranked within", None, {"tensor": "one tensor", "layer": "one layer", "global": "all modules"}),
     "activations": ("Norms from", "streamed", {"full_pass": "a pass over the training set before each selection"}),
-    "reset": ("Pruned entries become", "zero", {"initial": "what they were at the start"}),
+    "reset": ("Pruned entries become", "zero", {"initial": "their start values"}),
     "schedule": (
-        "Ratio comes into force",
+        "Ratio is applied",
         "constant",
         {"linear": "by a linear ramp", "cubic": "by a cubic ramp", "once": "at the first step, with one mask for the whole run"},
     ),
 }
-"""Key of the recipe's `pruning` -> name of the row, the value that is not worth a row, and values in words."""
+"""Key of the recipe's `pruning` -> name of the row, the value for which there is no row, and values in words."""
 
 
 def splits_table(record: RunRecord) -> Table:
-    """The splits of the target data, and what was cut of their documents and prompts where anything was."""
+    """The splits of the target data, and the numbers of cut documents and prompts if there are any."""
     documents = any(found.documents for found in record.cut.values())
     prompts = any(found.prompts for found in record.cut.values())
     columns = [Column("Split", numeric=False), Column("Examples")]
@@ -138,8 +138,8 @@ def splits_table(record: RunRecord) -> Table:
         if prompts:
             cells.append(_cut_cell(found.prompts, found.tokens, "token") if found else Cell(MISSING))
         rows.append((*cells, Cell(split.fingerprint[:12])))
-    notes = ["Documents are cut by the task's max_document_characters."] * documents
-    notes += ["Prompts are cut where prompt and target together are longer than tuning.max_tokens."] * prompts
+    notes = ["Documents are cut to the task's max_document_characters."] * documents
+    notes += ["Prompts are cut if prompt and target together are longer than tuning.max_tokens."] * prompts
     return Table((*columns, Column("Fingerprint", numeric=False)), tuple(rows), note=" ".join(notes))
 
 
@@ -148,13 +148,13 @@ def _cut_cell(count: int, lost: int, what: str) -> Cell:
 
 
 def signatures_table(record: RunRecord) -> Table:
-    """What computed each metric: library, version, settings."""
+    """The signature of each metric: library, version, settings."""
     rows = [(Cell(metric_label(metric)), Cell(signature)) for metric, signature in record.signatures.items()]
     return Table((Column("Metric", numeric=False), Column("Signature", numeric=False)), tuple(rows))
 
 
 def timing_table(record: RunRecord) -> Table:
-    """Where the time went. The parts need not add up to the total: work between them is in the total alone."""
+    """The time of each part. The parts need not add up to the total, which also includes the work between them."""
     parts = record.timing.model_dump()
     total = parts["total_seconds"]
     rows = [
@@ -167,13 +167,13 @@ def timing_table(record: RunRecord) -> Table:
         if name != "reused_seconds"
     ]
     if reused := record.timing.reused_seconds:
-        rows.append((Cell("Training that another cell did"), Cell(duration(reused)), Cell(MISSING)))
+        rows.append((Cell("Training reused from another cell"), Cell(duration(reused)), Cell(MISSING)))
     rows += [(Cell(f"Tokens, {name}"), Cell(f"{count:,}"), Cell(MISSING)) for name, count in _tokens(record).items()]
     return Table((Column("Part", numeric=False), Column("Time"), Column("Share")), tuple(rows))
 
 
 def _tokens(record: RunRecord) -> dict[str, int]:
-    """Training tokens by system; of runs at several ratios those that were not the best stand together."""
+    """Training tokens by system; runs at other ratios than the best share one row."""
     others = [name for name in record.tokens if trial_ratio(name) is not None]
     tokens = {system_label(record, name): count for name, count in record.tokens.items() if name not in others}
     if others:
@@ -182,7 +182,7 @@ def _tokens(record: RunRecord) -> dict[str, int]:
 
 
 def facts_table(facts: Mapping[str, object], heading: str) -> Table:
-    """Names and values; nested names are joined by dots."""
+    """Names and values; nested names are joined with dots."""
     rows = [(Cell(name), Cell(value)) for name, value in _flat(facts)]
     return Table((Column(heading, numeric=False), Column("Value", numeric=False)), tuple(rows))
 

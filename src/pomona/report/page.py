@@ -1,4 +1,4 @@
-"""Write a run's page: one HTML file that needs no network, and no script except for its figures."""
+"""Write a run's page: one HTML file that needs no network; only its figures need scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUS = {"done": "finished", "running": "not finished", "failed": "failed", "i
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.html` into the run folder, whole or not at all.
+    """Write `report.html` into the run folder atomically.
 
     Args:
         run_folder: a run folder, finished or not.
@@ -95,7 +95,7 @@ def render(run: RunFolder) -> str:
 
 @cache
 def _packed_plotly() -> str:
-    """plotly.js, gzipped, in base64: 2 MB in place of 4.8. The page unpacks it by the browser's `DecompressionStream`."""
+    """plotly.js, gzipped, in base64: 2 MB instead of 4.8. The page unpacks it with the browser's `DecompressionStream`."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

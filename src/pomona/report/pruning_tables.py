@@ -1,9 +1,9 @@
-"""Tables of the pruning: the rounds that settled the ratio, and what it left of every module."""
+"""Tables of the pruning: the rounds that learned the ratio, and the sparsity of every module."""
 
 from __future__ import annotations
 
 from pomona.ratios import GroupRatio, RoundRecord
-from pomona.report.borders import border
+from pomona.report.bounds import bound_reached
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
 from pomona.report.tables import Cell, Column, Row, Table
@@ -17,7 +17,7 @@ def _compared_with(seen: RoundRecord) -> str:
 
 
 def rounds_table(record: RunRecord) -> Table:
-    """What each round of the controller tried, saw and decided."""
+    """The candidates, rewards and decision of each round of the controller."""
     rows = [
         (
             Cell(str(seen.index + 1)),
@@ -38,27 +38,27 @@ def rounds_table(record: RunRecord) -> Table:
     columns = (
         Column("Round"),
         Column("Step"),
-        Column(f"{cost} compared with (its ratio)"),
+        Column(f"Reference {cost.lower()} (ratio)"),
         Column("Candidates (reward)", numeric=False),
         Column("Committed", numeric=False),
         Column("Ratio in force"),
         Column("Search"),
         Column("Mask changed"),
     )
-    sign = "" if rewards_loss(record) else " In a cost, a score counts with a minus."
+    sign = "" if rewards_loss(record) else " In a cost, a score is subtracted."
     losses = "Losses" if rewards_loss(record) else "Costs"
     compared = (
-        "with nothing pruned, ratio 0"
+        "no pruning, ratio 0"
         if compared_with_none(record)
-        else "with a mask selected in the round itself at the ratio in force, as the candidates' masks are; with published "
-        "behaviour, with the mask in force"
+        else "a mask selected in the same round at the ratio in force, as the candidates' masks are (with `paper: true`, "
+        "the mask in force)"
     )
-    note = f"{losses} and rewards on the micro dev set, in {reward_unit(record)}. Candidates are compared {compared}.{sign}"
+    note = f"{losses} and rewards on the micro dev set, in {reward_unit(record)}. Reference of the candidates: {compared}.{sign}"
     return Table(columns, tuple(rows), note=note)
 
 
 def groups_table(record: RunRecord) -> Table:
-    """The ratio of each group of layers, where these have ratios of their own."""
+    """The ratio of each group of layers, if each group has its own."""
     groups = record.answer.by_group if record.answer is not None else ()
     rows = [
         (
@@ -69,10 +69,10 @@ def groups_table(record: RunRecord) -> Table:
         for group in groups
     ]
     columns = (Column("Layers", numeric=False), Column("Prune ratio"), Column("95% interval"))
-    note = "Counted from 0; the last group also has what is in no layer. What stands for all layers is the mean by entries."
+    note = "Layers count from 0; the last group includes modules outside layers. The ratio for all layers is the mean by entries."
     if record.learned_nothing:
-        note += " No round took place: the ratios are the starting ones, and the intervals the allowed range."
-    elif ends := border(record):
+        note += " No round took place: the ratios are the start values, and the intervals are the allowed range."
+    elif ends := bound_reached(record):
         note += f" An interval {ends}."
     return Table(columns, tuple(rows), note=note)
 
@@ -82,7 +82,7 @@ def _layers(group: GroupRatio) -> str:
 
 
 def modules_table(record: RunRecord) -> Table:
-    """Sparsity and importance of every adapted module, and the merge weights where these were trained."""
+    """Sparsity and importance of every adapted module, and the merge weights if they were trained."""
     trained = any(found.merge_weights is not None for found in record.modules)
     rows: list[Row] = []
     for found in record.modules:
@@ -99,5 +99,5 @@ def modules_table(record: RunRecord) -> Table:
     notes = [f"Sparsity: share of exact zeros.{left_out(record)}"] if left_out(record) else []
     if trained:
         columns.append(Column("Merge weights"))
-        notes.append("Merge weights were trained; they stand in the order of the merged adapters.")
+        notes.append("Merge weights were trained; their order is that of the merged adapters.")
     return Table(tuple(columns), tuple(rows), note=" ".join(notes))

@@ -1,6 +1,6 @@
-"""Read a run folder: `record.json` and the two `.jsonl` files, checked, with the file and the line of what is wrong.
+"""Read and check a run folder: `record.json` and the two `.jsonl` files. An error names the file and the line.
 
-A run that is unfinished or failed reads like any other: what it has not written yet is empty, and `notes` says so.
+An unfinished or failed run can be read too: parts that it has not written are empty, and `notes` says so.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class StepLine(BaseModel):
 
 
 class EpochLine(BaseModel):
-    """The end of an epoch in `history.jsonl`. `dev_score`: where epochs are judged by a metric; `best`: the best so far.
+    """The end of an epoch in `history.jsonl`. `dev_score`: if epochs are judged by a metric; `best`: the best so far.
 
-    Where a ratio is settled, the best epoch of the search is there again: with that step, and pruned at that ratio.
+    When a ratio is settled, the best epoch of the search appears again, with that step, and pruned at that ratio.
     """
 
     kind: Literal["epoch"]
@@ -50,7 +50,7 @@ class EpochLine(BaseModel):
 class SettledLine(BaseModel):
     """A controller's answer in `history.jsonl`, in force from this step on.
 
-    `dev_check`: as `Answer` has it, as lists; `by_group`: the ratio of each group of layers, where each has its own.
+    `dev_check`: as in `Answer`, as lists; `by_group`: the ratio of each group of layers, if each has its own.
     """
 
     kind: Literal["settled"]
@@ -62,7 +62,7 @@ class SettledLine(BaseModel):
 
 
 class PredictionLine(BaseModel):
-    """A test example in `predictions.jsonl`, with every system's answer; null where there is none to be scored."""
+    """A test example in `predictions.jsonl`, with every system's answer; null if there is none to score."""
 
     id: str
     document: str
@@ -90,14 +90,14 @@ HistoryLine = Annotated[
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run as it was read.
+    """A run read from its folder.
 
     Args:
         path: the folder.
-        record: what `record.json` says; its rounds come from the history where the run did not live to record them.
+        record: the content of `record.json`; its rounds come from the history if the run ended before it recorded them.
         steps, epochs: the history, in order.
         predictions: in the order of the test set.
-        notes: what the folder lacks, a sentence each.
+        notes: one sentence for each missing file.
     """
 
     path: Path
@@ -130,7 +130,7 @@ def read_run(path: Path | str) -> RunFolder:
     if (folder / "predictions.jsonl").exists():
         predictions = _read_lines(folder / "predictions.jsonl", TypeAdapter(PredictionLine), torn_end=not done)
     else:
-        notes.append("The folder has no predictions.jsonl, so there are no examples to read.")
+        notes.append("The folder has no predictions.jsonl, so there are no examples.")
     if not record.rounds:
         rounds = [line for line in history if isinstance(line, RoundRecord)]
         record = record.model_copy(update={"rounds": rounds})
@@ -171,7 +171,7 @@ def _read_record(folder: Path) -> RunRecord:
 
 
 def _read_lines(file: Path, adapter: TypeAdapter[T], *, torn_end: bool) -> list[T]:
-    """The lines of a `.jsonl` file; a run that was killed may leave its last line without an end, which `torn_end` forgives."""
+    """The lines of a `.jsonl` file; `torn_end` accepts an incomplete last line, which a killed run may leave."""
     text = _read_text(file)
     lines = text.split("\n")
     found: list[T] = []

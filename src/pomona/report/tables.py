@@ -1,4 +1,4 @@
-"""The report's tables as plain values: rows of cells, which the page and the model card each write in their own way."""
+"""The report's tables as plain values: rows of cells, which the page and the model card format differently."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pomona.comparison import Comparison
 from pomona.ratios import Answer
-from pomona.report.borders import border
+from pomona.report.bounds import bound_reached
 from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
 from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
 from pomona.report.wording import (
@@ -38,7 +38,7 @@ Row = tuple["Cell", ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and in smaller letters what belongs to it (its interval, its description); `alarm`: it asks for attention."""
+    """A value, and a note in smaller letters (its interval, its description); `alarm`: the value needs attention."""
 
     text: str
     note: str = ""
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers are set flush right with figures of one width."""
+    """A column's heading; numbers are aligned right."""
 
     heading: str
     numeric: bool = True
@@ -59,9 +59,9 @@ class Table:
 
     Args:
         columns: the headings; the first column names the row.
-        rows: as many cells each as there are columns.
-        strong: index of the row that stands out, if one does.
-        note: how to read it, one or two sentences.
+        rows: each has one cell for each column.
+        strong: index of the highlighted row, or None.
+        note: how to read the table, in one or two sentences.
     """
 
     columns: tuple[Column, ...]
@@ -72,7 +72,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure: what it is, the figure, and what qualifies it."""
+    """A headline figure: its label, its value, and a qualifying note."""
 
     label: str
     value: str
@@ -83,7 +83,7 @@ _ABSENT = Cell(MISSING)
 
 
 def headline(record: RunRecord) -> tuple[Tile, ...]:
-    """The figures at the top of the page; what the record lacks is left out."""
+    """The figures at the top of the page; figures that the record lacks are left out."""
     metric = record.primary_metric
     tiles: list[Tile] = []
     if (estimate := record.metrics.get(POMONA, {}).get(metric)) is not None:
@@ -96,7 +96,7 @@ def headline(record: RunRecord) -> tuple[Tile, ...]:
         )
     for baseline in (ZERO_SHOT, TARGET_LORA):
         if (found := comparison_of(record, POMONA, baseline, metric)) is not None:
-            unlike = ", not trained alike" if is_unlike(record, baseline) else ""
+            unlike = ", trained differently" if is_unlike(record, baseline) else ""
             note = f"{span(metric, found.low, found.high)}, {_reading(found)}{unlike}"
             tiles.append(Tile(f"Against {system_label(record, baseline)}", signed(metric, found.difference), note))
     answer = record.answer
@@ -115,10 +115,10 @@ def _how_sure(record: RunRecord, answer: Answer) -> str:
     if is_given(answer):
         return "given"
     if record.learned_nothing:
-        return "the starting one; no round took place"
+        return "the start value; no round took place"
     tried = [f"best of {len(answer.curve)} tried"] if is_search(record) else []
     interval = [percent_span(answer.low, answer.high)] if answer.low < answer.high else []
-    ends = ["ends at the border" if answer.low < answer.high else "at the border"] if border(record) else []
+    ends = ["ends at a bound" if answer.low < answer.high else "at a bound"] if bound_reached(record) else []
     return ", ".join([*tried, *interval, *ends, *(["flat"] if answer.flat else [])])
 
 
@@ -126,17 +126,17 @@ def _what_zeros(record: RunRecord) -> str:
     main = record.systems.get(POMONA)
     of = f" of {said_count(main.trained_parameters)} trained parameters" if main and main.trained_parameters else ""
     if not prunes_to_zero(record):
-        return f"exact zeros{of}; what was pruned is back at its start"
+        return f"exact zeros{of}; pruned entries are reset to their start values"
     if granularity(record) != "parameter":
-        return f"exact zeros{of}, before they were left out"
+        return f"exact zeros{of}, before they were removed"
     stored = ""
     if main and main.stored_parameters and main.padding:
-        stored = f"; stored are {said_count(main.stored_parameters)}, with padding"
+        stored = f"; {said_count(main.stored_parameters)} stored, with padding"
     return f"exact zeros{of}{stored}" if of else "exact zeros, measured"
 
 
 def systems_table(record: RunRecord) -> Table:
-    """Every system with every metric and its interval, the paired difference to target LoRA, and what the system cost."""
+    """Every system with every metric and its interval, the paired difference from target LoRA, and the cost."""
     metrics = metric_names(record)
     primary = record.primary_metric
     differences = {system: comparison_of(record, system, TARGET_LORA, primary) for system in record.systems}
@@ -165,27 +165,29 @@ def systems_table(record: RunRecord) -> Table:
         columns=tuple(columns),
         rows=tuple(rows),
         strong=names.index(POMONA) if POMONA in names else None,
-        note="In small figures: 95% bootstrap intervals over the test examples. "
-        "They hold the chance of the test examples, not that of another training seed."
+        note="Small figures: 95% bootstrap intervals over the test examples. "
+        "They cover the variation between test examples, not between training seeds."
         + _unknown_note(record)
         + (_p_note(record, [primary]) if compared else ""),
     )
 
 
 def descriptions_table(record: RunRecord) -> Table:
-    """What each system is; where the record has it, where it adapts the model, its size, and how it was trained."""
+    """A description of each system and, if the record has them, its modules, its size and its training."""
     systems = record.systems.values()
     columns = [Column("System", numeric=False), Column("What it is", numeric=False)]
     rows = [[Cell(one.label), Cell(one.description)] for one in systems]
     if any(one.adapted is not None for one in systems):
-        headings = ("Modules", "Rank", "Parameters trained", "Stored", "Lost to the rank", "Training")
+        headings = ("Modules", "Rank", "Parameters trained", "Stored", "Lost by truncation", "Training")
         columns += [Column(heading, numeric=heading not in ("Modules", "Training")) for heading in headings]
         for row, one in zip(rows, systems, strict=True):
             row += _made_of(one)
-    unlike = [f"{one.label} is not trained like Pomona: {'; '.join(one.differences)}." for one in systems if one.differences]
+    unlike = [
+        f"{one.label} is trained differently from Pomona: {'; '.join(one.differences)}." for one in systems if one.differences
+    ]
     note = ""
     if len(columns) > 2:
-        note = "Stored: entries of the adapter at one rank for all modules, as it is exported; in small figures the padding of it."
+        note = "Stored: entries of the exported adapter, which has one rank for all modules; small figures: the zeros that pad it."
     return Table(tuple(columns), tuple(map(tuple, rows)), note=" ".join([note, *unlike]).strip())
 
 
@@ -204,7 +206,7 @@ def _made_of(system: SystemDescription) -> list[Cell]:
 
 
 def comparisons_table(record: RunRecord, *, primary: bool) -> Table:
-    """Paired differences: those of the primary metric, or those of all others."""
+    """Paired differences of the primary metric, or of all other metrics."""
     rows = [
         (
             Cell(f"{system_label(record, found.system)} against {system_label(record, found.baseline)}"),
@@ -235,12 +237,12 @@ def comparisons_table(record: RunRecord, *, primary: bool) -> Table:
     shown = [metric for metric in metric_names(record) if (metric == record.primary_metric) == primary]
     note = "Differences are paired: both systems answered the same test examples." + _p_note(record, shown)
     if any(may_be_chance(found) for found in record.comparisons if found.metric in shown):
-        note += " Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so it may be chance."
+        note += " Uncorrected: the interval excludes 0, but the corrected p is above 0.05, so the difference may be chance."
     return Table(columns, tuple(rows), note=note)
 
 
 def metric_names(record: RunRecord) -> list[str]:
-    """Every metric that some system has, the primary one first."""
+    """Every metric that some system has, the primary metric first."""
     seen = dict.fromkeys(metric for scores in record.metrics.values() for metric in scores)
     return [record.primary_metric] * (record.primary_metric in seen) + [
         metric for metric in seen if metric != record.primary_metric
@@ -254,7 +256,7 @@ def _difference_cells(found: Comparison | None) -> list[Cell]:
 
 
 def _score_cell(record: RunRecord, metric: str, estimate: Estimate) -> Cell:
-    """A score with its interval, and of how many examples it is where that is not all of them."""
+    """A score with its interval, and the number of examples if that is not the whole test set."""
     test = record.splits.get("test")
     of = f",\nn = {estimate.n}" if test is not None and estimate.n < test.examples else ""
     return Cell(score(metric, estimate.value), span(metric, estimate.low, estimate.high) + of)
@@ -262,7 +264,7 @@ def _score_cell(record: RunRecord, metric: str, estimate: Estimate) -> Cell:
 
 def _unknown_note(record: RunRecord) -> str:
     unknown = any(estimate.low == estimate.high for scores in record.metrics.values() for estimate in scores.values())
-    return " An interval is unknown where the test examples show no spread." if unknown else ""
+    return " An interval is unknown if the scores of the test examples do not vary." if unknown else ""
 
 
 def _reading(found: Comparison) -> str:
@@ -274,7 +276,7 @@ def _p_heading(record: RunRecord) -> str:
 
 
 def _p_cell(found: Comparison) -> Cell:
-    """The corrected p-value with the raw one below it; the raw one where the record knows no other."""
+    """The corrected p-value with the raw p-value below it; the raw p-value alone if the record has no corrected one."""
     if found.p_holm is None:
         return Cell(p_value(found.p_value))
     return Cell(p_value(found.p_holm), f"raw {p_value(found.p_value)}")
@@ -286,4 +288,4 @@ def _p_note(record: RunRecord, shown: list[str]) -> str:
         return ""
     over = f"the {counted(sizes.pop(), 'comparison')}" if len(sizes) == 1 else "all comparisons"
     on = "this" if len(shown) == 1 else "each"
-    return f" p after Holm's correction over {over} on {on} metric, the raw p in small figures."
+    return f" p: after Holm's correction for {over} on {on} metric; small figures: the raw p."

@@ -1,4 +1,4 @@
-"""How the report writes numbers and names: one place, so that a sentence, a table and a figure never disagree."""
+"""How the report writes numbers and names: in one place, so that sentences, tables and figures agree."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _METRIC_LABELS = {
 
 
 def metric_label(metric: str) -> str:
-    """The metric's name as people write it; a name that is not known keeps its words."""
+    """The metric's usual name; an unknown name is shown with spaces for underscores."""
     return _METRIC_LABELS.get(metric, metric.replace("_", " "))
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value is the better one: true of losses alone."""
+    """Whether a smaller value is better, which is true only of losses."""
     return metric == "loss" or metric.endswith("_loss")
 
 
 def unit(metric: str) -> str:
-    """What a difference of the metric is counted in."""
+    """The unit of a difference of the metric."""
     return "nats" if lower_is_better(metric) else "points"
 
 
 def system_label(record: RunRecord, system: str) -> str:
-    """The label that the record gives to a system; its key where it has none. A run at one ratio of several is named by it."""
+    """The system's label in the record, or its key if it has none. A run at one of several ratios is named by its ratio."""
     if system in record.systems:
         return record.systems[system].label
     tried = trial_ratio(system)
@@ -52,12 +52,12 @@ def system_label(record: RunRecord, system: str) -> str:
 
 
 def is_unlike(record: RunRecord, system: str) -> bool:
-    """Whether the system was trained otherwise than Pomona in what decides such comparisons: its modules or its size."""
+    """Whether the system was trained differently from Pomona in a way that may decide the comparison: modules, size, settings."""
     return system in record.systems and bool(record.systems[system].differences)
 
 
 def what_it_is_made_of(system: SystemDescription) -> str:
-    """Modules, rank, parameters and training on one line; empty where the record does not have them."""
+    """Modules, rank, parameters and training on one line; empty if the record lacks them."""
     if not system.adapted:
         return ""
     parts = [said_kinds(system.adapted), f"rank {system.rank}"]
@@ -66,12 +66,12 @@ def what_it_is_made_of(system: SystemDescription) -> str:
     if system.stored_parameters is not None:
         padding = f" ({said_count(system.padding)} padding)" if system.padding else ""
         parts.append(f"{said_count(system.stored_parameters)} stored{padding}")
-    parts += [f"{percent(system.rank_loss, 1)} lost to the rank"] if system.rank_loss else []
+    parts += [f"{percent(system.rank_loss, 1)} lost by truncation"] if system.rank_loss else []
     return ", ".join(parts + ([said_training(system.training)] if system.training else []))
 
 
 def trial_ratio(system: str) -> float | None:
-    """The prune ratio of a run that was one of several, such as `pomona_0.3`; None of any other system."""
+    """The prune ratio of a run at one of several ratios, such as `pomona_0.3`; None for any other system."""
     name, _, ratio = system.partition("_")
     try:
         return float(ratio) if name == "pomona" else None
@@ -85,20 +85,20 @@ def score(metric: str, value: float) -> str:
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference with its sign, to the precision of `score`, or finer where it would show as 0."""
+    """A difference with its sign, with the digits of `score`, or more digits if it would show as 0."""
     return signed_number(value, _digits(metric, value))
 
 
 def signed_number(value: float, digits: int) -> str:
-    """A number with its sign; what rounds to 0 has none."""
+    """A number with its sign; a number that rounds to 0 has no sign."""
     text = _plain(value, digits)
     return f"+{text}" if float(f"{value:.{digits}f}") > 0 else text
 
 
 def span(metric: str, low: float, high: float) -> str:
-    """An interval: `24.0 to 30.2`; `unknown` where the ends are one, since examples that do not vary say nothing of the spread.
+    """An interval: `24.0 to 30.2`; `unknown` if both ends are equal, since examples that do not vary show no spread.
 
-    A bound that is not 0 never shows as 0, or the text would contradict what is said of it.
+    A bound that is not 0 never shows as 0, because the text could then contradict the verdict.
     """
     if low == high:
         return "unknown"
@@ -128,7 +128,7 @@ def p_equals(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `8.4 s`, `9 min 41 s`, `2 h 05 min`."""
+    """Seconds in readable form: `8.4 s`, `9 min 41 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f}{NBSP}s" if seconds < 9.95 else f"{whole}{NBSP}s"
@@ -138,7 +138,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO 8601 time to the minute; any other text as it is."""
+    """An ISO 8601 time to the minute; any other text unchanged."""
     try:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M")
     except ValueError:
@@ -156,7 +156,7 @@ def listed(parts: list[str]) -> str:
 
 
 def comparison_of(record: RunRecord, system: str, baseline: str, metric: str) -> Comparison | None:
-    """The record's paired difference `system` minus `baseline`, or None where it has none."""
+    """The record's paired difference `system` minus `baseline`, or None if it has none."""
     for found in record.comparisons:
         if (found.system, found.baseline, found.metric) == (system, baseline, metric):
             return found
@@ -164,19 +164,19 @@ def comparison_of(record: RunRecord, system: str, baseline: str, metric: str) ->
 
 
 def verdict(comparison: Comparison) -> str:
-    """What the interval allows to say of `system`: `better`, `worse`, or `not told apart` where it holds 0 or is unknown."""
+    """The verdict on `system` by the interval: `better`, `worse`, or `not significant` if it includes 0 or is unknown."""
     if comparison.low <= 0 <= comparison.high or comparison.low == comparison.high:
-        return "not told apart"
+        return "not significant"
     return "better" if (comparison.low > 0) != lower_is_better(comparison.metric) else "worse"
 
 
 def may_be_chance(comparison: Comparison) -> bool:
-    """Whether the interval excludes 0 but the corrected p-value does not bear it out at 5 %: one such among many is no surprise."""
-    return verdict(comparison) != "not told apart" and comparison.p_holm is not None and comparison.p_holm > _ALPHA
+    """Whether the interval excludes 0 but the corrected p-value is above 5 %, so that it may be one of many by chance."""
+    return verdict(comparison) != "not significant" and comparison.p_holm is not None and comparison.p_holm > _ALPHA
 
 
 def family_size(record: RunRecord, metric: str) -> int:
-    """Over how many comparisons the p-values of this metric are corrected; 0 in a record that knows no correction."""
+    """The number of comparisons for which the p-values of this metric are corrected; 0 in a record without corrected p-values."""
     return sum(found.metric == metric and found.p_holm is not None for found in record.comparisons)
 
 

@@ -14,7 +14,7 @@ __all__ = ["Figure", "all_figures", "even_sparsity"]
 
 
 def all_figures(run: RunFolder) -> dict[str, list[Figure]]:
-    """The figures of each section of the page; one whose data the run lacks is left out."""
+    """The figures of each section of the page; a figure is left out if the run lacks its data."""
     record = run.record
     sections = {
         "results": [scores(record), differences(record)],

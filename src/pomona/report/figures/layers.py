@@ -1,4 +1,4 @@
-"""Sparsity and importance by layer and projection, as heat maps with the layers along."""
+"""Sparsity and importance by layer and projection, as heat maps with layers on the x axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHOLE = {"rank": "components", "module": "modules"}
 
 
 def sparsity_by_layer(record: RunRecord) -> Figure | None:
-    """Share of exact zeros of each factor. None where no module has a layer, or where `even_sparsity` says all there is to say."""
+    """Share of exact zeros of each factor. None if no module is in a layer, or if `even_sparsity` gives a sentence instead."""
     if even_sparsity(record) is not None:
         return None
     cells = {
@@ -36,7 +36,7 @@ def sparsity_by_layer(record: RunRecord) -> Figure | None:
 
 
 def importance_by_layer(record: RunRecord) -> Figure | None:
-    """Mean importance of the entries that were kept, on a logarithmic scale. A module without any is left blank."""
+    """Mean importance of the entries that were kept, on a logarithmic scale. A module without kept entries is blank."""
     cells = {
         (found.projection, found.layer): math.log10(found.importance) if found.importance > 0 else None
         for found in record.modules
@@ -46,7 +46,7 @@ def importance_by_layer(record: RunRecord) -> Figure | None:
         cells,
         key="importance-by-layer",
         title="Importance by layer",
-        caption="Mean score of the entries that were kept, decimal logarithm.",
+        caption="Mean importance of the kept entries, as a base-10 logarithm.",
         hover="%{y}, layer %{x}: 10^%{z:.2f}<extra></extra>",
         limits=None,
         bar={},
@@ -54,12 +54,10 @@ def importance_by_layer(record: RunRecord) -> Figure | None:
 
 
 def even_sparsity(record: RunRecord) -> str | None:
-    """A sentence in place of the heat map where every factor has the same sparsity; None where they differ."""
+    """A sentence instead of the heat map if every factor has the same sparsity; None if they differ."""
     shares = [share for found in record.modules for share in (found.sparsity_A, found.sparsity_B)]
     if shares and not prunes_to_zero(record):
-        return (
-            "Pruned entries went back to the values that they started from, so they are not zero and sparsity does not show them."
-        )
+        return "Pruned entries were reset to their start values, so they are not zero, and sparsity does not count them."
     if not shares or max(shares) - min(shares) > _EVEN:
         return None
     modules, share = len(record.modules), percent(shares[0])
@@ -67,9 +65,9 @@ def even_sparsity(record: RunRecord) -> str | None:
 
 
 def left_out(record: RunRecord) -> str:
-    """What became of whole components or modules of zeros, as a further sentence; empty where entries were pruned one by one."""
+    """A sentence on the removal of components or modules that are all zero; empty if single entries were pruned."""
     whole = _WHOLE.get(granularity(record))
-    return f" That is before {whole} that are all zero were left out of the adapter." if whole else ""
+    return f" It is measured before {whole} that are all zero are removed from the adapter." if whole else ""
 
 
 def _heat_map(

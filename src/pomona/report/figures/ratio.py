@@ -1,8 +1,8 @@
-"""How the prune ratio moved: by round, by reward, and the curve that the answer was read from."""
+"""The search for the prune ratio: the ratio and the rewards by round, and the curve that gives the answer."""
 
 from __future__ import annotations
 
-from pomona.report.borders import border
+from pomona.report.bounds import bound_reached
 from pomona.report.choices import is_search, reward_unit, rewards_loss
 from pomona.report.figures.style import ACCENT, BAND, BLUE, DIVERGING, GREY, ZERO_LINE, Figure, finished
 from pomona.report.unpruned import compared_with_none, gain_over_none
@@ -10,10 +10,10 @@ from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
 _CAPTIONS = {
-    False: "From all rounds: what a ratio would gain over the answer.",
-    True: "From all rounds: what one ratio for all layers would gain over the layers' own, of which the mean is drawn.",
+    False: "The gain of each ratio over the answer, estimated from all rounds.",
+    True: "The gain of one ratio for all layers over the groups' own ratios, estimated from all rounds; p* is their mean.",
 }
-"""Of the curve, by whether groups of layers have ratios of their own."""
+"""Caption of the curve, by whether each group of layers has its own ratio."""
 
 
 def ratio_by_round(record: RunRecord) -> Figure | None:
@@ -86,7 +86,7 @@ def ratio_by_round(record: RunRecord) -> Figure | None:
         figure,
         key="ratio-by-round",
         title="Prune ratio by round",
-        caption="Each round tries a few ratios on the micro dev set; the one in force moves if a gain stands out from the noise.",
+        caption="Each round tries a few ratios on the micro dev set; the ratio in force changes if a gain is significant.",
         x="round",
         y="prune ratio",
         height=360,
@@ -94,7 +94,7 @@ def ratio_by_round(record: RunRecord) -> Figure | None:
 
 
 def reward_by_round(record: RunRecord) -> Figure | None:
-    """What every candidate saved or cost."""
+    """The reward of every candidate."""
     import plotly.graph_objects as go
 
     tried = [(seen, candidate) for seen in record.rounds for candidate in seen.candidates]
@@ -127,7 +127,7 @@ def reward_by_round(record: RunRecord) -> Figure | None:
         figure,
         key="reward-by-round",
         title="Rewards by round",
-        caption=f"Micro dev {cost} {before} minus {cost} on trial: above 0 a candidate was better than {better}.",
+        caption=f"Micro dev {cost} {before} minus the candidate's {cost}: above 0, the candidate was better than {better}.",
         x="round",
         y=f"reward, {reward_unit(record)}",
         height=360,
@@ -135,7 +135,7 @@ def reward_by_round(record: RunRecord) -> Figure | None:
 
 
 def fitted_curve(record: RunRecord) -> Figure | None:
-    """What the rounds tell of the reward over the ratio, with its interval, and p* with its own. None where there is none."""
+    """The fitted reward over the ratio, and p*, each with its interval. None if the answer has no curve."""
     import plotly.graph_objects as go
 
     answer = record.answer
@@ -174,8 +174,9 @@ def fitted_curve(record: RunRecord) -> Figure | None:
         hoverinfo="skip",
     )
     figure.update_xaxes(tickformat=".0%")
-    told = "It is flat: the data do not tell these ratios apart." if answer.flat else "The data tell the best ratio from the worst."
-    told += f" An interval {ends}." if (ends := border(record)) else ""
+    flat = "The curve is flat: the data show no significant difference between the ratios."
+    told = flat if answer.flat else "The best ratio is significantly better than the worst."
+    told += f" An interval {ends}." if (ends := bound_reached(record)) else ""
     told += f" {gain}" if (gain := gain_over_none(record)) else ""
     return finished(
         figure,

@@ -12,11 +12,11 @@ from pomona.runs.record import RunRecord
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_COLOURS = {"better": ACCENT, "worse": BLUE, "not told apart": GREY}
+_COLOURS = {"better": ACCENT, "worse": BLUE, "not significant": GREY}
 
 
 def scores(record: RunRecord) -> Figure | None:
-    """The primary metric of every system with its interval; a band marks Pomona's. None where nothing was scored."""
+    """The primary metric of every system with its interval; a band marks Pomona's interval. None if nothing was scored."""
     metric = record.primary_metric
     systems = [system for system in record.systems if metric in record.metrics.get(system, {})]
     if not systems:
@@ -38,7 +38,7 @@ def scores(record: RunRecord) -> Figure | None:
         figure,
         key="scores",
         title=f"{metric_label(metric)} on the test set",
-        caption="Dots with 95% intervals; the band is Pomona's. Overlap decides nothing: the paired differences do.",
+        caption="Dots with 95% intervals; the band is Pomona's interval. Compare systems by paired differences, not by overlap.",
         x=f"{metric_label(metric)} ({direction})",
         y="",
         height=_height(len(systems)),
@@ -46,7 +46,7 @@ def scores(record: RunRecord) -> Figure | None:
 
 
 def differences(record: RunRecord) -> Figure | None:
-    """Pomona minus each baseline on the primary metric, paired, with intervals. None where nothing was compared."""
+    """Pomona minus each baseline on the primary metric, paired, with intervals. None if nothing was compared."""
     metric = record.primary_metric
     found = [entry for entry in record.comparisons if entry.system == POMONA and entry.metric == metric]
     if not found:
@@ -65,7 +65,7 @@ def differences(record: RunRecord) -> Figure | None:
         figure,
         key="differences",
         title=f"{system_label(record, POMONA)} minus each baseline",
-        caption=f"Paired over the test examples. {side.capitalize()} of 0 is better; grey where they are not told apart.",
+        caption=f"Paired over the test examples. {side.capitalize()} of 0, Pomona is better; grey: not significant.",
         x=f"difference in {metric_label(metric)}, {unit(metric)}",
         y="",
         height=_height(len(found)),

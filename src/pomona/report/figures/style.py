@@ -1,4 +1,4 @@
-"""How every figure of the report looks: colours that colour-blind readers tell apart, no boxes, numbers in the page's own ink.
+"""The style of the report's figures: colours that colour-blind readers can distinguish, no boxes, text in the page's colour.
 
 The page's style sheet sets the colour of text and grid, so that a figure follows light, dark and print without a script.
 """
@@ -48,10 +48,10 @@ class Figure:
 
 
 def finished(figure: PlotlyFigure, *, key: str, title: str, caption: str, x: str, y: str, height: int = 320) -> Figure:
-    """Give a plotly figure the house's look and turn it into plain JSON.
+    """Apply the report's style to a plotly figure and convert it to plain JSON.
 
     Args:
-        figure: traces, and layout where it differs from the house's.
+        figure: traces, and layout where it differs from the report's style.
         key: as in `Figure`.
         title: as in `Figure`.
         caption: as in `Figure`.

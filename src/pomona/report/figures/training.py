@@ -1,4 +1,4 @@
-"""Losses and dev scores by step, a line for each system that was trained."""
+"""Losses and dev scores by step, one line for each trained system."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 _MOST_POINTS = 300
-_KEPT = "At the end of each epoch; the large dot is what was kept."
-_AGAIN = " A dot off the line: when the ratio was settled, the best epoch until then was pruned at it and judged again."
+_KEPT = "At the end of each epoch; the large dot marks the epoch that was kept."
+_AGAIN = " A dot off the line: the best epoch so far, pruned at the settled ratio and judged again."
 
 
 def training_loss(run: RunFolder) -> Figure | None:
@@ -48,7 +48,7 @@ def training_loss(run: RunFolder) -> Figure | None:
 
 
 def dev_loss(run: RunFolder) -> Figure | None:
-    """Dev loss at the end of each epoch that was judged, and of one that was judged again; a larger dot marks what was kept."""
+    """Dev loss of each judged epoch, and of an epoch judged again; a larger dot marks the epoch that was kept."""
     figure = _by_epoch(run, lambda epoch: epoch.dev_loss)
     return figure and finished(
         figure, key="dev-loss", title="Dev loss", caption=_caption(run), x="optimizer step", y="nats per completion token"
@@ -56,7 +56,7 @@ def dev_loss(run: RunFolder) -> Figure | None:
 
 
 def dev_score(run: RunFolder) -> Figure | None:
-    """The metric that epochs were judged by, where it was not the dev loss."""
+    """The metric by which epochs were judged, if it was not the dev loss."""
     figure = _by_epoch(run, lambda epoch: epoch.dev_score)
     judged = judged_by(run.record)
     return figure and finished(
@@ -70,7 +70,7 @@ def dev_score(run: RunFolder) -> Figure | None:
 
 
 def running_mean(values: list[float], window: int) -> list[float]:
-    """Mean of each value and up to `window - 1` before it.
+    """Mean of each value and up to `window - 1` values before it.
 
     Args:
         values: any number of them.
@@ -112,7 +112,7 @@ def _by_epoch(run: RunFolder, value_of: Callable[[EpochLine], float | None]) -> 
 
 
 def _again(epochs: Sequence[EpochLine]) -> list[int]:
-    """The places of epochs that stood there before."""
+    """The indices of epochs that occurred before."""
     return [place for place, epoch in enumerate(epochs) if epoch.epoch in {earlier.epoch for earlier in epochs[:place]}]
 
 
@@ -123,12 +123,12 @@ def _caption(run: RunFolder) -> str:
 
 
 def _kept(epochs: Sequence[EpochLine]) -> int | None:
-    """The last epoch that was better than those before it, among those that could be exported."""
+    """The last epoch that was better than all earlier ones, among those that could be exported."""
     return max((place for place, epoch in enumerate(epochs) if epoch.best), default=None)
 
 
 def _drawn(record: RunRecord, lines: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every system with its line's looks. Of runs at several ratios the best is Pomona's; the others are thin, below the rest."""
+    """Every system with its line style. Of runs at several ratios, the best is Pomona's; the others are thin, below the rest."""
     best = record.answer.prune_ratio if record.answer is not None else None
     others = [system for system in lines if trial_ratio(system) not in (None, best)]
     named = {system: POMONA if trial_ratio(system) is not None else system for system in lines if system not in others}

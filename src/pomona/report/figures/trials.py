@@ -1,8 +1,8 @@
-"""Whole runs at several prune ratios: how much worse than the best each one is on the dev set."""
+"""Whole runs at several prune ratios: the dev score of each run relative to the best run."""
 
 from __future__ import annotations
 
-from pomona.report.borders import border
+from pomona.report.bounds import bound_reached
 from pomona.report.choices import dev_unit, is_search, select_metric
 from pomona.report.figures.style import ACCENT, BAND, BLUE, ZERO_LINE, Figure, finished
 from pomona.report.wording import lower_is_better, metric_label, percent
@@ -10,7 +10,7 @@ from pomona.runs.record import RunRecord
 
 
 def score_by_ratio(record: RunRecord) -> Figure | None:
-    """Each run's mean dev score less the best one's, with its interval. None where the ratio did not come from whole runs."""
+    """Each run's mean dev score minus the best run's, with its interval. None if the ratio did not come from whole runs."""
     import plotly.graph_objects as go
 
     answer = record.answer
@@ -49,7 +49,7 @@ def score_by_ratio(record: RunRecord) -> Figure | None:
     figure.update_xaxes(tickformat=".0%", range=_padded([point.prune_ratio for point in answer.curve]))
     metric = select_metric(record)
     score = "minus the dev loss" if lower_is_better(metric) else f"{metric_label(metric)} on the dev set"
-    shown = f"Every dot is a whole run: its mean score ({score}) less the best one's, paired over the dev examples."
+    shown = f"Each dot is a whole run: its mean score ({score}) minus the best run's, paired over the dev examples."
     return finished(
         figure,
         key="score-by-ratio",
@@ -64,14 +64,14 @@ def score_by_ratio(record: RunRecord) -> Figure | None:
 def _told(record: RunRecord) -> str:
     answer = record.answer
     assert answer is not None
-    ends = border(record)
+    ends = bound_reached(record)
     if answer.low == answer.high:
-        told = "Every ratio but the best is worse beyond the noise of the dev examples."
+        told = "Every ratio except the best is significantly worse on the dev set."
         return f"{told} The best {ends.replace('ends at', 'is', 1)}." if ends else told
     told = (
-        "The curve is flat: the dev set does not tell these ratios apart."
+        "The curve is flat: the dev set shows no significant difference between the ratios."
         if answer.flat
-        else "The band goes from the lowest to the highest ratio that is not told apart from the best, picked from all as it was."
+        else "The band: from the lowest to the highest ratio not significantly worse than the best, corrected for its selection."
     )
     return f"{told} The interval {ends}." if ends else told
 

@@ -1,4 +1,4 @@
-"""Whether the prune ratio's interval ends where nothing beyond was allowed or tried, so that the best ratio may lie there."""
+"""Whether the prune ratio's interval ends at a bound of the allowed or tried ratios, so that the best ratio may be outside."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from pomona.report.wording import percent_span
 from pomona.runs.record import RunRecord
 
 _NEAR = 0.005
-"""What rounds to the same per cent is the border itself."""
+"""A ratio that rounds to the same per cent as the bound is at the bound."""
 
 
-def border(record: RunRecord) -> str:
-    """As the end of a sentence on the interval, or on the groups' intervals; empty where none ends at a border.
+def bound_reached(record: RunRecord) -> str:
+    """The end of a sentence on the interval, or on the groups' intervals; empty if no interval ends at a bound.
 
-    `ends at the lower border of the allowed range, 10 to 80%: the best ratio may lie below`, or of whole runs, `ends at the highest
-    ratio that was tried: the best ratio may lie above`. 0 and 1 are no such borders, since nothing lies beyond.
+    `ends at the lower bound of the allowed range, 10 to 80%, so the best ratio may be lower`, or for whole runs, `ends at the
+    highest ratio that was tried, so the best ratio may be higher`. 0 and 1 do not count as bounds, since no ratio is outside them.
     """
     below, above = _ends(record)
     if not below and not above:
         return ""
-    beyond = "beyond" if below and above else "below" if below else "above"
+    beyond = "lower or higher" if below and above else "lower" if below else "higher"
     if is_search(record):
         which = "lowest and at the highest" if below and above else "lowest" if below else "highest"
-        return f"ends at the {which} ratio that was tried: the best ratio may lie {beyond}"
-    which = "both borders" if below and above else "the lower border" if below else "the upper border"
+        return f"ends at the {which} ratio that was tried, so the best ratio may be {beyond}"
+    which = "both bounds" if below and above else "the lower bound" if below else "the upper bound"
     allowed = _allowed(record)
     assert allowed is not None
-    return f"ends at {which} of the allowed range, {percent_span(*allowed)}: the best ratio may lie {beyond}"
+    return f"ends at {which} of the allowed range, {percent_span(*allowed)}, so the best ratio may be {beyond}"
 
 
 def _ends(record: RunRecord) -> tuple[bool, bool]:
-    """Whether an interval ends at the lower and at the upper border."""
+    """Whether an interval ends at the lower bound, and whether one ends at the upper bound."""
     answer, allowed = record.answer, _allowed(record)
     if answer is None or allowed is None or is_given(answer):
         return False, False
@@ -43,7 +43,7 @@ def _ends(record: RunRecord) -> tuple[bool, bool]:
 
 
 def _allowed(record: RunRecord) -> tuple[float, float] | None:
-    """The range within which the ratio was sought: of whole runs, the ratios that were tried. None where it is not known."""
+    """The searched range of ratios; for whole runs, the range of the ratios that were tried. None if it is unknown."""
     answer = record.answer
     if answer is not None and is_search(record):
         tried = [point.prune_ratio for point in answer.curve]
