@@ -55,10 +55,10 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         "Each verb's help, as `pomona VERB --help` prints it. `--debug`, with any verb, shows the traceback of an error.",
-        "An error is one line on standard error: what is wrong, where, and how to fix it. `--json` prints an object for programs.",
+        "An error is one line on standard error: the problem, its place, and how to fix it. `--json` prints one object for programs.",
         "## Exit codes",
-        "| code | means |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
-        "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; go on with `--resume` |",
+        "| code | meaning |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
+        "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; continue with `--resume` |",
     ]
     group: Any = typer.main.get_command(app)
     parent = group.make_context("pomona", [], resilient_parsing=True)
@@ -80,8 +80,8 @@ def registries_page() -> str:
 
     parts = [
         "# Registered components",
-        "What a recipe may name, with every hyperparameter and its default. `pomona list` prints the short form. "
-        "A component is written by its name alone, or as `{name: ..., hyperparameter: value}`.",
+        "The components that a recipe can name, with every hyperparameter and its default. `pomona list` prints the short form. "
+        "Write a component as its name alone, or as `{name: ..., hyperparameter: value}`.",
     ]
     registries: tuple[Registry[Any], ...] = (
         merge_methods,
@@ -100,8 +100,8 @@ def registries_page() -> str:
     rows = [f"| `{name}` | {_cell(sentence)} |" for name, sentence in PUBLISHED.items()]
     parts += [
         "## Published behaviours",
-        "What `published` of the `grasp` controller may name; `paper: true` stands for all of them.",
-        "\n".join(["| behaviour | of the published code |", "| --- | --- |", *rows]),
+        "The values of `published` of the `grasp` controller; `paper: true` enables all of them.",
+        "\n".join(["| behaviour | in the published code |", "| --- | --- |", *rows]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -138,8 +138,8 @@ def record_page() -> str:
 
     parts = [
         "# The record",
-        "What `record.json` in a run folder holds, and `experiment.json` in an experiment's. "
-        "A key without a value yet, or whose value could not be had, keeps its default.",
+        "The content of `record.json` in a run folder, and of `experiment.json` in an experiment's folder. "
+        "A key whose value is not known yet, or could not be determined, has its default.",
     ]
     return "\n\n".join([*parts, *_sections([RunRecord], {}), *_sections([ExperimentRecord], {})]) + "\n"
 
