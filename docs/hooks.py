@@ -55,7 +55,7 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         "Each verb's help, as `pomona VERB --help` prints it. `--debug`, with any verb, shows the traceback of an error.",
-        "An error is one line on standard error: the problem, its place, and how to fix it. `--json` prints one object for programs.",
+        "An error is one line on standard error: the problem, its place, and the fix. `--json` prints one object for programs.",
         "## Exit codes",
         "| code | meaning |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
         "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; continue with `--resume` |",
