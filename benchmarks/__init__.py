@@ -1,1 +1,1 @@
-"""Benchmarks: ratios against a peer that is measured in turn in the same run, since absolute times mean little."""
+"""Benchmarks: ratios to a reference that is measured alternately in the same run, because absolute times mean little."""

@@ -1,6 +1,6 @@
-"""Run every benchmark, or those named: `python -m benchmarks step_overhead`.
+"""Run every benchmark, or the named ones: `python -m benchmarks step_overhead`.
 
-Commands that take arguments are no part of `every`, and each says of itself which: `python -m benchmarks golden_runs --help`.
+Commands with arguments are not part of `every`; their help describes them: `python -m benchmarks golden_runs --help`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Architecture x feature x verb, with PEFT as the judge: the table docs/reference/architectures.md.
+"""Architecture x feature x verb, judged by PEFT: the table docs/reference/architectures.md.
 
-Each cell makes adapters of one kind for a tiny model of one architecture, runs a verb on them, and compares what comes out with
-what PEFT makes of the original files: logits, and every weight after merging. `python -m benchmarks architectures` writes the
-table; `tests/conformance/test_architectures.py` holds the cells.
+Each cell makes adapters of one kind for a tiny model of one architecture, runs a verb on them, and compares the result with PEFT's
+result on the original files: logits, and every weight after merging. `python -m benchmarks architectures` writes the table;
+`tests/conformance/test_architectures.py` checks the cells.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What other work on the machine costs: training steps on two cores, alone and beside two programs that keep those cores busy.
+"""The cost of other work on the machine: training steps on two cores, alone and next to two programs that keep those cores busy.
 
-Fair shares of two cores among four threads make twice the time; the rest is what threads lose by waiting for each other. Every
-figure is of a fresh process, which imports Pomona and then torch. The same with threads that wait as OpenMP has them wait by
-default stands beside it, without a bound.
+Fair shares of two cores among four threads double the time; any excess is lost by threads that wait for each other. Every figure
+comes from a fresh process, which imports Pomona and then torch. For comparison, without a bound, the same is measured with OpenMP's
+default waiting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPINNING = {"GOMP_SPINCOUNT": "300000"}
 def run() -> bool:
     """Print seconds and ratios; whether the median ratio is within the bound."""
     if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < CORES:
-        print(f"programs cannot be kept on {CORES} cores here: not measured")
+        print(f"programs cannot be pinned to {CORES} cores here: not measured")
         return True
     print(
         f"steps of {EXAMPLES} x {TOKENS} tokens, {LAYERS} layers {HIDDEN} wide, {CORES} threads on {CORES} cores",
@@ -47,7 +47,7 @@ def _pair(label: str, settings: dict[str, str], steps: int) -> float:
     alone = _seconds_a_step(settings, steps)
     with _other_work():
         beside = _seconds_a_step(settings, steps)
-    print(f"  {label}: alone {alone:.3f} s a step, beside other work {beside:.3f} s, ratio {beside / alone:.2f}", flush=True)
+    print(f"  {label}: alone {alone:.3f} s a step, with other work {beside:.3f} s, ratio {beside / alone:.2f}", flush=True)
     return beside / alone
 
 

@@ -1,16 +1,16 @@
-"""What it costs to learn the prune ratio: whole runs of `fit`, in turn, on the same model, examples, adapters and seed.
+"""The cost of learning the prune ratio: whole runs of `fit`, alternately, on the same model, examples, adapters and seed.
 
 - plain: merge and fine-tune, without pruning;
 - fixed: the same, pruned at a given ratio; a grid of 8 points is 8 such runs, of which one is timed;
 - search: the first of two passes, which learns the ratio;
-- single pass: from the start to the final adapter, its ratio learned on the way.
+- single pass: from the start to the final adapter, with the ratio learned during the run.
 
-All are of 8 examples a step, with the controller's default settings, and score a dev set after each epoch that may be handed out;
-those that learn ask it once more when the search ends, and the single pass also judges the epochs of its search, the best of them
-again. The published procedure is two whole runs of steps as `published_peer` has them, the first of them with rounds of probes, an
-example each; the dev set is scored after each epoch of the second, whose adapter counts. Some of its steps and probes are timed,
-and the run's counts say the rest. It is made twice: as it is, on torch's own matrix products, and on Pomona's, which tells what
-the procedure costs from what these save. Ratios are taken within a turn, and their median counts.
+All use 8 examples per step and the controller's default settings, and score a dev set after each epoch that may be exported. Runs
+that learn the ratio score it once more when the search ends, and the single pass also scores the epochs of its search, the best of
+them twice. The published procedure is two whole runs with the steps of `published_peer`. The first has rounds of probes with one
+example each; the dev set is scored after each epoch of the second, whose adapter is the result. Some of its steps and probes are
+timed and multiplied by their numbers. It runs twice: unchanged, on torch's own matrix products, and on Pomona's products, which
+separates the cost of the procedure from the faster products. Ratios are computed within a turn; the median is reported.
 """
 
 from __future__ import annotations

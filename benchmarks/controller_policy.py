@@ -1,8 +1,8 @@
-"""How near the ratio of `grasp` comes to the optimum, and at how many forward passes, on simulated micro dev losses: what racing,
-screening and the update are worth. And how `layerwise` fares with three groups of layers, of one optimum or of their own.
+"""How near the ratio of `grasp` comes to the optimum, and at how many forward passes, on simulated micro dev losses: the benefit of
+racing, screening and the update. Also `layerwise` with three groups of layers, with one optimum or separate ones.
 
-The loss of example i at ratio p is `2 + 1.5 (p - p_opt)^2 + sqrt(0.9) u_i + sqrt(0.1) v_ip`, u and v normal with deviation 0.5,
-u drawn once a round and v once a probe, 16 examples, p_opt uniform in [0.2, 0.7]; 40 rounds of 3 candidates, 200 seeds.
+The loss of example i at ratio p is `2 + 1.5 (p - p_opt)^2 + sqrt(0.9) u_i + sqrt(0.1) v_ip`, u and v normal with deviation 0.5, u
+drawn once per round and v once per probe, 16 examples, p_opt uniform in [0.2, 0.7]; 40 rounds of 3 candidates, 200 seeds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VARIANTS: tuple[tuple[str, Grasp, bool], ...] = (
 def run() -> bool:
     """Print, for each variant and each way to answer, how near it comes; whether the defaults are near enough."""
     print(f"{SEEDS} seeds, {ROUNDS} rounds; seeds within {WITHIN} of the optimum, and mean error, of three ways to answer")
-    print(f"  {'':32}{'posterior':>15}{'luckiest reward':>18}{'policy mean':>15}{'passes':>9}")
+    print(f"  {'':32}{'posterior':>15}{'best reward':>18}{'policy mean':>15}{'passes':>9}")
     met = True
     for name, controller, centred in VARIANTS:
         with only_centred() if centred else nullcontext():
@@ -63,7 +63,7 @@ def run() -> bool:
 
 def groups_of_layers() -> None:
     """Print the mean loss above the optimum's, of one ratio for all layers and of one for each of three groups."""
-    print(f"{GROUPS} groups of layers, {SEEDS} seeds: mean loss above the least there is, in nats")
+    print(f"{GROUPS} groups of layers, {SEEDS} seeds: mean loss above the smallest possible, in nats")
     for what, alike in (("groups with optima of their own", False), ("groups with one optimum", True)):
         for rounds in (3, 8, 40):
             found = (

@@ -1,7 +1,7 @@
-"""Other ways to a prune ratio from as many probes: the columns of `controller_toy` that are not controllers of Pomona.
+"""Other ways to find a prune ratio with as many probes: the columns of `controller_toy` that are not controllers of Pomona.
 
-Each takes a micro dev set, a number of rounds, of candidates a round, and a seed, and answers with a ratio. A round has a probe
-more than candidates: that of the ratio in force, or whatever the rival makes of it.
+Each takes a micro dev set, a number of rounds, of candidates per round, and a seed, and returns a ratio. A round has one probe more
+than candidates: at the ratio in force, or wherever the method uses it.
 """
 
 from __future__ import annotations

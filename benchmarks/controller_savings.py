@@ -1,8 +1,8 @@
-"""What racing and screening save on a model, and what they change: searches of whole runs on the same model, examples and seed.
+"""The savings of racing and screening on a model, and their effect on the answer: searches of whole runs on the same model,
+examples and seed.
 
-Probes are counted, so this does not depend on the machine; the seconds are those of the rounds. Screening rests on the first-order
-estimate, which costs no probe: how well it foretells what a candidate really gains is measured on a search that tries all that it
-proposes.
+Probes are counted, so they do not depend on the machine; the seconds are those of the rounds. Screening uses the first-order
+estimate, which costs no probe. How well it predicts a candidate's gain is measured on a search that tries all proposals.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _told(rounds: Sequence[Sequence[float]], estimates: Sequence[Sequence[float]
     """How well the estimated change of the loss goes with the gain that was measured, within a round."""
     found = [-statistics.correlation(gains, changes) for gains, changes in zip(rounds, estimates, strict=True)]
     shown = ", ".join(f"{one:.2f}" for one in found)
-    print(f"  correlation of the first-order estimate with the change that was measured, by round: {shown}", flush=True)
+    print(f"  correlation of the first-order estimate with the measured change, by round: {shown}", flush=True)
 
 
 def _search(setting: Setting, controller: Grasp) -> Fitted:

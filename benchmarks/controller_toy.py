@@ -1,8 +1,8 @@
-"""Whose answer costs least, and whose intervals keep their word, on simulated micro dev losses with a known best ratio.
+"""Regret of each controller's answer, and coverage of its intervals, on simulated micro dev losses with a known best ratio.
 
-Regret: the mean loss over endless examples at the answer above the least there is, in thousandths of a nat. Every column has as
-many probes. A stale mask costs as much more as a fresh one at its ratio gains: 0, 0.0144 and 0.0355 nats were measured. It reaches
-those alone that compare candidates with the mask in force; the others never probe it.
+Regret is the mean loss over infinitely many examples at the answer minus the smallest possible one, in thousandths of a nat. Every
+column has the same number of probes. A stale mask costs more than a new one at its ratio: 0, 0.0144 and 0.0355 nats were measured.
+This affects only methods that compare candidates with the mask in force; the others never probe it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _regrets(truths: Sequence[Truth]) -> bool:
         for name, one in found.items():
             behind = [ours - theirs for ours, theirs in zip(found["bayes"], one, strict=True)]
             if fmean(behind) > 2 * _error(behind):
-                print(f"    bayes is behind {name} by {_with_error(behind)}: more than two standard errors")
+                print(f"    bayes is worse than {name} by {_with_error(behind)}: more than two standard errors")
                 met = False
     return met
 
@@ -127,7 +127,7 @@ class _Kept(NamedTuple):
 
 
 def _intervals(truths: Sequence[Truth]) -> bool:
-    print(f"95 % intervals that hold the best ratio, curves called flat, regret; {SEEDS_OF_INTERVALS} seeds, by staleness in nats")
+    print(f"95 % intervals that cover the best ratio, curves called flat, regret; {SEEDS_OF_INTERVALS} seeds, by staleness in nats")
     met = True
     searches: list[tuple[str, Controller, float | None]] = [("bayes", BAYES, None), ("grasp", GRASP, None)]
     searches += [("grasp, held mask compared", HELD, one) for one in STALENESS]

@@ -1,8 +1,8 @@
-"""Curves of the loss whose best prune ratio is known, and a micro dev set that bears them: what `controller_toy` tries.
+"""Loss curves with a known best prune ratio, and a micro dev set that follows them: the test cases of `controller_toy`.
 
-Example i loses `level_i + f(p) + a_i q + b_i (q^2 - 1/2) + noise`, q from -1 at ratio 0.1 to 1 at 0.8. Its level N(2, 0.5) is drawn
-anew each round, the noise at each probe, a_i and b_i once: real examples differ in how they bear pruning, round after round. To try
-other truths, write another such file and pass its rows to `controller_toy.run`.
+Example i has the loss `level_i + f(p) + a_i q + b_i (q^2 - 1/2) + noise`, q from -1 at ratio 0.1 to 1 at 0.8. Its level N(2, 0.5)
+is drawn again in each round, the noise at each probe, a_i and b_i once: as in real data, some examples always tolerate pruning
+better than others. To try other curves, write a similar file and pass its rows to `controller_toy.run`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Whether the statistics keep their word: 95 % intervals hold the truth in 93 to 97 % of 2,000 simulated test sets, and the paired
-test rejects a true null in 4 to 6 %.
+"""Whether the statistics are valid: 95 % intervals must cover the truth in 93 to 97 % of 2,000 simulated test sets, and the paired
+test must reject a true null hypothesis in 4 to 6 %.
 
-A share of 2,000 trials is uncertain by half a point. One that falls out of its bounds is measured again with 10,000 new trials,
+A share of 2,000 trials has a standard error of half a point. A share outside its bounds is measured again with 10,000 new trials,
 which then count; both are printed.
 
-Scores are drawn as test sets have them: many zeros (ROUGE of titles), skewed, 0 and 1 (exact match), mixed (token F1), and BLEU of
-corpora drawn from a fixed population, whose BLEU is the truth. Clusters are documents of 1 to 30 examples whose scores go together.
-Scores over several seeds have tables of their own, in `coverage_seeds`.
+Scores are drawn as in real test sets: many zeros (ROUGE of titles), skewed, 0 and 1 (exact match), mixed (token F1), and BLEU of
+corpora drawn from a fixed population, whose BLEU is the truth. Clusters are documents of 1 to 30 examples with correlated scores.
+`coverage_seeds` has the tables for scores over several seeds.
 """
 
 from __future__ import annotations

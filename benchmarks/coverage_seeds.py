@@ -1,13 +1,13 @@
-"""Whether intervals and tests over a few seeds hold for new seeds: `coverage` for runs that differ by more than their examples.
+"""Whether intervals and tests over a few seeds cover new seeds: `coverage` for runs that differ by more than their examples.
 
-K runs of each of two systems answer the same 50 examples. What an example does to the difference is the same under every seed, or
-another thing under each, or half of both (in variance). Besides, each run's difference moves by a noise of its own: 0, 1 or 2 times
-the standard error that the examples alone give one run. The truth is the mean over endless examples and seeds. The same for the
-score of one system, where an example's own level, the same under every seed, is most of the variance.
+K runs of each of two systems answer the same 50 examples. The effect of an example on the difference is the same under every seed,
+different under each, or half of both (in variance). In addition, each run's difference has its own noise: 0, 1 or 2 times the
+standard error of one run over the examples. The truth is the mean over infinitely many examples and seeds. The same is measured for
+the score of one system, where an example's own level, the same under every seed, is most of the variance.
 
-93 to 97 % of intervals must hold the truth and 4 to 6 % of true nulls be rejected. Where seeds do nothing, fewer may be rejected
-and more may hold: an interval for new seeds is never inside the one for these seeds. `python -m benchmarks.coverage_seeds` prints
-these tables alone.
+93 to 97 % of intervals must cover the truth and 4 to 6 % of true null hypotheses be rejected. If seeds have no effect, fewer may be
+rejected and more covered: an interval for new seeds is never inside the one for these seeds. `python -m benchmarks.coverage_seeds`
+prints only these tables.
 """
 
 from __future__ import annotations

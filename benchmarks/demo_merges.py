@@ -1,4 +1,4 @@
-"""What each merge method does to delta* on the demo's two source adapters: error, rank, time."""
+"""The effect of each merge method on the demo's two source adapters, compared with delta*: error, rank, time."""
 
 from __future__ import annotations
 

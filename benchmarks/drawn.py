@@ -1,4 +1,4 @@
-"""Adapters that are drawn, not trained, for benchmarks of the training step."""
+"""Random adapters, not trained, for benchmarks of the training step."""
 
 from __future__ import annotations
 

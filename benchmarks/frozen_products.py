@@ -1,8 +1,8 @@
-"""Frozen float32 products as Pomona makes them on a CPU, against torch's own `F.linear`, at the shapes of SmolLM2-135M.
+"""Pomona's frozen float32 products on a CPU, compared with torch's own `F.linear`, at the shapes of SmolLM2-135M.
 
 Forward (`x W'`) and backward (`dy W`), from the rows of a decoding batch to those of a batch of probes; pairs are interleaved, and
-the median of the pairs' ratios counts. On a processor on which nothing is gained Pomona leaves the products to torch, and there
-is nothing to measure.
+the median of the pairs' ratios is reported. On processors without a gain Pomona uses torch's products, and there is nothing to
+measure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLOSE = 1e-5
 def run() -> bool:
     """Print both speeds, their ratio and the largest gap; whether from 72 rows on no shape is slower, and all results agree."""
     if not onednn_is_faster():
-        print("on this processor the products are left to torch")
+        print("on this processor torch's own products are used")
         return True
     print(f"GFLOP/s of oneDNN and of torch's own products, {torch.get_num_threads()} threads")
     fast, close = True, True

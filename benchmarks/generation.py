@@ -1,8 +1,8 @@
-"""Generation: the same text as transformers' own, and how much sooner.
+"""Generation: the same text as transformers' own, and the speed-up.
 
-Peers, on the same prompts with the same trained adapter: transformers' `generate` in batches of 8 in the data's order with PEFT's
-adapter unmerged, and the published procedure, one prompt at a time without a cache. Both peers stop at the model's end token, which
-the adapter has learned; Pomona stops at a line end, too. Texts are compared up to the first line end.
+References, on the same prompts with the same trained adapter: transformers' `generate` in batches of 8 in the data's order with
+PEFT's adapter unmerged, and the published procedure, one prompt at a time without a cache. Both references stop at the model's end
+token, which the adapter has learned; Pomona also stops at a line end. Texts are compared up to the first line end.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _measure(setting: Setting) -> bool:
     print(f"  against PEFT, median of {PAIRS} pairs: {against_peft:.2f} times (bound {AGAINST_PEFT})")
     same, gaps = _compared(peer, backbone, prompts, mine, setting.task)
     print(f"  same tokens as transformers one by one: {same} of {len(prompts)} (bound {IDENTICAL:.0%})")
-    print(f"  where they part, the two best logits lie within {max(gaps, default=0.0):.1e} (bound {NEAR:g})", flush=True)
+    print(f"  where they differ, the two best logits are within {max(gaps, default=0.0):.1e} (bound {NEAR:g})", flush=True)
     return (
         against_peft >= AGAINST_PEFT
         and against_published >= AGAINST_PUBLISHED

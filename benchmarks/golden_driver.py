@@ -1,12 +1,12 @@
-"""Make the runs of `golden_runs` with the revision of Pomona that `PYTHONPATH` names.
+"""Make the runs of `golden_runs` with the revision of Pomona in `PYTHONPATH`.
 
     python -P benchmarks/golden_driver.py CASES.json OUTPUT
 
-Of Pomona it uses only `adapt`, `read_recipe` and `Recipe` of the public API. Each run is a process of its own, forked from this
-one. Imports take longer than a run, so this process imports the modules that the first run imported.
+It uses only `adapt`, `read_recipe` and `Recipe` of Pomona's public API. Each run is a separate process, forked from this one.
+Imports take longer than a run, so this process imports the modules that the first run imported.
 
-`CASES.json` is a list of `{name, ranks, killed}`; the working folder has `NAME.yaml` of each. OUTPUT gets the run folder `NAME` of
-each (of each rank: `NAME.rank0`, ...), and what the run printed, `NAME.log`.
+`CASES.json` is a list of `{name, ranks, killed}`; the working folder has the `NAME.yaml` of each. OUTPUT gets each run folder
+`NAME` (for several ranks: `NAME.rank0`, ...), and the run's printed output, `NAME.log`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The small runs of `golden_runs`: a tiny model, adapters and data on disk, and a recipe for each road through the program.
+"""The small runs of `golden_runs`: a tiny model, adapters and data on disk, and a recipe for each code path of the program.
 
-transformers makes the model and PEFT the adapters, so that they do not depend on the revision of Pomona. All paths in the recipes
-are relative to the folder.
+transformers makes the model and PEFT the adapters, so they do not depend on the revision of Pomona. All paths in the recipes are
+relative to the folder.
 """
 
 from __future__ import annotations

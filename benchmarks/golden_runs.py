@@ -1,10 +1,10 @@
 """Whether two revisions of Pomona make the same runs, bit for bit: `python -m benchmarks golden_runs --against REV`.
 
-The small runs of `golden_recipes` are made by a checkout of REV and by this one, in processes of their own that see the same model,
-adapters and data. Of each run are compared: the adapter's tensors and config, `history.jsonl`, `record.json` and
-`predictions.jsonl`, without the clock's values and the environment. A run that was killed and resumed is also compared with the
-same run that was not. `--only WORD` makes the runs with that word in their names, `--except recipe.speed` leaves out a part of the
-record that is meant to differ, `--keep FOLDER` leaves the runs there.
+A checkout of REV and this checkout make the small runs of `golden_recipes`, in separate processes with the same model, adapters and
+data. For each run, the adapter's tensors and config, `history.jsonl`, `record.json` and `predictions.jsonl` are compared, without
+times and the environment. A run that was killed and resumed is also compared with the same uninterrupted run. `--only WORD` makes
+the runs with this word in their names, `--except recipe.speed` ignores a part of the record that is meant to differ, `--keep
+FOLDER` keeps the runs in that folder.
 """
 
 from __future__ import annotations

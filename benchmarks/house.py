@@ -1,8 +1,8 @@
-"""How large the program is, and how far a training step goes through it: `python -m benchmarks house [--root CHECKOUT]`.
+"""The size of the program, and the files that a training step passes through: `python -m benchmarks house [--root CHECKOUT]`.
 
-Prints, of this checkout or of another one: lines by room; files and hops of a training step (`house_trace`); how many modules
-`fit` imports; the public names; and, with `--extensions`, the files that a component of each kind touches (minutes). The figures
-are the same on every machine, so two revisions can be compared line by line.
+Prints, for this checkout or another one: lines by room; files and hops of a training step (`house_trace`); the number of modules
+that `fit` imports; the public names; and, with `--extensions`, the files that a component of each kind touches (takes minutes). The
+figures are the same on every machine, so two revisions can be compared line by line.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a new component touches, measured: each example of the how-to pages is added to a copy of a checkout, and its suites run.
+"""Measure the files that a new component touches: add each example of the how-to pages to a copy of a checkout, and run its suites.
 
-A checkout without an example of a kind gets the example of this one; where its modules have other names, that one is left out.
+A checkout without an example of a kind gets this checkout's example; if its modules have other names, the example is left out.
 """
 
 from __future__ import annotations

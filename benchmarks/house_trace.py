@@ -1,13 +1,14 @@
-"""What one training step passes through, of the checkout that `PYTHONPATH` names; printed as one JSON object.
+"""Print the files that one training step passes through, in the checkout in `PYTHONPATH`, as one JSON object.
 
     python -P benchmarks/house_trace.py SOURCES MODEL
 
 SOURCES is the checkout's folder `src/pomona`, MODEL the folder of a tiny Llama. A short run of `fit` is traced, with the default
-recipe's pruning and controller: wanda, a ratio that is learned in a single pass, two adapters side by side. The events that `fit`
-emits cut the trace into steps, so that no class of the loop is named here. Each run is made twice, and traced the second time, when
+recipe's pruning and controller: wanda, a ratio learned in a single pass, a concatenation of two adapters. The events that `fit`
+emits divide the trace into steps, so no class of the loop is named here. Each run is made twice and traced the second time, when
 modules are imported and caches are full.
 
-Of the package this names `fit`, its settings, `attached` and `load_backbone`, each by the module that has it.
+The only names of the package used here are `fit`, its settings, `attached` and `load_backbone`, found in the modules that define
+them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What finding near-duplicates costs: 10,000 documents of 1,000 characters, and a part of them beside sets of strings.
+"""The cost of finding near-duplicates: 10,000 documents of 1,000 characters, and a part of them compared with sets of strings.
 
-The texts are random words, so that there is nothing to find; a tenth of them are copies with another beginning, so that there is.
+The texts are random words and so not near-duplicates; a tenth of them are copies with another beginning, which must be found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adapters of a real size: the linear modules of Llama 3 8B, filled at random."""
+"""Adapters of realistic size: the linear modules of Llama 3 8B, with random values."""
 
 from __future__ import annotations
 

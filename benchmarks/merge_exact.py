@@ -1,4 +1,4 @@
-"""How exact the merges are: against the definition in fp64, and against PEFT's results, right and wrong."""
+"""The exactness of merges, compared with the definition in fp64, and with PEFT's results, correct and incorrect ones."""
 
 from __future__ import annotations
 

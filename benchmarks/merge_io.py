@@ -1,8 +1,9 @@
-"""Merging adapters of Llama 3 8B's shape, against only reading the inputs and writing an output of that size; and peak memory.
+"""Merging adapters of Llama 3 8B's shape, compared with only reading the inputs and writing an output of that size; and peak
+memory.
 
-The peer is the safetensors library: every tensor of the inputs into memory of its own, and the result's tensors into a file.
-Beside it stands the copy of bare bytes, without tensors. Files are in the page cache and not flushed to the disk, for all of them.
-They are measured in turn; the median of the ratios counts. Peak memory is a fresh process's high-water mark above its own after
+The reference is the safetensors library: every input tensor into its own memory, and the result's tensors into a file. A second
+reference copies bare bytes, without tensors. For all of them, files are in the page cache and not flushed to the disk. They are
+measured alternately; the median of the ratios is reported. Peak memory is a fresh process's maximum above its memory after
 importing torch and Pomona.
 """
 

@@ -1,4 +1,4 @@
-"""How long merges take, against PEFT's or the method's dense definition, in turn on the same 2048 x 2048 module."""
+"""The time of merges, compared with PEFT's or the method's dense definition, alternately on the same 2048 x 2048 module."""
 
 from __future__ import annotations
 

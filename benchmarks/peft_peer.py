@@ -1,4 +1,4 @@
-"""PEFT as the peer: adapters on one bare linear layer, merged by its `add_weighted_adapter`."""
+"""PEFT as the reference: adapters on one bare linear layer, merged by its `add_weighted_adapter`."""
 
 from __future__ import annotations
 

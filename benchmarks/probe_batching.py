@@ -1,9 +1,9 @@
-"""Trial masks side by side in one forward pass, against one after another: the losses of 16 examples under 4 masks.
+"""Candidate masks side by side in one forward pass, compared with one after another: the losses of 16 examples under 4 masks.
 
-The peer is `example_losses` with the parameters set to each candidate's values in turn, in batches of 8 and of 16 examples. Pairs
-are interleaved, and the median of the pairs' ratios counts. An accelerator gains where a pass of one candidate leaves it waiting
-for the host; a CPU is busy with a batch of a few hundred tokens already, so there is no bound on the ratio. On a CPU the process'
-own seconds on one core are counted, which other work on the machine changes little. Results may differ by rounding alone.
+The reference is `example_losses` with the parameters set to each candidate's values in turn, in batches of 8 and of 16 examples.
+Pairs are interleaved, and the median of the pairs' ratios is reported. An accelerator gains if a pass of one candidate leaves it
+waiting for the host; a CPU is already busy with a batch of a few hundred tokens, so the ratio has no bound. On a CPU the process'
+seconds on one core are counted, which other work on the machine hardly changes. Results may differ only by rounding.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The published procedure of both papers, written from the methods' description with plain calls of torch and transformers.
 
-A step: examples by themselves, their gradients accumulated; after the optimizer step all training examples by themselves, with
-the hidden states of all layers kept on the CPU; one norm a layer, after its norm without the weight; the dense update's sensitivity
-by autograd; masks on the sums of the factors. A probe: the loss of one example by itself, with the logits of all its positions.
-Matrix products are torch's own, as in the published code, or Pomona's (`frozen_products`), to see their share of the difference.
+A step: single examples, with accumulated gradients; after the optimizer step all training examples one by one, with the hidden
+states of all layers kept on the CPU; one norm per layer, after its norm layer without the weight; the dense update's sensitivity by
+autograd; masks on the sums of the factors. A probe: the loss of a single example, with the logits of all its positions. Matrix
+products are torch's own, as in the published code, or Pomona's (`frozen_products`), to separate their effect.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""A step of the adaptive merge's published procedure against Pomona's streamed step, and whether both norms prune the same entries.
+"""A step of the adaptive merge's published procedure, compared with Pomona's streamed step, and the overlap of the entries pruned
+by both norms.
 
-The peer (`published_peer`) takes 8 examples by themselves, and after the optimizer step all 50 training examples by themselves.
-Pomona trains on the same 8 examples as `fit` does, with the norms of that same pass.
+The reference (`published_peer`) takes 8 examples one by one, and after the optimizer step all 50 training examples one by one.
+Pomona trains on the same 8 examples like `fit`, with the norms of the same pass.
 
-Pairs are interleaved, and the median of the pairs' ratios counts.
+Pairs are interleaved, and the median of the pairs' ratios is reported.
 
-Whether streamed norms prune what exact norms of a full pass prune is told by two epochs, one with each, and by the same factors
-after an epoch without pruning. The same factors after a pruned epoch cannot tell: entries that were just set to zero are so much
-smaller than all others that any metric takes them again, even one that reads no norms at all, which is printed beside it.
+Two epochs, one with each kind of norm, show whether streamed norms prune the same entries as exact norms of a full pass; so do the
+same factors after an epoch without pruning. The same factors after a pruned epoch cannot show it: entries just set to zero are so
+much smaller than all others that any metric prunes them again, even one that uses no norms at all, which is printed for comparison.
 """
 
 from __future__ import annotations

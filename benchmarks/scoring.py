@@ -1,7 +1,7 @@
-"""How long 10,000 predictions take with every string metric and 1,000 bootstrap draws each, against the reference libraries.
+"""The time of 10,000 predictions with every string metric and 1,000 bootstrap draws each, compared with the reference libraries.
 
-Times are of the processor, summed over its cores, so that what else runs on the machine counts little. The libraries score every
-tenth example, and their time is multiplied by ten; they draw nothing.
+Times are processor times, summed over the cores, so other work on the machine has little effect. The libraries score every tenth
+example, and their time is multiplied by ten; they make no bootstrap draws.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many trials a share is measured in, and within which bounds it must lie: what the tables of `coverage` have in common."""
+"""The number of trials of a share, and its bounds: common parts of the tables of `coverage`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What pruning costs: a training step with streamed importance and a new mask every step, against the same step without.
+"""The cost of pruning: a training step with streamed importance and a new mask every step, compared with the same step without.
 
-Both are `fit` on the same real model, data, adapters and seed; pairs are interleaved, and the median of the pairs' ratios counts.
+Both use `fit` on the same real model, data, adapters and seed; pairs are interleaved, and the median of the pairs' ratios is
+reported.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Peak memory of a training run: beyond that of the loaded model, and against Hugging Face Trainer with PEFT.
+"""Peak memory of a training run above that of the loaded model, compared with Hugging Face Trainer with PEFT.
 
-Every figure is of a fresh process that reads its examples as tokens from a file. The base is the resident memory of a process
-that has imported the training code and loaded the model; the others give their high-water mark. The peer trains the same two
-adapters, both active, on the same batches, with transformers' own model, loss and loop. Pomona's processes ask for memory as its
-command does; the peer's as they come.
+Every figure comes from a fresh process that reads its examples as tokens from a file. The baseline is the resident memory of a
+process that has imported the training code and loaded the model; the others give their maximum. The reference trains the same two
+adapters, both active, on the same batches, with transformers' own model, loss and loop. Pomona's processes allocate memory like its
+command; the reference uses the defaults.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Training: tokens a second against Hugging Face's Trainer with PEFT, both adapters active and trainable, and where the time goes.
+"""Training: tokens per second compared with Hugging Face's Trainer with PEFT, both adapters active and trainable, and the time by
+operation.
 
-The same model, examples, batch size, optimizer and dropout; the Trainer as it comes, so it shuffles, pads to the longest of a batch
-and computes logits everywhere. Pomona's figure is with pruning after every step and without. Each pair trains on examples of its
-own. How much the Trainer pads depends on how lengths vary: the bounds are for whole documents; where documents are cut to nearly
-equal lengths, the smallest gain that there is, the figure has no bound.
+The same model, examples, batch size, optimizer and dropout; the Trainer with its defaults, so it shuffles, pads to the longest
+example of a batch and computes all logits. Pomona is measured with and without pruning after every step. Each pair trains on its
+own examples. The Trainer's padding depends on the variation of lengths: the bounds apply to whole documents; the figure for
+documents cut to nearly equal lengths, the smallest possible gain, has no bound.
 """
 
 from __future__ import annotations
