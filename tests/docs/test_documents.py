@@ -120,6 +120,18 @@ def test_python_names_what_the_package_has(document: Path) -> None:
             assert [name for name in names.split(", ") if not hasattr(pomona, name)] == []
 
 
+def test_every_decision_record_begins_with_its_decision_and_is_listed() -> None:
+    index, site = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/adr/index.md", "mkdocs.yml"))
+    records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    assert records
+    for record in records:
+        title, _, decision = record.read_text(encoding="utf-8").split("\n")[:3]
+        assert re.match(rf"# {int(record.name[:4])}\. \S", title), record.name
+        assert re.match(r"\*\*Decision\.\*\* .+\.$", decision), record.name
+        assert f"]({record.name})" in index, record.name
+        assert f"- adr/{record.name}\n" in f"{site}\n", record.name
+
+
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
