@@ -58,7 +58,8 @@ def commands_page() -> str:
         "An error is one line on standard error: the problem, its place, and the fix. `--json` prints one object for programs.",
         "## Exit codes",
         "| code | meaning |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
-        "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; continue with `--resume` |",
+        "| 2 | wrong input: a file, a recipe, an option; nothing was trained |\n| 130 | interrupted; continue with `--resume` |\n"
+        "| 143 | terminated; continue with `--resume` |",
     ]
     group: Any = typer.main.get_command(app)
     parent = group.make_context("pomona", [], resilient_parsing=True)
