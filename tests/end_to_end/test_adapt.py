@@ -299,7 +299,7 @@ def test_a_second_run_is_bit_identical(folder: Path, run: Path) -> None:
     assert comparable(folder / "second") == comparable(run)
     for name in ("history.jsonl", "predictions.jsonl", "recipe.yaml"):
         assert (folder / "second" / name).read_bytes() == (run / name).read_bytes(), name
-    assert json.loads((folder / "second" / "record.json").read_text()) == again.model_dump()
+    assert json.loads((folder / "second" / "record.json").read_text()) == again.model_dump(mode="json")
 
 
 def test_another_seed_is_another_run(folder: Path, run: Path, record: RunRecord) -> None:

@@ -215,7 +215,7 @@ def test_a_ratio_is_learned_once_for_runs_of_several_seeds_where_the_search_has_
     seen = {example.document for part in (searched.train, searched.micro_dev, searched.dev) for example in part}
     assert not tests & seen
     assert alone.answer is not None
-    assert json.loads(alone.answer.model_dump_json()) == first["answer"]
+    assert alone.model_dump(mode="json")["answer"] == first["answer"]
 
 
 def test_a_fresh_lora_is_another_where_anything_that_shapes_it_is_other(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pomona.data import Splits
 from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.baselines import Baseline
 from pomona.runs.environment import environment
-from pomona.runs.plan import FirstPass, RunPlan, prepare
+from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.predictions import prediction_line
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord, SystemDescription
@@ -24,6 +24,7 @@ from pomona.runs.record_systems import describe_systems
 from pomona.runs.shared_work import SharedWork
 from pomona.runs.store import RunStore
 from pomona.runs.system_trainer import MAIN, SystemTrainer, loaded
+from pomona.runs.trainings import SearchPass
 from pomona.tuning.progress import Progress, Silent
 
 
@@ -140,7 +141,7 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
     return record
 
 
-def _first_trainer(first: FirstPass, shared: SharedWork, main: SystemTrainer) -> SystemTrainer:
+def _first_trainer(first: SearchPass, shared: SharedWork, main: SystemTrainer) -> SystemTrainer:
     """Where the ratio is learned under a seed of its own."""
     return SystemTrainer(
         first.recipe,

@@ -13,36 +13,26 @@ from pomona.adapters import Adapter, Factors
 from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.load import Backbone
 from pomona.backbone.trainable import Concat
-from pomona.control import Controller, Fixed
+from pomona.control import Controller
 from pomona.data import Splits
 from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora, find_baseline
-from pomona.evaluation.lorahub import LoraHub
 from pomona.evaluation.scores import make_metrics
 from pomona.merging.ranks import merged_ranks
 from pomona.metrics.script import script_warning
 from pomona.pruning import layer_groups
 from pomona.runs.base_plan import Plan
 from pomona.runs.encoding import Encoding
-from pomona.runs.estimate import Training, TrialStep, count_tokens, least_bytes, plain_training, pruned_training, timed, tried
+from pomona.runs.estimate import TrialStep, least_bytes, timed, tried
 from pomona.runs.evaluate import ready_metrics
 from pomona.runs.recipe import Recipe
-from pomona.runs.shape import Ranks, merged_parts, merged_target, merges_its_opponent, taking_part, trainable
-from pomona.runs.shared_work import SharedWork, fresh_key, searched_key
+from pomona.runs.shape import Ranks, merged_parts, taking_part, trainable
+from pomona.runs.shared_work import SharedWork
 from pomona.runs.sources import CheckedSources
-from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET
+from pomona.runs.system_trainer import MAIN
+from pomona.runs.trainings import SearchPass, planned_trainings
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import FitData
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FirstPass:
-    """What the pass works on that learns the ratio, where it has a seed of its own."""
-
-    recipe: Recipe
-    splits: Splits
-    encoding: Encoding
-    sources: CheckedSources
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,7 +47,7 @@ class RunPlan(Plan):
         sources: what is known of the source adapters.
         baselines: those that are made, by name.
         left_out: those that cannot be made of these sources -> the reason.
-        first: see `FirstPass`.
+        first: see `SearchPass`.
         shared: holds the model, which is not kept here: plans of several models may be there at once.
     """
 
@@ -68,7 +58,7 @@ class RunPlan(Plan):
     sources: CheckedSources
     baselines: Mapping[str, Baseline]
     left_out: Mapping[str, str]
-    first: FirstPass | None
+    first: SearchPass | None
     shared: SharedWork
 
     @property
@@ -138,7 +128,7 @@ def prepare(
     sources, encoding = shared.checked(recipe), shared.encoded(recipe)
     warnings, first = list(sources.warnings), None
     if other is not None and first_splits is not None:
-        first = FirstPass(recipe=other, splits=first_splits, encoding=shared.encoded(other), sources=shared.checked(other))
+        first = SearchPass(recipe=other, splits=first_splits, encoding=shared.encoded(other), sources=shared.checked(other))
         warnings += first.sources.warnings
         warnings += [f"the search, of seed {other.seed}: {one}" for one in first.encoding.warnings]
     references = [reference for example in splits.test for reference in example.references]
@@ -150,7 +140,7 @@ def prepare(
     progress.end(backbone.name)
     plan = RunPlan(
         warnings=tuple(dict.fromkeys(warnings)),
-        trainings=timed(_trainings(recipe, only, baselines, sources, encoding, first, backbone), measured),
+        trainings=timed(planned_trainings(recipe, only, baselines, sources, encoding, first, backbone), measured),
         prepare_seconds=time.perf_counter() - started,
         least_bytes=least,
         trial=measured,
@@ -240,57 +230,3 @@ def stand_in(ranks: Ranks, backbone: Backbone) -> Adapter:
         },
         backbone.name,
     )
-
-
-def _trainings(
-    recipe: Recipe,
-    only: str | None,
-    baselines: Mapping[str, Baseline],
-    sources: CheckedSources,
-    encoding: Encoding,
-    first: FirstPass | None,
-    backbone: Backbone,
-) -> list[Training]:
-    """All trainings of the run, in order."""
-    data, tuning = encoding.data, recipe.tuning
-    found = _source_trainings(sources) + (_source_trainings(first.sources) if first is not None else [])
-    fresh = fresh_key(recipe)
-    makes_merge = only is None or isinstance(baselines[only], MergeFinetune)
-    if makes_merge and recipe.merge.target:
-        same = merges_its_opponent(recipe, sources.ranks, backbone)
-        shape = merged_target(recipe, sources.ranks, backbone)
-        found.append(plain_training(TARGET if same else MERGED_TARGET, data, tuning, (fresh, shape)))
-        if first is not None and only is None:
-            found.append(plain_training(f"search_{found[-1].name}", first.encoding.data, tuning, (fresh_key(first.recipe), shape)))
-    if only is None:
-        found += _main_trainings(recipe, encoding, first)
-    for name, baseline in baselines.items():
-        if isinstance(baseline, LoraHub):
-            found.append(Training(name, 0, 0, baseline.evaluations * count_tokens(data.train)))
-        elif baseline.trains and name not in {one.name for one in found}:
-            shared = (fresh, TARGET) if isinstance(baseline, TargetLora) else None
-            found.append(plain_training(name, data, tuning, shared))
-    return found
-
-
-def _source_trainings(sources: CheckedSources) -> list[Training]:
-    return [
-        Training(f"source {one.name}, in the cache", 0, 0, once=one.folder)
-        if one.folder.exists()
-        else Training(f"source {one.name}", one.steps, one.tuning.epochs * one.tokens, once=one.folder)
-        for one in sources.trainings
-    ]
-
-
-def _main_trainings(recipe: Recipe, encoding: Encoding, first: FirstPass | None) -> list[Training]:
-    """The main job, with the pass before it that learns the ratio."""
-    pruning, controller = recipe.pruning, recipe.controller
-    if not (isinstance(controller, Controller) and controller.passes == 2):
-        return [pruned_training(MAIN, encoding.data, recipe.tuning, pruning, controller)]
-    data = encoding.data if first is None else first.encoding.data
-    how, tuning = recipe.search.pruning(recipe.pruning), recipe.search.tuning(recipe.tuning)
-    once = None if first is None else searched_key(recipe)
-    return [
-        pruned_training(SEARCH, data, tuning, how, controller, once),
-        pruned_training(MAIN, encoding.data, recipe.tuning, pruning, Fixed(0.0)),
-    ]

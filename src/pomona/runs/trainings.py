@@ -1,0 +1,83 @@
+"""The trainings of a run, as its recipe gives them: sources, a target LoRA, the search for the ratio, the main job, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pomona.backbone.load import Backbone
+from pomona.control import Controller, Fixed
+from pomona.data import Splits
+from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora
+from pomona.evaluation.lorahub import LoraHub
+from pomona.runs.encoding import Encoding
+from pomona.runs.estimate import Training, count_tokens, plain_training, pruned_training
+from pomona.runs.recipe import Recipe
+from pomona.runs.shape import main_ranks, merged_target, merges_its_opponent, opponent
+from pomona.runs.shared_work import fresh_key, searched_key
+from pomona.runs.sources import CheckedSources
+from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SearchPass:
+    """What the pass works on that learns the ratio, where it has a seed of its own."""
+
+    recipe: Recipe
+    splits: Splits
+    encoding: Encoding
+    sources: CheckedSources
+
+
+def planned_trainings(
+    recipe: Recipe,
+    only: str | None,
+    baselines: Mapping[str, Baseline],
+    sources: CheckedSources,
+    encoding: Encoding,
+    first: SearchPass | None,
+    backbone: Backbone,
+) -> list[Training]:
+    """All trainings of the run, in order."""
+    data, tuning = encoding.data, recipe.tuning
+    found = _source_trainings(sources) + (_source_trainings(first.sources) if first is not None else [])
+    fresh = fresh_key(recipe)
+    makes_merge = only is None or isinstance(baselines[only], MergeFinetune)
+    if makes_merge and recipe.merge.target:
+        same = merges_its_opponent(recipe, sources.ranks, backbone)
+        shape = merged_target(recipe, sources.ranks, backbone)
+        found.append(plain_training(TARGET if same else MERGED_TARGET, data, tuning, (fresh, shape)))
+        if first is not None and only is None:
+            found.append(plain_training(f"search_{found[-1].name}", first.encoding.data, tuning, (fresh_key(first.recipe), shape)))
+    if only is None:
+        found += _main_trainings(recipe, encoding, first)
+    for name, baseline in baselines.items():
+        if isinstance(baseline, LoraHub):
+            found.append(Training(name, 0, 0, baseline.evaluations * count_tokens(data.train)))
+        elif baseline.trains and name not in {one.name for one in found}:
+            known = main_ranks(recipe, sources.ranks, backbone) if isinstance(baseline, TargetLora) else None
+            found.append(plain_training(name, data, tuning, known and (fresh, opponent(recipe, known, backbone))))
+    return found
+
+
+def _source_trainings(sources: CheckedSources) -> list[Training]:
+    return [
+        Training(f"source {one.name}, in the cache", 0, 0, once=one.folder)
+        if one.folder.exists()
+        else Training(f"source {one.name}", one.steps, one.tuning.epochs * one.tokens, once=one.folder)
+        for one in sources.trainings
+    ]
+
+
+def _main_trainings(recipe: Recipe, encoding: Encoding, first: SearchPass | None) -> list[Training]:
+    """The main job, with the pass before it that learns the ratio."""
+    pruning, controller = recipe.pruning, recipe.controller
+    if not (isinstance(controller, Controller) and controller.passes == 2):
+        return [pruned_training(MAIN, encoding.data, recipe.tuning, pruning, controller)]
+    data = encoding.data if first is None else first.encoding.data
+    how, tuning = recipe.search.pruning(recipe.pruning), recipe.search.tuning(recipe.tuning)
+    once = None if first is None else searched_key(recipe)
+    return [
+        pruned_training(SEARCH, data, tuning, how, controller, once),
+        pruned_training(MAIN, encoding.data, recipe.tuning, pruning, Fixed(0.0)),
+    ]
