@@ -247,7 +247,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a recipe and a number": (("shown.yaml", "--examples", "2"), "--examples: has no effect"),
     "a recipe and a model": (("shown.yaml", "--model", "model"), "--model: has no effect"),
     "no such data": (("--data", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
-    "data of an unknown kind": (("--data", "shown.yaml"), "shown.yaml: a kind of file that is not known (got '.yaml')"),
+    "data of an unknown kind": (("--data", "shown.yaml"), "shown.yaml: unknown file format (got '.yaml')"),
     "data of another task": ((*DATA, "--task", "extractive_qa"), "source.jsonl:1: context: is missing"),
     "no such column": ((*DATA, "--column", "document=abstract"), "source.jsonl:1: document: there is no such column"),
     "a column without a field": ((*DATA, "--column", "abstract"), "--column: is not FIELD=COLUMN (got 'abstract')"),

@@ -60,7 +60,7 @@ def test_a_value_may_be_longer_than_csv_s_own_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [
-        (b"a,b\n1,2\n3\n", 3, "has 1 values, the header has 2. Put a value that holds the delimiter or a line end in double"),
+        (b"a,b\n1,2\n3\n", 3, "has 1 values, the header has 2. Put a value that contains the delimiter or a line end in double"),
         (b"a,b\n1,2,3\n", 2, "has 3 values, the header has 2"),
         (b'a,b\n"x\ny",2\n3,4,5\n', 4, "has 3 values"),
         (b"\na,\n1,2\n", 2, "column 2 has no name. The first line names the columns."),

@@ -156,7 +156,7 @@ def test_a_broken_squad_says_where(tmp_path: Path, value: object, message: str) 
     [
         ({"document": "d", "summary": "s"}, 'holds no list of objects. Write [{"field": value}, ...], or {"data": [...]}.'),
         ("text", "holds no list of objects"),
-        ({"train": [{"a": 1}], "n": 3, "test": [{"a": 2}]}, "holds several lists of objects: 'train', 'test'. Put each in a file"),
+        ({"train": [{"a": 1}], "n": 3, "test": [{"a": 2}]}, "holds several lists of objects: 'train', 'test'. Put each list into"),
         ([], "has no rows"),
     ],
 )
@@ -180,7 +180,7 @@ def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_rows(path)
     assert str(caught.value) == (
-        f"{path}: a kind of file that is not known (got '.gz'). Known: .csv, .json, .jsonl, .ndjson, .parquet, .tsv, and "
+        f"{path}: unknown file format (got '.gz'). Known: .csv, .json, .jsonl, .ndjson, .parquet, .tsv, and "
         "hub:owner/name for a data set of the hub."
     )
 

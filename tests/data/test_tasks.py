@@ -128,7 +128,7 @@ def test_the_chat_form_is_a_user_s_turn_and_an_answer_without_a_space() -> None:
 
 
 def test_a_system_turn_needs_the_chat_form() -> None:
-    with pytest.raises(InputError, match=r"^system: is a text, and of the chat form only \(got 'x'\). Set form to chat."):
+    with pytest.raises(InputError, match=r"^system: must be a text, and only in the chat form \(got 'x'\). Set form to chat."):
         Summarization(system="x")
 
 
@@ -155,7 +155,7 @@ def test_a_translation_s_own_template_may_leave_the_names_out() -> None:
     assert (example.prompt, example.body) == ("tree (English), French?", (0, 4))
     with pytest.raises(InputError, match=r"needs the placeholder \{source\} and no other; it may have \{source_language\} and"):
         Translation(template="{language}: {text}")
-    with pytest.raises(InputError, match=r"^source_language: is the language of the target, too \(got 'en'\)"):
+    with pytest.raises(InputError, match=r"^source_language: is also the language of the target \(got 'en'\)"):
         Translation(language="en")
 
 

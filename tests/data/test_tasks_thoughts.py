@@ -56,9 +56,9 @@ def test_template_arguments_go_to_the_example_and_into_its_fingerprint() -> None
     ("form", "arguments", "problem"),
     [
         ("base", {"a": True}, "template_arguments: are for the chat form only"),
-        ("chat", {"messages": "x"}, "template_arguments: not a name that a template can be given"),
-        ("chat", {"a b": "x"}, "template_arguments: not a name that a template can be given"),
-        ("chat", {"a": "no"}, "template_arguments.a: a template takes any text for true .* Write true or false"),
+        ("chat", {"messages": "x"}, "template_arguments: not an allowed name of a template argument"),
+        ("chat", {"a b": "x"}, "template_arguments: not an allowed name of a template argument"),
+        ("chat", {"a": "no"}, "template_arguments.a: a template treats any text as true .* Write true or false"),
         ("chat", {"a": [1]}, "template_arguments.a: true, false, a number or a text is expected"),
     ],
 )

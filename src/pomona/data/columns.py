@@ -1,4 +1,4 @@
-"""Columns of any name given to a task's fields."""
+"""Map columns of any name to a task's fields."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LONGEST_NAME = 40
 def mapped(rows: Iterable[Row], columns: Mapping[str, str], source: Path | str) -> list[Row]:
     """The rows with each field of `columns` read from the column that it names.
 
-    A column moves: its old name is gone, so a task does not read it twice. Columns that are not named stay as they are, and so do
-    those that only `id` and `group` name. A path with dots goes into objects (`translation.en`) and into each object of a list
-    (`answers.text` is the list of the answers' texts); a column whose own name holds the dots comes first.
+    A column moves: its old name is removed, so that a task does not read it twice. Unnamed columns keep their names, and so do
+    columns that only `id` and `group` name. A path with dots leads into objects (`translation.en`) and into each object of a list
+    (`answers.text` is the list of the answers' texts); a column whose own name contains the dots takes precedence.
 
-    The field `group` is for every task: examples of one value come from one document, so they stay in one split, and intervals
-    are clustered by it. Where it is null, the task's own group stays.
+    The field `group` works with every task: examples with one group come from one document, so they stay in one split, and
+    intervals are clustered by group. If `group` is null, the task's own group is kept.
 
     Args:
         rows: from a reader.
         columns: task field -> column.
-        source: where the rows come from, for errors.
+        source: the origin of the rows, for errors.
 
     Raises:
-        InputError: a row without the column, or a group that is neither a string nor a whole number.
+        InputError: a row lacks the column, or a group is neither a string nor a whole number.
     """
     return [_mapped(row, columns, place(source, row.line)) for row in rows]
 
@@ -45,7 +45,7 @@ def _mapped(row: Row, columns: Mapping[str, str], where: str) -> Row:
 
 
 def _value(holder: object, path: str, field: str, where: str) -> object:
-    """What `path` leads to; None where an object on the way is null."""
+    """The value at `path`; None if an object on the path is null."""
     if holder is None:
         return None
     if isinstance(holder, list):

@@ -1,4 +1,4 @@
-"""When two texts are the same text: the comparison that splits, leak checks and corpora share."""
+"""The equality of two texts that splits, leak checks and corpora use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import unicodedata
 
 
 def normalised(text: str) -> str:
-    """`text` with everything folded that does not make another text of it: Unicode form (NFKC), case, runs of whitespace."""
+    """`text` with Unicode form (NFKC), case and runs of whitespace normalised: equal results mean equal content."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,4 +1,4 @@
-"""What one example is, and the four splits that a run is given."""
+"""An example, and the four splits of a run."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ class Turn:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, the completion that is trained on, and every reference that an answer is scored against.
+    """A prompt, its completion for training, and the references for scoring.
 
-    In the base form (`history` is None) the prompt is the text before the completion, as it stands. In the chat form the
-    conversation is the history and then the prompt as the user's turn; the backbone renders it with the model's own template.
+    In the base form (`history` is None) the prompt is the unchanged text before the completion. In the chat form the
+    conversation is the history followed by the prompt as the user's turn; the backbone renders it with the model's template.
 
     Args:
         id: unique within its data set.
         prompt: never scored, never trained on.
         target: the completion to learn.
-        references: one or more right answers, the target among them.
+        references: one or more correct answers, including the target.
         document: the raw input, for reports and for finding leaks between splits.
         group: examples that share a document share a group; intervals are clustered by it.
-        history: the turns before the prompt, or None where there is no conversation.
-        body: start and end of the part of the prompt that may lose its end where the prompt is too long; None: the prompt loses
-            its beginning.
-        template_arguments: what the chat template is given beside the conversation: names and values, in the order of the names.
-        cut_characters: what the task left out of the document, in characters.
+        history: the turns before the prompt, or None without a conversation.
+        body: start and end of the part whose end is cut if the prompt is too long; None: the prompt's beginning is cut.
+        template_arguments: arguments of the chat template besides the conversation: names and values, sorted by name.
+        cut_characters: number of characters that the task cut from the document.
     """
 
     id: str
@@ -54,7 +53,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Splits:
-    """The four disjoint parts of the target data. `fit` is given the first three only."""
+    """The four disjoint parts of the target data. `fit` gets only the first three."""
 
     train: tuple[Example, ...]
     micro_dev: tuple[Example, ...]

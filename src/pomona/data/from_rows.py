@@ -1,4 +1,4 @@
-"""Examples from rows: what a task refuses is said with the row's place and field."""
+"""Examples from rows; an error names the place and the field of the row that the task refuses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from pomona.errors import InputError
 
 
 def examples(rows: Iterable[Row], task: Task, source: Path | str, *, skip_incomplete: bool = False) -> tuple[Example, ...]:
-    """Each row as the task's example.
+    """Convert each row to the task's example.
 
-    A row's own group (the field `group` of `mapped`) takes the place of the task's. A task groups by the document, and splits
-    keep equal documents together whatever their groups, so both hold: neither a group nor a document crosses splits, and
-    intervals are clustered by the given group.
+    A row's own group (the field `group` of `mapped`) replaces the task's. Splits keep equal documents together whatever their
+    groups, so neither a group nor a document crosses splits, and intervals are clustered by the given group.
 
     Args:
         rows: from `read_rows` or `number_rows`.
         task: says which fields a row needs.
         source: the file or corpus, for errors (`source:line`) and for the ids of rows that have none (`name:line`).
-        skip_incomplete: leave out rows with a field that the task cannot use, in place of refusing them.
+        skip_incomplete: skip rows with a field that the task cannot use, instead of refusing them.
 
     Raises:
         InputError: a row that the task refuses, with its place and field.

@@ -1,4 +1,4 @@
-"""Leaks between splits: content of one that stands in another, equal or nearly so."""
+"""Leaks between splits: equal or nearly equal content in two splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pomona.errors import InputError
 
 
 class NearDocuments(NamedTuple):
-    """Two documents by their `content_keys`, and the share of the shorter one that both have."""
+    """Two documents by their `content_keys`, and the share of the shorter document that they have in common."""
 
     first: str
     second: str
@@ -20,37 +20,37 @@ class NearDocuments(NamedTuple):
 
 
 def content_keys(example: Example) -> tuple[str, ...]:
-    """What two examples must not share across splits: the normalised document, and the group where there is one."""
+    """The keys that examples of two splits must not share: the normalised document, and the group if there is one."""
     document = f"document:{normalised(example.document)}"
     return (document,) if example.group is None else (document, f"group:{example.group}")
 
 
 def near_documents(examples: Sequence[Example]) -> list[NearDocuments]:
-    """The pairs of documents that are nearly but not quite equal: `near_duplicates` says how near that is."""
+    """The pairs of nearly, but not exactly, equal documents, as defined by `near_duplicates`."""
     pairs = near_pairs([example.document for example in examples])
     keyed = ((content_keys(examples[first])[0], content_keys(examples[second])[0], share) for first, second, share in pairs)
     return [NearDocuments(first, second, share) for first, second, share in keyed if first != second]
 
 
 def check_leaks(splits: Splits, near_duplicates: bool = True) -> None:
-    """Refuse splits that share content: a document or a group that stands in two of them.
+    """Refuse splits that share content: a document or a group that is in two of them.
 
-    Documents are the same when they are equal after NFKC and folding of case and whitespace, or near-duplicates: more than half
-    of the shorter one's runs of 24 characters stand in the other. A shared context with another question is a leak, too.
+    Documents are shared if they are equal after NFKC and folding of case and whitespace, or near-duplicates: more than half of
+    the shorter one's 24-character sequences occur in the other. A shared context with another question is also a leak.
 
     Args:
         splits: the four splits.
-        near_duplicates: whether near-duplicates are refused, too.
+        near_duplicates: whether near-duplicates are also refused.
 
     Raises:
-        InputError: names both splits and both ids, or the split that is empty.
+        InputError: shared content, with both splits and both ids; or an empty split.
     """
     every = [example for _, examples in splits.named() for example in examples]
     refuse_leaks(splits, near_documents(every) if near_duplicates else [])
 
 
 def refuse_leaks(splits: Splits, near: Iterable[NearDocuments]) -> None:
-    """`check_leaks` with the near-duplicates found before."""
+    """`check_leaks` with near-duplicates that are already known."""
     home: dict[str, tuple[str, str]] = {}
     for name, examples in splits.named():
         if not examples:
@@ -61,7 +61,7 @@ def refuse_leaks(splits: Splits, near: Iterable[NearDocuments]) -> None:
                 if other_name != name:
                     raise InputError(
                         f"{other_name} and {name} share a document: {other_name} has it in {other_id!r}, {name} in {example.id!r}",
-                        fix="Remove it from one of them, or give one pool and let the splits be drawn",
+                        fix="Remove it from one split, or give one pool from which Pomona draws the splits",
                     )
     order = [name for name, _ in splits.named()]
     for first, second, share in near:
@@ -70,7 +70,7 @@ def refuse_leaks(splits: Splits, near: Iterable[NearDocuments]) -> None:
         (name, id), (other_name, other_id) = sorted((home[first], home[second]), key=lambda one: order.index(one[0]))
         if name != other_name:
             raise InputError(
-                f"{name} and {other_name} hold nearly the same document: {share:.0%} of the shorter one of {id!r} in {name} and "
-                f"{other_id!r} in {other_name} stands in both",
-                fix="Remove one, give one pool and let the splits be drawn, or set data.near_duplicates to allow",
+                f"{name} and {other_name} have nearly the same document: {id!r} in {name} and {other_id!r} in {other_name} "
+                f"have {share:.0%} of the shorter one in common",
+                fix="Remove one, give one pool from which Pomona draws the splits, or set data.near_duplicates to allow",
             )

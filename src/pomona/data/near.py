@@ -1,4 +1,4 @@
-"""Near-duplicates: texts of which one holds most of the other, found among many without comparing each with each."""
+"""Near-duplicates: texts of which one contains most of the other, found without comparing every pair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NearPair(NamedTuple):
-    """Two texts by their places in the list, and the share of the shorter one's shingles that both hold."""
+    """The indices of two texts, and the share of the shorter one's shingles that occur in both."""
 
     first: int
     second: int
@@ -26,23 +26,23 @@ class NearPair(NamedTuple):
 def near_duplicates(texts: Sequence[str], share: float = 0.5, boilerplate: int = 100) -> list[NearPair]:
     """The pairs of texts that are equal, or that have more than `share` of the shorter one in common.
 
-    `|S(a) & S(b)| > share * min(|S(a)|, |S(b)|)`, where S is the set of a normalised text's runs of 24 characters. A run that
-    stands in more than `boilerplate` different texts (a licence, a frame around every row) is in no S: it says nothing about two
-    of them, and counting its pairs would take a time that grows with their square. A text of fewer than 24 characters has no
-    runs, and only equal texts are found to be near it.
+    `|S(a) & S(b)| > share * min(|S(a)|, |S(b)|)`, where S is the set of a normalised text's shingles (24-character sequences). A
+    shingle in more than `boilerplate` different texts (a licence, a frame around every row) is in no S: it is no evidence for a
+    pair, and the time to count its pairs would grow with their square. A text of fewer than 24 characters has no shingles, and
+    only an equal text counts as its near-duplicate.
 
-    Runs are compared by a hash of 64 bits, so two different ones pass for equal about once in 2^64 comparisons. Memory: 8 bytes
-    a character, and some 200 MB. Time: a few seconds for 10,000 texts of 1,000 characters, and little more where the texts have
-    less than `boilerplate` runs in common.
+    Shingles are compared by a 64-bit hash, so two different ones collide about once in 2^64 comparisons. Memory: 8 bytes per
+    character, plus about 200 MB. Time: a few seconds for 10,000 texts of 1,000 characters, and little more if the texts have
+    fewer than `boilerplate` shingles in common.
 
     Args:
-        texts: as they come; they are normalised here.
+        texts: raw texts; this function normalises them.
         share: in [0, 1).
-        boilerplate: in how many different texts a run may stand and still count, >= 2.
+        boilerplate: the largest number of texts in which a shingle counts, >= 2.
 
     Returns:
-        Pairs with first < second, in ascending order. Of texts that are equal when normalised, each later one is paired with the
-        first, with a share of 1, and the first alone is compared with the rest.
+        Pairs with first < second, in ascending order. If texts are equal when normalised, each later one is paired with the
+        first, with a share of 1, and only the first is compared with the other texts.
     """
     places: list[int] = []
     first_of: dict[str, int] = {}
@@ -75,17 +75,17 @@ def _shingles(text: str) -> NDArray[np.uint64]:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each value sent one to one to another that looks drawn at random (the finaliser of SplitMix64)."""
+    """A bijective hash of each value (the finaliser of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
 def _overlaps(shingles: Sequence[NDArray[np.uint64]], share: float, boilerplate: int) -> list[tuple[int, int, float]]:
-    """(first, second, share) of the sets that overlap by more than `share` of the smaller one."""
+    """(first, second, share) of the sets that overlap in more than `share` of the smaller one."""
     texts = len(shingles)
     sizes = np.array([len(one) for one in shingles], np.int64)
-    # A posting is one text under one shingle. Those of a shingle are neighbours, in the texts' order; `later` is how many follow.
+    # A posting is one text under one shingle. The postings of a shingle are adjacent, in text order; `later` counts those after it.
     owners, later = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for hashes, holders in _parts(shingles, int(sizes.sum())):
         starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
@@ -105,7 +105,7 @@ def _overlaps(shingles: Sequence[NDArray[np.uint64]], share: float, boilerplate:
         total = int(counts.sum())
         if not total:
             continue
-        # All postings that follow one of this text's: the ranges [posting + 1, posting + 1 + count), end to end.
+        # All postings that follow a posting of this text: the concatenated ranges [posting + 1, posting + 1 + count).
         shifts = postings + 1 - (np.cumsum(counts) - counts)
         common = np.bincount(owner[np.repeat(shifts, counts) + np.arange(total)], minlength=texts)
         smaller = np.minimum(sizes[first], sizes)
@@ -116,7 +116,7 @@ def _overlaps(shingles: Sequence[NDArray[np.uint64]], share: float, boilerplate:
 
 
 def _parts(shingles: Sequence[NDArray[np.uint64]], total: int) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
-    """All hashes and the texts that hold them, ordered by hash, then text: one range of hashes after the other."""
+    """All hashes and the texts that contain them, sorted by hash, then text, in successive ranges of hashes."""
     parts = total // _POSTINGS_AT_ONCE + 1
     bounds = np.array([(part << 64) // parts for part in range(1, parts)], np.uint64)
     pieces = [np.split(one, np.searchsorted(one, bounds)) for one in shingles]

@@ -13,13 +13,13 @@ from pomona.errors import InputError
 
 
 class Pool:
-    """What is left of one pool: bundles in their seeded order, taken from the front or from the back.
+    """The remaining bundles of one pool, in their seeded order, taken from the front or from the back.
 
     Args:
         name: of the pool, for errors.
-        examples: all that it holds.
+        examples: all examples of the pool.
         seed: another seed gives another order.
-        near: pairs of documents that must not come to stand in two splits.
+        near: pairs of documents that must not get into two splits.
     """
 
     def __init__(self, name: str, examples: Sequence[Example], seed: int, near: Iterable[NearDocuments] = ()) -> None:
@@ -34,21 +34,21 @@ class Pool:
 
     @property
     def left(self) -> int:
-        """How many examples can still be drawn."""
+        """The number of examples that can still be drawn."""
         return sum(map(len, self.bundles))
 
     def draw(self, split: str, size: int | None) -> tuple[Example, ...]:
-        """The next `size` examples (None: all), from whole bundles; what is near to one of them is left out from then on."""
+        """The next `size` examples (None: all), from whole bundles; later draws exclude their near-duplicates."""
         return self._take(split, size, self.bundles)
 
     def draw_back(self, split: str, size: int, *, behind_near: bool) -> tuple[Example, ...]:
-        """`size` examples from whole bundles of the back, the last bundle first; what is near to one of them is left out then.
+        """`size` examples from whole bundles at the back, the last bundle first; later draws exclude their near-duplicates.
 
         Args:
             split: for errors.
-            size: how many; those of a smaller number come first in those of a larger one.
-            behind_near: whether a bundle behind one that is near to it may be drawn. If not, a later draw from the front loses
-                nothing before the first bundle drawn here, so neither draw depends on the other's size until they meet.
+            size: number of examples; a smaller draw is a prefix of a larger one.
+            behind_near: whether a bundle may be drawn if an earlier bundle is near to it. If not, a later draw from the front
+                loses nothing before the first bundle drawn here, so neither draw depends on the other's size until they meet.
         """
         return self._take(split, size, (self.bundles if behind_near else self._first_of_near())[::-1])
 
@@ -73,7 +73,7 @@ class Pool:
         return tuple(taken)
 
     def _first_of_near(self) -> list[list[Example]]:
-        """The bundles that are near to none before them."""
+        """The bundles that are not near to an earlier bundle."""
         if not self.near_to:
             return self.bundles
         near_before: set[str] = set()
@@ -85,18 +85,18 @@ class Pool:
         return first
 
     def _near(self, examples: Iterable[Example]) -> set[str]:
-        """The documents that are near to one of the examples'."""
+        """The documents that are near to the document of an example."""
         return (
             {other for example in examples for other in self.near_to.get(content_keys(example)[0], ())} if self.near_to else set()
         )
 
     def trial(self) -> Pool:
-        """A copy to draw from, which leaves this pool as it is."""
+        """A copy for trial draws, which leave this pool unchanged."""
         return copy.copy(self)
 
 
 def _bundles_needed(bundles: Sequence[Sequence[Example]], size: int) -> int | None:
-    """How many bundles from the front hold `size` examples, or None where all of them do not."""
+    """The number of bundles from the front that contain `size` examples, or None if all of them contain fewer."""
     held = 0
     for count, bundle in enumerate(bundles, start=1):
         held += len(bundle)
@@ -133,5 +133,5 @@ def _content(example: Example) -> tuple[str, str, str, str]:
 
 
 def _rank(seed: int, bundle: Sequence[Example]) -> bytes:
-    """Where a bundle stands in the pool's order; its ids play no part, as they may come from the rows' order."""
+    """The sort key of a bundle in the pool's order; ids do not count, because they may come from the rows' order."""
     return hashlib.sha256(json.dumps([seed, bundle[0].document, bundle[0].prompt]).encode()).digest()

@@ -1,4 +1,4 @@
-"""The four disjoint splits of the target data: drawn by seed, whole groups apart, and checked for leaks by content."""
+"""The four disjoint splits of the target data: drawn by seed, in whole groups, and checked for leaks by content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pomona.errors import InputError
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """How many examples each split gets.
+    """The number of examples of each split.
 
     Args:
-        train: a number >= 1, or None for all that the train pool has left.
+        train: a number >= 1, or None for the rest of the train pool.
         micro_dev: a number >= 1.
         dev: a number >= 1, or None for all of the dev pool.
         test: a number >= 1, or None for all of the test pool.
@@ -52,28 +52,28 @@ def make_splits(
 ) -> Splits:
     """Draw the four splits from one pool, or from up to three given ones.
 
-    Examples that share a group or a normalised document form a bundle, and a bundle goes to one split: what a split does not need
-    of the last bundle that it touches is left out. So is a bundle with a near-duplicate (see `check_leaks`) of what another split
-    drew from the pool before. A pool's bundles are ordered by a hash of seed and content, so neither the rows' order nor a global
-    random state matters. Test and dev come from the front of their own pool where there is one, else of the train pool, test first.
+    Examples that share a group or a normalised document form a bundle. A bundle goes to one split: the surplus of the last bundle
+    that a split uses is dropped. A bundle with a near-duplicate (see `check_leaks`) of examples that another split drew from the
+    pool before is dropped too. A pool's bundles are sorted by a hash of seed and content, so neither the rows' order nor a global
+    random state matters. Test and dev come from the front of their own pool if there is one, else of the train pool, test first.
 
-    Train comes from the front of what these leave, micro dev from its back. So the training examples do not depend on the number
-    of micro dev examples, nor these on the number of the former, and in both a smaller number's examples are the first of a larger
-    one's. Of near-duplicates micro dev may have only the one that is nearest to the front; the others are left to train. Where
-    the pool is too small for that, micro dev has what stands at the back, and train leaves out what is near to it. Where it is too
-    small for both and there is a dev pool, micro dev comes from the dev pool's rest.
+    Train comes from the front of the rest, micro dev from its back. So the training examples do not depend on the number of micro
+    dev examples, nor the micro dev examples on the number of training examples, and a smaller split is a prefix of a larger one.
+    Of several near-duplicates, micro dev may use only the one nearest to the front; the others remain for train. If the pool is
+    too small for this rule, micro dev takes the back of the pool, and train excludes its near-duplicates. If the pool is too small
+    for both and there is a dev pool, micro dev comes from the rest of the dev pool.
 
     Args:
         train: the train pool, or the only pool.
         dev: a pool of its own for dev, if given.
         test: a pool of its own for test, if given.
-        sizes: how many examples each split gets.
+        sizes: the number of examples of each split.
         seed: another seed draws other splits.
-        near_duplicates: whether near-duplicates are kept out of a second split, and refused between pools. Off for structured
-            inputs, which are nearly equal by nature.
+        near_duplicates: whether near-duplicates are excluded from a second split, and refused between pools. Set False for
+            structured inputs, which are always nearly equal.
 
     Raises:
-        InputError: too few examples, or a document in two pools, or nearly so, that the draw put in two splits.
+        InputError: too few examples, or an equal or nearly equal document of two pools that was drawn for two splits.
     """
     near = near_documents([*train, *(dev or ()), *(test or ())]) if near_duplicates else []
     train_pool = Pool("train", train, seed, near)
@@ -94,7 +94,7 @@ def make_splits(
 
 
 def _draw_micro_dev(train_pool: Pool, dev_pool: Pool, sizes: SplitSizes) -> tuple[Example, ...]:
-    """Micro dev from the train pool's back, in the first way that leaves enough for train, or from the dev pool's rest."""
+    """Micro dev from the back of the train pool, by the first rule that leaves enough for train, or from the dev pool's rest."""
     for behind_near in (False, True):
         trial = train_pool.trial()
         try:
@@ -111,7 +111,7 @@ def _draw_micro_dev(train_pool: Pool, dev_pool: Pool, sizes: SplitSizes) -> tupl
 def fingerprint(examples: Iterable[Example]) -> str:
     """SHA-256 of the examples' content in their order: prompts with the turns before them, targets, references, documents.
 
-    The chat template's arguments count, where there are any; ids and groups do not matter.
+    Arguments of the chat template count if there are any; ids and groups do not.
     """
     digest = hashlib.sha256()
     for example in examples:

@@ -1,6 +1,6 @@
-"""The embedded corpus: docstrings of installed packages, as pairs of a body and the summary line above it.
+"""The embedded corpus: docstrings of installed packages, as pairs of a body and its summary line.
 
-Nothing is copied into this repository and nothing is imported: sources are found on disk and read with `ast`.
+No text is copied into this repository and no package is imported: sources are found on disk and read with `ast`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEAR_SHARE = 0.5
 _NOT_THE_PACKAGE = frozenset({"test", "tests", "__pycache__"})
 _NOT_THE_LIBRARY = _NOT_THE_PACKAGE | {"site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
 _BLANK_LINES = re.compile(r"\n{3,}")
-# A string that starts with a line like a summary and goes on: a file without one is not worth parsing, which is 100 times slower.
+# A string whose first line is like a summary, with more text after it: other files are not parsed, which is 100 times slower.
 _CANDIDATE = re.compile(r"""(\"{3}|'{3})\\?\s*[^\n]{19,99}\.[ \t]*\n(?:(?!\1)[\s\S]){120,}?\1""")
 
 
@@ -34,8 +34,8 @@ def docstring_rows(package: str) -> list[dict[str, str]]:
     """The docstrings of an installed package as rows of the summarization task, without repeats and near-repeats.
 
     A pair is a docstring whose first line is the summary (20 to 100 characters, ending in a full stop) and whose rest, without
-    its indentation, is the document (120 to 600 characters). Of pairs with one document, one summary, or documents that share
-    more than half of the shorter one's runs of four words (see `without`), the first stays.
+    its indentation, is the document (120 to 600 characters). Of pairs with the same document, the same summary, or near-equal
+    documents (more than half of the shorter one's four-word sequences, see `without`), the first is kept.
 
     Args:
         package: "stdlib" for the interpreter's standard library, or a top-level package's name ("torch"); it is not imported.
@@ -61,11 +61,11 @@ def docstring_rows(package: str) -> list[dict[str, str]]:
 def without(rows: Iterable[Mapping[str, str]], others: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """The rows that `others` do not contain: no equal document or summary (normalised), and no near-equal document.
 
-    Near-equal: of the shorter document's runs of four words, more than half stand in one document of the other list.
+    Near-equal: more than half of the shorter document's four-word sequences occur in one document of the other list.
 
     Args:
         rows: rows with `document` and `summary`.
-        others: what they must not contain, in the same form.
+        others: the rows to exclude, in the same form.
     """
     seen = _Seen()
     for row in others:
@@ -74,7 +74,7 @@ def without(rows: Iterable[Mapping[str, str]], others: Iterable[Mapping[str, str
 
 
 class _Seen:
-    """Rows to compare against, found by document, by summary and by the runs of words that they hold."""
+    """Rows to compare with, indexed by document, summary and sequences of words."""
 
     def __init__(self) -> None:
         self._exact: set[str] = set()
@@ -101,7 +101,7 @@ class _Seen:
 
 @contextmanager
 def _no_cycle_search() -> Iterator[None]:
-    """Parse without the cyclic garbage collector: syntax trees have no cycles, and searching them costs a third of the time."""
+    """Parse without the cyclic garbage collector: syntax trees have no cycles, and the search takes a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -186,7 +186,7 @@ def _docstrings(node: ast.AST, qualified: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _pair(docstring: str) -> tuple[str, str] | None:
-    """(document, summary), or None where the docstring does not fit the limits."""
+    """(document, summary), or None if the docstring does not fit the limits."""
     summary, _, rest = inspect.cleandoc(docstring).partition("\n")
     summary = summary.strip()
     document = _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in inspect.cleandoc(f"\n{rest}").split("\n"))).strip()

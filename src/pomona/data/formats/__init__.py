@@ -1,4 +1,4 @@
-"""Readers: one file for each kind of file, chosen by its suffix, and one for data sets of the hub."""
+"""Readers: one module per file format, chosen by suffix, and one for data sets of the hub."""
 
 from pomona.data.formats.json_lines import read_jsonl
 from pomona.data.formats.read import read_rows

@@ -1,4 +1,4 @@
-"""Arrow tables, in which Parquet files and the hub's data sets come: rows of plain Python values."""
+"""Rows of plain Python values from Arrow tables, the form of Parquet files and hub data sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pomona.errors import InputError
 if TYPE_CHECKING:
     import pyarrow
 
-# Not UTF-8, a time out of range, a time zone that nobody knows, a type that Python lacks.
+# Not UTF-8, a time out of range, an unknown time zone, a type that Python lacks.
 _UNREADABLE = (ValueError, OverflowError, LookupError, TypeError, NotImplementedError)
 INSTALL_DATA = 'Install it with `pip install "pomona[data]"`'
 
@@ -22,8 +22,8 @@ INSTALL_DATA = 'Install it with `pip install "pomona[data]"`'
 def table_rows(table: pyarrow.Table, source: Path | str) -> list[Row]:
     """The table's rows, numbered from 1.
 
-    Times and dates become ISO 8601 texts and decimals texts. Nulls stay None, NaN stays what it is and bytes stay bytes: a task
-    refuses them where it expects a text, and a column that no task reads may hold anything.
+    Times and dates become ISO 8601 texts, and decimals become texts. Nulls stay None, and NaN and bytes stay unchanged: a task
+    refuses them where it expects a text, and a column that no task reads may contain anything.
 
     Raises:
         InputError: no rows, two columns with one name, or a value that Python cannot hold (a text that is not UTF-8, a time out of
@@ -52,7 +52,7 @@ def _plain(value: object) -> object:
 
 
 def _unreadable(table: pyarrow.Table, source: Path | str, error: Exception) -> InputError:
-    """The error for a table of which `to_pylist` failed: found again row by row."""
+    """The error of `to_pylist` for a table, with the row, found by converting row by row."""
     for number in range(table.num_rows):
         try:
             table.slice(number, 1).to_pylist()

@@ -1,4 +1,4 @@
-"""CSV and TSV: a header, then a row of texts a record."""
+"""CSV and TSV: a header, then one row of texts per record."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def parse_csv(path: Path) -> list[Row]:
 
 
 def parse_tsv(path: Path) -> list[Row]:
-    """The rows of a tab-separated file, quoted as CSV is; see `parse_delimited`."""
+    """The rows of a tab-separated file, quoted like CSV; see `parse_delimited`."""
     return parse_delimited(path, "\t")
 
 
 def parse_delimited(path: Path, delimiter: str) -> list[Row]:
     """The rows below the header, every value a text, each with the line on which it begins. Blank lines are skipped.
 
-    A value may stand in double quotes; then it may hold the delimiter, line ends, and quotes that are doubled.
+    A value in double quotes may contain the delimiter, line ends, and doubled quotes.
 
     Raises:
-        InputError: the file cannot be read or has no rows; a column without a name or two with one; a row with another number of
-            values than the header; quotes that do not match; a null byte. The error names `file:line`.
+        InputError: the file cannot be read or has no rows; a column has no name or two have the same; a row and the header have
+            different numbers of values; unmatched quotes; a null byte. The error names `file:line`.
     """
     text = read_text(path)
     null = text.find("\0")
@@ -46,7 +46,7 @@ def parse_delimited(path: Path, delimiter: str) -> list[Row]:
                 raise InputError(
                     f"has {len(values)} values, the header has {len(names)}",
                     file=f"{path}:{line}",
-                    fix="Put a value that holds the delimiter or a line end in double quotes",
+                    fix="Put a value that contains the delimiter or a line end in double quotes",
                 )
             rows.append(Row(line, dict(zip(names, values, strict=True))))
     if not rows:
@@ -55,7 +55,7 @@ def parse_delimited(path: Path, delimiter: str) -> list[Row]:
 
 
 def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it begins, values) of each record that is not blank."""
+    """(first line, values) of each record that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -85,7 +85,7 @@ def _column_names(header: list[str], where: str) -> list[str]:
 
 @contextmanager
 def _fields_as_long_as(characters: int) -> Iterator[None]:
-    """The limit on a value's length is csv's own and global: 131,072 characters, which a document may well have."""
+    """Raise csv's global limit on a value's length, 131,072 characters, which a document may exceed."""
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, characters))
     try:

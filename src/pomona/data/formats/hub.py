@@ -19,15 +19,15 @@ _LONGEST_REASON = 300
 def parse_hub(source: str) -> list[Row]:
     """The rows of a data set on the hub, numbered from 1; see `table_rows`.
 
-    Nothing that the data set's author wrote is run, and a local folder of the same name is not looked at. Without a network, or
-    with HF_HUB_OFFLINE=1, a data set that was read before comes from the cache of `datasets`.
+    No code of the data set's author is run, and a local folder of the same name is ignored. Without a network, or with
+    HF_HUB_OFFLINE=1, a data set that was read before comes from the cache of `datasets`.
 
     Args:
-        source: `hub:owner/name`, with `:config` where the data set has several, and with `@split` for another split than train;
-            `datasets` reads slices, too: `hub:owner/name:config@train[:1000]`.
+        source: `hub:owner/name`, with `:config` if the data set has several, and with `@split` for another split than train;
+            `datasets` also reads slices: `hub:owner/name:config@train[:1000]`.
 
     Raises:
-        InputError: not such a name; no such data set, configuration or split; no network; or what `table_rows` refuses.
+        InputError: an invalid name; no such data set, configuration or split; no network; or as `table_rows`.
         MissingPackageError: `datasets` is not installed.
     """
     match = _NAME.fullmatch(source)
@@ -39,10 +39,10 @@ def parse_hub(source: str) -> list[Row]:
 
     with _quiet():
         try:
-            # The address keeps a local folder of that name out. Arrow keeps images and sounds from being decoded.
+            # The address excludes a local folder of that name. Arrow does not decode images and sounds.
             found = datasets.load_dataset(f"hf://datasets/{match['name']}", match["config"], split=match["split"] or "train")
             table = found.with_format("arrow")[:]
-        except Exception as error:  # what can go wrong on the way has no common class
+        except Exception as error:  # the possible errors have no common class
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise InputError(
                 f"cannot be read from the hub: {reason[:_LONGEST_REASON]}",
@@ -55,7 +55,7 @@ def parse_hub(source: str) -> list[Row]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no lines about attempts; as before afterwards."""
+    """Without progress bars and messages about retries; restores the settings afterwards."""
     import datasets
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -1,4 +1,4 @@
-"""JSON: an array of objects, an object that holds one, or SQuAD's nested form."""
+"""JSON: an array of objects, an object that contains such an array, or SQuAD's nested form."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def parse_json(path: Path) -> list[Row]:
             `{"version": 1, "data": [...]}`; or with that list in SQuAD's form, where each question becomes a row.
 
     Raises:
-        InputError: the file cannot be read, is not JSON (`file:line`), holds no such list or several, or an entry is not an object
-            (`file, row n`).
+        InputError: the file cannot be read, is not JSON (`file:line`), contains no such list or several, or an entry is not an
+            object (`file, row n`).
     """
     text = read_text(path)
     if not text or text.isspace():
@@ -53,7 +53,7 @@ def _records(value: object, path: Path) -> list[object]:
     lists = {key: one for key, one in value.items() if _begins_with_object(one)} if isinstance(value, dict) else {}
     if len(lists) > 1:
         names = ", ".join(repr(key[:40]) for key in list(lists)[:10])
-        raise InputError(f"holds several lists of objects: {names}", file=path, fix="Put each in a file of its own")
+        raise InputError(f"holds several lists of objects: {names}", file=path, fix="Put each list into its own file")
     if not lists:
         raise InputError("holds no list of objects", file=path, fix='Write [{"field": value}, ...], or {"data": [...]}')
     return next(iter(lists.values()))

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object per line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pomona.errors import InputError
 
 
 def read_jsonl(path: Path | str) -> list[Row]:
-    """Read a file of JSON lines: UTF-8, one object a line. Blank lines are skipped; a byte order mark at the start is, too.
+    """Read a file of JSON lines: UTF-8, one object a line. Blank lines and a byte order mark at the start are skipped.
 
     Args:
-        path: the file; lines end in a line feed only, so a text may hold any other separator.
+        path: the file; lines end only in a line feed, so a text may contain any other separator.
 
     Raises:
         InputError: the file is missing, unreadable or has no rows; a line is not UTF-8, not JSON, not an object, has a key twice,
-            nests more than 100 levels, holds NaN, infinity or half of a surrogate pair; or two rows have one `id`. A line's error
-            names `file:line`.
+            nests more than 100 levels, contains NaN, infinity or half of a surrogate pair; or two rows have one `id`. A line's
+            error names `file:line`.
     """
     rows = parse_lines(Path(path))
     refuse_repeated_ids(rows, path)
@@ -27,7 +27,7 @@ def read_jsonl(path: Path | str) -> list[Row]:
 
 
 def parse_lines(path: Path) -> list[Row]:
-    """The rows of `read_jsonl`, their ids not yet compared."""
+    """The rows of `read_jsonl`, without the check for repeated ids."""
     lines = enumerate(read_text(path).split("\n"), start=1)
     rows = [Row(number, _parse(line, f"{path}:{number}")) for number, line in lines if not line.isspace() and line]
     if not rows:

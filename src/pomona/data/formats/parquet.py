@@ -14,7 +14,7 @@ def parse_parquet(path: Path) -> list[Row]:
     """The rows of a Parquet file, numbered from 1; see `table_rows`.
 
     Raises:
-        InputError: the file cannot be read, is no Parquet file or not a whole one, or holds what `table_rows` refuses.
+        InputError: the file cannot be read or is not a complete Parquet file; or as `table_rows`.
         MissingPackageError: pyarrow is not installed.
     """
     if importlib.util.find_spec("pyarrow") is None:

@@ -1,4 +1,4 @@
-"""Reading any source of rows: the suffix says which reader, the prefix `hub:` that it is no file."""
+"""Read rows from any source: the suffix selects the reader, the prefix `hub:` a data set of the hub."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def read_rows(source: Path | str, columns: Mapping[str, str] | None = None) -> l
 
     Args:
         source: a file that ends in .csv, .json, .jsonl, .ndjson, .parquet or .tsv, or `hub:owner/name[:config][@split]`.
-        columns: a task's field -> the column that it is read from; see `mapped`. What is not named keeps its name.
+        columns: a task's field -> its column; see `mapped`. Other columns keep their names.
 
     Raises:
-        InputError: whatever is wrong with the source, in one line: `file:line` or `file, row n`, what, and how to fix it.
-        MissingPackageError: Parquet or the hub without the packages that read them.
+        InputError: any fault of the source, in one line: `file:line` or `file, row n`, the problem, and the fix.
+        MissingPackageError: the package for Parquet or the hub is not installed.
     """
     if str(source).startswith(HUB):
         rows = parse_hub(str(source))
@@ -41,9 +41,9 @@ def read_rows(source: Path | str, columns: Mapping[str, str] | None = None) -> l
         path = Path(source)
         reader = _READERS.get(path.suffix.lower())
         if reader is None:
-            read_bytes(path, 0)  # that there is no such file is the better answer
+            read_bytes(path, 0)  # reports a missing file first
             raise InputError(
-                "a kind of file that is not known",
+                "unknown file format",
                 file=path,
                 value=path.suffix,
                 fix=f"Known: {', '.join(_READERS)}, and {HUB}owner/name for a data set of the hub",

@@ -1,4 +1,4 @@
-"""What a reader gives, whatever it reads, and what all readers refuse in the same words."""
+"""The rows that every reader returns, and the checks that all readers share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Row:
     """One parsed object of a data file.
 
     Args:
-        line: its line in the file, from 1; its number among the rows, from 1, where the source has no lines (see `place`).
+        line: its line in the file, from 1, or its row number, from 1, if the source has no lines (see `place`).
         fields: field name -> value.
-        group: what the user names as the document that it comes from, if anything.
+        group: the user's name of the document that the row comes from, if any.
     """
 
     line: int
@@ -30,12 +30,12 @@ class Row:
 
 
 def number_rows(rows: Iterable[Mapping[str, object]]) -> list[Row]:
-    """Rows that come from no file (a corpus), numbered from 1."""
+    """Rows that do not come from a file (a corpus), numbered from 1."""
     return [Row(number, fields) for number, fields in enumerate(rows, start=1)]
 
 
 def place(source: Path | str, line: int) -> str:
-    """Where a row stands, for errors: `file:line`, or `file, row n` for JSON arrays, Parquet and the hub."""
+    """The place of a row, for errors: `file:line`, or `file, row n` for JSON arrays, Parquet and the hub."""
     return f"{source}:{line}" if _has_lines(source) else f"{source}, row {line}"
 
 
@@ -47,7 +47,7 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
     """The file's content, or its first `count` bytes.
 
     Raises:
-        InputError: it is missing, a folder, a Git LFS pointer, or cannot be read.
+        InputError: the file is missing, is a folder or a Git LFS pointer, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -63,10 +63,10 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The file's content as text: UTF-8, without the byte order mark that may stand at its start.
+    """The file's content as text: UTF-8, without a byte order mark at its start.
 
     Raises:
-        InputError: it cannot be read or is not UTF-8; the line and the byte in it are named.
+        InputError: the file cannot be read or is not UTF-8; the error names the line and the byte.
     """
     content = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     try:
@@ -80,17 +80,17 @@ def read_text(path: Path) -> str:
 
 
 def refuse_half_pairs(fields: Mapping[str, object], where: str) -> None:
-    """Refuse half of a surrogate pair in any text of a row: an escape can spell one, and no tokenizer and no file can take it."""
+    """Refuse half of a surrogate pair in any text of a row: a JSON escape can write one, but no tokenizer or file accepts it."""
     try:
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            "holds half of a surrogate pair (\\ud800 to \\udfff)", file=where, fix="Write the whole character"
+            "contains half of a surrogate pair (\\ud800 to \\udfff)", file=where, fix="Write the whole character"
         ) from error
 
 
 def refuse_repeated_ids(rows: Iterable[Row], source: Path | str) -> None:
-    """Refuse two rows with one `id`; rows without one are left alone."""
+    """Refuse two rows with the same `id`; rows without an id are accepted."""
     line_of_id: dict[str, int] = {}
     for row in rows:
         if row.fields.get("id") is None:

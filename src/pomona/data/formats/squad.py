@@ -1,4 +1,4 @@
-"""SQuAD's nested form: articles of paragraphs, paragraphs of questions; flattened to a row a question."""
+"""SQuAD's nested form: articles of paragraphs, paragraphs of questions; flattened to one row per question."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pomona.errors import InputError
 
 
 def is_squad(records: Sequence[object]) -> bool:
-    """Whether a list of objects is one of articles."""
+    """Whether the objects of a list are articles."""
     return bool(records) and isinstance(records[0], dict) and isinstance(records[0].get("paragraphs"), list)
 
 
@@ -17,7 +17,7 @@ def squad_rows(articles: Sequence[object], path: Path) -> list[object]:
     """Rows `id`, `context`, `question`, `answers` (the texts) and `title`, as far as the file has them, in its order.
 
     Raises:
-        InputError: an article, paragraph, question or answer of another form; the message names which.
+        InputError: an article, paragraph, question or answer has another form; the message names it.
     """
     rows: list[object] = []
     for article, at_article in _objects(articles, "article", path):

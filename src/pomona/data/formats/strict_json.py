@@ -1,4 +1,4 @@
-"""JSON without what its parser lets through: NaN, infinity, a key twice in one object, nesting without end."""
+"""JSON without the faults that its parser accepts: NaN, infinity, a repeated key in one object, unlimited nesting."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _DEEPEST = 100
 
 
 def strict_json(text: str) -> object:
-    """The value that `text` spells.
+    """The value of the JSON `text`.
 
-    A key that stands twice in one object is refused: which of the two was meant, nobody knows.
+    A repeated key in one object is refused, because it is ambiguous.
 
     Raises:
         json.JSONDecodeError: not JSON; the error names line and column.
-        ValueError: JSON that cannot be used; the message says why.
+        ValueError: unusable JSON; the message gives the reason.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError(str(error)) from error
-    # Fewer brackets than levels cannot nest too deeply; most texts need no walk.
+    # With fewer brackets than levels, the nesting cannot be too deep; most texts need no walk.
     if text.count("[") + text.count("{") > _DEEPEST and _too_deep(value):
         raise ValueError(f"more than {_DEEPEST} levels of lists and objects")
     return value

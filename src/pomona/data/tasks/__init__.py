@@ -1,4 +1,4 @@
-"""The tasks: one preset a file, each with its prompt, its target, its way to read an answer, and its metrics."""
+"""The tasks: one preset per file, with its prompt, target, parser of answers, and metrics."""
 
 from pomona.data.tasks.base import Task, tasks
 from pomona.data.tasks.chat import Chat

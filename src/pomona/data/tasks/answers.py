@@ -1,4 +1,4 @@
-"""Reading an answer out of what a model wrote. Nothing here can raise on a string."""
+"""Read an answer from generated text. No function here raises an error for a string."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 
 def first_line(text: str) -> str:
-    """The first line of `text` that is not blank, stripped; "" where there is none."""
+    """The first line of `text` that is not blank, stripped; "" if there is none."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def before_stop(text: str, stop: Iterable[str]) -> str:
-    """What stands before the first of the `stop` texts, stripped; whitespace before the answer is no part of it.
+    """The text before the first of the `stop` texts, stripped, also of leading whitespace.
 
     Args:
         text: any string.

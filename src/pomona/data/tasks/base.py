@@ -1,4 +1,4 @@
-"""What a task is: how a row becomes a prompt and a completion, how an answer is read, and which metrics judge it."""
+"""The interface of a task: a row becomes a prompt and a completion, an answer is parsed, and metrics score it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pomona.registry import Registry
 
 
 class Task(ABC):
-    """A preset. Subclasses are frozen dataclasses (language, prompt template, limits), one a file, registered in `tasks`.
+    """A preset. Subclasses are frozen dataclasses (language, prompt template, limits), one per file, registered in `tasks`.
 
-    Nearly every task is a `PromptedTask`, which makes the example from the fields of a row.
+    Nearly every task is a `PromptedTask`, which builds the example from the fields of a row.
     """
 
     metrics: ClassVar[tuple[str, ...]]
-    """Names of the metrics that judge this task; the first is the one that headlines and comparisons use."""
+    """Names of the task's metrics; the first is the primary metric of headlines and comparisons."""
 
     stops_at_line_end: ClassVar[bool] = True
-    """Whether an answer is one line: generation may stop at the first line end after it has begun."""
+    """Whether an answer is one line: generation may stop at the first line end within the answer."""
 
     language: str
-    """Language tag of the answers; metrics cut them into words by its rules."""
+    """Language tag of the answers; metrics split answers into words by the rules of the language."""
 
     max_new_tokens: int
-    """How long an answer may get, in tokens; a field of each task, so that a recipe can change it."""
+    """Largest length of an answer, in tokens; a field of each task, so that a recipe can change it."""
 
     stop: tuple[str, ...]
-    """Texts that end an answer: generation may stop at the first of them after the answer has begun."""
+    """Texts that end an answer: generation may stop at the first of them within the answer."""
 
     @abstractmethod
     def example(self, row: Mapping[str, object], id: str) -> Example:
@@ -37,11 +37,11 @@ class Task(ABC):
 
         Args:
             row: the parsed JSON object.
-            id: used where the row has no `id` of its own.
+            id: the id of a row without an `id`.
 
         Raises:
-            ValueError: a field is missing, empty or of the wrong type; the message names the field, what was found and what is
-                expected. (The reader of the file adds the file and the line.)
+            ValueError: a field is missing, empty or of the wrong type; the message names the field, the value found and the
+                value expected. (The reader of the file adds the file and the line.)
         """
 
     @abstractmethod

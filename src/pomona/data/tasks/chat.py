@@ -1,4 +1,4 @@
-"""Chat: a conversation whose last turn is to be learnt."""
+"""Chat: a conversation whose last turn is the target."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Chat(PromptedTask):
 
     Rows: `messages`, a list of `{"role": ..., "content": ...}`, and optionally `id`. A `system` message may come first; then `user`
     and `assistant` take turns, and the last one, the assistant's, is trained on. A content is a text or a list of
-    `{"type": "text", "text": ...}`. There is the chat form only. The last message of the user is the prompt; where it is too long
-    it loses its beginning.
+    `{"type": "text", "text": ...}`. There is only the chat form. The last message of the user is the prompt; if it is too long,
+    its beginning is cut.
 
     Args:
-        template: the user's last message with more around it, with {prompt}; None: the message as it stands.
-        system: the system's turn of rows that have none of their own; None: no such turn.
-        max_document_characters: a longer last message of the user loses its beginning; >= 1.
+        template: text around the user's last message, with {prompt}; None: the message unchanged.
+        system: the system turn of rows without one; None: no such turn.
+        max_document_characters: the beginning of a longer last message of the user is cut; >= 1.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "rouge_lsum", "bleu", "chrf")
@@ -47,10 +47,10 @@ class Chat(PromptedTask):
 
 
 def _turns(messages: object) -> list[Turn]:
-    """The turns: perhaps the system's, then the user's and the assistant's in turn; at least one of each.
+    """The turns: an optional system turn, then alternating turns of user and assistant; at least one of each.
 
     Raises:
-        FieldError: a message that is none, or that is not its role's turn.
+        FieldError: an entry is not a message, or its role is not expected there.
     """
     if not isinstance(messages, list | tuple) or not messages:
         raise FieldError("messages", f"is {shown(messages)}: a list of messages is expected")
@@ -72,7 +72,7 @@ def _turns(messages: object) -> list[Turn]:
 
 
 def _content(content: object, role: str, place: str) -> str:
-    """The text of a message. A system's may be blank: that keeps a model's template from putting in one of its own."""
+    """The text of a message. A system message may be blank, which prevents the default system message of a model's template."""
     if isinstance(content, list | tuple):
         content = "".join(_part(part, f"{place}[{index}]") for index, part in enumerate(content))
     if role == "system" and isinstance(content, str):

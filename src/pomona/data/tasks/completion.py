@@ -1,4 +1,4 @@
-"""Completion: a prompt and what follows it, both as they stand."""
+"""Completion: a prompt and its continuation, both unchanged."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pomona.data.tasks.prompted import PromptedTask, Reading
 @tasks.register("completion")
 @dataclass(frozen=True)
 class Completion(PromptedTask):
-    """What follows a prompt that is written out in the data.
+    """The continuation of a prompt that the data contain in full.
 
-    Rows: `prompt`, `completion`, and optionally `id`. In the base form both are taken as they stand. Whitespace between them
-    belongs to the completion, also where the data have it at the prompt's end, so that the prompt ends in a visible character;
-    where there is none, one space is put in. In the chat form the prompt is the user's turn. A prompt that is too long loses its
-    beginning: its end is what is completed.
+    Rows: `prompt`, `completion`, and optionally `id`. In the base form both are used unchanged. Whitespace between them belongs
+    to the completion, even if the data have it at the prompt's end, so that the prompt ends in a visible character; if there is
+    none, one space is inserted. In the chat form the prompt is the user's turn. The beginning of a prompt that is too long is
+    cut, because its end is what the completion continues.
 
     Args:
-        template: the prompt with more around it, with {prompt}; None: the prompt as it stands.
-        max_document_characters: a longer prompt loses its beginning; >= 1.
+        template: text around the prompt, with {prompt}; None: the prompt unchanged.
+        max_document_characters: the beginning of a longer prompt is cut; >= 1.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "rouge_lsum", "bleu", "chrf")

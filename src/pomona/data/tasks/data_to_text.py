@@ -1,4 +1,4 @@
-"""Data to text: a record, a table row or a meaning representation in, a text that says the same out."""
+"""Data to text: from a record, a table row or a meaning representation to a text with the same content."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CHAT = {
 @tasks.register("data_to_text")
 @dataclass(frozen=True)
 class DataToText(PromptedTask):
-    """A text on one line that says what some data say.
+    """A text on one line with the content of some data.
 
-    Rows: `input` (the data, as a text), and `references` (a list of right texts) or `output` or both; optionally `id`. The output,
-    or else the first reference, is trained on. The English prompt is `Data:` with the input, a blank line, and `Description:`.
+    Rows: `input` (the data, as a text), and `references` (a list of correct texts) or `output` or both; optionally `id`. The
+    output, or else the first reference, is the target. The English prompt is `Data:` with the input, a blank line, `Description:`.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "rouge_l", "chrf")

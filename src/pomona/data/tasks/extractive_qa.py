@@ -1,4 +1,4 @@
-"""Extractive question answering: a context and a question in, a span of the context out."""
+"""Extractive question answering: from a context and a question to a span of the context."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ExtractiveQA(PromptedTask):
     """A short answer to a question, found in a context.
 
     Rows: `context`, `question`, `answers`, and optionally `id`. The answers are a list of texts, a list of `{"text": ...}`, or
-    SQuAD's `{"text": [...], "answer_start": [...]}`; any of them is right, the first is trained on. The context is the document:
-    questions on one context share a group, which never crosses splits and by which intervals are clustered. The English prompt is
+    SQuAD's `{"text": [...], "answer_start": [...]}`; all are correct; the first is the target. The context is the document:
+    questions on one context share a group, which never crosses splits, and intervals are clustered by group. The English prompt is
     the context, a blank line, `Question:` with the question, and on the next line `Answer:`.
     """
 
@@ -55,7 +55,7 @@ class ExtractiveQA(PromptedTask):
 
 
 def _answers(row: Mapping[str, object]) -> tuple[str, ...]:
-    """The answers in any of their three spellings."""
+    """The answers in any of the three forms."""
     found = require(row, "answers", "a list of texts")
     if isinstance(found, Mapping) and "text" in found:
         return text_list(found["text"], "answers.text")

@@ -1,4 +1,4 @@
-"""Reading the fields of a row, with errors that say what was found and what is expected."""
+"""Read the fields of a row; errors give the value found and the value expected."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_SHOWN
 
 
 class FieldError(ValueError):
-    """A row's field that cannot be used.
+    """An unusable field of a row.
 
     Args:
         field: the field's name.
-        problem: what was found and what is expected.
-        fix: what to do about it; None: the row is at fault.
+        problem: the value found and the value expected.
+        fix: the advice; None: the row itself must be fixed.
     """
 
     def __init__(self, field: str, problem: str, fix: str | None = None) -> None:
@@ -36,25 +36,25 @@ def text_field(row: Mapping[str, object], field: str) -> str:
     """The row's text in `field`, stripped.
 
     Raises:
-        FieldError: it is missing, not a string, or blank.
+        FieldError: the field is missing, not a string, or blank.
     """
     return text(require(row, field, "a text"), field)
 
 
 def text_list_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
-    """The row's texts in `field`, each stripped; repeated ones once, in the order in which they stand.
+    """The row's texts in `field`, each stripped, in their order, without repetitions.
 
     Raises:
-        FieldError: it is missing, not a list, empty, or an entry is not a string or is blank.
+        FieldError: the field is missing, not a list, or empty; or an entry is not a string or is blank.
     """
     return text_list(require(row, field, "a list of texts"), field)
 
 
 def references_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
-    """The right answers of a row: the text in `field`, the list in `references`, or both; the text in `field` is the first.
+    """The correct answers of a row: the text in `field`, then the list in `references`; one of the two may be missing.
 
     Raises:
-        FieldError: neither is there, or what is there cannot be used.
+        FieldError: both are missing, or one is unusable.
     """
     others = text_list_field(row, "references") if row.get("references") is not None else ()
     if others and row.get(field) is None:
@@ -63,7 +63,7 @@ def references_field(row: Mapping[str, object], field: str) -> tuple[str, ...]:
 
 
 def id_field(row: Mapping[str, object], default: str) -> str:
-    """The row's own `id` as a string, or `default` where it has none.
+    """The row's own `id` as a string, or `default` if it has none.
 
     Raises:
         FieldError: the id is neither a string nor a whole number.
@@ -75,10 +75,10 @@ def id_field(row: Mapping[str, object], default: str) -> str:
 
 
 def require(row: Mapping[str, object], field: str, expected: str) -> object:
-    """What stands in `field`.
+    """The value of `field`.
 
     Raises:
-        FieldError: the row has no such field; the message names those that it has, and how to name the column that is meant.
+        FieldError: the row has no such field; the message names the row's fields and the option that maps a column.
     """
     if field not in row:
         names = ", ".join(map(str, row)) or "no fields"
@@ -88,7 +88,7 @@ def require(row: Mapping[str, object], field: str, expected: str) -> object:
 
 
 def _mapping(field: str, columns: list[str]) -> str | None:
-    """How to say which column holds the field; the one with the nearest name stands in the example."""
+    """How to map a column to the field; the example uses the column with the nearest name."""
     free = {name.casefold(): name for name in columns if name not in ("id", "group") and len(name) <= _LONGEST_SHOWN}
     if not free:
         return None
@@ -102,7 +102,7 @@ def text(value: object, field: str) -> str:
     """`value` as a text, stripped; `field` names it in the error.
 
     Raises:
-        FieldError: it is not a string, or it is blank.
+        FieldError: the value is not a string, or is blank.
     """
     if not isinstance(value, str):
         raise FieldError(field, f"is {shown(value)}: a text is expected")
@@ -113,10 +113,10 @@ def text(value: object, field: str) -> str:
 
 
 def text_list(value: object, field: str) -> tuple[str, ...]:
-    """`value` as texts, each stripped and repeated ones once; `field` names it in the error.
+    """`value` as texts, each stripped, without repetitions; `field` names it in the error.
 
     Raises:
-        FieldError: it is not a list, is empty, or an entry is not a string or is blank.
+        FieldError: the value is not a list or is empty, or an entry is not a string or is blank.
     """
     if not isinstance(value, list | tuple) or not value:
         raise FieldError(field, f"is {shown(value)}: a list of one or more texts is expected")
@@ -124,7 +124,7 @@ def text_list(value: object, field: str) -> tuple[str, ...]:
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of whitespace made one space: an answer is one line, which is what a task's `parse` can return."""
+    """`text` with every run of whitespace replaced by one space: an answer is one line, like the result of a task's `parse`."""
     return " ".join(text.split())
 
 
@@ -144,6 +144,6 @@ def shown(value: object) -> str:
         return "null"
     if isinstance(value, list | tuple | dict) and not value:
         return "empty"
-    # Shortened before it is written out: a value may have megabytes, and lists as deep as the reader of JSON allows.
+    # reprlib shortens while it formats: a value may have megabytes, and lists may be nested as deeply as the JSON reader allows.
     text = _SHORT.repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

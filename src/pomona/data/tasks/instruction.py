@@ -1,4 +1,4 @@
-"""Instructions: what to do, perhaps what to do it with, and the answer."""
+"""Instructions: an instruction, an optional input, and the answer."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BASE = {
 @tasks.register("instruction")
 @dataclass(frozen=True)
 class Instruction(PromptedTask):
-    """The answer to an instruction, in the rows that Alpaca made common.
+    """The answer to an instruction, with the rows of Alpaca.
 
-    Rows: `instruction`, `output`, and optionally `input` (blank or null as good as missing) and `id`. The input stands after the
-    instruction and a blank line; it is the document, or the instruction where there is none. The English prompt is `Instruction:`
-    with the instruction, a blank line, and `Response:`; in the chat form it is the instruction alone.
+    Rows: `instruction`, `output`, and optionally `input` (blank or null counts as missing) and `id`. The input follows the
+    instruction and a blank line. The input is the document, or the instruction if there is no input. The English prompt is
+    `Instruction:` with the instruction, a blank line, and `Response:`; in the chat form it is the instruction alone.
 
     Args:
         template: the prompt, with {instruction}, which the input follows.
-        max_document_characters: a longer input (or instruction without input) loses its end; >= 1.
+        max_document_characters: the end of a longer input (or instruction without input) is cut; >= 1.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "rouge_lsum", "bleu", "chrf")

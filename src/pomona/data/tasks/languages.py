@@ -1,4 +1,4 @@
-"""What common languages are called in the languages of the prompts."""
+"""The names of common languages in the languages of the prompts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NAMES = {
 
 
 def language_name(language: str, prompt_language: str) -> str:
-    """What `language` is called in a prompt: the whole tag's name, else its primary part's, else the tag as it stands.
+    """The name of `language` in a prompt: of the whole tag, else of its primary part, else the tag itself.
 
     Args:
         language: language tag.

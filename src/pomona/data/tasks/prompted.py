@@ -1,4 +1,4 @@
-"""What nearly all tasks share: fields of a row into a prompt by a template, in the base-model and the chat form."""
+"""The base of nearly all tasks: a template makes the prompt from the fields of a row, in the base and the chat form."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pomona.metrics.text import primary_language
 
 @dataclass(frozen=True)
 class Reading:
-    """What a task found in a row.
+    """The content of a row, as a task reads it.
 
     Args:
         body: the text that fills the task's first placeholder and may be shortened; it ends in a visible character.
-        references: one or more right answers; the first is trained on.
+        references: one or more correct answers; the first is the target.
         others: the texts of the other placeholders.
-        lead: what stands before the body in its placeholder and is never shortened.
+        lead: text before the body in its placeholder, which is never shortened.
         separator: the whitespace between prompt and completion, in the base form.
         history: earlier turns of a conversation.
         group: examples with one group go to one split.
@@ -46,10 +46,10 @@ class PromptedTask(Task):
     """A task whose prompt is a template. A subclass gives placeholders, templates, metrics and a sample row, and reads a row.
 
     In the base form the prompt ends in a visible character and the completion begins with one space. Byte-level and
-    sentence-piece tokenizers attach a space to the word that follows it and never carry a token from a colon into a space, so
-    prompt and completion give the same tokens apart as together. `Example.target` is therefore " " + answer, and the references
-    are without the space. In the chat form the prompt is the user's turn and the target is the answer as it stands. The end
-    token after the completion is the backbone's to add.
+    sentence-piece tokenizers attach a space to the word that follows it, and no token spans a colon and a space, so prompt and
+    completion give the same tokens separately as together. `Example.target` is therefore " " + answer, and the references do not
+    have the space. In the chat form the prompt is the user's turn, and the target is the unchanged answer. The backbone adds the
+    end token after the completion.
 
     Args:
         language: language tag of the text, for the metrics and for the language of the prompt.
@@ -58,33 +58,33 @@ class PromptedTask(Task):
             in English where it has none.
         system: the system's turn, in the chat form; None: no such turn.
         max_new_tokens: longest answer, in tokens, >= 1.
-        max_document_characters: a longer document loses its end, never the frame around it; >= 1.
+        max_document_characters: the end of a longer document is cut, never the template's text; >= 1.
         stop: texts that end an answer, besides the model's end token and the task's line end.
-        template_arguments: what the model's chat template is given beside the conversation, such as `{enable_thinking: false}`; in
-            the chat form.
+        template_arguments: arguments of the model's chat template besides the conversation, such as `{enable_thinking: false}`;
+            chat form only.
 
     Raises:
-        InputError: a value that cannot be used.
+        InputError: an invalid value.
     """
 
     placeholders: ClassVar[tuple[str, ...]]
-    """What a template must have; the first is the document's."""
+    """The placeholders that a template must have; the first is the document's."""
 
     optional_placeholders: ClassVar[tuple[str, ...]] = ()
-    """What a template may have."""
+    """The placeholders that a template may have."""
 
     templates: ClassVar[Mapping[str, Mapping[str, str]]]
     """Form -> primary language -> template; every form has English."""
 
     sample_row: ClassVar[Mapping[str, object]]
-    """A row that `read` takes, with the text DOCUMENT as its document and ANSWER as a right answer. The reference shows it, and the
-    conformance suite puts texts of its own in their place."""
+    """A row that `read` accepts, with the text DOCUMENT as its document and ANSWER as a correct answer. The reference shows it, and
+    the conformance suite replaces these two texts."""
 
     optional_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of `sample_row` that a row may lack."""
 
     loses_its_beginning: ClassVar[bool] = False
-    """Whether a prompt that is too long loses its beginning in place of the document's end: where the end is what is asked."""
+    """Whether a prompt that is too long is cut at its beginning, not at the document's end: for tasks that ask at the end."""
 
     language: str = "en"
     form: Literal["base", "chat"] = "base"
@@ -102,7 +102,7 @@ class PromptedTask(Task):
         if self.template is not None:
             check_template(self.template, self.placeholders, self.optional_placeholders)
         if self.system is not None and not (isinstance(self.system, str) and self.form == "chat"):
-            raise InputError("is a text, and of the chat form only", field="system", value=self.system, fix="Set form to chat")
+            raise InputError("must be a text, and only in the chat form", field="system", value=self.system, fix="Set form to chat")
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
         check_at_least("max_document_characters", self.max_document_characters, 1)
         if not isinstance(self.stop, tuple) or not all(isinstance(one, str) and one for one in self.stop):
@@ -127,7 +127,7 @@ class PromptedTask(Task):
 
     @property
     def prompt_template(self) -> str:
-        """The template in force: the given one, or the task's own."""
+        """The template that is used: the given one, or the task's own."""
         return self.templates[self.form][self.prompt_language] if self.template is None else self.template
 
     def example(self, row: Mapping[str, object], id: str) -> Example:
@@ -155,9 +155,9 @@ class PromptedTask(Task):
         )
 
     def parse(self, text: str) -> str:
-        """What stands before the first of the `stop` texts; of it the first line that is not blank, where an answer is one line.
+        """The text before the first of the `stop` texts; if an answer is one line, the first non-blank line of that text.
 
-        Thoughts before the answer (`<think> ... </think>`) are no part of it; where they have not ended there is none.
+        Thoughts before the answer (`<think> ... </think>`) are removed; if they have no end, there is no answer.
         """
         answer = before_stop(after_thoughts(text), self.stop)
         return first_line(answer) if self.stops_at_line_end else answer
@@ -170,7 +170,7 @@ class PromptedTask(Task):
         return body[: self.max_document_characters].rstrip()
 
     def _history(self, reading: Reading) -> tuple[Turn, ...]:
-        """The turns before the prompt: the row's own system turn goes before the task's."""
+        """The turns before the prompt; the row's own system turn takes precedence over the task's."""
         given = reading.history[:1]
         if self.system is None or (given and given[0].role == "system"):
             return reading.history

@@ -1,4 +1,4 @@
-"""Simplification: a text in, the same in simpler words out."""
+"""Simplification: from a text to the same content in simpler words."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CHAT = {
 @tasks.register("simplification")
 @dataclass(frozen=True)
 class Simplification(PromptedTask):
-    """The same text in simpler words, on one line. Paraphrases have the same rows, with a template of their own.
+    """The same text in simpler words, on one line. Paraphrases use the same rows with another template.
 
-    Rows: `source`, and `target` or `references` (a list of right texts) or both; optionally `id`. The target, or else the first
-    reference, is trained on. The English prompt is the source, a blank line, and `In simpler words:`. Its scores compare with the
-    references only; SARI, which compares with the source too, is not among the metrics.
+    Rows: `source`, and `target` or `references` (a list of correct texts) or both; optionally `id`. The target, or else the first
+    reference, is trained on. The English prompt is the source, a blank line, and `In simpler words:`. The metrics use only
+    the references; SARI, which also uses the source, is not available.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "bleu", "chrf")

@@ -1,4 +1,4 @@
-"""Summarization: a document in, one line out. Docstring summaries are the same task."""
+"""Summarization: from a document to one line. Docstring summaries are the same task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHAT = {
 class Summarization(PromptedTask):
     """A one-line summary of a document.
 
-    Rows: `document`, and `summary` or `references` (a list of right summaries) or both; optionally `id`. The summary, or else the
+    Rows: `document`, and `summary` or `references` (a list of correct summaries) or both; optionally `id`. The summary, or else the
     first reference, is trained on. The English prompt is the document, a blank line, and `Summary:`.
     """
 

@@ -1,4 +1,4 @@
-"""Arguments for a model's own chat template: which names and values a task may give."""
+"""Arguments for a model's own chat template: the allowed names and values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pomona.errors import InputError
 
-# What transformers' `apply_chat_template` itself takes, and what Pomona says to it.
+# Parameters of transformers' `apply_chat_template`, and arguments that Pomona passes to it.
 _TAKEN = frozenset(
     {
         *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message"),
@@ -19,14 +19,14 @@ _WORDS = ("yes", "no", "on", "off")
 
 
 def check_template_arguments(arguments: Mapping[str, object] | None, form: str) -> None:
-    """Refuse what a chat template cannot be given.
+    """Refuse invalid arguments of a chat template.
 
     Args:
         arguments: names and values; None: none.
-        form: the task's.
+        form: the task's form.
 
     Raises:
-        InputError: another form than `chat`, a name that is none or that is taken, a value that is no plain one.
+        InputError: the form is not `chat`, a name is invalid or reserved, or a value is not plain.
     """
     field = "template_arguments"
     if not arguments:
@@ -35,9 +35,9 @@ def check_template_arguments(arguments: Mapping[str, object] | None, form: str) 
         raise InputError("are for the chat form only", field=field, value=dict(arguments), fix="Set form to chat")
     for name, value in arguments.items():
         if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-            raise InputError("not a name that a template can be given", field=field, value=name, fix="Leave it out")
+            raise InputError("not an allowed name of a template argument", field=field, value=name, fix="Leave it out")
         if isinstance(value, str) and value.lower() in _WORDS:
-            raise InputError("a template takes any text for true", field=f"{field}.{name}", value=value, fix="Write true or false")
+            raise InputError("a template treats any text as true", field=f"{field}.{name}", value=value, fix="Write true or false")
         if value is not None and not isinstance(value, bool | int | float | str):
             raise InputError(
                 "true, false, a number or a text is expected", field=f"{field}.{name}", value=value, fix="Give one of these"

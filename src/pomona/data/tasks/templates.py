@@ -1,4 +1,4 @@
-"""Prompt templates: which one a language gets, whether one can be used, and filling it so that a document cannot disturb it."""
+"""Prompt templates: choose one by language, check it, and fill it safely with any document."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pomona.errors import InputError
 from pomona.metrics.text import primary_language
 
 FALLBACK = "en"
-"""The language whose template serves every language that has none of its own."""
+"""The language whose template is used for every language without its own template."""
 
 
 def prompt_language(templates: Mapping[str, str], language: str) -> str:
-    """The language of the prompt for texts of `language`: its own where there is a template for it, else English.
+    """The language of the prompt for texts of `language`: the same if there is a template for it, else English.
 
     Args:
         templates: primary language -> template; English is always there.
@@ -24,7 +24,7 @@ def prompt_language(templates: Mapping[str, str], language: str) -> str:
 
 
 def check_template(template: str, names: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Refuse a prompt template that could not be filled, or whose border with the completion would not be a token border.
+    """Refuse a prompt template that cannot be filled, or whose boundary with the completion would not be a token boundary.
 
     Args:
         template: text with one placeholder or more for each name, in the syntax of `str.format` (`{document}`; a literal brace
@@ -33,7 +33,7 @@ def check_template(template: str, names: Sequence[str], optional: Sequence[str] 
         optional: placeholders that it may have.
 
     Raises:
-        InputError: not a text, braces that do not match, a placeholder that is missing or not known, or whitespace at the end.
+        InputError: not a text, unmatched braces, a missing or unknown placeholder, or whitespace at the end.
     """
     if not isinstance(template, str):
         raise InputError("a text is expected", field="template", value=template)
@@ -58,7 +58,7 @@ def check_template(template: str, names: Sequence[str], optional: Sequence[str] 
         )
     if template != template.rstrip():
         raise InputError(
-            "a template must not end in whitespace: the completion begins with the space",
+            "a template must not end in whitespace, because the completion begins with the space",
             field="template",
             value=template,
             fix="Remove it",
@@ -66,11 +66,11 @@ def check_template(template: str, names: Sequence[str], optional: Sequence[str] 
 
 
 def fill(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, int]]:
-    """The template with its placeholders filled, and where each name's first value starts in it.
+    """The template with its placeholders filled, and the start of each name's first value in it.
 
     Args:
-        template: one that `check_template` lets pass.
-        values: placeholder -> text; braces in it are text.
+        template: one that `check_template` accepts.
+        values: placeholder -> text; braces in the text are kept.
     """
     text: list[str] = []
     starts: dict[str, int] = {}

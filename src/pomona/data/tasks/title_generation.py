@@ -29,8 +29,8 @@ CHAT = {
 class TitleGeneration(PromptedTask):
     """The title of a document.
 
-    Rows: `document`, and `title` or `references` (a list of right titles) or both; optionally `id`. The title, or else the first
-    reference, is trained on. A `summary` is never taken for a title: where a file calls its titles so, map the column. The
+    Rows: `document`, and `title` or `references` (a list of correct titles) or both; optionally `id`. The title, or else the first
+    reference, is trained on. A `summary` is never used as a title: if a file names its titles so, map the column. The
     English prompt is the document, a blank line, and `Title:`.
     """
 

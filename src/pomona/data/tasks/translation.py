@@ -1,4 +1,4 @@
-"""Translation: a text in one language in, the same in another out."""
+"""Translation: from a text in one language to the same text in another."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ CHAT = {
 class Translation(PromptedTask):
     """A text in another language, on one line.
 
-    Rows: `source`, and `target` or `references` (a list of right translations) or both; optionally `id`. The target, or else the
+    Rows: `source`, and `target` or `references` (a list of correct translations) or both; optionally `id`. The target, or else the
     first reference, is trained on. The English prompt is the name of the source's language, a colon and the source, and on the
-    next line the name of the target's language and a colon. Names of common languages stand in the prompt's language; of others
-    the tag stands as it is.
+    next line the name of the target's language and a colon. Names of common languages are in the prompt's language; for other
+    languages the tag is used.
 
     Args:
         language: language tag of the target, for the metrics and for the language of the prompt.
-        source_language: language tag of the source; another one than `language`.
+        source_language: language tag of the source; must differ from `language`.
         template: the prompt, with {source}; it may have {source_language} and {language}, which become the languages' names.
     """
 
@@ -58,7 +58,7 @@ class Translation(PromptedTask):
         primary_language(self.source_language)
         if self.source_language == self.language:
             raise InputError(
-                "is the language of the target, too", field="source_language", value=self.source_language, fix="Name both"
+                "is also the language of the target", field="source_language", value=self.source_language, fix="Name both"
             )
 
     def read(self, row: Mapping[str, object]) -> Reading:
