@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 from tests.tiny import tiny_adapter, tiny_backbone
 
 from pomona.adapters import write_adapter
+from pomona.backbone.speed import Speed
+from pomona.data import Example
 from pomona.errors import InputError
 from pomona.runs.read_recipe import parse_recipe
-from pomona.runs.recipe import Recipe
-from pomona.runs.sources import check_sources
+from pomona.runs.recipe import Lora, Recipe
+from pomona.runs.sources import check_sources, train_cached
+from pomona.tuning.progress import Silent
+from pomona.tuning.settings import Tuning
 
 
 def check(folder: Path, weight: object, **changes: Any) -> tuple[str, ...]:
@@ -42,3 +47,15 @@ def test_the_modules_of_a_source_that_is_yet_to_be_trained_count_too(tmp_path: P
     data = {"data": {"train": str(tmp_path / "two.jsonl")}}
     with pytest.raises(InputError, match=r"no entry's filter matches a module \(got 'model\.layers\.0\.self_attn\.k_proj'\)"):
         check(tmp_path, [{"filter": "q_proj", "value": 1.0}, {"filter": "v_proj", "value": 2.0}], **data)
+
+
+def test_a_source_trained_with_speed_ups_is_not_taken_where_they_are_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last bits come from them; a source trained without is kept apart."""
+    monkeypatch.setenv("POMONA_CACHE", str(tmp_path))
+    backbone = tiny_backbone()
+    example = Example("one", "amber birch", "amber", ("amber",), "amber birch")
+    folders = [
+        train_cached(one, [example], Lora(target_modules=("q_proj",)), Tuning(epochs=1), seed=0, label="one", progress=Silent())
+        for one in (backbone, replace(backbone, speed=Speed()), backbone)
+    ]
+    assert folders[0] == folders[2] != folders[1]

@@ -188,6 +188,8 @@ def _cache_folder(backbone: Backbone, chosen: Sequence[Example], lora: Lora, tun
         "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
         "tuning": dataclasses.asdict(tuning),
         "seed": seed,
+        # Speed-ups change results by a rounding. Where a recipe switches them off, nothing in its run may come from them.
+        **({} if backbone.speed.used else {"speed": "off"}),
     }
     key = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
     return cache_folder() / "adapters" / key[:32]
