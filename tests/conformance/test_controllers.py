@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pomona.control import Controller, ControllerState, Grasp, Search, Trial, controllers
+from pomona.control.base import ByRounds
 
 # Controllers that need a parameter get one; a new controller with defaults needs no entry.
 PARAMETERS: dict[str, dict[str, object]] = {
@@ -144,10 +145,26 @@ def test_the_answer_is_a_ratio_within_its_interval(controller: Controller, round
         assert point.low - 1e-6 <= point.reward <= point.high + 1e-6
 
 
-def test_warnings_are_sentences(controller: Controller) -> None:
-    state = _drive(controller)
+def test_a_search_that_went_wrong_is_warned_of_in_sentences(controller: Controller) -> None:
+    """Without a round, and with masks that change far more than the ratio; a given ratio is warned of in no case."""
+    state, start = _drive(controller), controller.start(0, TOTAL_STEPS)
     commits = sum(one.mask_prune_ratio is not None for one in state.rounds)
-    assert all(warning.endswith(".") for warning in controller.diagnose(state, [0.05] * commits))
+    untold, calm, restless = (
+        controller.diagnose(start, []),
+        controller.diagnose(state, [0.0] * commits),
+        controller.diagnose(state, [1.0] * commits),
+    )
+    if not state.rounds:
+        assert (untold, calm) == ([], [])
+    elif isinstance(controller, ByRounds):
+        assert len(untold) >= 1
+        assert "round" in untold[0]
+        assert (len(set(restless) - set(calm)) >= 1) is (commits > 0)
+    for warning in {*untold, *calm, *restless}:
+        assert warning[0].isupper() or warning[0].isdigit()
+        assert warning.endswith(".")
+        assert "\n" not in warning
+        assert len(warning) > 40
 
 
 def _trial(seed: int, prune_ratio: float) -> Trial:
