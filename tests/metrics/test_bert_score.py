@@ -198,7 +198,7 @@ def refused(folder: Path, **fields: object) -> str:
 def test_folders_that_cannot_be_trusted_are_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "code.Model"}}), encoding="utf-8")
-    assert "needs code of its own, which is not run" in refused(copy)
+    assert "needs its own code, which Pomona does not run" in refused(copy)
     (copy / "config.json").write_text("{", encoding="utf-8")
     assert "its config.json cannot be read" in refused(copy)
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -206,7 +206,7 @@ def test_folders_that_cannot_be_trusted_are_refused(copy: Path) -> None:
     assert "it has no model.safetensors, and pickles are not read" in refused(copy)
     (copy / "pytorch_model.bin").rename(copy / "model.safetensors")
     (copy / "adapter_config.json").write_text("{}", encoding="utf-8")
-    assert "an adapter lies beside it, which the library would load with it" in refused(copy)
+    assert "its folder has an adapter, which the library would load too" in refused(copy)
 
 
 def test_weights_that_are_not_whole_are_refused(copy: Path) -> None:
@@ -217,7 +217,7 @@ def test_weights_that_are_not_whole_are_refused(copy: Path) -> None:
 
 def test_a_path_that_the_library_would_misread_is_refused(copy: Path) -> None:
     moved = copy.rename(copy.with_name("kit5-encoder-t5x"))
-    assert "bert-score takes whatever has t5 in its path for a T5 model" in refused(moved)
+    assert "bert-score treats any path that contains t5 as a T5 model" in refused(moved)
 
 
 def test_what_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -47,10 +47,11 @@ def test_names_have_versions() -> None:
 
 def test_what_cannot_be_cut_is_refused_when_the_metric_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        InputError, match=r"^language: words can be cut for ja and zh only, .* \(got 'th'\)\. Use the tokenizer auto"
+        InputError,
+        match=r"^language: of the languages without spaces, only ja and zh can be segmented .* \(got 'th'\)\. Use the tokenizer auto",
     ):
         RougeL("th", tokenizer="words")
-    with pytest.raises(InputError, match="words can be cut for"):
+    with pytest.raises(InputError, match="can be segmented into words"):
         Bleu("en", tokenizer="words")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for language, package in (("zh", "jieba"), ("ja", "fugashi")):

@@ -1,4 +1,4 @@
-"""How short answers are compared: MLQA's normalisation and tokens, which are SQuAD's in English."""
+"""The comparison of short answers: MLQA's normalisation and tokens, which equal SQuAD's in English."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARTICLES = {
     "es": re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"),
     "vi": re.compile(r"\b(của|là|cái|chiếc|những)\b"),
 }
-# Longer texts are not kept: a cache of whole documents would not pay.
+# Longer texts are not cached: the cache of whole documents would cost more than it saves.
 _LONGEST_CACHED = 1024
 _ARABIC_ARTICLES = {"word": re.compile(r"(?:^|\s)ال"), "anywhere": re.compile("ال")}
 
@@ -25,20 +25,20 @@ _ARABIC_ARTICLES = {"word": re.compile(r"(?:^|\s)ال"), "anywhere": re.compile(
 def answer_tokens(text: str, language: str, arabic_article: str = "word") -> tuple[str, ...]:
     """The tokens that exact match and token F1 compare.
 
-    Lower case, no punctuation (Unicode P* and ASCII's), no articles, cut at spaces. In Chinese each of the characters U+4E00 to
-    U+9FA5 is a token by itself, and what stands between them is cut at spaces, digits and kana too. These are the rules of MLQA
+    Lower case, no punctuation (Unicode P* and ASCII's), no articles, split at spaces. In Chinese each of the characters U+4E00 to
+    U+9FA5 is a token of its own, and the text between them, with digits and kana, is split at spaces. These are the rules of MLQA
     as lm-evaluation-harness scores it, for ar, de, en, es, hi, vi and zh.
 
-    Deviations: a text of which these rules leave nothing ("A", "?") keeps all of its words, so that it equals itself and nothing
-    else; MLQA takes all such texts for equal, the empty one too, and scores their F1 0. Other languages that are written without
-    spaces (ja, yue, th, lo, km, my), of which MLQA says nothing, are cut into the characters of their scripts; any other language
-    is cut at spaces and has no articles.
+    Deviations: if these rules remove all of a text ("A", "?"), it keeps all of its words, so that it equals only itself; in MLQA
+    all such texts, including the empty text, are equal, and their F1 is 0. Other languages written without spaces (ja, yue, th,
+    lo, km, my), for which MLQA has no rules, are split into the characters of their scripts; any other language is split at spaces
+    and has no articles.
 
     Args:
         text: any string.
         language: language tag.
-        arabic_article: where the letters of the Arabic article are cut out: `word`, at the beginning of a word, as
-            lm-evaluation-harness does; `anywhere`, also within a word, as MLQA's published script does.
+        arabic_article: where the letters of the Arabic article are removed: `word`, at the beginning of a word, as in
+            lm-evaluation-harness; `anywhere`, also within a word, as in MLQA's published script.
     """
     return (_cached if len(text) <= _LONGEST_CACHED else _cut)(text, language, arabic_article)
 
@@ -46,7 +46,7 @@ def answer_tokens(text: str, language: str, arabic_article: str = "word") -> tup
 def all_tokens(
     prediction: str, references: Sequence[str], language: str, arabic_article: str
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The tokens of a prediction, and of each of its references.
+    """The tokens of a prediction and of each of its references.
 
     Raises:
         ValueError: no references.
@@ -58,7 +58,7 @@ def all_tokens(
 
 
 def check_answer_rules(language: str, arabic_article: str) -> None:
-    """Refuse settings that `answer_tokens` does not know.
+    """Refuse invalid settings of `answer_tokens`.
 
     Raises:
         InputError: not a language tag, or not a rule for the Arabic article.
@@ -71,7 +71,7 @@ def check_answer_rules(language: str, arabic_article: str) -> None:
 
 
 def answer_signature(metric: str, language: str, arabic_article: str) -> str:
-    """What made a score: `exact_match|rules:mlqa|lang:ar|article:word|refs:best`; other languages have no `article`."""
+    """The signature of a score: `exact_match|rules:mlqa|lang:ar|article:word|refs:best`; other languages have no `article`."""
     article = f"|article:{arabic_article}" if primary_language(language) == "ar" else ""
     return f"{metric}|rules:mlqa|lang:{language}{article}|refs:best"
 

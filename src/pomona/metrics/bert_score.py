@@ -1,4 +1,4 @@
-"""BERTScore, by the bert-score library, with an encoder from a folder or the hub.
+"""BERTScore, computed by the bert-score library, with an encoder from a folder or the hub.
 
 Zhang, Kishore, Wu, Weinberger, Artzi, "BERTScore: Evaluating Text Generation with BERT" (2020).
 """
@@ -25,19 +25,19 @@ class BertScore(Metric):
     """BERTScore: F1 of words' embeddings, each matched with the most similar one of the other text.
 
     With embeddings x of the reference and y of the prediction, of unit length: `R = mean over x of max over y of x . y`,
-    `P = mean over y of max over x of x . y`, `F = 2 P R / (P + R)` (equations 1 to 3); the best reference by F counts. Without
-    idf weights and without rescaling by a baseline. As in the library, the tokens that open and close a text do not count, but can
-    be matched. A blank text, or one of which the encoder's tokenizer leaves nothing, scores 0, and so does F where P or R is below
-    0. Texts are cut at the encoder's longest input, or at 4,096 tokens.
+    `P = mean over y of max over x of x . y`, `F = 2 P R / (P + R)` (equations 1 to 3); the reference with the highest F counts.
+    There are no idf weights and no rescaling by a baseline. As in the library, the tokens that open and close a text do not count,
+    but can be matched. A blank text, or a text without tokens, scores 0, and F is 0 if P or R is below 0. Texts are truncated to
+    the encoder's longest input, or to 4,096 tokens.
 
-    Only safetensors are read and no code of a model's repository is run. The network is used for hub ids alone.
+    Only safetensors are read, and no code of a model's repository is run. The network is used only for hub ids.
 
     Args:
-        language: language tag; the encoder has to know it, nothing else depends on it.
-        model: a folder in transformers' format or a hub id, such as `bert-base-multilingual-cased`; has to be given.
-        layer: whose output is the embedding; by default that which the library's authors found best for this hub id, else the last.
-        batch_size: texts a batch, >= 1.
-        device: `auto` (an accelerator where there is one), or a torch device.
+        language: language tag, which the encoder must support; it has no other effect.
+        model: a folder in transformers' format or a hub id, such as `bert-base-multilingual-cased`; required.
+        layer: the layer whose output is the embedding; default: the library authors' best layer for this hub id, else the last.
+        batch_size: texts per batch, >= 1.
+        device: `auto` (an accelerator if there is one), or a torch device.
 
     Raises:
         MissingPackageError: bert-score is not installed.
@@ -74,7 +74,7 @@ class BertScore(Metric):
         return self.table([prediction], [references])[0]
 
     def table(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Float64[np.ndarray, "N S"]:
-        """The F1 of each example's best reference, [N, 1], in [0, 1]; the encoder is loaded at the first call, and kept."""
+        """The F1 of each example's best reference, [N, 1], in [0, 1]; the first call loads the encoder."""
         encoder = self._encoder()
         has_tokens = cache(encoder.has_tokens)
         pairs, owners = [], []
@@ -85,7 +85,7 @@ class BertScore(Metric):
             pairs += [pair for pair in found if all(map(has_tokens, pair))]
             owners += [place] * (len(pairs) - len(owners))
         best_N1 = np.zeros((len(predictions), 1))
-        # By the batch, as the library keeps the embeddings of all texts that it is given.
+        # In batches, because the library keeps the embeddings of all texts of a call.
         for start in range(0, len(pairs), self.batch_size):
             scores = encoder.f_scores(pairs[start : start + self.batch_size], self.batch_size)
             np.maximum.at(best_N1[:, 0], owners[start : start + self.batch_size], scores)
@@ -97,7 +97,7 @@ class BertScore(Metric):
 
     @property
     def signature(self) -> str:
-        """The library's version and its settings; loads the encoder where the layer is not given."""
+        """The library's version and its settings; loads the encoder if the layer is not given."""
         import bert_score
         from bert_score.utils import trans_version
 
@@ -111,5 +111,5 @@ class BertScore(Metric):
 
 
 def _encodable(text: str) -> str:
-    """Without halves of surrogate pairs, which no tokenizer takes."""
+    """The text without halves of surrogate pairs, which no tokenizer accepts."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""BLEU-4 of a corpus, by sacrebleu.
+"""BLEU-4 of a corpus, equal to sacrebleu's.
 
 Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002); Post, "A Call for Clarity in Reporting
 BLEU Scores" (2018).
@@ -41,17 +41,17 @@ _NEEDS = {
 class Bleu(Metric):
     """BLEU-4 of the corpus: `100 * brevity * (p1 p2 p3 p4) ** (1 / 4)`, equal to `sacrebleu.corpus_bleu`.
 
-    Case counts; precisions without a match are smoothed exponentially, as sacrebleu does by default. A corpus whose predictions
-    have no run of four tokens scores 0, by definition. Text is cut by sacrebleu's tokenizers; the n-grams are counted here.
+    Case-sensitive; precisions without a match are smoothed exponentially, which is sacrebleu's default. A corpus whose predictions
+    have no four consecutive tokens scores 0, by definition. sacrebleu's tokenizers split the text; this module counts the n-grams.
 
     Args:
-        language: language tag; says what `auto` is.
+        language: language tag; determines the meaning of `auto`.
         tokenizer: `auto` (`zh` for Chinese, `char` for other languages without spaces, else `13a`), a tokenizer of sacrebleu that
             needs no network (`13a`, `intl`, `zh`, `char`, `none`, `ja-mecab`, `ko-mecab`), or `words`: Chinese by jieba, Japanese
             by MeCab with UniDic Lite, then `none`.
 
     Raises:
-        InputError: no such tokenizer, or `words` of another language.
+        InputError: no such tokenizer, or `words` for another language.
         MissingPackageError: the tokenizer's package is not installed.
     """
 
@@ -75,7 +75,7 @@ class Bleu(Metric):
 
     @property
     def sacrebleu_tokenizer(self) -> str:
-        """What sacrebleu calls the tokenizer; `none` for `words`, which it does not know."""
+        """The name of the tokenizer in sacrebleu; `none` for `words`, which sacrebleu does not have."""
         if self.tokenizer == _WORDS:
             return "none"
         return _AUTO.get(primary_language(self.language), "13a") if self.tokenizer == "auto" else self.tokenizer
@@ -87,8 +87,8 @@ class Bleu(Metric):
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:
         """Lengths of prediction and closest reference, matched n-grams and all n-grams for n = 1 to 4, [10].
 
-        An n-gram is matched as often as it stands in the reference that has the most of it. Of references that are equally close in
-        length, the shorter counts.
+        An n-gram matches at most as often as it occurs in the reference that has it most often. Of references that are equally
+        close in length, the shorter counts.
         """
         predicted = self.tokens(prediction)
         expected = [self.tokens(reference) for reference in references]
@@ -112,11 +112,11 @@ class Bleu(Metric):
 
     @property
     def signature(self) -> str:
-        """sacrebleu's, without a number of references."""
+        """The signature of sacrebleu, without a number of references."""
         return self._signature(-1)
 
     def signature_for(self, references: Sequence[Sequence[str]]) -> str:
-        """sacrebleu's; `nrefs:var` where examples differ in how many they have."""
+        """The signature of sacrebleu; `nrefs:var` if examples have different numbers of references."""
         return self._signature(references_each(references))
 
     def _signature(self, number: int) -> str:
@@ -131,7 +131,7 @@ class Bleu(Metric):
 
 
 def _matched(predicted: tuple[str, ...], expected: Sequence[tuple[str, ...]]) -> list[int]:
-    """How many of the prediction's n-grams the references have, too, for n = 1 to 4."""
+    """The number of the prediction's n-grams that are also in the references, for n = 1 to 4."""
     mine = Counter(_ngrams(predicted))
     theirs: dict[tuple[str, ...], int] = {}
     for one in expected:

@@ -1,4 +1,4 @@
-"""How sure a score is: the expanded percentile bootstrap over examples, or over groups of examples that belong together.
+"""The confidence interval of a score: the expanded percentile bootstrap over examples, or over groups of examples.
 
 Axes: N examples, C clusters (groups, or single examples), S statistics, D draws.
 Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979); Koehn, "Statistical Significance Tests for Machine Translation
@@ -43,23 +43,23 @@ def interval(
 ) -> Interval:
     """The corpus's score with its expanded percentile bootstrap interval.
 
-    A draw takes C of the C clusters with replacement, adds up their statistics and scores the sum; the interval's ends are
-    quantiles of the draws' scores, at `quantile_levels`. They never leave what the metric can reach.
+    A draw takes C of the C clusters with replacement, sums their statistics and scores the sum; the interval's ends are quantiles
+    of the draws' scores, at `quantile_levels`. They are always possible values of the metric.
 
-    What varies nowhere shows no spread: of a single cluster, and where all examples score the same, the interval is the score
-    alone. That means that it is not known, not that it is narrow (none right of N goes with true rates up to about 3 / N).
+    Without variation there is no spread: for a single cluster, or if all examples have the same score, the interval is the score
+    itself. Such an interval is unknown, not narrow (0 correct of N is compatible with true rates up to about 3 / N).
 
-    95 % intervals hold the truth in 93 to 97 % of simulated test sets from 30 examples or 10 documents on
-    (`benchmarks/coverage.py`). They hold it less often where few examples carry the score: 88 to 93 % for exact match of rates of
+    95 % intervals contain the true value in 93 to 97 % of simulated test sets with at least 30 examples or 10 documents
+    (`benchmarks/coverage.py`). The coverage is lower if few examples decide the score: 88 to 93 % for exact match at rates of
     0.05 to 0.3 with 20 to 30 examples, 72 to 92 % for a BLEU of 3 with 20 to 100.
 
     Args:
         statistics: of each example, from `metric.statistics`, [N, S], N >= 1.
-        metric: what made them.
+        metric: the metric of the statistics.
         draws: D, >= 1.
         level: in (0, 1).
         generator: the only source of randomness.
-        groups: [N], examples of one group are drawn together; None is a group of its own.
+        groups: [N]; examples of one group are drawn together; an example with None is its own group.
 
     Raises:
         ValueError: no examples, or an argument out of its range.
@@ -74,13 +74,13 @@ def interval(
 
 
 def quantile_levels(sizes_C: Float64[np.ndarray, " C"], level: float) -> tuple[float, float]:
-    """Which quantiles of the draws are the ends of an interval that covers at `level` also when clusters are few.
+    """The quantile levels of an interval with coverage `level`, also for few clusters.
 
     `low = Phi(-sqrt(m / (m - 1)) * t)` and `high = 1 - low`, with t the `(1 + level) / 2` quantile of Student's distribution with
-    `m - 1` degrees of freedom. The plain percentile interval (`low = (1 - level) / 2`) is too narrow twice over: draws vary less
-    than samples do, by `(m - 1) / m`, and the spread is itself only estimated. Equal to it in the limit of many clusters.
+    `m - 1` degrees of freedom. The plain percentile interval (`low = (1 - level) / 2`) is too narrow for two reasons: draws vary
+    less than samples, by `(m - 1) / m`, and the spread is itself an estimate. Both agree in the limit of many clusters.
 
-    Deviation from Hesterberg: m is not C but the number of equal clusters that are worth as much as these,
+    Deviation from Hesterberg: m is not C but the effective number of equal clusters,
     `sum(sizes) ** 2 / sum(sizes ** 2)` (Kish, "Survey Sampling", 1965), rounded down, at least 2.
 
     Args:
@@ -97,7 +97,7 @@ def corpus_score(statistics: Float64[np.ndarray, "N S"], metric: Metric) -> floa
 
     Args:
         statistics: of each example, [N, S], N >= 1.
-        metric: what made them.
+        metric: the metric of the statistics.
     """
     return float(metric.aggregate(statistics.sum(axis=0, keepdims=True), np.array([float(len(statistics))]))[0])
 
@@ -118,7 +118,7 @@ def clustered(
 
 
 def resamples(clusters: int, draws: int, generator: torch.Generator) -> Iterator[Float64[np.ndarray, "D C"]]:
-    """How often each cluster is in each draw, [D, C], in chunks of draws that fit in memory; each row sums to C."""
+    """The count of each cluster in each draw, [D, C], in chunks of draws that fit in memory; each row sums to C."""
     import torch
 
     for rows in chunk_sizes(clusters, draws):
@@ -128,14 +128,14 @@ def resamples(clusters: int, draws: int, generator: torch.Generator) -> Iterator
 
 
 def chunk_sizes(clusters: int, draws: int) -> Iterator[int]:
-    """How many draws to hold at a time: a function of the sizes alone, so that one seed always gives one result."""
+    """The numbers of draws per chunk, which depend only on the sizes, so that one seed always gives one result."""
     step = max(1, _CHUNK_ENTRIES // clusters)
     for start in range(0, draws, step):
         yield min(step, draws - start)
 
 
 def check_arguments(statistics: np.ndarray, draws: int, level: float, groups: Sequence[str | None] | None) -> None:
-    """Refuse what neither an interval nor a test can be made of, with a ValueError that says what it got."""
+    """Raise a ValueError for arguments that allow neither an interval nor a test."""
     if statistics.ndim != 2 or not len(statistics):
         raise ValueError(f"statistics must be [N, S] with N >= 1, not {statistics.shape}")
     if draws < 1 or not 0.0 < level < 1.0:

@@ -25,8 +25,8 @@ _BETA_SQUARED = 4.0
 class Chrf(Metric):
     """chrF2: F-score (recall counts twice) of character n-grams, n = 1 to 6, equal to `sacrebleu.corpus_chrf`.
 
-    `score = 100 * 5 P R / (4 P + R)`, with precision P and recall R averaged over the orders that both sides have. Case counts,
-    whitespace does not. The counts are made here, as sacrebleu does not show those of an example.
+    `score = 100 * 5 P R / (4 P + R)`, with precision P and recall R averaged over the orders that both sides have.
+    Case-sensitive, without whitespace. This module counts the n-grams, because sacrebleu does not give the counts of an example.
 
     Args:
         language: language tag; characters are the same in every language, so it changes nothing.
@@ -46,7 +46,7 @@ class Chrf(Metric):
             counts = Counter(mine)
             for candidate, reference, theirs in zip(candidates, expected, each, strict=True):
                 total = max(len(reference) - order + 1, 0)
-                # An order that the reference is too short for counts for neither side.
+                # An order for which the reference is too short counts for neither side.
                 candidate += (max(len(predicted) - order + 1, 0) if total else 0, total, _shared(counts, theirs))
         return np.array(max(candidates, key=_f_score) if len(candidates) != 1 else candidates[0], np.float64)
 
@@ -63,16 +63,16 @@ class Chrf(Metric):
 
     @property
     def signature(self) -> str:
-        """sacrebleu's, without a number of references."""
+        """The signature of sacrebleu, without a number of references."""
         return _signature(-1)
 
     def signature_for(self, references: Sequence[Sequence[str]]) -> str:
-        """sacrebleu's; `nrefs:var` where examples differ in how many they have."""
+        """The signature of sacrebleu; `nrefs:var` if examples have different numbers of references."""
         return _signature(references_each(references))
 
 
 def _ngrams(text: str) -> Iterator[list[str]]:
-    """The n-grams of each order in turn; an order is made from the one before."""
+    """The n-grams of each order in turn; each order is made from the previous one."""
     ngrams = list(text)
     for order in range(1, _ORDERS + 1):
         yield ngrams
@@ -85,7 +85,7 @@ def _shared(counts: Counter[str], others: list[str]) -> int:
 
 
 def _f_score(counts: Sequence[int]) -> float:
-    """In the order of sacrebleu's own sums, so that ties between references fall as they do there."""
+    """The F-score, summed in sacrebleu's order, so that ties between references are resolved as in sacrebleu."""
     precision = recall = 0.0
     orders = 0
     for predicted, reference, shared in zip(counts[::3], counts[1::3], counts[2::3], strict=True):

@@ -1,4 +1,4 @@
-"""How sure the mean over a few runs is, for new examples and new runs: the variance of runs that answered the same examples.
+"""The confidence interval of a mean over a few runs, for new examples and new runs: variance with crossed random effects.
 
 Axes: K runs (seeds), C clusters of examples.
 Bozivich, Bancroft & Hartley, "Power of Analysis of Variance Test Procedures for Certain Incompletely Specified Models" (1956);
@@ -18,16 +18,15 @@ from pomona.metrics.student import student_quantile, student_tail
 
 @dataclass(frozen=True)
 class Crossed:
-    """Where the variance of a mean over runs comes from.
+    """The components of the variance of a mean over runs.
 
-    A run's score moves with its seed, with what its examples do to every run alike, and with what they do to this run alone:
-    `variance(mean) = shared + (own + seed) / runs`, and runs differ by `between = own + seed`, of which `own` is known from the
-    examples.
+    A run's score depends on its seed, on an effect of the examples that all runs share, and on an effect of the examples on this
+    run alone: `variance(mean) = shared + (own + seed) / runs`. Runs differ by `between = own + seed`; the examples give `own`.
 
     Args:
         between: sample variance of the runs' scores, >= 0.
-        shared: variance of a run's score that all runs share, from the examples, >= 0.
-        own: variance of a run's score that is its own, from the examples, >= 0.
+        shared: variance due to the examples that all runs share, >= 0.
+        own: variance due to the examples that is specific to one run, >= 0.
         runs: K, >= 2.
         clusters: C, >= 2.
     """
@@ -40,10 +39,10 @@ class Crossed:
 
     @property
     def runs_alike(self) -> bool:
-        """Whether the runs differ no more than their examples explain, so that the examples' variance is the whole.
+        """Whether the examples explain the differences between runs, so that their variance is the total variance.
 
-        That is: less than the median of what runs would differ by if seeds did nothing (Wilson and Hilferty's, of chi-square). Two
-        runs tell too little to say so, unless they do not differ at all.
+        That is: `between` is below its median for seeds without an effect (Wilson and Hilferty's median of chi-square). Two runs
+        are too few for this decision, unless they do not differ at all.
         """
         if self.between == 0.0:
             return True
@@ -60,8 +59,9 @@ class Crossed:
         """Degrees of freedom of `error`.
 
         Satterthwaite's `1 / degrees = sum(share ** 2 / its degrees)`, with K - 1 for the runs and C - 1 for the examples.
-        Deviation: in the runs' share only half of `shared` counts (of two runs, its root), as few runs estimate their own share
-        too badly. With the whole, up to 8 % of true nulls are rejected at the 5 % level with three runs; with half, up to 6.
+        Deviation: the runs' share counts only half of `shared` (for two runs, the share is not squared), because few runs estimate
+        their share badly. With all of it, up to 8 % of true nulls are rejected at the 5 % level with three runs; with half, up to
+        6.
         """
         seeds = self.between / self.runs
         of_runs = (seeds / (seeds + self.shared / 2.0)) ** min(2, self.runs - 1)
@@ -69,12 +69,12 @@ class Crossed:
         return 1.0 / (of_runs / (self.runs - 1) + of_examples**2 / (self.clusters - 1))
 
     def widened(self, value: float, low: float, high: float, level: float = 0.95) -> tuple[float, float]:
-        """The ends of an interval for new examples and new runs; never inside those for new examples alone.
+        """The ends of an interval for new examples and new runs; never narrower than the interval for new examples alone.
 
         Args:
             value: the mean over runs.
-            low: of the interval that holds for these runs.
-            high: of the interval that holds for these runs.
+            low: lower end of the interval for these runs.
+            high: upper end of the interval for these runs.
             level: in (0, 1).
         """
         if self.runs_alike:
@@ -83,11 +83,11 @@ class Crossed:
         return min(low, value - reach), max(high, value + reach)
 
     def p_value(self, difference: float, p_value: float) -> float:
-        """The two-sided p-value of "there is no difference" for new examples and new runs; never below that for new examples alone.
+        """The two-sided p-value of "no difference" for new examples and new runs; never below the p-value for new examples alone.
 
         Args:
             difference: the mean over runs of the paired differences.
-            p_value: of the test that holds for these runs.
+            p_value: p-value of the test for these runs.
         """
         if self.runs_alike:
             return p_value
@@ -95,14 +95,14 @@ class Crossed:
 
 
 def crossed(scores_K: Float64[np.ndarray, " K"], left_out_CK: Float64[np.ndarray, "C K"]) -> Crossed | None:
-    """The parts of the variance of `scores_K.mean()`, the examples' by a jackknife over clusters.
+    """The components of the variance of `scores_K.mean()`; a jackknife over clusters gives those of the examples.
 
     Args:
         scores_K: each run's score, or difference of paired scores, [K].
-        left_out_CK: the same without one cluster, for each cluster, [C, K]; NaN where a run has no other.
+        left_out_CK: the same without one cluster, for each cluster, [C, K]; NaN if a run has no other cluster.
 
     Returns:
-        None of a single run, or of fewer than two clusters that can be left out: then new runs cannot be spoken for.
+        The components; None for a single run, or with fewer than two clusters: then the variance of new runs is unknown.
     """
     left_out_CK = left_out_CK[np.isfinite(left_out_CK).all(axis=1)]
     clusters, runs = left_out_CK.shape

@@ -1,4 +1,4 @@
-"""What a set of answers looks like, whatever is right: how many are empty, how long they are, how much they repeat."""
+"""The form of a set of answers, apart from their correctness: empty answers, lengths, repetition."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ORDER = 4
 
 @dataclass(frozen=True)
 class AnswerStatistics:
-    """Figures of a set of answers. What no answer says anything about is None.
+    """Statistics of a set of answers; None if no answer allows an estimate.
 
     Args:
         empty_share: share of the answers that are blank, in [0, 1].
         mean_words: words of an answer, on average; the words are those of `text.words`.
-        length_ratio: words of all answers over words of their references, of each example the one closest in length.
-        repetition: share of an answer's runs of four words that it has had before, averaged over the answers of four words or more.
-        unscored: how many answers there are none of; the other figures leave them out.
+        length_ratio: words of all answers divided by words of their references (for each example the one closest in length).
+        repetition: share of an answer's 4-grams that occurred earlier in it, averaged over the answers of four words or more.
+        unscored: number of missing answers; the other statistics exclude them.
     """
 
     empty_share: float | None
@@ -38,9 +38,9 @@ def describe_answers(
     Models", 2016, for n = 1 and 2 and over all answers).
 
     Args:
-        predictions: [N]; None where there is no answer to be scored.
+        predictions: [N]; None for a missing answer.
         references: [N], one or more of each example; of equally close ones the shorter counts.
-        language: language tag; says what a word is.
+        language: language tag; determines the words.
 
     Raises:
         ValueError: predictions and references differ in number.

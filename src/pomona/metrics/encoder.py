@@ -1,4 +1,4 @@
-"""The encoder of BERTScore: a model that ends at the wanted layer and its tokenizer, loaded through the bert-score library."""
+"""The encoder of BERTScore: a model up to the wanted layer and its tokenizer, loaded with the bert-score library."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MOST_TOKENS = 4096
 
 
 class Encoder(NamedTuple):
-    """A model that ends at the layer that is wanted, as the library takes it."""
+    """A model up to the wanted layer, in the form that the library needs."""
 
     model: Any
     tokenizer: Any
     layer: int
 
     def has_tokens(self, text: str) -> bool:
-        """Whether the tokenizer leaves anything of a text. A blank one is not asked about: the library fails at it."""
+        """Whether a text has tokens. A blank text is not tokenized, because the library fails for it."""
         from bert_score.utils import sent_encode
 
         return bool(text.strip()) and len(sent_encode(self.tokenizer, text)) > self.tokenizer.num_special_tokens_to_add()
@@ -48,17 +48,17 @@ class Encoder(NamedTuple):
 
 @lru_cache(maxsize=1)
 def load_encoder(model: str, layer: int | None, device: str) -> Encoder:
-    """Load an encoder; the last one is kept.
+    """Load an encoder; the last one is cached.
 
-    Only safetensors are read and no code of a model's repository is run. The network is used for hub ids alone.
+    Only safetensors are read, and no code of a model's repository is run. The network is used only for hub ids.
 
     Args:
         model: a folder in transformers' format or a hub id.
-        layer: whose output is wanted; by default that which the library's authors found best for this hub id, else the last.
-        device: `auto` (an accelerator where there is one), or a torch device.
+        layer: the layer whose output is wanted; default: the library authors' best layer for this hub id, else the last.
+        device: `auto` (an accelerator if there is one), or a torch device.
 
     Raises:
-        InputError: no such model, layer or device, or a model that the library would not load as it should.
+        InputError: no such model, layer or device, or a model that the library would load incorrectly.
     """
     import torch
     from bert_score.utils import get_model, get_tokenizer, model2layers
@@ -79,7 +79,7 @@ def load_encoder(model: str, layer: int | None, device: str) -> Encoder:
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, ImportError, SafetensorError) as error:
         raise _unloadable((str(error).strip().splitlines() or [type(error).__name__])[0], model) from error
     if tokenizer.pad_token_id is None:
-        raise _unloadable("its tokenizer has no token to pad with", model)
+        raise _unloadable("its tokenizer has no padding token", model)
     _put_space_before(tokenizer)
     tokenizer.model_max_length = min([tokenizer.model_max_length, *_longest(network), _MOST_TOKENS])
     return Encoder(network, tokenizer, layer)
@@ -96,7 +96,7 @@ def _folder(model: str) -> Path:
 
     try:
         return Path(snapshot_download(model, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
-    except (OSError, ValueError) as error:  # what the hub raises is of these
+    except (OSError, ValueError) as error:  # the errors of the hub are subclasses of these
         raise _unloadable((str(error).strip().splitlines() or [type(error).__name__])[0], model) from error
 
 
@@ -112,13 +112,13 @@ def _config(folder: Path, model: str) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise _unloadable(f"its {name} cannot be read", model) from error
         if "auto_map" in settings[name]:
-            raise _unloadable("it needs code of its own, which is not run", model)
+            raise _unloadable("it needs its own code, which Pomona does not run", model)
     if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         raise _unloadable("it has no model.safetensors, and pickles are not read", model)
     if (folder / "adapter_config.json").is_file():
-        raise _unloadable("an adapter lies beside it, which the library would load with it", model)
+        raise _unloadable("its folder has an adapter, which the library would load too", model)
     if "t5" in str(folder) and "t5" not in str(settings["config.json"].get("model_type")):
-        raise _unloadable(f"bert-score takes whatever has t5 in its path for a T5 model, here {folder}", model)
+        raise _unloadable(f"bert-score treats any path that contains t5 as a T5 model, here {folder}", model)
     return settings["config.json"]
 
 

@@ -17,15 +17,15 @@ from pomona.metrics.base import Metric, metrics
 class ExactMatch(Metric):
     """Exact match: the share of predictions that equal one of their references after normalisation.
 
-    Equal to lm-evaluation-harness's `mlqa` tasks, except for texts of which normalisation leaves nothing ("the", "?", ""): those
-    all match each other there; here each matches itself alone, and an empty one nothing.
+    Equal to lm-evaluation-harness's `mlqa` tasks, except for texts that normalisation removes completely ("the", "?", ""):
+    in lm-evaluation-harness they all match each other; here each matches only itself, and an empty text matches nothing.
 
     Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); normalisation in `answers.answer_tokens`.
 
     Args:
-        language: language tag; says which articles are dropped and whether characters or words are compared.
-        arabic_article: `word` drops the Arabic article at the beginning of words, as lm-evaluation-harness does; `anywhere` drops
-            its letters within words too, as MLQA's published script does.
+        language: language tag; determines which articles are dropped and whether characters or words are compared.
+        arabic_article: `word` drops the Arabic article at the beginning of words, as in lm-evaluation-harness; `anywhere` also
+            drops its letters within words, as in MLQA's published script.
     """
 
     language: str = "en"
@@ -36,7 +36,7 @@ class ExactMatch(Metric):
 
     @property
     def signature(self) -> str:
-        """The rules and the language that they were applied for."""
+        """The rules and their language."""
         return answer_signature("exact_match", self.language, self.arabic_article)
 
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:

@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's correction of p-values."""
+"""Multiple tests: Holm's correction of p-values."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: one may be called significant at `alpha` where its adjusted value is at most `alpha`.
+    """Adjusted p-values: a test is significant at `alpha` if its adjusted p-value is at most `alpha`.
 
-    With m p-values in ascending order, `adjusted[i] = max over j <= i of min(1, (m - j) * p[j])`, j from 0. The chance of one or
-    more false calls among all m is then at most `alpha`, however the tests depend on each other.
+    With m p-values in ascending order, `adjusted[i] = max over j <= i of min(1, (m - j) * p[j])`, j from 0. The probability of one
+    or more false rejections among all m is then at most `alpha`, for any dependence between the tests.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
 
     Args:
-        p_values: of each test of the family, in [0, 1].
+        p_values: the p-value of each test of the family, in [0, 1].
 
     Returns:
-        The adjusted p-value of each test, in the order given; never below its own.
+        The adjusted p-value of each test, in the order given; never below its raw p-value.
 
     Raises:
         ValueError: not a p-value.

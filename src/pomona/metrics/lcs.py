@@ -1,8 +1,8 @@
-"""Longest common subsequences in bit-parallel form: a row of the usual table is one integer, so long texts cost little.
+"""Longest common subsequences in bit-parallel form: a column of the usual table is one integer, so long texts are fast.
 
 Axes: the reference's R tokens are the bits of an integer, lowest first. With `L[r, p]` the length of the longest common
-subsequence of the reference's first r tokens and the prediction's first p, bit r - 1 of the column p is 0 where
-`L[r, p] = L[r - 1, p] + 1`, and 1 where both are equal.
+subsequence of the reference's first r tokens and the prediction's first p, bit r - 1 of column p is 0 if
+`L[r, p] = L[r - 1, p] + 1`, and 1 if both are equal.
 Crochemore, Iliopoulos, Pinzon, Reid, "A Fast and Practical Bit-Vector Algorithm for the Longest Common Subsequence Problem" (2001).
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 
 def positions(reference: Sequence[Hashable]) -> dict[Hashable, int]:
-    """Token -> integer whose bits say where it stands in the reference."""
+    """Token -> integer whose bits are its positions in the reference."""
     places: dict[Hashable, int] = {}
     for place, token in enumerate(reference):
         places[token] = places.get(token, 0) | 1 << place
@@ -20,7 +20,7 @@ def positions(reference: Sequence[Hashable]) -> dict[Hashable, int]:
 
 
 def common_length(reference: Sequence[Hashable], prediction: Sequence[Hashable]) -> int:
-    """How many tokens the longest common subsequence has."""
+    """The number of tokens of the longest common subsequence."""
     places = positions(reference)
     everywhere = column = (1 << len(reference)) - 1
     for token in prediction:
@@ -31,14 +31,14 @@ def common_length(reference: Sequence[Hashable], prediction: Sequence[Hashable])
 
 
 def common_places(places: dict[Hashable, int], length: int, prediction: Sequence[Hashable]) -> int:
-    """Where in the reference one longest common subsequence stands, as the bits of an integer.
+    """The positions of one longest common subsequence in the reference, as the bits of an integer.
 
-    Where there are several, it is the one that rouge-score reads out of its table from the end: a match is always taken; else it
-    goes one token back in the reference, unless only going back in the prediction keeps the length.
+    Of several subsequences, it is the one that rouge-score finds from the end of its table: a match is always used; else one step
+    back in the reference, unless only a step back in the prediction keeps the length.
 
     Args:
         places: `positions` of the reference.
-        length: R, the reference's tokens.
+        length: R, the number of the reference's tokens.
         prediction: the other side's tokens.
     """
     everywhere = (1 << length) - 1
@@ -51,7 +51,7 @@ def common_places(places: dict[Hashable, int], length: int, prediction: Sequence
     found, before = 0, everywhere
     for place in range(len(prediction), 0, -1):
         here = places.get(prediction[place - 1], 0)
-        # Going back in the reference, the first token that either matches or raises the length.
+        # Backwards in the reference, the first token that either matches or raises the length.
         last = ((here | ~columns[place]) & before).bit_length()
         if not last:
             break

@@ -1,8 +1,8 @@
-"""ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, equal to rouge-score's, with the language's own tokens.
+"""ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, equal to rouge-score's, with tokens of the language.
 
 Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004). F1 of each example against its best reference, averaged.
-The counting is written here and not called from rouge-score, whose table of a longest common subsequence takes a second for texts
-of 3,000 words and does not fit in memory for texts of a megabyte.
+This module counts itself instead of calling rouge-score, whose table of a longest common subsequence takes a second for texts of
+3,000 words and does not fit in memory for texts of a megabyte.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _EQUALS_VERSION = "0.1.2"
 
 @dataclass(frozen=True)
 class _Rouge(Metric):
-    """What they have in common: an example's score is `max over references of 2 P R / (P + R)`, the corpus's is the mean.
+    """The base class: an example's score is `max over references of 2 P R / (P + R)`, the corpus's is the mean.
 
     Args:
-        language: language tag; says with `tokenizer` how text is cut into words. Without stemming.
+        language: language tag; determines with `tokenizer` how text is split into words. Without stemming.
         tokenizer: `auto`, `words` or `characters` (see `text.words_by`).
     """
 
@@ -56,7 +56,7 @@ class _Rouge(Metric):
 
     @property
     def signature(self) -> str:
-        """The version of rouge-score that it equals, the kind in its words, and what cuts the text."""
+        """The version of rouge-score with equal scores, its name of the metric, and the tokenizer."""
         cutter = word_tokenizer_name(self.tokenizer, self.language)
         return f"rouge-score|v:{_EQUALS_VERSION}|type:{self.kind}|tok:{cutter}|stem:no|refs:best"
 
@@ -107,11 +107,11 @@ class RougeL(_Rouge):
 @metrics.register("rouge_lsum")
 @dataclass(frozen=True)
 class RougeLsum(_Rouge):
-    """ROUGE-Lsum: ROUGE-L of a text in lines: what any predicted line has in common with a reference line, over all of these.
+    """ROUGE-Lsum: ROUGE-L of a text in lines, summed over the reference lines.
 
     `hits` are the words of the union, over the predicted lines, of the longest common subsequences with a line of the reference;
-    no word counts more often than both texts have it. `P = hits / predicted words`, `R = hits / expected words`. Lines end at line
-    feeds, as rouge-score has it. Of a text, the first 200 lines and 32,768 words count.
+    no word counts more often than it occurs in both texts. `P = hits / predicted words`, `R = hits / expected words`. Lines end at
+    line feeds, as in rouge-score. The first 200 lines and 32,768 words of a text count.
     """
 
     kind: ClassVar[str] = "rougeLsum"

@@ -1,4 +1,4 @@
-"""How much a score varies when only the seed changes."""
+"""The variation of a score between seeds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 
 class Spread(NamedTuple):
-    """Mean and deviation of a score over seeds. What is not known is None.
+    """Mean and deviation of a score over seeds; unknown values are None.
 
     Args:
-        mean: of the known values; None where there are none.
-        deviation: sample standard deviation (n - 1) of the known values; None of fewer than two.
-        n: how many values are known.
-        missing: how many are not: seeds that failed or whose score could not be had.
+        mean: mean of the known values; None if there are none.
+        deviation: sample standard deviation (n - 1) of the known values; None for fewer than two.
+        n: number of known values.
+        missing: number of unknown values: seeds that failed or have no score.
     """
 
     mean: float | None
@@ -28,10 +28,10 @@ def spread(values: Sequence[float | None]) -> Spread:
     """Mean and sample standard deviation over seeds: `deviation ** 2 = sum((value - mean) ** 2) / (n - 1)`.
 
     Args:
-        values: a score for each seed; None where it is not known, which is left out and counted.
+        values: a score for each seed; None for an unknown score, which is only counted.
 
     Raises:
-        ValueError: a value that is infinite or not a number; what is not known is None.
+        ValueError: a value is infinite or NaN; an unknown value must be None.
     """
     known = [value for value in values if value is not None]
     for value in known:

@@ -10,12 +10,12 @@ from functools import cache
 
 from pomona.errors import InputError, MissingPackageError
 
-# MeCab ends the process by a segmentation fault on an input of some hundred thousand characters.
+# MeCab ends the process with a segmentation fault for inputs of a few hundred thousand characters.
 _LONGEST_PIECE = 2000
 
 
 def check_segmenter(language: str) -> None:
-    """Refuse what cannot be cut into words here.
+    """Refuse languages and packages without a segmenter.
 
     Args:
         language: primary part of a language tag.
@@ -26,7 +26,7 @@ def check_segmenter(language: str) -> None:
     """
     if language not in _SEGMENTERS:
         raise InputError(
-            f"words can be cut for {' and '.join(sorted(_SEGMENTERS))} only, of the languages without spaces",
+            f"of the languages without spaces, only {' and '.join(sorted(_SEGMENTERS))} can be segmented into words",
             field="language",
             value=language,
             fix="Use the tokenizer auto",
@@ -41,21 +41,21 @@ def check_segmenter(language: str) -> None:
 
 
 def has_segmenter(language: str) -> bool:
-    """Whether a language (primary part of its tag) is one of those that are cut here."""
+    """Whether there is a segmenter for a language (primary part of its tag)."""
     return language in _SEGMENTERS
 
 
 def segmenter_name(language: str) -> str:
-    """What cuts the language's words, with versions: `jieba-0.42.1`."""
+    """The language's segmenter, with versions: `jieba-0.42.1`."""
     return "-".join(f"{package}-{importlib.metadata.version(package)}" for package in _SEGMENTERS[language][0])
 
 
 def segment(text: str, language: str) -> Iterator[str]:
-    """The words, and the marks between them, in order; whitespace is left out. Runs of 2,000 characters are cut apart first.
+    """The words, and the marks between them, in order, without whitespace. Longer runs are first split at 2,000 characters.
 
     Args:
-        text: any string, also with characters that are none (control, private, half of a pair): they are taken as spaces.
-        language: primary part of a language tag that `check_segmenter` lets pass.
+        text: any string; unprintable characters (control, private, half of a pair) count as spaces.
+        language: primary part of a language tag that `check_segmenter` accepts.
     """
     cut = _SEGMENTERS[language][1]()
     for run in "".join(char if char.isprintable() else " " for char in text).split():
@@ -66,11 +66,11 @@ def segment(text: str, language: str) -> Iterator[str]:
 @cache
 def _jieba() -> Callable[[str], Iterator[str]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports what setuptools has deprecated
+        warnings.simplefilter("ignore")  # it imports a deprecated part of setuptools
         from jieba import Tokenizer
 
     tokenizer = Tokenizer()
-    # Read the dictionary as its `initialize` does, but without the cache that it trusts and writes in the temporary folder.
+    # Read the dictionary as jieba's `initialize` does, but without its cache file in the temporary folder, which it trusts.
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
     return tokenizer.cut

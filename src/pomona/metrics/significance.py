@@ -1,4 +1,4 @@
-"""Whether one system is better than another on the same examples.
+"""Tests of whether one system is better than another on the same examples.
 
 Axes: N examples, C clusters, S statistics, D draws.
 """
@@ -21,7 +21,7 @@ _TIE = 1e-9
 
 
 class Difference(NamedTuple):
-    """A difference of two scores, the ends of its interval, and the two-sided p-value of "there is none"."""
+    """A difference of two scores, the ends of its interval, and the two-sided p-value of "no difference"."""
 
     difference: float
     low: float
@@ -42,21 +42,21 @@ def paired_difference(
     """System a's score minus system b's, with a paired bootstrap interval and the p-value of approximate randomisation.
 
     Interval: both systems are scored on the same draws of clusters; expanded percentiles of the differences, as in
-    `bootstrap.interval` (of a single cluster it is the difference alone, which means that it is not known).
+    `bootstrap.interval` (for a single cluster it is the difference itself, which means that the interval is unknown).
 
-    p-value: in each draw every cluster's two outputs change sides with probability 1/2;
+    p-value: in each draw the two outputs of each cluster are exchanged with probability 1/2;
     `p = (1 + draws with |difference| >= the observed one) / (1 + D)` (Noreen, "Computer-Intensive Methods for Testing Hypotheses",
-    1989). Where all `2 ** C` exchanges are no more than D, p is exact: the share of them with such a difference. It is at most
-    `alpha` in at most the share `alpha` of true nulls; in fewer where few differences are possible (exact match, few examples).
+    1989). If the number of all exchanges, `2 ** C`, is at most D, p is exact: the share of exchanges with such a difference. Under
+    the null hypothesis, `P(p <= alpha) <= alpha`, and less if few differences are possible (exact match, few examples).
 
     Args:
         statistics_a: of each example of a, [N, S], N >= 1.
         statistics_b: of the same examples, in the same order, of b, [N, S].
-        metric: what made both.
-        draws: D of the interval, and at most of the test, >= 1.
+        metric: the metric of both.
+        draws: D of the interval, and the largest number of draws of the test, >= 1.
         level: of the interval, in (0, 1).
         generator: the only source of randomness.
-        groups: [N], examples of one group are drawn and exchanged together; None is a group of its own.
+        groups: [N]; examples of one group are drawn and exchanged together; an example with None is its own group.
 
     Raises:
         ValueError: shapes that differ, no examples, or an argument out of its range.
@@ -87,7 +87,7 @@ def _p_value(
     draws: int,
     generator: torch.Generator,
 ) -> float:
-    """Share of the exchanges in which the difference is as large as the observed one; equal within rounding counts."""
+    """Share of the exchanges with a difference at least as large as the observed one, up to rounding."""
     total_a_S, total_b_S, change_CS = a_CS.sum(axis=0), b_CS.sum(axis=0), b_CS - a_CS
     exact = 2 ** len(a_CS) <= draws
     as_extreme = 0

@@ -1,4 +1,4 @@
-"""Student's t distribution: what an interval or a test from few observations needs, without scipy."""
+"""Quantiles and tail probabilities of Student's t distribution, without scipy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _TINY = 1e-300
 
 
 def student_quantile(probability: float, degrees: float) -> float:
-    """The t that a Student variable stays below with the given probability: `P(T <= t) = probability`.
+    """The quantile t of a Student variable T: `P(T <= t) = probability`.
 
-    Newton's method on the distribution function. Above 0 this function is concave and its quantiles lie beyond the normal ones, so
-    that steps from the normal quantile never overshoot. Above 1000 degrees of freedom the expansion about the normal quantile
-    (Abramowitz & Stegun, "Handbook of Mathematical Functions" (1964), 26.7.5) is as exact.
+    Newton's method on the distribution function. Above 0 this function is concave and its quantiles exceed the normal quantiles,
+    so that steps from the normal quantile never overshoot. Above 1000 degrees of freedom the expansion about the normal quantile
+    (Abramowitz & Stegun, "Handbook of Mathematical Functions" (1964), 26.7.5) is equally exact.
 
     Args:
-        probability: in (0, 1); up to 1 - 1e-4 the result is exact to ten digits, closer to 1 only as far as `1 - probability` is.
+        probability: in (0, 1); up to 1 - 1e-4 the result is exact to ten digits, closer to 1 only as exact as `1 - probability`.
         degrees: degrees of freedom, >= 1, whole or not.
 
     Raises:
@@ -41,10 +41,10 @@ def student_quantile(probability: float, degrees: float) -> float:
 
 
 def student_tail(t: float, degrees: float) -> float:
-    """How probable it is that a Student variable exceeds t.
+    """The probability that a Student variable exceeds t.
 
     `P(T > t) = I_x(degrees / 2, 1 / 2) / 2` with `x = degrees / (degrees + t ** 2)`, where I is the regularised incomplete beta
-    function (Abramowitz & Stegun, 26.7.1), which a continued fraction gives (26.5.8).
+    function (Abramowitz & Stegun, 26.7.1), computed by a continued fraction (26.5.8).
 
     Args:
         t: >= 0.
@@ -90,7 +90,7 @@ def _beta(x: float, rest: float, a: float, b: float) -> float:
 
 
 def _near_normal(z: float, degrees: float) -> float:
-    """The expansion in 1 / degrees, to its third power."""
+    """The expansion in 1 / degrees, up to the third power."""
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

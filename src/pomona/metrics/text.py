@@ -1,4 +1,4 @@
-"""How text is cut into tokens for scoring, by language. A metric that cuts with another language's rules scores equal strings 0.
+"""Tokenization for scoring, by language. A metric with the rules of another language may score equal strings 0.
 
 Languages are tags; only the primary part counts: `zh-hant` is `zh`.
 """
@@ -29,7 +29,7 @@ UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my"})
 """Languages, by primary tag, that are written without spaces between words."""
 
 WORD_TOKENIZERS = ("auto", "characters", "words")
-"""What the `tokenizer` of ROUGE may be; `words_by` says what each does."""
+"""The values of the `tokenizer` of ROUGE; see `words_by`."""
 
 _LONGEST_REMEMBERED = 4096
 # unicodedata's canonical ordering takes quadratic time in a run of combining marks.
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 def remembered(
     cut: Callable[Concatenate[str, P], tuple[str, ...]],
 ) -> Callable[Concatenate[str, P], tuple[str, ...]]:
-    """Cut each short text once: several metrics ask for the same tokens. Long texts are not kept.
+    """Cache the tokens of short texts, because several metrics need the same tokens. Long texts are not cached.
 
     Args:
         cut: (text, settings that can be hashed) -> tokens.
@@ -68,7 +68,7 @@ def primary_language(language: str) -> str:
 
 
 def is_unspaced(char: str) -> bool:
-    """Whether a character is of a script that is written without spaces between words (Han, kana, Thai and its like)."""
+    """Whether a character is of a script that is written without spaces between words (such as Han, kana, Thai)."""
     return any(low <= ord(char) <= high for low, high in _UNSPACED)
 
 
@@ -80,18 +80,18 @@ def words(text: str, language: str) -> tuple[str, ...]:
 def words_by(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
     """The tokens that ROUGE counts.
 
-    - `auto`, English: runs of a-z and 0-9 after lowering, which is rouge-score's default and what published scores used.
+    - `auto`, English: runs of a-z and 0-9 in lower case: rouge-score's default, as in published scores.
     - `auto`, other languages: NFKC, case folded, runs of letters, marks and digits of any script; a character of a script that is
-      written without spaces (Han, kana, Thai and its like) is a token by itself.
-    - `words`: the same for every language, English too, but words of Chinese are cut by jieba and of Japanese by MeCab.
-    - `characters`: the same letters, marks and digits, each a token by itself.
+      written without spaces (such as Han, kana, Thai) is its own token.
+    - `words`: the same for every language, also English, but jieba segments Chinese words and MeCab Japanese words.
+    - `characters`: the same letters, marks and digits, each of which is its own token.
 
-    Arabic keeps its diacritics, tatweel and forms of alef, as in published scores (XL-Sum's multilingual ROUGE folds none of
-    them either); only presentation forms become plain letters, by NFKC.
+    Arabic keeps its diacritics, tatweel and forms of alef, as in published scores (and in XL-Sum's multilingual ROUGE);
+    NFKC only converts presentation forms to plain letters.
 
-    Deviation from rouge-score: a text of which these rules leave nothing ("!?", an emoji) keeps its runs between spaces, so that it
-    equals itself; rouge-score gives it 0. And a text of whose letters English rules leave none (Cyrillic, say) is cut by the rules
-    of other languages: rouge-score compares its digits alone, and gives texts that say different things 100.
+    Deviations from rouge-score: if these rules remove all of a text ("!?", an emoji), it is split at spaces, so that it equals
+    itself; rouge-score scores it 0. If the English rules remove all letters of a text (such as Cyrillic), the rules of other
+    languages apply: rouge-score compares only its digits, and may score different texts 100.
 
     Args:
         text: any string.
@@ -102,12 +102,12 @@ def words_by(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
 
 
 def words_without_rest(text: str, language: str, tokenizer: str) -> tuple[str, ...]:
-    """As `words_by`, but nothing where the rules leave nothing: for one line of several."""
+    """As `words_by`, but without tokens if the rules remove all of the text: for one line of several."""
     return _cut(text, language, tokenizer)
 
 
 def check_word_tokenizer(tokenizer: str, language: str) -> None:
-    """Refuse what cannot cut text of this language here.
+    """Refuse a tokenizer that does not support this language.
 
     Raises:
         InputError: not a language tag, no such tokenizer, or none for the language.
@@ -121,7 +121,7 @@ def check_word_tokenizer(tokenizer: str, language: str) -> None:
 
 
 def word_tokenizer_name(tokenizer: str, language: str) -> str:
-    """What cuts the text, for signatures: `a-z0-9`, `unicode-15.1.0`, `characters-unicode-15.1.0`, `jieba-0.42.1`."""
+    """The tokenizer's name for signatures: `a-z0-9`, `unicode-15.1.0`, `characters-unicode-15.1.0`, `jieba-0.42.1`."""
     primary = primary_language(language)
     if tokenizer == "auto" and primary == "en":
         return "a-z0-9"
@@ -166,10 +166,10 @@ def _word_part(char: str) -> str:
 
 
 class Table(dict[int, str]):
-    """A table for `str.translate` that works out a character the first time that it meets it.
+    """A table for `str.translate` that computes and caches the entry of each character on first use.
 
     Args:
-        rule: a character -> what takes its place.
+        rule: a character -> its replacement.
     """
 
     def __init__(self, rule: Callable[[str], str]) -> None:

@@ -18,15 +18,15 @@ from pomona.metrics.base import Metric, metrics
 class TokenF1(Metric):
     """Token F1: `2 * shared / (predicted + expected)` tokens against the best reference, averaged.
 
-    Equal to lm-evaluation-harness's `mlqa` tasks, except that a text of which normalisation leaves nothing ("the", "?") has an F1
-    of 1 against itself, not 0.
+    Equal to lm-evaluation-harness's `mlqa` tasks, except that a text that normalisation removes completely ("the", "?") has
+    an F1 of 1 with itself, not 0.
 
     Lewis et al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020); tokens in `answers.answer_tokens`.
 
     Args:
-        language: language tag; says which articles are dropped and whether characters or words are compared.
-        arabic_article: `word` drops the Arabic article at the beginning of words, as lm-evaluation-harness does; `anywhere` drops
-            its letters within words too, as MLQA's published script does.
+        language: language tag; determines which articles are dropped and whether characters or words are compared.
+        arabic_article: `word` drops the Arabic article at the beginning of words, as in lm-evaluation-harness; `anywhere` also
+            drops its letters within words, as in MLQA's published script.
     """
 
     language: str = "en"
@@ -37,7 +37,7 @@ class TokenF1(Metric):
 
     @property
     def signature(self) -> str:
-        """The rules and the language that they were applied for."""
+        """The rules and their language."""
         return answer_signature("token_f1", self.language, self.arabic_article)
 
     def statistics(self, prediction: str, references: Sequence[str]) -> Float64[np.ndarray, " S"]:
