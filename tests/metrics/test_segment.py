@@ -48,7 +48,7 @@ def test_names_have_versions() -> None:
 def test_what_cannot_be_cut_is_refused_when_the_metric_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError,
-        match=r"^language: of the languages without spaces, only ja and zh can be segmented .* \(got 'th'\)\. Use the tokenizer auto",
+        match=r"^language: of the languages without spaces, only ja and zh can .* \(got 'th'\)\. Use the tokenizer auto",
     ):
         RougeL("th", tokenizer="words")
     with pytest.raises(InputError, match="can be segmented into words"):

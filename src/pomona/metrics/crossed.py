@@ -60,8 +60,7 @@ class Crossed:
 
         Satterthwaite's `1 / degrees = sum(share ** 2 / its degrees)`, with K - 1 for the runs and C - 1 for the examples.
         Deviation: the runs' share counts only half of `shared` (for two runs, the share is not squared), because few runs estimate
-        their share badly. With all of it, up to 8 % of true nulls are rejected at the 5 % level with three runs; with half, up to
-        6.
+        their share badly. With three runs at the 5 % level, up to 8 % of true nulls are rejected with all of it, up to 6 with half.
         """
         seeds = self.between / self.runs
         of_runs = (seeds / (seeds + self.shared / 2.0)) ** min(2, self.runs - 1)
