@@ -175,7 +175,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
     assert "| `data` | [Data](#data) | required | the target's. |" in page
     assert "| `sources` | list of [Source](#source), at least one | required |" in page
     assert "| `test` | whole number or null | `100` | a number >= 1, or null for all of the test pool. |" in page
-    assert "| `learning_rate` | number | `0.0002` | of the first epoch, > 0. |" in page
+    assert "| `learning_rate` | number | `0.0002` | learning rate of the first epoch, > 0. |" in page
     assert "| `controller` | [controller](registries.md#controllers) | `bayes` |" in page
     of_experiment = page[page.index("## Experiment\n") :]
     assert [key for key in Experiment.model_fields if f"| `{key}` |" not in of_experiment] == []

@@ -1,1 +1,1 @@
-"""The one training loop, with what it needs: masks at work on live parameters, checkpoints, progress."""
+"""The training loop, its transforms (statistics, pruning, the best epoch), checkpoints and progress."""

@@ -1,6 +1,6 @@
 """A checkpoint is one safetensors file: a state's tensors by name, other values as JSON in the header. Nothing is unpickled.
 
-The file is written beside its place and renamed, so a kill at any moment leaves the last whole checkpoint.
+A checkpoint is written to a temporary file and renamed, so a kill at any moment leaves the last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pomona.errors import InputError
 
 _FIELD = "pomona"
 _TENSOR = "$tensor"
-"""The key of a JSON object that stands for a tensor; its value is the tensor's name in the file."""
+"""The key of a JSON object that represents a tensor; its value is the tensor's name in the file."""
 
 
 def save_checkpoint(path: Path, state: object) -> None:
-    """Write a state, whole or not at all.
+    """Write a state atomically.
 
     Args:
         path: the file.
-        state: dataclasses, mappings from texts, sequences, tensors, and what JSON can hold, nested in any way.
+        state: dataclasses, mappings with string keys, sequences, tensors and JSON values, nested in any way.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".writing")
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, state: object) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> Any:
-    """What `save_checkpoint` wrote: mappings in place of dataclasses, lists in place of tuples, the tensors on `device`.
+    """The state that `save_checkpoint` wrote: mappings instead of dataclasses, lists instead of tuples, tensors on `device`.
 
     Raises:
         InputError: the file is not a checkpoint of this program.
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Any:
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> object:
-    """The value as JSON can hold it; its tensors are added to `tensors`."""
+    """The value in JSON's types; its tensors are added to `tensors`."""
     if isinstance(value, Tensor):
         tensors[name] = value
         return {_TENSOR: name}
@@ -71,7 +71,7 @@ def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> objec
 
 
 def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse, but for the types of containers."""
+    """The inverse of `_without_tensors`, except for the types of containers."""
     if isinstance(value, dict):
         if value.keys() == {_TENSOR}:
             return tensors[value[_TENSOR]]

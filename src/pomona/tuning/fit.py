@@ -1,4 +1,4 @@
-"""`fit`: a training run put together from its transforms, and what comes out of it."""
+"""`fit`: run the training loop with the transforms of a run, and collect the result."""
 
 from __future__ import annotations
 
@@ -40,32 +40,31 @@ def fit(
     progress: Progress | None = None,
     engine: Engine = NATIVE,
 ) -> Fitted:
-    """Fine-tune the attached factors; prune them as training goes on, and let a controller learn how much.
+    """Fine-tune the attached factors; prune them during training, with a ratio that a controller gives or learns.
 
     There is no parameter for test data, so a test example cannot reach a gradient, a mask, a ratio or a choice of epoch.
 
-    With a `checkpoint` path that exists, the run goes on from there and ends as it would have without the interruption,
-    bit for bit.
+    If the `checkpoint` file exists, the run resumes from it and ends bit for bit as without the interruption.
 
-    Where an engine has several ranks, every rank calls `fit` with the same arguments: each batch is shared out, gradients and
-    statistics are summed, so all ranks hold the same factors and masks, and all return the same. Rank 0 alone writes the
-    checkpoint; a run that is resumed on several ranks draws other dropout than it would have.
+    If an engine has several ranks, every rank calls `fit` with the same arguments: each batch is divided among the ranks, and
+    gradients and statistics are summed, so that all ranks have the same factors and masks and return the same result. Only rank 0
+    writes the checkpoint; a run resumed on several ranks draws a different dropout than without the interruption.
 
     Args:
-        attachment: trained in place.
+        attachment: the factors, trained in place.
         data: encoded examples; no test data.
         tuning: the optimizer's settings.
         pruning: how to prune; None trains without.
         controller: how much to prune; `Fixed(0.0)` by default.
-        judge: what the best epoch is chosen by, after each epoch; by default minus the dev examples' losses.
-        costs: what a controller's candidates cost on the micro dev examples, lower is better; None: these examples' losses.
-        weights_learning_rate: of the merge weights, where the attachment trains them; that of the factors by default.
-        seed: root of the order of batches, dropout and the controller's draws.
+        judge: scores each epoch for the choice of the best; default: minus the dev examples' losses.
+        costs: the costs of a controller's candidates on the micro dev examples, lower is better; None: the losses.
+        weights_learning_rate: learning rate of trained merge weights; default: that of the factors.
+        seed: root seed of the order of batches, dropout and the controller's draws.
         system: name in the history.
-        checkpoint: file to save to and to go on from.
-        emit: told each event of the history as it happens; on resuming, first those up to the checkpoint.
-        progress: shown to a person.
-        engine: runs a step; one process, or the ranks of `torch.distributed`, by default.
+        checkpoint: file to save to and to resume from.
+        emit: called with each event of the history; after a resume, first with the events up to the checkpoint.
+        progress: display for the user.
+        engine: runs a step; default: one process, or the ranks of `torch.distributed`.
 
     Raises:
         PomonaError: a loss or the gradient became NaN or infinite.
@@ -93,7 +92,7 @@ def fit(
 
 
 def _adamw(attachment: Attachment, tuning: Tuning, weights_learning_rate: float) -> torch.optim.AdamW:
-    """AdamW on the factors, and on the merge weights at a rate of their own, without decay."""
+    """AdamW on the factors, and on the merge weights with their own learning rate and without decay."""
     weights = list(attachment.weight_parameters().values())
     groups = [{"params": list(attachment.parameters().values()), "first_rate": tuning.learning_rate}]
     groups += [{"params": weights, "first_rate": weights_learning_rate, "weight_decay": 0.0}] if weights else []
@@ -101,7 +100,7 @@ def _adamw(attachment: Attachment, tuning: Tuning, weights_learning_rate: float)
 
 
 def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller) -> dict[str, object]:
-    """What a checkpoint must have in common with the run that goes on from it."""
+    """The values that must be equal in a checkpoint and in the run that resumes from it."""
     return {
         "system": run.system,
         "seed": run.seed,
@@ -135,7 +134,7 @@ def _fitted(run: Run, pruning: Pruning | None, prune: Prune | None, best: KeepBe
 
 
 def _export(attachment: Attachment, pruning: Pruning | None) -> Adapter:
-    """The adapter; where whole components were pruned, without them."""
+    """The adapter; if whole components were pruned, without them."""
     adapter = attachment.export()
     whole = pruning is not None and pruning.granularity != "parameter"
     return without_zero_components(adapter) if whole else adapter

@@ -1,4 +1,4 @@
-"""The transform that judges the epochs of a run on the dev set, and keeps the one whose factors are handed out."""
+"""The transform that evaluates the epochs of a run on the dev set, and keeps the best epoch for the export."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.transform import Run, Transform
 
 Judge = Callable[[Attachment], Sequence[float]]
-"""Scores of the dev examples, higher is better, of what is attached."""
+"""Scores of the dev examples with the attached factors, higher is better."""
 
 
 @dataclass(frozen=True, eq=False)
 class KeptEpoch:
-    """An epoch's parameters, and what the dev set says of them.
+    """An epoch's parameters and their dev scores.
 
     Args:
-        epoch: from 1; 0 where there is none yet.
+        epoch: from 1; 0: none yet.
         dev_loss: nats per completion token; None without a dev set.
-        scores: of the dev examples, higher is better; empty without a dev set.
+        scores: scores of the dev examples, higher is better; empty without a dev set.
         values: parameter name -> its values.
     """
 
@@ -42,12 +42,12 @@ class KeptEpoch:
 
 @dataclass
 class BestState:
-    """The epochs that are kept.
+    """The kept epochs.
 
     Args:
-        best: the best epoch of those that are pruned at the ratio to be exported.
-        searched: the best epoch of the search for the ratio; its pruned entries are at their stashed values.
-        first_exported: the first epoch that ended with factors that may be exported; 0: none yet.
+        best: the best epoch among those pruned at the exported ratio.
+        searched: the best epoch of the search for the ratio; its pruned entries have their stashed values.
+        first_exported: the first epoch whose factors may be exported; 0: none yet.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
@@ -61,8 +61,8 @@ class KeepBest(Transform):
     """Keeps the best epoch, and ends a run whose epochs no longer improve (`tuning.patience_epochs`).
 
     Args:
-        prune: the run's pruning, if any: it says which epochs may be exported. It comes before this transform.
-        judge: what the epochs are compared by; None: minus the dev examples' losses.
+        prune: the run's pruning, if any, which decides which epochs may be exported. It must come before this transform.
+        judge: scores the epochs; None: minus the dev examples' losses.
     """
 
     state: BestState
@@ -73,14 +73,14 @@ class KeepBest(Transform):
         self.state = BestState()
 
     def between_steps(self, run: Run) -> None:
-        """Where the ratio has just been settled, judge the search's best epoch, pruned at it."""
+        """When the ratio has just been settled, evaluate the search's best epoch, pruned at this ratio."""
         self._look_back(run)
 
     def end_epoch(self, run: Run) -> None:
-        """Judge what is attached, keep it if it is the best, and stop the run when patience is over.
+        """Evaluate the epoch, keep it if it is the best, and stop the run if patience is exhausted.
 
-        An epoch that can never be handed out is not judged: of a ramp of the ratio, or of a search whose answer is for another run
-        and which no patience ends.
+        An epoch that can never be exported is not evaluated: an epoch within a ramp of the ratio, or of a search without patience
+        whose answer is for another run.
         """
         prune, state, patience = self._prune, self.state, run.tuning.patience_epochs
         step, epoch = run.state.step, run.state.step // run.steps_per_epoch
@@ -99,14 +99,14 @@ class KeepBest(Transform):
         self._tell(run, epoch, dev_loss, scores, best=best)
 
     def end(self, run: Run) -> None:
-        """The parameters become those of the best epoch."""
+        """Set the parameters to those of the best epoch."""
         self._look_back(run)
         _put(run, self.state.best.values)
 
     def _look_back(self, run: Run) -> None:
-        """Judge the search's best epoch, pruned at the answer, once there is one. What is attached is afterwards as it was.
+        """Once there is an answer, evaluate the search's best epoch, pruned at it; the attached factors are then restored.
 
-        A few examples may be learned before the ratio is.
+        The best epoch may precede the answer, because a few examples may be learned faster than the ratio.
         """
         searched = self.state.searched
         if self._prune is None or self._prune.searches or not searched.epoch:
@@ -114,7 +114,7 @@ class KeepBest(Transform):
         with run.timed("train"):
             now = _copied(run)
             _put(run, searched.values)
-            _put(run, self._prune.pruned(searched.values))  # scored where they belong, with the merge weights of that epoch
+            _put(run, self._prune.pruned(searched.values))  # scored in place, with the merge weights of that epoch
             dev_loss, scores = self._judged(run)
             self.state.best = KeptEpoch(searched.epoch, dev_loss, scores, _copied(run))
             self.state.searched = KeptEpoch()
@@ -122,9 +122,9 @@ class KeepBest(Transform):
         self._tell(run, searched.epoch, dev_loss, scores, best=True)
 
     def _exhausted(self, epoch: int, patience: int) -> bool:
-        """Whether the best epoch, and the first that could be exported, lie as many epochs back as patience lasts.
+        """Whether `patience` epochs have passed since the best epoch and since the first exportable epoch.
 
-        A search that is followed by another run exports nothing: there the best epoch of the search counts.
+        For a search that is followed by another run, and so exports nothing, the best epoch of the search counts.
         """
         state = self.state
         if self._prune and self._prune.searches and not self._prune.searches_midway:
@@ -132,11 +132,11 @@ class KeepBest(Transform):
         return bool(state.best.scores and state.first_exported) and epoch - max(state.best.epoch, state.first_exported) >= patience
 
     def _is_better(self, run: Run, scores: Sequence[float], kept: KeptEpoch) -> bool:
-        """Whether an epoch with these scores replaces the kept one: its mean is higher, or nothing can be compared."""
+        """Whether an epoch with these scores replaces the kept one: its mean is higher, or one of them has no scores."""
         return not kept.scores or not scores or run.engine.agree(_mean(scores) - _mean(kept.scores)) > 0
 
     def _judged(self, run: Run) -> tuple[float | None, list[float]]:
-        """The dev loss, and the score of each dev example; none without a dev set."""
+        """The dev loss and the score of each dev example; None and empty without a dev set."""
         if not run.data.dev:
             return None, []
         losses = example_losses(run.backbone, run.data.dev, run.tuning.batch_size)

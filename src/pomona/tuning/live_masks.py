@@ -1,15 +1,15 @@
-"""Pruning at work on a model in training: importance of live factors, masks over them, their optimizer moments.
+"""Pruning of a model in training: importance of the current factors, their masks, and their optimizer moments.
 
-Two regimes, one after the other in a run that learns its ratio:
-    held       a committed mask stays in force; pruned values wait in a stash and can be revived by the next commit (GRASP); with
-               feedback they are trained there
-    reselected after each step the lowest entries are reset and may grow again from there (ALM)
-In both the counts are exact after each step, and moments are cleared where a mask is selected or committed: momentum would
-otherwise revive what it prunes at once. While a mask is held without feedback, pruned entries have no moments; a controller may ask
-for what the published code does instead (`pomona.control.published`).
+There are two regimes; a run that learns its ratio uses first the one, then the other:
+    held       a committed mask stays in force; a stash keeps the pruned values, and the next commit can revive them (GRASP); with
+               feedback, the stashed values are trained
+    reselected after each step the lowest entries are reset; they can grow again before the next step (ALM)
+In both, the number of pruned entries is exact after each step, and the moments of pruned entries are cleared when a mask is
+selected or committed: otherwise momentum would revive these entries at once. While a mask is held without feedback, pruned entries
+have no moments; a controller may request the behaviour of the published code instead (`pomona.control.published`).
 
-A mask is one of the merged factors; where several adapters' factors are summed, it is in force for each. Or each adapter has a mask
-of its own (`Pruning.masks`), which is laid out as the parameters are.
+A mask applies to the merged factors; if the factors of several adapters are summed, it applies to each of them. Alternatively each
+adapter has its own mask (`Pruning.masks`), with the layout of the parameters.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pomona.tuning.statistics import Statistics
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Masks = dict[str, Bool[Tensor, "..."]]
-"""`path.A` and `path.B` -> mask of that merged factor, or of the parameter of that name; True = pruned."""
+"""`path.A` and `path.B` -> mask of this merged factor, or of the parameter of this name; True = pruned."""
 
 
 class MaskChange(NamedTuple):
-    """Shares of all entries that a commit moved to the other side, and that it newly pruned (whose moments were cleared)."""
+    """Shares of all entries whose mask a commit changed, and that it newly pruned (their moments were cleared)."""
 
     changed: float
     newly_pruned: float
@@ -49,13 +49,13 @@ class MaskChange(NamedTuple):
 
 @dataclass
 class MaskState:
-    """What evolves, by the name of a parameter.
+    """The state of the masks, by the name of a parameter.
 
     Args:
-        masks: True = pruned; of the parameter, or of the merged factor of that name.
-        stash: the value that a pruned entry comes back with.
-        reset: the value of a pruned entry; None stands for 0.
-        kept_scores: module -> importance, while it is kept as it was.
+        masks: mask of the parameter or of the merged factor; True = pruned.
+        stash: the value of a pruned entry if it is revived.
+        reset: the value of an entry while it is pruned; None means 0.
+        kept_scores: module -> importance, while `keep_scores` is in effect.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
@@ -67,15 +67,15 @@ class MaskState:
 
 
 class LiveMasks:
-    """Keeps the masks, stashes and moments of every factor of an attachment.
+    """The masks, stashes and moments of every factor of an attachment.
 
     Args:
-        attachment: whose factors are pruned; its factors as they are now are what `reset: initial` goes back to.
-        pruning: how.
-        statistics: read when importance is computed.
-        optimizer: whose moments are cleared.
+        attachment: its factors are pruned; their current values are the reset values of `reset: initial`.
+        pruning: the settings.
+        statistics: the input of importance.
+        optimizer: its moments are cleared.
         handling: which moments are cleared at a commit and while a mask is held, and whether a commit restarts Adam;
-            None: Pomona's own.
+            None: Pomona's default.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LiveMasks:
         self.state = MaskState(masks, {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset)
 
     def _no_masks(self) -> Masks:
-        """Masks that prune nothing; of masks by adapter, nothing but the zeros that pad an adapter of lower rank."""
+        """Masks that prune nothing, except, for masks by adapter, the zeros that pad an adapter of lower rank."""
         masks: Masks = {}
         for path, layer in self._layers.items():
             if self._by_adapter:
@@ -116,7 +116,7 @@ class LiveMasks:
 
     @torch.no_grad()
     def unpruned(self) -> dict[str, Tensor]:
-        """Every parameter, its pruned entries at their stashed values; a copy."""
+        """A copy of every parameter, with pruned entries at their stashed values."""
         return {
             name: restored(parameter.detach(), self.state.masks[name], self.state.stash[name])
             for name, parameter in self._parameters.items()
@@ -124,7 +124,7 @@ class LiveMasks:
 
     @torch.no_grad()
     def pruned(self, unpruned: Mapping[str, Tensor], prune_ratio: float | Sequence[float]) -> dict[str, Tensor]:
-        """Such parameters, of another time, pruned at a ratio (or one for each group of layers) by the statistics of now."""
+        """The parameters `unpruned`, of an earlier step, pruned at a ratio (or one for each group) with the current statistics."""
         masks = self.select(self.scores(unpruned), prune_ratio)
         return {
             name: torch.where(masks[name], 0.0 if reset is None else reset, unpruned[name])
@@ -133,7 +133,7 @@ class LiveMasks:
 
     @torch.no_grad()
     def scores(self, unpruned: Mapping[str, Tensor] | None = None) -> dict[str, ModuleScores]:
-        """Importance of every module's entries, pruned ones at their stashed value; of other parameters where they are given."""
+        """Importance of every module's entries, with pruned entries at their stashed values, or of the parameters `unpruned`."""
         if self.state.kept_scores:
             return self.state.kept_scores
         self._statistics.prepare()
@@ -151,7 +151,7 @@ class LiveMasks:
         return scores
 
     def _own_scores(self, layer: AdaptedModule, own: Mapping[int, Factors], statistics: ModuleStatistics) -> ModuleScores:
-        """Scores of each adapter's own factors, laid out as the parameters are; 0 where these pad an adapter of lower rank."""
+        """Scores of each adapter's own factors, with the layout of the parameters; 0 for the padding of a lower rank."""
         found = {
             place: self._pruning.metric.scores(factors, statistics.of_components(factors.rank)) for place, factors in own.items()
         }
@@ -163,7 +163,7 @@ class LiveMasks:
         return ModuleScores(A, B, 0.0)
 
     def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
-        """The masks of a prune ratio, or of one for each group of layers, with the granularity and scope of the settings."""
+        """The masks of a prune ratio, or of one ratio for each group of layers, with the settings' granularity and scope."""
         pruning = self._pruning
         if self._by_adapter:
             return self._select_by_adapter(scores, prune_ratio)
@@ -184,12 +184,12 @@ class LiveMasks:
         return masks
 
     def keep_scores(self) -> None:
-        """Let importance stay as it is now, as the published code of GRASP does; `reselect` ends that."""
+        """Keep the current importance until `reselect`, as the published code of GRASP does."""
         self.state.kept_scores = self.scores()
 
     @torch.no_grad()
     def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
-        """Commit masks: stash what they newly prune, revive what they free."""
+        """Commit masks: stash newly pruned entries, and revive entries that are no longer pruned."""
         changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self.state.masks, masks)))
         newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self.state.masks.items())
         for name, parameter in self._parameters.items():
@@ -205,10 +205,9 @@ class LiveMasks:
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float | Sequence[float]) -> None:
-        """Prune and retrain: reset the lowest entries as they are now, pruned ones competing with what they have grown to.
+        """Prune and retrain: reset the entries with the lowest scores; pruned entries compete with their current values.
 
-        What they were waits in no stash: that has the values to which they are reset, so `scores` are those of the weights as
-        they then are.
+        The values before the reset are not stashed. The stash holds the reset values, so later `scores` use the reset weights.
         """
         self.state.masks = self._no_masks()
         self.state.kept_scores = {}
@@ -224,12 +223,12 @@ class LiveMasks:
 
     @torch.no_grad()
     def enforce(self, *, feedback: bool = False) -> None:
-        """Reset every pruned entry, and clear its moments, unless commits alone do.
+        """Reset every pruned entry, and clear its moments unless only commits clear them.
 
-        With `feedback` they stay, and what moved an entry goes into its stash.
+        With `feedback`, the moments are kept, and the entry's update is added to its stash.
 
-        So the stash is trained by the gradients of the pruned model: Dynamic Model Pruning with Feedback (Lin et al., ICLR 2020,
-        arXiv 2006.07253). Weight decay, which acts on the entry as it is, does not reach the stash.
+        Then the gradients of the pruned model train the stash: Dynamic Model Pruning with Feedback (Lin et al., ICLR 2020,
+        arXiv 2006.07253). Weight decay acts on the current value of the entry, not on the stash.
         """
         for name, parameter in self._parameters.items():
             mask, reset = self.state.masks[name], self.state.reset[name]
@@ -240,7 +239,7 @@ class LiveMasks:
         self._put_at_rest()
 
     def _put_at_rest(self) -> None:
-        """Every pruned entry at its reset value."""
+        """Set every pruned entry to its reset value."""
         for name, parameter in self._parameters.items():
             mask, reset = self.state.masks[name], self.state.reset[name]
             if reset is None:

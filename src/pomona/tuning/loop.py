@@ -1,6 +1,6 @@
-"""The one training loop. Read it from top to bottom: this is all that every training of Pomona does.
+"""The training loop of every training in Pomona; read it from top to bottom.
 
-A source LoRA, a target LoRA, merge + fine-tune and the main job differ in their transforms alone.
+A source LoRA, a target LoRA, merge + fine-tune and the main job differ only in their transforms.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def train(
     """Take the optimizer steps of a run; the parameters are then those after the last step.
 
     Args:
-        run: what is trained, and on what.
-        transforms: by name, in the order in which their hooks are called.
-        checkpoint: file to save to, every `tuning.checkpoint_steps`, and to go on from where it exists.
-        fingerprint: of the run; a checkpoint with another one is refused.
+        run: the parameters and the data.
+        transforms: name -> transform; their hooks are called in this order.
+        checkpoint: file to save to every `tuning.checkpoint_steps`; if it exists, the run resumes from it.
+        fingerprint: identifies the run; a checkpoint with another fingerprint is refused.
 
     Raises:
         PomonaError: a loss or the gradient became NaN or infinite.
-        InputError: the checkpoint is one of another run.
+        InputError: the checkpoint is from another run.
     """
     tuning, fingerprint = run.tuning, fingerprint or {}
     run.start_random_streams()
@@ -60,7 +60,7 @@ def train(
 
 
 def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
-    """One optimizer step; the fields of its event."""
+    """Take one optimizer step; returns the fields of its event."""
     state, tuning, optimizer = run.state, run.tuning, run.optimizer
     epoch, within = divmod(state.step, run.steps_per_epoch)
     decay = tuning.learning_rate_decay**epoch
@@ -91,14 +91,14 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
 
 
 def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:
-    """The batches of one optimizer step: number `within` of an epoch, both counted from 0."""
+    """The batches of optimizer step number `within` of an epoch; both count from 0."""
     first = within * run.tuning.accumulation_steps
     order = run.order_of_batches(epoch)[first : first + run.tuning.accumulation_steps]
     return [[run.data.train[index] for index in indices] for indices in order]
 
 
 def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Sequence[Encoded]]) -> Tensor:
-    """Add up this rank's gradients of the mean loss over all completion tokens of the batches; its share of that loss, nats."""
+    """Add this rank's gradients of the mean loss per completion token of the batches; returns its share of the loss, nats."""
     backbone, engine = run.backbone, run.engine
     targets = sum(len(example) - example.completion_start for examples in batches for example in examples)
     total = torch.zeros((), device=backbone.device)
@@ -111,7 +111,7 @@ def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Seque
         batch = make_batch(backbone, mine)
         for transform in transforms:
             transform.before_forward(batch)
-        # Where whole layers are computed again, their activation functions are anyway.
+        # Gradient checkpointing already recomputes the activation functions within the layers.
         recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
         with engine.autocast(), recomputed:
             loss = token_losses(backbone, batch).sum() / targets

@@ -1,4 +1,4 @@
-"""What the micro dev examples cost under masks on trial: a controller's measurements, in as few forward passes as may be."""
+"""The costs of the micro dev examples under candidate masks, measured for a controller with few forward passes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pomona.engines import NATIVE, Engine
 from pomona.tuning.live_masks import LiveMasks, Masks
 
 Costs = Callable[[Attachment, Sequence[int]], Sequence[float]]
-"""Costs of the micro dev examples at some positions, lower is better, of what is attached."""
+"""Costs of the micro dev examples at some indices with the attached factors, lower is better."""
 
 Row = list[float | None]
-"""A candidate's costs, [N]; None where it was not measured."""
+"""A candidate's costs, [N]; None for an example that was not measured."""
 
 
 class Probes:
-    """Measures candidates on the micro dev examples, without gradient and dropout; the weights are as before afterwards.
+    """Measures candidates on the micro dev examples, without gradients and dropout, and restores the weights.
 
     Args:
-        attachment: what is trained.
-        masks: knows the weights under a mask.
+        attachment: the trained factors.
+        masks: gives the weights under a mask.
         examples: the micro dev set, N.
-        max_tokens: most tokens of one forward pass, all candidates together.
-        costs: what an example costs; None: its loss, which all candidates of a round share their passes for.
-        engine: lets all ranks have the same costs.
+        max_tokens: largest number of tokens of one forward pass, over all candidates.
+        costs: the cost of an example; None: its loss, for which the candidates of a round share forward passes.
+        engine: gives all ranks the same costs.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Probes:
         self._max_tokens, self._costs, self._engine = max_tokens, costs, engine
 
     def measure(self, trials: Sequence[Masks | None], examples: Sequence[int]) -> list[list[float]]:
-        """The costs of the examples at some positions under each mask, None for the one in force; a row each."""
+        """The costs of the examples at some indices, one row per mask; None is the mask in force."""
         if self._costs is None:
             chosen = [self.examples[index] for index in examples]
             values = [self._masks.values(masks) for masks in trials]
@@ -57,9 +57,9 @@ class Probes:
     def race(
         self, controller: Controller, state: ControllerState, compared: Masks | None, trials: Sequence[Masks]
     ) -> tuple[list[float], list[Row]]:
-        """The costs under the mask that the trials are compared with, None for the one in force, and under each trial.
+        """The costs under the reference mask `compared` (None: the mask in force) and under each trial's mask.
 
-        Of all examples, or of the first part where a trial was stopped.
+        For all examples, or only for the first part if a trial was stopped.
         """
         n = len(self.examples)
         first = controller.first_part(n)

@@ -1,4 +1,4 @@
-"""What a run tells the person who waits for it: which stage it is in, how far, and the prune ratio as it moves."""
+"""The progress display of a run: its stage, the work done, and the changes of the prune ratio."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_SECONDS = 30.0
-"""Between two lines about one stage, where there is no terminal."""
+"""Time between two lines about one stage, without a terminal."""
 
 _TICKS = "▁▂▃▄▅▆▇█"
 
 
 class Progress(Protocol):
-    """Told of everything that takes time."""
+    """Receives the progress of every long operation."""
 
     def begin(self, stage: str, total: int) -> None:
-        """A stage begins: `total` units of work, 0 where that is not known."""
+        """A stage begins, with `total` units of work; 0: unknown."""
 
     def advance(self, done: int, note: str = "") -> None:
-        """So many units more are done; `note` says how it goes."""
+        """`done` more units are finished; `note` describes the current state."""
 
     def end(self, note: str = "") -> None:
-        """The stage is over; `note` says what came out."""
+        """The stage is over; `note` describes the result."""
 
     def ratio(self, prune_ratio: float) -> None:
-        """The prune ratio in force is now this."""
+        """The new prune ratio in force."""
 
     def warn(self, warning: str) -> None:
-        """Something is not as a user may think; what was said before need not be said again."""
+        """Warn the user; a repeated warning may be ignored."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def begin(self, stage: str, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, note: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, note: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def ratio(self, prune_ratio: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def warn(self, warning: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Display:
-    """A live bar on a terminal; elsewhere plain lines: at a stage's begin and end, and every half minute between.
+    """A live bar on a terminal; elsewhere plain lines: at the start and end of a stage, and every 30 seconds in between.
 
     Use as a context manager.
 
     Args:
-        console: where to write; standard error by default, so that standard output stays for results.
+        console: where to write; standard error by default, because standard output is for results.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -93,7 +93,7 @@ class Display:
         self._bars.stop()
 
     def begin(self, stage: str, total: int) -> None:
-        """Show a new bar, or say that it begins."""
+        """Show a new bar, or print that the stage begins."""
         self._stage, self._started, self._ratios = stage, time.monotonic(), []
         self._told, self._done, self._total = self._started, 0, total
         if not self._console.is_terminal:
@@ -101,7 +101,7 @@ class Display:
         self._task = self._bars.add_task(stage, total=total or None, note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """Move the bar, or say how far it is if nothing was said for half a minute."""
+        """Move the bar, or print the progress if nothing was printed for 30 seconds."""
         if self._task is None:
             return
         told = " ".join(filter(None, (note, self._trace())))
@@ -113,7 +113,7 @@ class Display:
             self._say(f"{self._stage}: " + ", ".join(filter(None, (place, told))))
 
     def end(self, note: str = "") -> None:
-        """Replace the bar by a line."""
+        """Replace the bar with a line."""
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
@@ -129,7 +129,7 @@ class Display:
         self._ratios.append(prune_ratio)
 
     def warn(self, warning: str) -> None:
-        """Print a line, each warning once."""
+        """Print each warning once."""
         if warning not in self._warned:
             self._warned.add(warning)
             self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)

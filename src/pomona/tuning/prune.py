@@ -1,4 +1,4 @@
-"""The transform that prunes: which mask is in force after each step, the controller's rounds, and its answer."""
+"""The transform that prunes: the mask in force after each step, the controller's rounds, and its answer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from pomona.tuning.statistics import Statistics
 from pomona.tuning.transform import Run, Transform
 
 _TOKENS_ON_A_CPU = 2048
-"""Of a probe's pass: enough for the matrix products to reach their speed; more fall out of the caches (`probe_batching`)."""
+"""Tokens of a probe's forward pass: enough for fast matrix products; more would exceed the caches (`probe_batching`)."""
 
 
 @dataclass
 class PruneState:
-    """What evolves.
+    """The state of the transform.
 
     Args:
-        control: the controller's state; a checkpoint gives back its fields, of which the controller makes the state again.
+        control: the controller's state; a checkpoint returns its fields, from which the controller restores the state.
         answered: whether the controller's answer is in force.
-        prune_ratio: the ratio in force; the share of all entries, where groups of layers have ratios of their own.
+        prune_ratio: the ratio in force; the share of all entries, if groups of layers have their own ratios.
         masks: the masks and stashes.
     """
 
@@ -49,19 +49,19 @@ class PruneState:
 class Prune(Transform):
     """Prunes the factors of an attachment while they are trained.
 
-    Up to the controller's `settle_step` a committed mask is held and the rounds look for a better ratio; then the answer is in
-    force and the mask is selected anew after each step (see `live_masks`). A given ratio may follow a schedule.
+    Until the controller's `settle_step`, a committed mask is held and the rounds search for a better ratio. Then the answer is in
+    force, and a new mask is selected after each step (see `live_masks`). A given ratio may follow a schedule.
 
     Args:
-        run: what is trained. Rewards are measured on its micro dev examples.
-        pruning: how to prune.
-        controller: how much to prune.
-        statistics: what importance is measured from; a transform that comes before this one.
-        costs: what a micro dev example costs; None: its loss.
+        run: the training run; rewards are measured on its micro dev examples.
+        pruning: the settings.
+        controller: gives or learns the prune ratio.
+        statistics: the input of importance; this transform must come before `Prune`.
+        costs: the cost of a micro dev example; None: its loss.
 
     Raises:
-        InputError: the controller learns, and there are no micro dev examples, or a schedule is to follow; statistics that do not
-            know a module.
+        InputError: the controller learns, but there are no micro dev examples, or there is a schedule; or the statistics lack a
+            module.
     """
 
     state_type: ClassVar[Any] = PruneState
@@ -76,7 +76,7 @@ class Prune(Transform):
             raise InputError("a controller that learns the prune ratio needs micro dev examples", field="micro_dev")
         if self.settle_step > 0 and pruning.schedule != "constant":
             raise InputError(
-                "a controller that learns the prune ratio moves it itself",
+                "a controller that learns the prune ratio does not follow a schedule",
                 field="pruning.schedule",
                 value=pruning.schedule,
                 fix="Use constant, or a controller with a given ratio: fixed, grid or tpe",
@@ -89,7 +89,7 @@ class Prune(Transform):
         )
         self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
         self.prune_ratio = self.control.prune_ratio
-        """The ratio in force; the share of all entries, where groups of layers have ratios of their own."""
+        """The ratio in force; the share of all entries, if groups of layers have their own ratios."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
         self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, run.engine
@@ -99,33 +99,33 @@ class Prune(Transform):
         on_cpu = attachment.backbone.device.type == "cpu"
         max_tokens = _TOKENS_ON_A_CPU if on_cpu else run.tuning.batch_size * run.tuning.max_tokens
         self._probes = Probes(attachment, self._masks, data.micro_dev, max_tokens, costs, run.engine)
-        # Losses say nothing of how well the micro dev set stands for the dev set where costs are something else.
+        # With other costs than losses, dev losses cannot show whether the micro dev set represents the dev set.
         dev = data.dev[: (len(data.micro_dev) + 1) // 2] if costs is None else ()
         self._dev = Probes(attachment, self._masks, dev, max_tokens, None, run.engine)
 
     @property
     def searches(self) -> bool:
-        """Whether the ratio is being sought."""
+        """Whether the search for the ratio is in progress."""
         return self.answer is None
 
     @property
     def searches_midway(self) -> bool:
-        """Whether the ratio is being sought, and the run goes on when it is found."""
+        """Whether the search is in progress, and the run continues after it."""
         return self.answer is None and self.settle_step < self._total_steps
 
     def exports(self, step: int) -> bool:
-        """Whether the factors after this step are pruned at the ratio that is to be exported."""
+        """Whether the factors after this step are pruned at the exported ratio."""
         return self.answer is not None and step >= self._ramp_end
 
     # The hooks ------------------------------------------------------------------------------------------------------------
 
     def after_step(self, run: Run) -> dict[str, object]:
-        """Put the masks in force; the step's event gets the ratio."""
+        """Apply the masks; adds the ratio to the step's event."""
         self.put_masks(run.state.step, last_of_epoch=run.state.step % run.steps_per_epoch == 0)
         return {"prune_ratio": self.prune_ratio}
 
     def between_steps(self, run: Run) -> None:
-        """Let the controller have a round where one is due, and answer where its search ends."""
+        """Run a round of the controller if it is due, and take its answer if the search ends here."""
         step = run.state.step
         if self.round_due(step):
             self._tell(run, "round", self.round)
@@ -133,7 +133,7 @@ class Prune(Transform):
             self._tell(run, "settled", self.settle)
 
     def end(self, run: Run) -> None:
-        """Answer, where patience has ended the search."""
+        """Take the controller's answer if patience ended the search."""
         if self.searches:
             self._tell(run, "settled", self.settle)
         self.final_importance = self.importance()
@@ -144,14 +144,14 @@ class Prune(Transform):
         run.tell(kind, **found)
         run.progress.ratio(self.prune_ratio)
 
-    # What they do ---------------------------------------------------------------------------------------------------------
+    # Their work -----------------------------------------------------------------------------------------------------------
 
     def put_masks(self, step: int, *, last_of_epoch: bool) -> None:
-        """Put the masks in force, after optimizer step number `step`.
+        """Apply the masks after optimizer step number `step`.
 
         Args:
             step: from 1.
-            last_of_epoch: the factors may be exported now, so their mask must be exact whatever the interval.
+            last_of_epoch: the factors may be exported now, so their mask must be exact for any interval.
         """
         if self.answer is not None:
             self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
@@ -162,7 +162,7 @@ class Prune(Transform):
 
     def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
-        # A ramp is a share of the full ratio, so it is the same share of their mean.
+        # A ramp scales every ratio by the same factor, so it scales their mean by this factor.
         self.prune_ratio, *ratios = (
             scheduled_ratio(pruning.schedule, one, step, self._total_steps, pruning.ramp_fraction)
             for one in (answer.prune_ratio, *answer.ratios)
@@ -179,9 +179,9 @@ class Prune(Transform):
         return self.answer is None and self._controller.round_due(self.control, step)
 
     def round(self, step: int) -> dict[str, object]:
-        """Probe the controller's candidates on the micro dev set and commit what it decides; the round as the history has it.
+        """Measure the controller's candidates on the micro dev set and commit its decision; returns the history's line.
 
-        They are compared with a mask of the same scores at the ratio in force, unless the controller asks for the mask in force.
+        The reference of the candidates is a mask of the same scores at the controller's reference ratio, or the mask in force.
         """
         controller = self._controller
         if not controller.handling.refreshes_importance:
@@ -204,7 +204,7 @@ class Prune(Transform):
         return seen.record(self.control.shares, *cost).to_line()
 
     def _screened(self, masks: Sequence[Masks]) -> Sequence[bool]:
-        """Which candidates are tried."""
+        """Whether each candidate is tried."""
         if not self._controller.wants_estimates:
             return [True] * len(masks)
         estimates = self._engine.agree([self._masks.first_order(one) for one in masks])
@@ -215,7 +215,7 @@ class Prune(Transform):
         return self.answer is None and step == self.settle_step
 
     def settle(self, step: int) -> dict[str, object]:
-        """The controller answers, and its ratio is in force from here on: as the history has it."""
+        """Take the controller's answer, which is in force from now on; returns the history's line."""
         self.answer = self._controller.choose(self.control)
         self.prune_ratio = self.answer.prune_ratio
         scores = self._masks.scores()
@@ -225,15 +225,15 @@ class Prune(Transform):
         return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check, **by_group}
 
     def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
-        """(prune ratio, cost by the curve, dev loss) at the lowest ratio tried, the answer and the highest: do they agree?
+        """(prune ratio, cost by the curve, dev loss) at the lowest ratio tried, the answer and the highest, to compare the two.
 
-        The curve's cost is relative to the answer. The dev loss is that of half as many dev examples as there are micro dev
-        examples, so that the check costs less than a round. Nothing is measured where the curve is flat, and ranks nothing.
+        The curve's cost is relative to the answer. The dev loss is the mean over half as many dev examples as there are
+        micro dev examples, so that the check costs less than a round. A flat curve ranks nothing, so nothing is measured.
         """
         if answer.flat or not answer.curve or not self._dev.examples:
             return []
         gains = {point.prune_ratio: point.reward for point in answer.curve}
-        # The answer last: where it is the lowest or the highest, it takes that one's place.
+        # The answer comes last: if it is the lowest or the highest ratio, it replaces that entry.
         trials = {one: (-gains[one], (one,)) for one in (min(gains), max(gains))} | {answer.prune_ratio: (0.0, answer.ratios)}
         masks = [self._masks.select(scores, ratios) for _, ratios in trials.values()]
         rows = self._dev.measure(masks, range(len(self._dev.examples)))
@@ -242,16 +242,16 @@ class Prune(Transform):
         return sorted(found)
 
     def unpruned(self) -> dict[str, Tensor]:
-        """The factors as they are, pruned entries at their stashed values."""
+        """The current factors, with pruned entries at their stashed values."""
         return self._masks.unpruned()
 
     def pruned(self, unpruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Such factors, of another time, pruned at the answer."""
+        """The factors `unpruned`, of an earlier step, pruned at the answer."""
         assert self.answer is not None
         return self._masks.pruned(unpruned, self.answer.ratios)
 
     def importance(self) -> dict[str, float]:
-        """Module -> mean score of the entries of both factors that are kept."""
+        """Module -> mean score of the kept entries of both factors."""
         scores = self._masks.scores()
         found = {}
         for path in self._attachment.layers:
@@ -262,7 +262,7 @@ class Prune(Transform):
 
     @property
     def state(self) -> PruneState:
-        """What evolves."""
+        """The state of the transform."""
         return PruneState(self.control, self.answer is not None, self.prune_ratio, self._masks.state)
 
     @state.setter
@@ -273,5 +273,5 @@ class Prune(Transform):
 
 
 def _by_group(ratios: tuple[float, ...]) -> dict[str, list[float]]:
-    """The groups' ratios as the history has them; nothing where one ratio is for all."""
+    """The history's field of the groups' ratios; empty if there is one ratio for all."""
     return {"by_group": list(ratios)} if ratios else {}

@@ -1,4 +1,4 @@
-"""What goes into the training loop and what comes out."""
+"""Inputs and results of the training loop."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from pomona.pruning import Granularity, Schedule, Scope, check_scope
 from pomona.ratios import Answer
 
 Event = dict[str, object]
-"""A line of `history.jsonl`; its fields stand in `pomona.runs.record`."""
+"""A line of `history.jsonl`; `pomona.runs.record` lists its fields."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to fine-tune. AdamW on the factors in fp32; the rate is constant within an epoch.
+    """The settings of fine-tuning: AdamW on the factors in fp32, with a constant learning rate within an epoch.
 
     Args:
         epochs: passes over the training examples, >= 1.
-        learning_rate: of the first epoch, > 0.
+        learning_rate: learning rate of the first epoch, > 0.
         learning_rate_decay: factor from one epoch to the next, in (0, 1]; ALM: 0.85.
         weight_decay: AdamW's, >= 0; ALM: 0.
-        batch_size: examples a forward pass, >= 1.
-        accumulation_steps: forward passes an optimizer step, >= 1.
+        batch_size: examples per forward pass, >= 1.
+        accumulation_steps: forward passes per optimizer step, >= 1.
         dropout: on the adapters' inputs, in [0, 1); ALM: 0.05.
         gradient_clip: largest norm of the whole gradient; None for no limit.
-        patience_epochs: stop after so many epochs without a better dev loss, counted from the first one that could be exported;
-            in a search for the ratio that is followed by another run, from the first; None for never; ALM: 3.
+        patience_epochs: stop after this number of epochs without a better dev loss, counted from the first exportable epoch, or
+            from the first epoch of a search that is followed by another run; None: never stop; ALM: 3.
         max_tokens: longest example, prompt and completion together.
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
-        gradient_checkpointing: compute the layers' activations again in the backward pass, so that they need not be kept: less
-            memory, about a third more time.
+        gradient_checkpointing: recompute the layers' activations in the backward pass instead of storing them: less memory, about
+            a third more time.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -74,7 +74,7 @@ class Tuning:
             raise InputError("must be at least 0", field="tuning.weight_decay", value=self.weight_decay)
 
     def total_steps(self, examples: int) -> int:
-        """Optimizer steps of a whole run on so many examples."""
+        """Optimizer steps of a whole run on this number of examples."""
         batches = math.ceil(examples / self.batch_size)
         return math.ceil(batches / self.accumulation_steps) * self.epochs
 
@@ -86,32 +86,32 @@ MasksOf = Literal["merged", "adapter"]
 
 @dataclass(frozen=True)
 class Pruning:
-    """How to prune while tuning (ALM, arXiv 2505.24174); `pomona.pruning` says what each choice means, `controller` how much.
+    """The settings of pruning while tuning (ALM, arXiv 2505.24174); see `pomona.pruning`. The `controller` sets the ratio.
 
     Args:
         metric: importance of an entry.
-        interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1. Above 1 pruned entries grow
-            between selections, so the ratio holds at selections and at the end of an epoch only.
-        activations: where the norms of activations come from: `streamed` from the forward passes of training, or `full_pass`, the
-            whole training set again before each selection.
-        forgetting: of the streamed norms, in [0, 1], a step.
-        granularity: what is pruned as a whole: an entry (`parameter`), a rank-one component (`rank`), a `module`.
-        scope: which of them compete: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for modules, else
-            `tensor`.
-        masks: `adapter`, each adapter loses its own share of entries, whatever its weight; `merged`, the entries of the merged
-            factors compete whosever they are. None: `adapter` with method concat and granularity parameter, else `merged`.
-        reset: what a pruned entry becomes: `zero`, or the value that it had when training began (`initial`).
-        schedule: of a given ratio: `constant`, `linear` or `cubic` growth up to it, or `once`, where the mask is selected after
-            the first step and then held.
-        ramp_fraction: share of the run in which a growing schedule reaches the ratio, in (0, 1].
-        prunes_ties: whether what ties with the last entry that the ratio prunes is pruned too, as in the published code of GRASP;
-            the published behaviours of a controller set it too.
-        paper: ALM's published code: one norm a layer from passes of single examples, in place of `activations`; needs metric
-            delta_sensitivity.
+        interval_steps: optimizer steps between selections, once the ratio is settled, >= 1; ALM: 1. Above 1, pruned entries grow
+            between selections, so the ratio is exact only at selections and at the end of an epoch.
+        activations: source of the activation norms: `streamed`, the forward passes of training, or `full_pass`, another pass over
+            the whole training set before each selection.
+        forgetting: decay factor of the streamed norms per step, in [0, 1].
+        granularity: the unit of pruning: an entry (`parameter`), a rank-one component (`rank`) or a `module`.
+        scope: the units that are ranked together: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for
+            modules, else `tensor`.
+        masks: `adapter`: each adapter loses the same share of its entries, whatever its weight; `merged`: the entries of the merged
+            factors are ranked together. None: `adapter` with method concat and granularity parameter, else `merged`.
+        reset: the value of a pruned entry: `zero`, or its value at the start of training (`initial`).
+        schedule: schedule of a given ratio: `constant`, `linear` or `cubic` growth up to the ratio, or `once`: the mask is
+            selected after the first step and then held.
+        ramp_fraction: share of the run after which a growing schedule reaches the ratio, in (0, 1].
+        prunes_ties: whether entries with the same score as the last pruned entry are also pruned, as in the published code of
+            GRASP; the published behaviours of a controller set it too.
+        paper: ALM's published code: one norm for each layer, from passes of single examples, instead of `activations`; requires
+            metric delta_sensitivity.
 
     Raises:
-        InputError: a value is out of its range; a scope that the granularity does not have; published norms for a metric that
-            reads what they do not know, or together with others.
+        InputError: a value is out of its range; the granularity does not have the scope; published norms with a metric that needs
+            other statistics, or with another source of norms.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -144,42 +144,42 @@ class Pruning:
         if self.masks not in (None, *get_args(MasksOf)):
             raise InputError(f"must be one of {', '.join(get_args(MasksOf))}", field="pruning.masks", value=self.masks)
         if self.masks == "adapter" and self.granularity != "parameter":
-            problem = f"granularity {self.granularity!r} ranks what the merge makes, whosever it is"
+            problem = f"granularity {self.granularity!r} ranks parts of the merged factors, not of each adapter"
             raise InputError(problem, field="pruning.masks", value=self.masks, fix="Use merged, or granularity parameter")
         if self.paper and self.activations != "streamed":
-            raise InputError("`paper` has norms of its own: leave `activations` out", field="pruning")
+            raise InputError("`paper` uses its own norms: leave out `activations`", field="pruning")
         if self.paper and not isinstance(self.metric, DeltaSensitivity):
             raise InputError(
-                "the published norms serve the published code's metric alone",
+                "the published norms are only for the published code's metric",
                 field="pruning.metric",
                 value=type(self.metric).__name__,
                 fix="Set pruning.metric to delta_sensitivity, or leave out pruning.paper",
             )
 
     def following(self, controller: Controller) -> Self:
-        """With what the published behaviour of a controller changes, in its own run and in the one that its answer is for."""
+        """These settings with the changes of a controller's published behaviour, for its own run and the run with its answer."""
         handling = controller.handling
         own_masks = self.masks is None and self.granularity == "parameter" and handling.masks_by_adapter
         masks = "adapter" if own_masks else self.masks
         return replace(self, masks=masks, prunes_ties=self.prunes_ties or handling.prunes_ties)
 
     def by_adapter(self, *, kept_apart: bool) -> bool:
-        """Whether each adapter has masks of its own.
+        """Whether each adapter has its own masks.
 
         Args:
-            kept_apart: whether every entry of the merged factors is one adapter's own.
+            kept_apart: whether every entry of the merged factors belongs to one adapter.
         """
         return kept_apart and self.granularity == "parameter" if self.masks is None else self.masks == "adapter"
 
     @property
     def needs_norms(self) -> bool:
-        """Whether anything reads the norms of activations."""
+        """Whether the norms of activations are needed."""
         return self.metric.needs_activations or self.granularity == "module"
 
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """What the loop may see. `micro_dev` is for the controller, `dev` for the choice of epoch; either may be empty."""
+    """The data of the loop. `micro_dev` is for the controller, `dev` for the choice of epoch; either may be empty."""
 
     train: Sequence[Encoded]
     micro_dev: Sequence[Encoded] = ()
@@ -187,7 +187,7 @@ class FitData:
 
 
 class Sparsity(NamedTuple):
-    """Shares of a module's factors that are exactly zero, and how many entries these have."""
+    """Shares of exact zeros in a module's factors, and the numbers of entries of the factors."""
 
     A: float
     B: float
@@ -196,29 +196,29 @@ class Sparsity(NamedTuple):
 
     @classmethod
     def of(cls, pair: Factors) -> Self:
-        """Measured."""
+        """The measured sparsity of a pair of factors."""
         return cls(_zero_share(pair.A), _zero_share(pair.B), pair.A.numel(), pair.B.numel())
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What came out; a run folder keeps it beside the adapter.
+    """The result of `fit`; a run folder keeps it with the adapter.
 
     Args:
         adapter: the chosen epoch's factors, pruned, scaling 1.
         epoch: the chosen epoch, from 1.
         dev_loss: its dev loss, nats per token; None without dev examples.
-        dev_scores: of each dev example in that epoch, higher is better: what the epoch was chosen by.
-        sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were left out.
-        merge_weights: module -> each adapter's merge weight, where these were trained.
-        answer: the ratio; None where nothing was pruned.
-        control: the controller's last state, as JSON has it once a run folder kept it (`Controller.load_state`); None where
-            nothing was pruned.
-        importance: module -> mean score of its kept entries at the end; empty where nothing was pruned.
+        dev_scores: score of each dev example in that epoch, higher is better; the mean decided the choice of the epoch.
+        sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were removed.
+        merge_weights: module -> each adapter's merge weight, if these were trained.
+        answer: the ratio; None without pruning.
+        control: the controller's last state, in JSON's types if read from a run folder (`Controller.load_state`); None without
+            pruning.
+        importance: module -> mean score of its kept entries at the end; empty without pruning.
         history: every event, in order.
         train_seconds, probe_seconds: wall clock of training (pruning and dev losses included) and of the controller's probes.
         tokens: training tokens seen, padding excluded.
-        reused: whether another run trained it; the seconds are that run's.
+        reused: whether another run trained it; the seconds are then from that run.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"arbitrary_types_allowed": True}

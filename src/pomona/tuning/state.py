@@ -1,4 +1,4 @@
-"""Everything that evolves in a training run: a checkpoint holds a `TrainState`, and a resumed run needs nothing else."""
+"""The complete state of a training run: a checkpoint holds a `TrainState`, and a resumed run needs nothing else."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pomona.tuning.settings import Event
 T = TypeVar("T")
 
 FORMAT = 5
-"""Of a checkpoint's content. A checkpoint of another format is refused."""
+"""Version of a checkpoint's content. A checkpoint of another format is refused."""
 
 HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-"""For `__pydantic_config__` of a state that has tensors among its fields."""
+"""The `__pydantic_config__` of a state with tensors."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class TrainState:
     Args:
         step: optimizer steps taken.
         tokens: training tokens seen, padding excluded.
-        stopped: whether patience has ended the run before its last step.
+        stopped: whether patience ended the run before its last step.
         train_seconds, probe_seconds: wall clock so far.
         history: every event so far, in order.
         factors: parameter name -> its values.
@@ -55,39 +55,39 @@ class TrainState:
 
 
 def save_state(path: Path, state: TrainState, fingerprint: Mapping[str, object]) -> None:
-    """Write the state of the run that has this fingerprint, whole or not at all."""
+    """Write the state of the run with this fingerprint, atomically."""
     save_checkpoint(path, {"format": FORMAT, "fingerprint": fingerprint, "state": state})
 
 
 def load_state(path: Path, fingerprint: Mapping[str, object], device: torch.device) -> TrainState:
-    """The state that `save_state` wrote; the states of transforms as plain mappings (`typed` gives them their types).
+    """The state that `save_state` wrote; the states of transforms are plain mappings (`typed` converts them).
 
     Raises:
-        InputError: the file is not a checkpoint, or one of another run or of another format.
+        InputError: the file is not a checkpoint, or is from another run or of another format.
     """
     found = load_checkpoint(path, device)
     if not isinstance(found, dict) or (found.get("format"), found.get("fingerprint")) != (FORMAT, fingerprint):
         raise InputError(
             "this checkpoint belongs to another run, or to another version of Pomona",
             file=path,
-            fix="Resume with the run's own recipe and version, or start anew",
+            fix="Resume with the recipe and version of that run, or start a new run",
         )
     return typed(TrainState, found["state"])
 
 
 def typed(kind: type[T], values: object) -> T:
-    """A state of a type, from the mappings and lists that a checkpoint gives back."""
+    """A state of the given type, from the mappings and lists of a checkpoint."""
     return TypeAdapter(kind).validate_python(values)
 
 
 def random_state() -> dict[str, Tensor]:
-    """The state of torch's global generators, which dropout draws from."""
+    """The state of torch's global generators, the source of dropout."""
     states = {"cpu": torch.get_rng_state()}
     return states | {f"cuda.{index}": torch.cuda.get_rng_state(index) for index in range(torch.cuda.device_count())}
 
 
 def restore_random_state(states: Mapping[str, Tensor]) -> None:
-    """Set torch's global generators to a state that `random_state` gave."""
+    """Set torch's global generators to a state from `random_state`."""
     torch.set_rng_state(states["cpu"].cpu())
     for index in range(torch.cuda.device_count()):
         torch.cuda.set_rng_state(states[f"cuda.{index}"].cpu(), index)

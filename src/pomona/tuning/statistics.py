@@ -1,4 +1,4 @@
-"""The transform that gathers norms, and gradients where a metric reads them, from the passes that training makes anyway."""
+"""The transform that collects norms, and gradients if a metric needs them, from the forward and backward passes of training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pomona.tuning.transform import Run, Transform
 
 
 class Statistics(Transform):
-    """The statistics of every trained module, as `Pruning` wants them; see `Norms` for when each call happens.
+    """The statistics of every trained module that `Pruning` needs; `Norms` documents the time of each call.
 
     Args:
-        attachment: what is trained.
-        pruning: its metric says what is needed; what is not needed costs nothing.
-        examples: the training set, for norms that come from passes of their own.
-        batch_size: examples a batch of such a pass.
-        gradients: whether the last step's gradient is kept in any case.
-        engine: joins the norms of the ranks.
+        attachment: the trained factors.
+        pruning: its metric determines the statistics; statistics that it does not need are not computed.
+        examples: the training set, for norms from separate passes.
+        batch_size: examples per batch of such a pass.
+        gradients: whether the last step's gradient is always kept.
+        engine: sums the norms over ranks.
 
     Raises:
-        InputError: published norms, and a module that they do not know.
+        InputError: the published norms do not support a module.
     """
 
     state_type: ClassVar[Any] = dict[str, dict[str, Any]]
@@ -53,24 +53,24 @@ class Statistics(Transform):
         self._gradients = Gradients(attachment, metric.smoothing) if wanted else None
 
     def before_forward(self, batch: Batch) -> None:
-        """Watch the forward pass."""
+        """Observe the forward pass."""
         if self._gathers_norms:
             self._norms.begin_batch(batch.content)
 
     def after_forward(self) -> None:
-        """Watch no more: neither the backward pass nor probes are counted."""
+        """Stop observing, because the backward pass and probes must not count."""
         if self._gathers_norms:
             self._norms.end_batch()
 
     def after_backward(self, run: Run | None = None) -> None:
-        """Take in the step's norms and gradients, before the factors move."""
+        """Add the step's norms and gradients, before the optimizer changes the factors."""
         if self._gathers_norms:
             self._norms.end_step()
         if self._gradients:
             self._gradients.observe()
 
     def prepare(self) -> None:
-        """Statistics are about to be read."""
+        """Prepare the statistics for reading."""
         if self._gathers_norms:
             self._norms.prepare()
 
@@ -82,7 +82,7 @@ class Statistics(Transform):
 
     @property
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """The sums behind the norms, and the gradients, by name."""
+        """The sums of the norms, and the gradients, by name."""
         return {"norms": self._norms.state(), "gradients": self._gradients.state() if self._gradients else {}}
 
     @state.setter

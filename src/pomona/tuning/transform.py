@@ -1,15 +1,15 @@
-"""What a run does beyond plain training is a transform: statistics, pruning with its controller, the choice of the best epoch.
+"""A transform adds to plain training: statistics, pruning with its controller, or the choice of the best epoch.
 
 The loop calls each hook of every transform, in the transforms' order:
 
     before_forward, after_forward    around the forward pass of each batch
     after_backward                   the step's gradients are complete: summed over batches and ranks, not clipped
-    after_step                       the optimizer has moved the parameters
-    between_steps                    the step's event is told; the time of this hook is no training time
+    after_step                       the optimizer has updated the parameters
+    between_steps                    the step's event is written; the time of this hook is not training time
     end_epoch                        after the last step of an epoch
     end                              after the last step of the run
 
-All that evolves in a transform is its `state`, which a checkpoint holds.
+The `state` of a transform is everything in it that changes; a checkpoint holds it.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from pomona.tuning.state import TrainState, random_state, restore_random_state, 
 
 @dataclass(eq=False)
 class Run:
-    """One training run, as the loop and its transforms see it.
+    """One training run, for the loop and its transforms.
 
     Args:
-        attachment: what is trained.
+        attachment: the trained factors.
         data: encoded examples; no test data.
         tuning: the optimizer's settings.
-        optimizer: of all parameters; each group keeps the rate that its decay begins with as `first_rate`.
+        optimizer: the optimizer of all parameters; each group has its learning rate before decay as `first_rate`.
         system: name in the history.
-        seed: root of the order of batches and of dropout.
+        seed: root seed of the order of batches and of dropout.
         engine: runs a step.
-        emit: told each event of the history as it happens.
-        progress: shown to a person.
-        state: what evolves besides the parameters, the optimizer and the transforms.
+        emit: called with each event of the history.
+        progress: display for the user.
+        state: the state besides the parameters, the optimizer and the transforms.
     """
 
     attachment: Attachment
@@ -73,7 +73,7 @@ class Run:
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is trained: factors, and merge weights where they are trained."""
+        """All trained parameters: factors, and merge weights if they are trained."""
         return self.attachment.parameters() | self.attachment.weight_parameters()
 
     @cached_property
@@ -87,7 +87,7 @@ class Run:
         return self.total_steps // self.tuning.epochs
 
     def order_of_batches(self, epoch: int) -> list[list[int]]:
-        """The positions of each batch's examples in an epoch, counted from 0; drawn by the seed."""
+        """The indices of each batch's examples in an epoch, drawn by the seed; `epoch` counts from 0."""
         if self._order is None or self._order[0] != epoch:
             lengths = [len(example) for example in self.data.train]
             self._order = epoch, training_order(lengths, self.tuning.batch_size, stream(self.seed, "batches", epoch))
@@ -111,7 +111,7 @@ class Run:
         """Refuse a value that is NaN or infinite.
 
         Raises:
-            PomonaError: it is.
+            PomonaError: the value is not finite.
         """
         if not math.isfinite(value):
             raise PomonaError(
@@ -121,11 +121,11 @@ class Run:
             )
 
     def start_random_streams(self) -> None:
-        """Seed dropout: every rank draws its own."""
+        """Seed dropout, differently on every rank."""
         torch.manual_seed(derive_seed(self.seed, "dropout", *([self.engine.rank] if self.engine.rank else [])))
 
     def snapshot(self, transforms: Mapping[str, Transform]) -> TrainState:
-        """The whole state, sharing memory with the run."""
+        """The complete state; it shares memory with the run."""
         gather = self.engine.gather
         return dataclasses.replace(
             self.state,
@@ -140,7 +140,7 @@ class Run:
 
     @torch.no_grad()
     def restore(self, state: TrainState, transforms: Mapping[str, Transform]) -> None:
-        """Go on from a state that a checkpoint held; its events are told again."""
+        """Resume from the state of a checkpoint; its events are emitted again."""
         for name, parameter in self.parameters.items():
             parameter.copy_(state.factors[name])
             self.optimizer.state[parameter] = state.optimizer[name]
@@ -153,38 +153,38 @@ class Run:
 
 
 class Transform:
-    """Does nothing by itself: a subclass overrides the hooks that it needs."""
+    """Base class without effect: a subclass overrides the hooks that it needs."""
 
     state: Any = None
-    """All that evolves: a value of `state_type`."""
+    """Everything that changes: a value of `state_type`."""
 
     state_type: ClassVar[Any] = type(None)
 
     def before_forward(self, batch: Batch) -> None:
-        """The forward pass of a training batch follows."""
+        """Called before the forward pass of a training batch."""
 
     def after_forward(self) -> None:
-        """The forward pass is done; the backward pass follows."""
+        """Called after the forward pass and before the backward pass."""
 
     def after_backward(self, run: Run) -> None:
-        """The gradients of the step are complete, and the parameters have not moved yet."""
+        """Called when the gradients of the step are complete and the parameters are not yet updated."""
 
     def after_step(self, run: Run) -> Mapping[str, object]:
-        """The optimizer has taken step number `run.state.step`; the fields that this transform adds to the step's event."""
+        """Called after optimizer step number `run.state.step`; returns fields for the step's event."""
         return {}
 
     def between_steps(self, run: Run) -> None:
-        """The step is complete."""
+        """Called after a complete step."""
 
     def end_epoch(self, run: Run) -> None:
-        """The last step of an epoch is complete."""
+        """Called after the last step of an epoch."""
 
     def end(self, run: Run) -> None:
-        """The last step of the run is complete."""
+        """Called after the last step of the run."""
 
 
 def zero_filled_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
-    """The gradient of every parameter; zeros where the loss does not depend on it."""
+    """The gradient of every parameter; zeros if the loss does not depend on it."""
     found: list[Tensor] = []
     for parameter in parameters.values():
         if parameter.grad is None:
