@@ -174,7 +174,7 @@ def test_the_ratio_was_learned_in_rounds(record: RunRecord) -> None:
     assert record.prune_ratio == record.answer.prune_ratio
     assert record.answer.low <= record.answer.prune_ratio <= record.answer.high
     assert record.answer.flat
-    assert any("do not tell the prune ratios apart" in warning for warning in record.warnings)
+    assert any("show no significant difference between the prune ratios" in warning for warning in record.warnings)
 
 
 def test_every_factor_has_exactly_the_ratio_s_zeros(adapter: Adapter, folder: Path, record: RunRecord) -> None:

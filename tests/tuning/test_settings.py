@@ -35,7 +35,7 @@ def test_when_each_adapter_has_masks_of_its_own(masks: str | None, granularity: 
 
 
 def test_masks_by_adapter_are_of_entries() -> None:
-    with pytest.raises(InputError, match=r"pruning\.masks: granularity 'rank' ranks parts of the merged factors.*\(got 'adapter'\)"):
+    with pytest.raises(InputError, match=r"pruning\.masks: granularity 'rank' ranks parts of the merged .*\(got 'adapter'\)"):
         Pruning(masks="adapter", granularity="rank")
     with pytest.raises(InputError, match=r"pruning\.masks: must be one of merged, adapter \(got 'own'\)"):
         Pruning(masks="own")  # pyright: ignore[reportArgumentType]

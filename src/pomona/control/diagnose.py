@@ -1,4 +1,4 @@
-"""What can go wrong in a search for the ratio, noticed and said: one sentence each, with what to change."""
+"""Diagnosis of a search for the ratio: one warning for each problem, with the setting to change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLEARED = 0.50
 
 
 def _moves(state: ControllerState, first_mask: Sequence[float]) -> list[tuple[float, ...]]:
-    """For each mask that was committed, each group's ratio minus that of the mask before; one alone for all layers."""
+    """For each committed mask, each group's ratio minus its ratio in the previous mask; one value without groups."""
     moves: list[tuple[float, ...]] = []
     before = tuple(first_mask) or ((state.rounds[0].prune_ratio_before,) * len(state.ratios) if state.rounds else ())
     for one in state.rounds:
@@ -42,35 +42,35 @@ def diagnose_search(
     cleared: Sequence[float] = (),
     policy: bool = True,
 ) -> list[str]:
-    """Warnings about a search that has ended.
+    """Warnings about a finished search.
 
-    - too few rounds: fewer than 3; none at all leaves the starting ratio;
-    - nothing committed in 3 rounds or more;
+    - too few rounds: fewer than 3; without a round, the start ratio remains;
+    - no commit in 3 rounds or more;
     - no signal: the curve is flat;
-    - collapse: the search's mean, over all groups of layers, stayed within 5 % of the allowed range below its upper end in the last
-      3 rounds;
-    - at the edge: the best ratio is within 5 % of the range that was tried from its end, and the allowed range goes on beyond;
-    - mask thrash: the commits changed more entries than the change of the ratio asks for, by over 10 % of all on average;
-    - unrepresentative micro dev: over 3 ratios or more its ranking and the dev set's do not agree (Kendall's tau <= 0), and on dev
-      the ratio that is best on micro dev costs more than the best one by over sqrt(2) times the widest half-width of the curve's
-      intervals; a flat curve ranks nothing;
-    - frequent clearing of moments: the commits newly pruned more entries than the growth of the ratio asks for, by over half of
-      all in the whole search.
+    - collapse: in the last 3 rounds the search's mean, over all groups of layers, stayed within 5 % of the allowed range from its
+      upper bound;
+    - at the edge: the best ratio is within 5 % of the tried range from its end, and the allowed range extends beyond that end;
+    - mask thrash: on average, the commits changed over 10 % of all entries more than the change of the ratio requires;
+    - unrepresentative micro dev: for 3 or more ratios, the rankings of micro dev and dev disagree (Kendall's tau <= 0), and on dev
+      the best ratio of micro dev costs more than the best ratio of dev, by over sqrt(2) times the largest half-width of the
+      curve's intervals; a flat curve gives no ranking;
+    - frequent clearing of moments: in the whole search, the commits newly pruned over half of all entries more than the growth of
+      the ratio requires.
 
     Args:
         state: after the last round.
-        answer: what the controller chose.
-        mask_changes: for each mask committed by a round, in order, the share of all factor entries that changed sides.
+        answer: the controller's answer.
+        mask_changes: for each mask committed by a round, in order, the share of all factor entries whose mask changed.
         prune_ratio_min: lowest ratio allowed.
         prune_ratio_max: highest ratio allowed.
-        first_mask: ratios of the mask that was in force before the first round, where they are not those that were in force.
-        dev_check: (prune ratio, mean cost on micro dev, mean cost on dev) at a few ratios when the search has ended. Lower is
-            better; both are in the unit of the curve, and each may have a constant added.
+        first_mask: ratios of the mask before the first round, if they differ from the ratios in force.
+        dev_check: (prune ratio, mean cost on micro dev, mean cost on dev) at a few ratios at the end of the search. Lower is
+            better; both costs are in the unit of the curve, up to an additive constant.
         cleared: for each mask committed by a round, in order, the share of all factor entries that it newly pruned.
         policy: whether the controller has a policy, whose settings a warning may name.
 
     Raises:
-        ValueError: there are not as many changes, or shares cleared where any are given, as rounds that committed a mask.
+        ValueError: the number of changes, or of cleared shares if given, differs from the number of rounds with a commit.
     """
     moves = _moves(state, first_mask)
     if len(moves) != len(mask_changes):
@@ -83,10 +83,9 @@ def diagnose_search(
 
 @dataclass(frozen=True)
 class _Search:
-    """A search that has ended.
+    """A finished search.
 
-    `moves`: for each mask that was committed and each group, its
-    ratio minus that of the mask before.
+    `moves`: for each committed mask and each group, its ratio minus its ratio in the previous mask.
     """
 
     state: ControllerState
@@ -107,7 +106,7 @@ def _few_rounds(search: _Search) -> str | None:
     if not rounds:
         return (
             f"No controller round took place in {search.state.total_steps} steps, so nothing was learned: the prune ratio "
-            f"{search.answer.prune_ratio:.2f} is the starting one; lower interval_steps or train for more steps."
+            f"{search.answer.prune_ratio:.2f} is the start value; lower interval_steps or train for more steps."
         )
     counted = "1 controller round" if rounds == 1 else f"{rounds} controller rounds"
     return (
@@ -121,7 +120,7 @@ def _nothing_committed(search: _Search) -> str | None:
     if rounds < _FEW_ROUNDS or search.moves:
         return None
     return (
-        f"None of {rounds} rounds found a ratio that was better than the one in force beyond the noise, so it stayed at "
+        f"None of {rounds} rounds found a ratio significantly better than the ratio in force, which stayed at "
         f"{search.state.prune_ratio:.2f} during the search; add micro dev examples"
         f"{', or raise commit_level' if search.policy else ''}."
     )
@@ -132,8 +131,8 @@ def _no_signal(search: _Search) -> str | None:
     if not rounds or not search.answer.flat:
         return None
     return (
-        f"The {len(rounds[0].losses_before)} micro dev examples do not tell the prune ratios apart: the answer "
-        f"{search.answer.prune_ratio:.2f} is no better founded than its neighbours; add micro dev examples, or compare with an "
+        f"The {len(rounds[0].losses_before)} micro dev examples show no significant difference between the prune ratios: the "
+        f"answer {search.answer.prune_ratio:.2f} may be no better than other ratios; add micro dev examples, or compare with an "
         "unpruned run."
     )
 
@@ -144,7 +143,7 @@ def _collapse(search: _Search) -> str | None:
     if len(last) < _LAST_ROUNDS or any(one.mean < near_top for one in last):
         return None
     return (
-        f"The search ran to the highest prune ratio allowed, {highest:.2f}, and stayed there; check the dev scores, and if they "
+        f"The search moved to the highest allowed prune ratio, {highest:.2f}, and stayed there; check the dev scores, and if they "
         f"fall, lower prune_ratio_max{', or raise anchor tenfold' if search.policy else ''}."
     )
 
@@ -153,23 +152,23 @@ def _edge(search: _Search) -> str | None:
     if search.answer.flat or _collapse(search):
         return None
     for group, (answer, low, high) in enumerate(_tried(search)):
-        near = _NEAR_BOUND * (high - low)  # of a mean over draws, a few of which lie elsewhere
+        near = _NEAR_BOUND * (high - low)  # the answer is a mean over draws, a few of which may be elsewhere
         if answer <= low + near and low > search.prune_ratio_min + _NEAR_EDGE:
-            which = "lowest"
+            which, beyond = "lowest", "lower"
         elif answer >= high - near and high < search.prune_ratio_max - _NEAR_EDGE:
-            which = "highest"
+            which, beyond = "highest", "higher"
         else:
             continue
         of = f" of group {group + 1} of the layers" if search.answer.by_group else ""
         return (
-            f"The best prune ratio{of}, {answer:.2f}, lies at the {which} one that was tried, so the true optimum may lie beyond "
-            f"it; move prune_ratio_start there{', or raise deviation_start' if search.policy else ''}."
+            f"The best prune ratio{of}, {answer:.2f}, is the {which} ratio that was tried, so the true optimum may be "
+            f"{beyond}; move prune_ratio_start there{', or raise deviation_start' if search.policy else ''}."
         )
     return None
 
 
 def _tried(search: _Search) -> list[tuple[float, float, float]]:
-    """For each group of layers the answer, the lowest and the highest ratio that was tried; one alone for all layers."""
+    """(answer, lowest tried ratio, highest tried ratio) for each group of layers; one entry without groups."""
     answer = search.answer
     if not answer.by_group:
         return [(answer.prune_ratio, answer.curve[0].prune_ratio, answer.curve[-1].prune_ratio)] if answer.curve else []
@@ -185,17 +184,16 @@ def _thrash(search: _Search) -> str | None:
     if changed - asked <= _THRASH:
         return None
     return (
-        f"The mask thrashes: a commit moved on average {100 * changed:.0f} % of the entries to the other side, "
-        f"{100 * (changed - asked):.0f} % more than the change of the ratio asks for; raise interval_steps, or slow the forgetting "
-        "of the activation statistics."
+        f"The mask thrashes: a commit changed the mask of {100 * changed:.0f} % of the entries on average, "
+        f"{100 * (changed - asked):.0f} % more than the change of the ratio requires; raise interval_steps, or raise "
+        "pruning.forgetting towards 1."
     )
 
 
 def _unrepresentative(search: _Search) -> str | None:
-    """The rankings differ, and the dev set tells the two best ratios apart.
+    """The rankings differ, and the two best ratios differ significantly on the dev set.
 
-    The noise of a difference on micro dev is told by the curve's intervals; that on half as many dev examples is sqrt(2) times as
-    large.
+    The curve's intervals give the noise of a difference on micro dev; with half as many dev examples it is sqrt(2) times as large.
     """
     check, curve = search.dev_check, search.answer.curve
     if len(check) < _FEW_RATIOS or search.answer.flat or not curve or _kendall([one[1:] for one in check]) > 0:
@@ -205,24 +203,24 @@ def _unrepresentative(search: _Search) -> str | None:
     if on_micro_dev[2] - on_dev[2] <= noise:
         return None
     return (
-        f"The micro dev examples do not speak for the dev set: of {len(check)} prune ratios they rank {on_micro_dev[0]:.2f} first, "
-        f"the dev set {on_dev[0]:.2f}, and the rankings do not agree; add micro dev examples, or draw others with another seed."
+        f"The micro dev examples do not represent the dev set: of {len(check)} prune ratios, micro dev ranks {on_micro_dev[0]:.2f} "
+        f"first and dev {on_dev[0]:.2f}, and the rankings disagree; add micro dev examples, or draw others with another seed."
     )
 
 
 def _cleared_often(search: _Search) -> str | None:
     """Many entries were pruned, revived, and pruned again.
 
-    What is newly pruned loses its optimizer moments, and starts without them if it is revived. A search that only raises the ratio
-    prunes for good, which costs nothing; the rest was in vain. At one half it is as if every second entry had lost them once.
+    A newly pruned entry loses its optimizer moments, and restarts without them if it is revived. If a search only raises the ratio,
+    pruned entries stay pruned and nothing is lost; only the excess counts. At one half, every second entry has lost them once.
     """
     growth = [max(0.0, sum(moves)) for moves in zip(*search.moves, strict=True)]
     if not search.cleared or (excess := sum(search.cleared) - over_all(search.state.shares, growth)) <= _CLEARED:
         return None
     return (
         f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f} % of the "
-        f"entries, counted each time, {100 * excess:.0f} % more than the growth of the ratio asks for; raise interval_steps, or "
-        "lower max_commit_change."
+        f"entries in total, {100 * excess:.0f} % more than the growth of the ratio requires; raise interval_steps, or lower "
+        "max_commit_change."
     )
 
 
@@ -239,7 +237,7 @@ _SYMPTOMS: tuple[Callable[[_Search], str | None], ...] = (
 
 
 def _kendall(pairs: Sequence[Sequence[float]]) -> int:
-    """Concordant minus discordant pairs: the sign of Kendall's tau."""
+    """Concordant minus discordant pairs, which has the sign of Kendall's tau."""
     return sum(_sign(one[0] - other[0]) * _sign(one[1] - other[1]) for one, other in combinations(pairs, 2))
 
 
