@@ -135,7 +135,7 @@ def test_before_the_first_round_the_answer_is_what_is_in_force() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"groups": 1}, r"groups: must be at least 2; grasp learns one ratio for all layers \(got 1\)"),
+        ({"groups": 1}, r"groups: must be at least 2; use grasp for one ratio for all layers \(got 1\)"),
         ({"paper": True}, "paper: must be false"),
         ({"proposals": 6}, "proposals: must be null"),
         ({"candidates": 1}, "candidates: must be at least 2"),

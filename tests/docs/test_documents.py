@@ -148,7 +148,7 @@ def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None
     assert [name for name in merge_methods if f"### {name}\n" not in page] == []
     assert 'A row: `{"document": "DOCUMENT", "summary": "ANSWER"}`, and optionally `id`.' in page
     assert '"input": "DOCUMENT", "output": "ANSWER"}`, and optionally `id`; `input` may be missing.' in page
-    moves = "most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in (0, 1]."
+    moves = "largest move of the ratio in force in a round, and of the answer of a single pass whose curve is flat, in (0, 1]."
     assert f"| `max_commit_change` | `0.1` | {moves} |" in page
 
 

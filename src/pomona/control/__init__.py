@@ -1,4 +1,4 @@
-"""Controllers: which prune ratio? They propose, see losses, commit and answer; they never see a model. One controller a file.
+"""Controllers choose the prune ratio: they propose, observe losses, commit and answer, without a model. One per file.
 
 Within a run: `Controller`. Over whole runs: `Search`.
 """

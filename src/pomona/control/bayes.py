@@ -1,6 +1,6 @@
-"""The `bayes` controller: what is believed of the loss as a function of the prune ratio chooses the probes, and the answer.
+"""The `bayes` controller: a posterior of the loss as a function of the prune ratio chooses the probes and the answer.
 
-Axes: O outcomes, S draws of the curve, J ratios of a round, M ratios that may be tried, P points of the allowed range.
+Axes: O outcomes, S draws of the curve, J ratios of a round, M possible ratios, P points of the allowed range.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = np.ndarray
 _OUTCOMES, _DRAWS = 48, 400
 _MAY_BE_TRIED = 15
 MOST_RATIOS = _MAY_BE_TRIED - 1
-"""The most ratios that a round can try beside its reference."""
+"""The largest number of ratios of a round besides its reference."""
 
 _COARSER = 4
 
@@ -35,28 +35,28 @@ _COARSER = 4
 @controllers.register("bayes")
 @dataclass(frozen=True)
 class Bayes(ByRounds[ControllerState]):
-    """Learns the prune ratio by designed experiments: every probe is chosen for what it tells of the answer.
+    """Learns the prune ratio by experimental design: each probe is chosen for its expected information about the answer.
 
-    In each round the micro dev losses of `candidates` ratios are compared with those of ratio 0, nothing pruned; so a reward is the
-    gain over no pruning. The first round's ratios are spread evenly over the allowed range. From then on a posterior over
-    curves (`belief.py`: flat, lines, parabolas and cliffs, by their evidence; lasting differences between examples count as noise)
-    foretells what a round would tell, and the round with the most to tell of the answer is taken (`next_ratios`). After each round
-    the ratio in force moves towards the best one by at most `max_commit_change`, unless the curve is flat. The answer is the ratio
-    with the least expected shortfall, with a 95 % interval. A single pass goes on from weights that were trained at the ratio in
-    force; where its curve is flat, it stays near that.
+    Each round compares the micro dev losses of `candidates` ratios with those of ratio 0 (no pruning), so a reward is the gain over
+    no pruning. The first round's ratios are evenly spaced over the allowed range. Later rounds use a posterior over curves
+    (`belief.py`: flat, lines, parabolas and cliffs, by their evidence; lasting differences between examples count as noise), which
+    predicts the outcomes of a round; the round with the most information about the answer is chosen (`next_ratios`). After each
+    round the ratio in force moves towards the best ratio by at most `max_commit_change`, unless the curve is flat. The answer is
+    the ratio with the least expected shortfall, with a 95 % interval. A single pass continues with weights that were trained at
+    the ratio in force; if its curve is flat, the answer stays near that ratio.
 
     Args:
         prune_ratio_min: lowest ratio of an answer, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
         prune_ratio_start: ratio in force before the first round, in the allowed range.
-        interval_steps: optimizer steps between rounds, >= 1; None is 10 over two passes and 6 in a single pass.
-        candidates: ratios tried in a round beside ratio 0, 2 to 14.
-        max_commit_change: most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in
+        interval_steps: optimizer steps between rounds, >= 1; None: 10 with two passes, 6 in a single pass.
+        candidates: ratios tried in a round besides ratio 0, 2 to 14.
+        max_commit_change: largest move of the ratio in force in a round, and of the answer of a single pass whose curve is flat, in
             (0, 1].
-        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass` learns
-            it in the whole run, for a second run from the start.
+        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes with this ratio;
+            `two_pass` learns the ratio in the whole run, for a second run from the start.
         settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
-        feedback: whether pruned entries are trained on, in their stash, by the gradients of the pruned model (arXiv 2006.07253).
+        feedback: whether the gradients of the pruned model train the stash of pruned entries (arXiv 2006.07253).
 
     Raises:
         InputError: a value is out of its range.
@@ -89,17 +89,17 @@ class Bayes(ByRounds[ControllerState]):
         )
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
-        """`prune_ratio_start`, which is in force until a round moves it."""
+        """The state with `prune_ratio_start` in force."""
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
         return ControllerState(seed, total_steps, shares=(1.0,), ratios=(self.prune_ratio_start,))
 
     def reference(self, state: ControllerState) -> tuple[float, ...]:
-        """Ratio 0: nothing pruned."""
+        """Ratio 0: no pruning."""
         return (0.0,)
 
     def propose(self, state: ControllerState) -> tuple[float, ...]:
-        """The ratios that tell most, in rising order; in the first round, or where nothing is known yet, evenly spread."""
+        """The most informative ratios, in rising order; evenly spaced in the first round, or if there is no posterior yet."""
         return _proposed(self, state.seed, state.rounds)
 
     @property
@@ -114,7 +114,7 @@ class Bayes(ByRounds[ControllerState]):
         losses_before: Sequence[float],
         losses: Sequence[Sequence[float | None] | None],
     ) -> ControllerState:
-        """Take in the losses, and move the ratio in force towards the best one, unless the ratios are indistinguishable.
+        """Process the losses, and move the ratio in force towards the best ratio, unless the ratios are indistinguishable.
 
         Raises:
             PomonaError: a loss is not finite.
@@ -151,7 +151,7 @@ class Bayes(ByRounds[ControllerState]):
     def choose(self, state: ControllerState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
 
-        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. A
+        Without a round, or if no loss depends on the ratio, it is the ratio in force, with the allowed range as its interval. A
         single pass whose curve is flat stays within `max_commit_change` of the ratio in force, at which it was trained.
         """
         belief = _believed(self, state.seed, state.rounds)
@@ -166,7 +166,7 @@ class Bayes(ByRounds[ControllerState]):
         return is_flat(*measured(rounds), stream(seed, "flat", len(rounds)))
 
 
-# Functions of the state alone, asked for several times between two rounds.
+# Functions of the state alone, called several times between two rounds.
 
 
 @lru_cache(maxsize=4)
@@ -189,21 +189,21 @@ def _proposed(controller: Bayes, seed: int, rounds: tuple[Round, ...]) -> tuple[
 
 
 def next_ratios(belief: Belief, reference: float, wanted: int, seed: int) -> tuple[float, ...]:
-    """The ratios to try beside the reference, in rising order: those whose losses, as far as can be foretold, best tell the answer.
+    """The ratios to try besides the reference, in rising order: those with the most expected information about the answer.
 
-    The expected value of a round: outcomes are foretold from what is believed, each would weigh the draws anew, and the least
-    expected shortfall of an answer then, in the mean over the outcomes, is what the round would leave. Ratios are added one by
-    one, each time the one that leaves least.
+    The expected value of a round: outcomes are drawn from the posterior, each outcome reweights the draws of the curve, and the
+    expected shortfall of the then best answer, averaged over the outcomes, is the value that the round would leave. Ratios are
+    added greedily, each time the ratio that leaves the least.
 
     Args:
-        belief: what is known.
-        reference: the ratio that is measured in any case.
-        wanted: how many, 1 to `MOST_RATIOS`; they differ from each other and from the reference.
-        seed: of the outcomes.
+        belief: the posterior.
+        reference: the ratio that is always measured.
+        wanted: the number of ratios, 1 to `MOST_RATIOS`; they differ from each other and from the reference.
+        seed: seed of the outcomes.
     """
     may_be_tried = np.linspace(belief.low, belief.high, _MAY_BE_TRIED)
     may_be_tried = np.append(may_be_tried[np.abs(may_be_tried - reference) > 1e-9], reference)
-    left = _Foretold(belief, may_be_tried, wanted + 1, np.random.default_rng(seed))
+    left = _Predicted(belief, may_be_tried, wanted + 1, np.random.default_rng(seed))
     chosen = [len(may_be_tried) - 1]
     for _ in range(wanted):
         others = [m for m in range(len(may_be_tried)) if m not in chosen]
@@ -211,8 +211,8 @@ def next_ratios(belief: Belief, reference: float, wanted: int, seed: int) -> tup
     return tuple(sorted(float(may_be_tried[m]) for m in chosen[1:]))
 
 
-class _Foretold:
-    """Draws of the curve and outcomes of a round, the same whatever ratios are compared."""
+class _Predicted:
+    """Draws of the curve and outcomes of a round, the same for all compared ratios."""
 
     def __init__(self, belief: Belief, may_be_tried: Float64[Array, " M"], measured: int, random: np.random.Generator) -> None:
         draws = random.choice(len(belief.coefficients_SF), _DRAWS, replace=False)
@@ -223,11 +223,11 @@ class _Foretold:
         self._noise_OJ = random.standard_normal((_OUTCOMES, measured))
 
     def expected_shortfall(self, ratios: list[int]) -> float:
-        """What a round at these ratios would leave."""
+        """The expected shortfall that a round at these ratios would leave."""
         deviation_J = self._deviation_M[ratios]
         seen_SJ = self._seen_SM[:, ratios]
         outcome_OJ = seen_SJ[:_OUTCOMES] + self._noise_OJ[:, : len(ratios)] * deviation_J
-        # Each round has a level of its own: only differences within it count.
+        # Each round has its own level: only differences within a round count.
         weight_J = 1 / deviation_J**2
         off_OSJ = outcome_OJ[:, None] - seen_SJ
         off_OSJ -= (off_OSJ * weight_J).sum(axis=-1, keepdims=True) / weight_J.sum()

@@ -1,10 +1,10 @@
-"""What is known of the loss as a function of the prune ratio after some rounds: draws of the curve from its posterior.
+"""The posterior of the loss as a function of the prune ratio after some rounds, as draws of the curve.
 
 Axes: S draws, P points of the allowed range, M ratios, F features, K contrasts, D features of a shape, G shapes of one size.
 
-The mean loss over endless examples is one of the shapes of `curve_model.py`, its coefficients normal with a deviation of unknown
-size. What was measured differs from it by noise. Both are normal, so a shape's evidence and posterior are exact; shapes count by
-their evidence. Then curves are weighed by where they are lowest: most often between the ends of the allowed range.
+The mean loss over infinitely many examples has one of the shapes of `curve_model.py`; the prior of its coefficients is normal with
+an unknown deviation. Measurements differ from it by normal noise, so a shape's evidence and posterior are exact, and shapes are
+weighted by their evidence. Then curves are weighted by the place of their minimum, which is most often inside the allowed range.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DRAWN, _KEPT = 2_000, 1_000
 _GRID = 141
 _LEVEL = 0.95
 _LOWEST_AT_LOW, _LOWEST_AT_HIGH = 0.08, 0.3
-"""How likely a curve is before any probe that is lowest at an end of the allowed range; 1 for one that is lowest between them."""
+"""Prior weights of curves with the minimum at an end of the allowed range; curves with the minimum inside have weight 1."""
 
 _STEP = 4.0
 _LEAST_SIZES = 7
@@ -40,11 +40,11 @@ class Belief:
 
     Args:
         low, high: the allowed range of ratios.
-        tried: the lowest and highest ratio that was measured.
+        tried: the lowest and highest measured ratio.
         coefficients_SF: each draw's curve, as combinations of `curve_model.features`.
-        lasting_S2: in each draw the mean of the lasting effects of the examples that were seen.
-        noise: of one example's loss.
-        n: how many examples there are.
+        lasting_S2: in each draw the mean of the lasting effects of the measured examples.
+        noise: the noise of one example's loss.
+        n: number of examples.
     """
 
     low: float
@@ -56,7 +56,7 @@ class Belief:
     n: int
 
     def curves(self, prune_ratios: Float64[Array, " M"]) -> Float64[Array, "S M"]:
-        """The mean loss over endless examples at each ratio, up to a constant for each draw."""
+        """The mean loss over infinitely many examples at each ratio, up to a constant for each draw."""
         return self.coefficients_SF @ features(prune_ratios, self.high).T
 
     @property
@@ -65,19 +65,19 @@ class Belief:
         return np.linspace(self.low, self.high, _GRID)
 
     def best(self) -> float:
-        """The ratio whose expected shortfall is least: its loss above the least of a curve, as a share of the curve's whole spread.
+        """The ratio with the least expected shortfall: its loss minus the curve's minimum, as a share of the curve's spread.
 
-        So every curve that may be true counts alike, however high its cliff. In the middle of the range where all draws are flat.
+        So every plausible curve counts equally, however high its cliff. If all draws are flat, it is the middle of the range.
         """
         shortfall_P = shortfall(self.curves(self.grid)).mean(axis=0)
         return float(self.grid[shortfall_P.argmin()]) if shortfall_P.any() else (self.low + self.high) / 2
 
     def deviation(self) -> float:
-        """The standard deviation of where the draws are lowest within the allowed range."""
+        """The standard deviation of the draws' minimum points within the allowed range."""
         return float(self._lowest().std())
 
     def _lowest(self) -> Float64[Array, " S"]:
-        """Where each draw is lowest; one that is flat may be lowest anywhere."""
+        """The minimum point of each draw; for flat draws, points spread over the range."""
         curves_SP = self.curves(self.grid)
         lowest_S = self.grid[curves_SP.argmin(axis=1)]
         (flat,) = np.nonzero(np.ptp(curves_SP, axis=1) == 0)
@@ -85,9 +85,9 @@ class Belief:
         return lowest_S
 
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the ratio with the lowest mean loss over endless examples, within the allowed range.
+        """95 % interval of the ratio with the lowest mean loss over infinitely many examples, within the allowed range.
 
-        From the 2.5 % to the 97.5 % quantile of where the draws are lowest. With a single example it is the allowed range.
+        From the 2.5 % to the 97.5 % quantile of the draws' minimum points. With a single example it is the allowed range.
         """
         if self.n == 1:
             return self.low, self.high
@@ -95,7 +95,7 @@ class Belief:
         return float(low), float(high)
 
     def points(self, prune_ratio: float) -> tuple[CurvePoint, ...]:
-        """The mean gain over `prune_ratio` of 25 ratios over what was tried, with 95 % intervals."""
+        """The mean gain over `prune_ratio` of 25 ratios in the tried range, with 95 % intervals."""
         at = np.linspace(*self.tried, POINTS)
         gain_SM = self.curves(np.array([prune_ratio])) - self.curves(at)
         low_M, high_M = np.quantile(gain_SM, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
@@ -117,17 +117,17 @@ def believe(
     high: float,
     seed: int,
 ) -> Belief | None:
-    """What the rounds tell.
+    """The posterior after some rounds.
 
     Args:
-        prune_ratios: for each round the ratios that were measured.
-        losses: for each round and ratio the loss of each example, [N], None where it was not seen; the same N in every round.
+        prune_ratios: the measured ratios of each round.
+        losses: for each round and ratio the loss of each example, [N], None if it was not measured; the same N in every round.
         low: lowest ratio allowed.
         high: highest ratio allowed, > `low`.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        None where nothing can be compared: no example saw two ratios in one round, or no loss depended on the ratio.
+        The posterior, or None if nothing can be compared: no example has two ratios in one round, or no loss depends on the ratio.
     """
     found = readings(prune_ratios, losses)
     if not found:
@@ -150,7 +150,7 @@ def believe(
 
 
 class _Data(NamedTuple):
-    """Of contrasts and features with unit noise: products, [F, F] and [F], the contrasts' square and number, the freedom."""
+    """Sums over contrasts and features with unit noise: products, [F, F] and [F], sum of squares, number, degrees of freedom."""
 
     products: Float64[Array, "F F"]
     onto: Float64[Array, " F"]
@@ -160,7 +160,7 @@ class _Data(NamedTuple):
 
 
 class _Posterior(NamedTuple):
-    """Of shapes of one size and one prior deviation: evidence, [G], mean, Cholesky factor of the precision, misfit."""
+    """For shapes of one size and one prior deviation: evidence, [G], mean, Cholesky factor of the precision, misfit."""
 
     shapes: Shapes
     evidence: Float64[Array, " G"]
@@ -172,7 +172,7 @@ class _Posterior(NamedTuple):
 def _draw_coefficients(
     found: Sequence[Readings], noise: Noise, low: float, high: float, random: np.random.Generator
 ) -> Float64[Array, "S F"]:
-    """Draws of the curve's coefficients, shapes by their evidence. As the noise is estimated they are Student's, not normal."""
+    """Draws of the curve's coefficients, with shapes by evidence; Student's t, not normal, because the noise is estimated."""
     whitened = [_whitened(one, noise, low, high) for one in found]
     y_K = np.concatenate([y for y, _ in whitened])
     X_KF = np.concatenate([X for _, X in whitened])
@@ -191,7 +191,7 @@ def _draw_coefficients(
         which, d = picked[draws] - start, one.shapes.features.shape[1]
         if not len(draws) or not d:
             continue
-        # More noise than was estimated shows as misfit; less does not, as it may be that of the probes alone.
+        # A misfit above the estimated noise widens the draws; one below it may be due to the probes alone and does not narrow them.
         misfit = (noise.freedom + one.misfit[which]) / (noise.freedom + len(y_K))
         scale = np.sqrt(np.maximum(misfit, 1.0) * widened_S[draws])
         away = np.linalg.solve(np.swapaxes(one.factor[which], 1, 2), normal_S3[draws, :d, None])[..., 0]
@@ -200,7 +200,7 @@ def _draw_coefficients(
 
 
 def _prior_deviations(found: Sequence[Readings], noise: Noise) -> list[float]:
-    """What deviations the coefficients may have: from a mean's noise up, in steps of 4, beyond the largest contrast seen."""
+    """Prior deviations of the coefficients: from the noise of a mean, by factors of 4, to above the largest observed contrast."""
     least = np.sqrt(noise.variance / sum(one.n for one in found))
     largest = max(float(np.abs(one.mean).max()) for one in found)
     sizes = max(_LEAST_SIZES, int(np.ceil(np.log(max(largest / least, 1.0)) / np.log(_STEP))) + 3)
@@ -208,7 +208,7 @@ def _prior_deviations(found: Sequence[Readings], noise: Noise) -> list[float]:
 
 
 def _whitened(one: Readings, noise: Noise, low: float, high: float) -> tuple[Array, Array]:
-    """A reading's contrasts and the features' with unit noise."""
+    """The contrasts of a reading and of the features, scaled to unit noise."""
     C, lasting = one.contrasts, one.contrasts @ lasting_features(one.ratios, low, high)
     covariance = ((C * noise.probe(one.ratios)) @ C.T + (lasting * noise.lasting) @ lasting.T) / one.n
     L = np.linalg.cholesky(covariance)
@@ -216,7 +216,7 @@ def _whitened(one: Readings, noise: Noise, low: float, high: float) -> tuple[Arr
 
 
 def _posterior(data: _Data, shapes: Shapes, size: float, sizes: int) -> _Posterior:
-    """Of coefficients with this prior deviation, one of several; evidence is that of a multivariate t, as noise is estimated."""
+    """The posterior with one of several prior deviations; the evidence is a multivariate t, because the noise is estimated."""
     which, d = shapes.features, shapes.features.shape[1]
     onto = data.onto[which]
     precision = data.products[which[:, :, None], which[:, None, :]] + np.eye(d) / size**2
@@ -229,7 +229,7 @@ def _posterior(data: _Data, shapes: Shapes, size: float, sizes: int) -> _Posteri
 
 
 def _likelihood_of_place(curves_SP: Float64[Array, "S P"]) -> Float64[Array, " S"]:
-    """How likely each curve is before any probe, by where it is lowest; up to a factor."""
+    """Prior weight of each curve by its minimum point, up to a factor."""
     lowest_S = curves_SP.argmin(axis=1)
     weight_S = np.ones(len(curves_SP))
     weight_S[lowest_S == 0] = _LOWEST_AT_LOW
@@ -241,7 +241,7 @@ def _likelihood_of_place(curves_SP: Float64[Array, "S P"]) -> Float64[Array, " S
 def _draw_lasting(
     found: Sequence[Readings], noise: Noise, low: float, high: float, coefficients_SF: Array, random: np.random.Generator
 ) -> Float64[Array, "S 2"]:
-    """Draws of the mean of the lasting effects over the examples that were seen, given each draw's curve."""
+    """Draws of the mean lasting effects of the measured examples, given each draw's curve."""
     n, total_S2 = sum(one.n for one in found), np.zeros((len(coefficients_SF), 2))
     for one in found:
         C = one.contrasts
@@ -256,7 +256,7 @@ def _draw_lasting(
 
 
 def _systematic(share: Array, draws: int, random: np.random.Generator) -> Array:
-    """Indices drawn by their shares at evenly spaced quantiles: of every index about `draws` times its share."""
+    """Systematic sampling: each index is drawn about `draws` times its share."""
     at = (np.arange(draws) + random.random()) / draws
     return np.minimum(np.searchsorted(np.cumsum(share), at), len(share) - 1)
 

@@ -1,4 +1,4 @@
-"""What finished runs say together: which prune ratio is the best, which may as well be, and by how much the others are below.
+"""The result of finished runs: the best prune ratio, the ratios not significantly worse, and the differences to the best.
 
 Axes: N dev examples, M ratios, S sign patterns.
 """
@@ -22,19 +22,18 @@ _ROUNDING = 1e-12
 
 
 def best_trial(trials: Sequence[Trial], generator: torch.Generator) -> Answer:
-    """The best ratio, those that may as well be the best, and each one's mean difference to the best.
+    """The best ratio, the interval of ratios not significantly worse, and each ratio's mean difference to the best.
 
-    The interval goes from the lowest to the highest ratio that is not significantly below the best one: a sign-flip test of the
-    paired per-example scores at level 0.05. Which ratio is best is seen only after the fact, and the best of eight looks better
-    than any single one by luck alone; so the best one's lead is compared with the largest lead of any ratio over any other under
-    each sign pattern. The answer is flat where no ratio is significantly below the best.
+    The interval goes from the lowest to the highest ratio that is not significantly worse than the best ratio: a sign-flip test of
+    the paired per-example scores at level 0.05. Because the best of several ratios is selected after the fact, its lead is compared
+    with the largest lead of any ratio over any other under each sign pattern. The answer is flat if none is significantly worse.
 
     The differences' intervals are paired and normal, `mean +- 1.96 s / sqrt(N)` with s the deviation of the N differences, for
-    each ratio by itself; with one example there is no curve. With fewer than 6 examples no ratio can be told from another.
+    each ratio separately; with one example there is no curve. With fewer than 6 examples no difference can be significant.
 
     Args:
         trials: one or more, on the same N examples.
-        generator: read only where N is above `within_rounds.EXACT_UP_TO`.
+        generator: used only if N is above `within_rounds.EXACT_UP_TO`.
 
     Raises:
         ValueError: there is no trial, or their numbers of scores differ.
@@ -55,10 +54,10 @@ def best_trial(trials: Sequence[Trial], generator: torch.Generator) -> Answer:
 
 
 def _p_values(scores_NM: Float64[np.ndarray, "N M"], best: int, generator: torch.Generator) -> Float64[np.ndarray, " M"]:
-    """For each ratio, how often the largest lead of one ratio over another reaches the best one's lead over this ratio.
+    """For each ratio, the share of sign patterns whose largest lead of any ratio reaches the best ratio's lead over this ratio.
 
-    If the ratios did not differ, each example's differences between them could as well have had the other sign. As the largest
-    lead is compared, the p-values hold for all ratios together, whichever turned out to be the best.
+    If the ratios did not differ, the sign of each example's differences would be random. Because the largest lead is compared, the
+    p-values are valid for all ratios together, whichever is the best.
     """
     sums_SM = signed_sums(scores_NM, generator)
     largest_S = sums_SM.max(axis=1) - sums_SM.min(axis=1)
@@ -67,7 +66,7 @@ def _p_values(scores_NM: Float64[np.ndarray, "N M"], best: int, generator: torch
 
 
 def _differences(trials: Sequence[Trial], best: Trial) -> tuple[CurvePoint, ...]:
-    """The mean difference of each ratio's scores to the best one's, by rising ratio."""
+    """The mean difference of each ratio's scores to the best ratio's, in order of the ratio."""
     n = len(best.scores)
     if n == 1:
         return ()

@@ -1,19 +1,19 @@
-"""What a search has measured as a statistical model reads it: shapes that the loss may have, contrasts, and their noise.
+"""The statistical model of a search's measurements: possible shapes of the loss, contrasts, and their noise.
 
 Axes: N examples, M measurements (a ratio in a round), K contrasts, F features, G shapes of one size, D features of a shape, V
-settings of the noise that are tried.
+settings of the noise.
 
 Shapes: flat, lines, parabolas, cliffs, knees, jumps, two cliffs. Each is a linear combination of a few features: the ratio p,
-its square, and for each place c a hinge `max(0, p - c)`, where a cliff begins, the hinge's square, where a knee does, and a jump
-`p > c`. A kind of shape has one weight, shared out among its places.
+its square, and for each place c a hinge `max(0, p - c)`, the start of a cliff, the hinge's square, the start of a knee, and a jump
+`p > c`. Each kind of shape has one weight, divided equally among its places.
 
-Contrasts: within a round every example has a level of its own that says nothing of the ratio. So only differences within a round
-count, orthonormal, one fewer than the round has measurements.
+Contrasts: within a round every example has its own level, which is independent of the ratio. So only differences within a round
+count: orthonormal contrasts, one fewer than the round has measurements.
 
-Noise: how far the mean losses may lie from what endless examples would show. Each probe has a noise of its own, whose deviation may
-grow with the prune ratio p. And examples differ in how they bear pruning, again and again: example i has an effect
-`a_i q + b_i (q^2 - 1/2)`, with q from -1 to 1 over the allowed range, which more rounds do not average out. Their variances are
-those of highest likelihood given how the examples' contrasts scatter around their mean.
+Noise: the deviation of mean losses from those of infinitely many examples. Each probe has its own noise, whose deviation may grow
+with the prune ratio p. In addition, examples respond differently to pruning in every round: example i has a lasting effect
+`a_i q + b_i (q^2 - 1/2)`, with q from -1 to 1 over the allowed range, which more rounds do not average out. The variances are
+the maximum-likelihood estimates from the scatter of the examples' contrasts around their mean.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from pomona.control.rounds import Round
 Array = np.ndarray
 
 _PLACES = 93
-_COARSER = 4  # pairs of cliffs are placed on every fourth place
+_COARSER = 4  # pairs of cliffs use every fourth place
 
 _FLAT, _LINE, _PARABOLA, _CLIFF, _KNEE, _JUMP, _BENT_CLIFF, _TWO_CLIFFS = 1.0, 1.0, 3.0, 4.0, 0.5, 0.5, 0.5, 1.5
-"""How likely each kind of shape is before any probe, up to a factor; chosen on other draws of the truths of `controller_toy`."""
+"""Prior weight of each kind of shape, up to a factor; chosen on separate draws of the truths of `controller_toy`."""
 
 
 class Shapes(NamedTuple):
     """Shapes with equally many features.
 
     Args:
-        features: which features each has, [G, D].
-        log_weight: the logarithm of how likely each is before any probe, up to a constant, [G].
+        features: indices of the features of each shape, [G, D].
+        log_weight: logarithm of each shape's prior weight, up to a constant, [G].
     """
 
     features: Int[Array, "G D"]
@@ -48,7 +48,7 @@ class Shapes(NamedTuple):
 
 
 def features(prune_ratios: Float64[Array, " M"], highest: float) -> Float64[Array, "M F"]:
-    """`u`, `u^2`, hinges, their squares and jumps at each ratio, with u from -1 at ratio 0 to 1 at the highest one.
+    """`u`, `u^2`, hinges, their squares and jumps at each ratio, with u from -1 at ratio 0 to 1 at the highest ratio.
 
     Args:
         prune_ratios: in [0, 1].
@@ -62,7 +62,7 @@ def features(prune_ratios: Float64[Array, " M"], highest: float) -> Float64[Arra
 
 
 def all_shapes() -> tuple[Shapes, ...]:
-    """All shapes, those with equally many features together."""
+    """All shapes, grouped by their number of features."""
     hinges = np.arange(_PLACES) + 2
     few = hinges[::_COARSER]
     pairs = np.array([(a, b) for a in few for b in few if a < b])
@@ -81,7 +81,7 @@ def all_shapes() -> tuple[Shapes, ...]:
 
 
 def _weighted(*kinds: tuple[Array, float]) -> Shapes:
-    """Kinds of shapes of one size, each with its weight shared out evenly."""
+    """Kinds of shapes of one size, each with its weight divided equally."""
     weights = np.concatenate([np.full(len(rows), weight / len(rows)) for rows, weight in kinds])
     return Shapes(np.concatenate([rows for rows, _ in kinds]), np.log(weights))
 
@@ -90,13 +90,13 @@ _ROUNDING = 1e-12
 
 
 class Readings(NamedTuple):
-    """Contrasts of n examples that saw the same measurements.
+    """Contrasts of n examples with the same measurements.
 
     Args:
-        n: how many examples.
-        ratios: the prune ratios that they saw, [M].
+        n: number of examples.
+        ratios: their measured prune ratios, [M].
         contrasts: [K, M], orthonormal rows that sum to 0 within each round.
-        mean: contrasts of the mean loss over the examples, [K], nats per token or what else rewards the run.
+        mean: contrasts of the mean loss over the examples, [K], in nats per token or the unit of the reward.
         scatter: sum over examples of the products of their contrasts' deviations from the mean, [K, K].
     """
 
@@ -108,20 +108,20 @@ class Readings(NamedTuple):
 
 
 def measured(rounds: Sequence[Round]) -> tuple[list[tuple[float, ...]], list[tuple[tuple[float | None, ...], ...]]]:
-    """For each round the ratios that were measured, that of the reference first, and the losses under each, [N]."""
+    """The measured ratios of each round, with the reference first, and the losses under each ratio, [N]."""
     ratios = [(*one.reference, *(candidate.prune_ratio for candidate in one.candidates)) for one in rounds]
     return ratios, [(one.losses_before, *(candidate.losses for candidate in one.candidates)) for one in rounds]
 
 
 def readings(prune_ratios: Sequence[Sequence[float]], losses: Sequence[Sequence[Sequence[float | None]]]) -> tuple[Readings, ...]:
-    """A search's measurements, one entry for each set of examples that saw the same.
+    """A search's measurements, one entry for each set of examples with the same measurements.
 
     Args:
-        prune_ratios: for each round the ratios that were measured.
-        losses: for each round and ratio the loss of each example, [N], None where it was not seen; the same N in every round.
+        prune_ratios: the measured ratios of each round.
+        losses: for each round and ratio the loss of each example, [N], None if it was not measured; the same N in every round.
 
     Returns:
-        Empty where nothing can be compared: no example saw two ratios in one round, or no loss depended on the ratio.
+        Empty if nothing can be compared: no example has two ratios in one round, or no loss depends on the ratio.
     """
     if not prune_ratios:
         return ()
@@ -141,7 +141,7 @@ def readings(prune_ratios: Sequence[Sequence[float]], losses: Sequence[Sequence[
 
 
 def _contrasts(rounds: Array) -> Float64[Array, "K M"]:
-    """Helmert's contrasts within each round: of each measurement but the first, with the mean of those before it."""
+    """Helmert contrasts within each round: each measurement after the first, minus the mean of the earlier ones."""
     rows = []
     for one in np.unique(rounds):
         (at,) = np.nonzero(rounds == one)
@@ -153,20 +153,20 @@ def _contrasts(rounds: Array) -> Float64[Array, "K M"]:
 
 
 _GROWTHS = (0.0, 2.0, 8.0)
-"""How much larger a probe's deviation is at p = 1 than at p = 0, less 1."""
+"""Ratio of a probe's deviation at p = 1 to that at p = 0, minus 1."""
 
 _SHARES = np.concatenate([[0.0], 10 ** np.arange(-1, 7.5, 0.5)])
-"""Variances of the lasting effects that are tried, in units of a probe's own."""
+"""Candidate variances of the lasting effects, in units of a probe's variance."""
 
 _FLOOR = 1e-3
-"""The least deviation of a probe, as a share of the largest mean contrast: without it equal examples would look infinitely sure."""
+"""The least deviation of a probe, as a share of the largest mean contrast: otherwise equal examples would have no noise."""
 
 
 class Noise(NamedTuple):
-    """Of one example's loss; means over n examples have 1 / n of the variances.
+    """The noise of one example's loss; means over n examples have 1 / n of the variances.
 
     Args:
-        variance: of a probe at p = 0, > 0.
+        variance: variance of a probe at p = 0, > 0.
         growth: a probe's deviation at p is `1 + growth p` times that at p = 0.
         lasting: variances of a_i and b_i, [2].
         freedom: degrees of freedom of the estimate, >= 1.
@@ -178,26 +178,26 @@ class Noise(NamedTuple):
     freedom: int
 
     def probe(self, prune_ratios: Array) -> Array:
-        """The variance of a probe at each ratio, lasting effects left out."""
+        """The variance of a probe at each ratio, without lasting effects."""
         return self.variance * (1 + self.growth * prune_ratios) ** 2
 
 
 def lasting_features(prune_ratios: Array, low: float, high: float) -> Float64[Array, "M 2"]:
-    """`q` and `q^2 - 1/2`, q from -1 at the lowest ratio allowed to 1 at the highest."""
+    """`q` and `q^2 - 1/2`, with q from -1 at the lowest allowed ratio to 1 at the highest."""
     q = (2 * prune_ratios - low - high) / (high - low)
     return np.stack([q, q * q - 0.5], axis=1)
 
 
 def estimate_noise(found: Sequence[Readings], low: float, high: float) -> Noise:
-    """The noise of highest likelihood.
+    """The maximum-likelihood estimate of the noise.
 
     Args:
-        found: one or more, as `readings` has them.
+        found: one or more results of `readings`.
         low: lowest ratio allowed.
         high: highest ratio allowed.
 
     Returns:
-        Where no two examples saw the same, all that was seen may be noise: the mean square of the contrasts, one degree of freedom.
+        If no two examples have the same measurements, all contrasts may be noise: their mean square, one degree of freedom.
     """
     largest = max(float(np.abs(one.mean).max()) for one in found)
     freedom = sum(one.n - 1 for one in found)
@@ -213,11 +213,10 @@ def estimate_noise(found: Sequence[Readings], low: float, high: float) -> Noise:
 def _most_likely(
     found: Sequence[Readings], growth: float, least: float, low: float, high: float
 ) -> tuple[float, float, Array, float]:
-    """For one growth the best log likelihood, the probe's variance, the lasting effects' variances, and the growth.
+    """For one growth: the highest log likelihood, the probe's variance, the lasting effects' variances, and the growth.
 
-    With the probe's variance 1 a reading's covariance is `I + U R U'` once it is whitened, R the two shares; so determinant and
-    inverse come from 2 x 2 matrices, for all V pairs of shares at once. The best variance of a probe is then a mean square,
-    or the least one.
+    With a probe's variance of 1, the whitened covariance of a reading is `I + U R U'`, R the two shares; so determinant and inverse
+    need only 2 x 2 matrices, for all V pairs of shares at once. The best variance of a probe is then a mean square, or `least`.
     """
     share_V2 = np.stack(np.meshgrid(_SHARES, _SHARES, indexing="ij"), axis=-1).reshape(-1, 2)
     root_V2 = np.sqrt(share_V2)

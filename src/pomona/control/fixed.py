@@ -1,4 +1,4 @@
-"""The `fixed` controller: a given ratio, nothing learned."""
+"""The `fixed` controller: a given ratio, without learning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Fixed(Controller[ControllerState]):
 
     Args:
         prune_ratio: in [0, 1]; 0 fine-tunes the merge without pruning. A list of two or more gives each group of neighbouring
-            layers its own, from the first layers to the last; the numbers of layers differ by at most 1.
+            layers its own ratio, from the first layers to the last; the groups' sizes differ by at most 1 layer.
 
     Raises:
         InputError: a ratio is not in [0, 1], or a list has fewer than two.
@@ -36,14 +36,14 @@ class Fixed(Controller[ControllerState]):
 
     @property
     def layer_groups(self) -> int:
-        """As many as there are ratios."""
+        """The number of ratios."""
         return len(self.prune_ratio) if isinstance(self.prune_ratio, tuple) else 1
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> ControllerState:
         """The state before the first step; it never changes.
 
         Raises:
-            ValueError: there are not as many shares as ratios.
+            ValueError: the numbers of shares and ratios differ.
         """
         ratios = self.prune_ratio if isinstance(self.prune_ratio, tuple) else (self.prune_ratio,)
         return ControllerState(seed, total_steps, shares_of(shares, self.layer_groups), ratios)
@@ -67,7 +67,7 @@ class Fixed(Controller[ControllerState]):
         losses_before: Sequence[float],
         losses: Sequence[Sequence[float | None] | None],
     ) -> ControllerState:
-        """Refused: no round is ever due."""
+        """Raises ValueError, because no round is ever due."""
         raise ValueError(f"a fixed prune ratio has no rounds, but one was observed at step {step}")
 
     def choose(self, state: ControllerState) -> Answer:
@@ -78,5 +78,5 @@ class Fixed(Controller[ControllerState]):
 
     @property
     def passes(self) -> int:
-        """1: there is nothing to learn first."""
+        """1: no ratio has to be learned first."""
         return 1

@@ -21,16 +21,16 @@ from pomona.control.within_rounds import is_flat
 from pomona.ratios import Answer
 from pomona.seeding import derive_seed, stream
 
-_NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, since the answer comes from all that was tried
+_NARROWEST = 1 / 10  # of the allowed range: the policy never stops exploring, because the answer uses all tried ratios
 _WIDEST = 1 / 2
 _ROUNDING = 1e-9
-_LEAST_RACED = 8  # micro dev examples: half of fewer can tell nothing apart
+_LEAST_RACED = 8  # micro dev examples: half of fewer cannot show a significant difference
 _POMONAS = Rules()
 
 
 @dataclass(frozen=True)
 class GraspState(ControllerState):
-    """`policies`: of each group of layers that has a ratio of its own."""
+    """`policies`: the policy of each group of layers with its own ratio."""
 
     policies: tuple[Policy, ...] = ()
 
@@ -40,57 +40,56 @@ class GraspState(ControllerState):
 class Grasp(ByRounds[GraspState]):
     """Learns the prune ratio online: a Gaussian policy proposes ratios, micro dev losses reward them, a posterior answers.
 
-    Every `interval_steps` optimizer steps, one round (GRASP LoRA, arXiv 2601.06702): draw
-    ratios `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, try the
-    mask of each, reward `r_g = mean loss before - mean loss on trial`, where before is a fresh mask at the ratio in force: the mask
-    in force was selected in an earlier round, and costs more than a fresh one for that alone. The policy climbs
+    Every `interval_steps` optimizer steps there is one round (GRASP LoRA, arXiv 2601.06702): draw ratios
+    `x_g ~ N(mean, deviation^2)` in antithetic pairs `mean +- deviation z`, clamp them to the allowed range, and try the mask of
+    each, with the reward `r_g = mean loss before - mean loss of the candidate`. The loss before is that of a new mask at the ratio
+    in force: the mask in force was selected in an earlier round, and costs more for this reason alone. The policy ascends
     `policy.objective`. The best candidate is committed if its paired per-example gain passes a one-sided sign-flip test at
-    `commit_level`, and the ratio in force moves towards it by at most `max_commit_change`. The answer is the ratio with the
-    least expected shortfall after all losses of all rounds, with an interval (`belief.py`).
-    A single pass goes on from weights that were trained at the ratio in force; where its curve is flat, it stays near that.
+    `commit_level`, and the ratio in force moves towards it by at most `max_commit_change`. The answer is the ratio with the least
+    expected shortfall, from all losses of all rounds, with an interval (`belief.py`). A single pass continues with weights trained
+    at the ratio in force; if its curve is flat, the answer stays near that ratio.
 
-    Probes are spared in two ways (`racing.py`): a candidate that lies too far behind the best after half of the micro dev
-    examples is not tried on the others, and of more `proposals` than `candidates` only those are tried that the first-order
-    estimate of the loss prefers. The policy is updated with the ratios that were tried.
+    Two methods save probes (`racing.py`): a candidate that is significantly behind the best after half of the micro dev examples is
+    not tried on the others; and if there are more `proposals` than `candidates`, a first-order estimate of the loss selects those
+    that are tried. The policy is updated with the tried ratios.
 
-    It deviates from the published code in what `published.py` lists: `published` names behaviours of that code to keep, and
-    `paper=True` keeps all of them.
+    `published.py` lists the differences from the published code: `published` names behaviours of that code to use, and `paper=True`
+    uses all of them.
 
     Args:
         prune_ratio_min: lowest ratio allowed, in [0, 1).
         prune_ratio_max: highest ratio allowed, in (`prune_ratio_min`, 1].
-        prune_ratio_start: ratio in force before the first round (with `starts_unpruned` in the books alone), and the policy's first
-            mean; in the allowed range.
-        deviation_start: the policy's first deviation, a tenth to half of the allowed range (any above 0 with `reinforce`); None is
-            a third of it, with `narrow_start` a sixth. A curve is known the better, the wider the ratios lie that were tried.
-        interval_steps: optimizer steps between rounds, >= 1; None is 10, as published, and 6 in a single pass, whose search is
+        prune_ratio_start: ratio in force before the first round (with `starts_unpruned`, only recorded, not applied), and the
+            policy's first mean; in the allowed range.
+        deviation_start: the policy's first deviation, a tenth to half of the allowed range (any value above 0 with `reinforce`);
+            None: a third of the range, with `narrow_start` a sixth. A wider spread of tried ratios determines the curve better.
+        interval_steps: optimizer steps between rounds, >= 1; None: 10, as published, and 6 in a single pass, whose search is
             shorter.
         candidates: ratios tried in a round, >= 2.
-        learning_rate: of the policy, > 0.
+        learning_rate: learning rate of the policy, > 0.
         updates: steps of the policy on one round's rewards, >= 1.
         clip: half-width of the trusted interval of the density ratio, in (0, 1).
         kl: weight of the divergence from the round's old policy, >= 0.
         entropy: weight of the entropy bonus, >= 0.
-        anchor: weight of the pull of the mean towards the ratio in force, >= 0.
-        max_commit_change: most that the ratio in force moves in a round, and when a single pass settles whose curve is flat, in
+        anchor: weight of the penalty on the distance of the mean from the ratio in force, >= 0.
+        max_commit_change: largest move of the ratio in force in a round, and of the answer of a single pass whose curve is flat, in
             (0, 1].
-        commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0. It is that of
-            each candidate's own test: of several the best one is tested, so a round of equal masks commits more often.
-        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes under it; `two_pass`
-            (the paper) learns it in the whole run, for a second run from the start.
+        commit_level: level of the test that a commit must pass, in [0, 1); 0 is the paper's rule, reward >= 0. The level is not
+            corrected for the choice of the best of several candidates, so a round of equal masks commits more often.
+        mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes with this ratio; `two_pass`
+            (the paper) learns the ratio in the whole run, for a second run from the start.
         settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
-        race_level: level of the test that stops a candidate halfway, in [0, 1); 0 stops none. Micro dev sets of fewer than 8
-            examples, and rounds of two candidates, are never raced.
-        proposals: ratios drawn in a round, of which `candidates` are tried; at least `candidates`. None: as many, no screening.
-        feedback: whether pruned entries are trained on, in their stash, by the gradients of the pruned model (arXiv 2006.07253).
-            Without, what a lower ratio revives has the value at which it was pruned, and the search leans to the ratio in force.
-        published: names of the published code's behaviours (`published.PUBLISHED`). Some leave settings unread: `reinforce` leaves
-            `updates`, `clip` and `kl`, `any_gain` leaves `commit_level`, `all_probed` leaves `race_level` and `proposals`,
-            `no_feedback` leaves `feedback`.
-        paper: all of them, whatever `published` names; needs `two_pass`.
+        race_level: level of the test that stops a candidate halfway, in [0, 1); 0 stops none. With fewer than 8 micro dev
+            examples, or two candidates, none is stopped.
+        proposals: ratios drawn in a round, of which `candidates` are tried; >= `candidates`. None: `candidates`, no screening.
+        feedback: whether the gradients of the pruned model train the stash of pruned entries (arXiv 2006.07253). Without it, a
+            revived entry has its old value, which biases the search towards the ratio in force.
+        published: the published behaviours to use (`published.PUBLISHED`). Some make settings unused: `reinforce`: `updates`,
+            `clip` and `kl`; `any_gain`: `commit_level`; `all_probed`: `race_level` and `proposals`; `no_feedback`: `feedback`.
+        paper: use all of them, whatever `published` names; requires `two_pass`.
 
     Raises:
-        InputError: a value is out of its range, or a name in `published` is not known.
+        InputError: a value is out of its range, or a name in `published` is unknown.
     """
 
     prune_ratio_min: float = 0.10
@@ -135,7 +134,7 @@ class Grasp(ByRounds[GraspState]):
                 f"must be in [{least:.4g}, {most:.4g}], a tenth to half of the allowed range",
             ),
             ("interval_steps", self.interval_steps is None or self.interval_steps >= 1, "must be at least 1"),
-            ("candidates", self.candidates >= 2, "must be at least 2: a reward is judged by the others of its group"),
+            ("candidates", self.candidates >= 2, "must be at least 2, because a reward is compared with the others of its group"),
             ("learning_rate", 0 < self.learning_rate < math.inf, "must be above 0 and finite"),
             ("updates", self.updates >= 1, "must be at least 1"),
             ("clip", 0 < self.clip < 1, "must be in (0, 1)"),
@@ -156,10 +155,10 @@ class Grasp(ByRounds[GraspState]):
         )
 
     def start(self, seed: int, total_steps: int, shares: Sequence[float] = ()) -> GraspState:
-        """The policy of each group at `prune_ratio_start`, which is in force, or in the books, until a round commits another ratio.
+        """The state with the policy of each group at `prune_ratio_start`.
 
         Raises:
-            ValueError: there are not as many shares as groups, or no step.
+            ValueError: the numbers of shares and groups differ, or there is no step.
         """
         if total_steps < 1:
             raise ValueError(f"total_steps must be >= 1, got {total_steps}")
@@ -184,7 +183,7 @@ class Grasp(ByRounds[GraspState]):
         return self._rules.handling(feedback=self.feedback)
 
     def reference(self, state: GraspState) -> tuple[float, ...] | None:
-        """The ratios of the mask in force, for a fresh mask."""
+        """The ratios of the mask in force, for a new mask."""
         return self._rules.reference(self.held_ratios(state))
 
     @property
@@ -193,11 +192,11 @@ class Grasp(ByRounds[GraspState]):
         return self._drawn > self.candidates
 
     def screen(self, state: GraspState, estimates: Sequence[float]) -> tuple[bool, ...]:
-        """From each of `candidates` neighbouring parts of the proposed ratios the one with the lowest estimate.
+        """The proposed ratio with the lowest estimate in each of `candidates` contiguous parts of the ratios.
 
         Raises:
             PomonaError: an estimate is not finite.
-            ValueError: there are not as many estimates as proposed ratios.
+            ValueError: the numbers of estimates and proposed ratios differ.
         """
         prune_ratios = self.propose(state)
         if len(estimates) != len(prune_ratios):
@@ -208,12 +207,12 @@ class Grasp(ByRounds[GraspState]):
         return lowest_of_each_part(prune_ratios, estimates, self.candidates)
 
     def first_part(self, n: int) -> int:
-        """Half of the examples, or all of them where no candidate can be stopped."""
+        """Half of the examples, or all of them if no candidate can be stopped."""
         raced = not self._rules.probes_all and self.race_level > 0 and n >= _LEAST_RACED and self.candidates > LEAST_SURVIVORS
         return (n + 1) // 2 if raced else n
 
     def continues(self, state: GraspState, losses_before: Sequence[float], losses: Sequence[Sequence[float]]) -> tuple[bool, ...]:
-        """All but those whose distance behind the best is rare at `race_level`; see `racing.survivors`.
+        """All candidates except those significantly behind the best at `race_level`; see `racing.survivors`.
 
         Raises:
             PomonaError: a loss is not finite.
@@ -232,9 +231,9 @@ class Grasp(ByRounds[GraspState]):
         losses_before: Sequence[float],
         losses: Sequence[Sequence[float | None] | None],
     ) -> GraspState:
-        """Reward the candidates that were tried, move the policy, and decide whether the best one is committed.
+        """Reward the tried candidates, update the policy, and decide whether to commit the best candidate.
 
-        Only candidates that were seen on the most examples can be the best: one that was stopped lay too far behind.
+        Only candidates measured on the most examples can be the best, because a stopped candidate was too far behind.
 
         Raises:
             PomonaError: a loss is not finite.
@@ -277,9 +276,8 @@ class Grasp(ByRounds[GraspState]):
     def choose(self, state: GraspState) -> Answer:
         """The ratio with the least expected shortfall, a 95 % interval, and whether the ratios are indistinguishable.
 
-        With no round, or no loss that depends on the ratio, it is the ratio in force, known to lie in the allowed range only. A
-        single pass whose curve is flat stays within `max_commit_change` of the ratio in force, at which its weights have been
-        trained.
+        Without a round, or if no loss depends on the ratio, it is the ratio in force, with the allowed range as its interval. A
+        single pass whose curve is flat stays within `max_commit_change` of the ratio in force, at which its weights were trained.
         """
         ratios, losses = measured(state.rounds)
         seed = derive_seed(state.seed, "belief", len(state.rounds))
@@ -296,7 +294,7 @@ class Grasp(ByRounds[GraspState]):
 
     @property
     def _rules(self) -> Rules:
-        """Pomona's, or the published code's in what is switched on."""
+        """Pomona's rules, with the selected behaviours of the published code."""
         on = tuple(PUBLISHED) if self.paper else self.published
         return PublishedRules(on) if on else _POMONAS
 
@@ -312,7 +310,7 @@ class Grasp(ByRounds[GraspState]):
         return self.candidates if self._rules.probes_all or self.proposals is None else self.proposals
 
     def _samples(self, state: GraspState) -> list[list[float]]:
-        """For each group of layers the next round's draws, before they are clamped."""
+        """The next round's draws for each group of layers, before clamping."""
         names = [()] if self.layer_groups == 1 else [(group,) for group in range(self.layer_groups)]
         streams = (stream(state.seed, "round", len(state.rounds), "samples", *name) for name in names)
         drawn = (self._rules.draw(self._drawn, one) for one in streams)
@@ -343,5 +341,5 @@ class Grasp(ByRounds[GraspState]):
         )
 
     def _rounded(self, prune_ratio: float) -> float:
-        """As the rules round it, within the allowed range."""
+        """Rounded by the rules, within the allowed range."""
         return clamp(self._rules.rounded(prune_ratio), self.prune_ratio_min, self.prune_ratio_max)

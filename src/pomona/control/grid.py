@@ -1,4 +1,4 @@
-"""The `grid` search: a run at each of a few prune ratios, the best by dev score."""
+"""The `grid` search: a run at each of a few prune ratios, and the best by dev score."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pomona.seeding import stream
 class Grid(Search):
     """A whole run at each ratio of a grid, and the best by mean dev score (Adaptive LoRA Merge, arXiv 2505.24174).
 
-    The interval goes from the lowest to the highest ratio that is not significantly below the best one, and the answer is flat
-    where none is: `best_trial` has the test.
+    The interval goes from the lowest to the highest ratio that is not significantly worse than the best; the answer is flat if no
+    ratio is significantly worse. `best_trial` has the test.
 
     Args:
         prune_ratios: in [0, 1], strictly rising, at least 2.
 
     Raises:
-        InputError: the ratios are not such.
+        InputError: the ratios are invalid.
     """
 
     prune_ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -41,7 +41,7 @@ class Grid(Search):
         )
 
     def next(self, trials: Sequence[Trial], seed: int) -> float | None:
-        """The lowest ratio of the grid that has not been run."""
+        """The lowest ratio of the grid without a run."""
         tried = {trial.prune_ratio for trial in trials}
         return next((one for one in self.prune_ratios if one not in tried), None)
 

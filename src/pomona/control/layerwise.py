@@ -1,4 +1,4 @@
-"""The `layerwise` controller: a prune ratio for each group of neighbouring layers, learned as `grasp` learns one for all."""
+"""The `layerwise` controller: learns a prune ratio for each group of neighbouring layers with the method of `grasp`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pomona.seeding import stream
 @controllers.register("layerwise")
 @dataclass(frozen=True)
 class Layerwise(Grasp):
-    """Learns a prune ratio for each of several groups of neighbouring layers, from as many probes a round as `grasp`.
+    """Learns a prune ratio for each of several groups of neighbouring layers, with as many probes per round as `grasp`.
 
     The policy is a normal distribution with a diagonal covariance: a candidate is a ratio for every group, and all groups share
-    its reward. Each group's mean and deviation climb the objective of `grasp` with the group's own density ratio, clipped by
-    itself, as GRPO does for every token of an answer (arXiv 2402.03300, section 4.1); with a diagonal covariance the divergence
-    and the entropy are sums over groups, so the groups' updates are independent but for the advantages. A commit moves each
-    group's ratio towards the best candidate's by at most `max_commit_change`. The answer is where a surface fitted to
-    all losses of all rounds is lowest, in the mean over bootstrap draws (`surface.py`); it tells groups apart only as far as that
-    foretells other rounds.
+    its reward. Each group's mean and deviation ascend the objective of `grasp` with the group's own density ratio, which is clipped
+    separately, as in GRPO for each token of an answer (arXiv 2402.03300, section 4.1); with a diagonal covariance the divergence
+    and the entropy are sums over groups, so the groups' updates are independent except for the advantages. A commit moves each
+    group's ratio towards the best candidate's by at most `max_commit_change`. The answer is the minimum of a surface fitted to all
+    losses of all rounds, averaged over bootstrap draws (`surface.py`); groups get different coefficients only if that improves the
+    prediction of other rounds.
 
-    `prune_ratio`, wherever it stands alone, is the share of all entries.
+    A single `prune_ratio` is always the share of all entries.
 
     Args:
-        groups: how many groups, >= 2 and at most as many as there are layers.
+        groups: number of groups, >= 2 and at most the number of layers.
 
-    The others are those of `grasp`; without `paper`, `published` and `proposals`, which must be left at their defaults.
+    The other arguments are those of `grasp`, except `paper`, `published` and `proposals`, which must keep their defaults.
 
     Raises:
         InputError: a value is out of its range.
@@ -41,7 +41,7 @@ class Layerwise(Grasp):
     def __post_init__(self) -> None:
         check_settings(
             self,
-            ("groups", self.groups >= 2, "must be at least 2; grasp learns one ratio for all layers"),
+            ("groups", self.groups >= 2, "must be at least 2; use grasp for one ratio for all layers"),
             ("published", not self.published, "must be empty: the published code has one ratio for all layers"),
             ("paper", not self.paper, "must be false: the paper has one ratio for all layers"),
             ("proposals", self.proposals is None, "must be null: groups are not screened"),
@@ -50,15 +50,15 @@ class Layerwise(Grasp):
 
     @property
     def layer_groups(self) -> int:
-        """As many as the policy has ratios."""
+        """The number of groups."""
         return self.groups
 
     def choose(self, state: GraspState) -> Answer:
-        """Each group's ratio where the fitted surface is lowest in the mean of its draws, with a 95 % interval.
+        """Each group's ratio at the minimum of the fitted surface, averaged over its draws, with a 95 % interval.
 
-        Without a surface (no round, or no loss that depends on the ratios) it is the ratios in force, known to lie in the allowed
-        range only. A single pass whose surface is flat keeps each group within `max_commit_change` of its ratio in force. The
-        interval of `prune_ratio` is the mean of the groups' intervals, which is as wide as it can be.
+        Without a surface (no round, or no loss depends on the ratios), these are the ratios in force, with the allowed range as
+        their intervals. A single pass whose surface is flat keeps each group within `max_commit_change` of its ratio in force. The
+        interval of `prune_ratio` is the mean of the groups' intervals, the widest possible interval.
         """
         surface = fit_surface(
             [(one.reference, *(c.by_group for c in one.candidates)) for one in state.rounds],
