@@ -92,7 +92,7 @@ def _values() -> dict:
     ("spoil", "message"),
     [
         (lambda v: v.update(sed=1), r"state\.sed: Unexpected keyword argument \(got 1\)"),
-        (lambda v: v.pop("ratios"), r"state\.ratios: Field required\. Start the run anew"),
+        (lambda v: v.pop("ratios"), r"state\.ratios: Field required\. Start the run again from the beginning"),
         (lambda v: v["rounds"][0].pop("step"), r"state\.rounds\.0\.step: Field required"),
         (lambda v: v["rounds"][0]["candidates"][0].update(loss=1), r"state\.rounds\.0\.candidates\.0\.loss: Unexpected"),
         (lambda v: v.update(seed=1.5), r"state\.seed: Input should be a valid integer"),

@@ -1,9 +1,8 @@
-"""The policy arithmetic: a Gaussian over the prune ratio, moved by what a group of candidates earned. Floats alone.
+"""The arithmetic of the policy: a Gaussian over the prune ratio, updated by the rewards of a group of candidates. Floats only.
 
 GRASP LoRA (arXiv 2601.06702) proposes prune ratios from one normal distribution N(mean, deviation^2). `grpo_update` is the
 group-relative policy optimisation that the paper names (as in DeepSeekMath, arXiv 2402.03300, section 4.1); its published code
-does otherwise (`published_rules.reinforce_update`). Throughout, `samples` are the draws x_g of one group, and `rewards` what they
-earned.
+differs (`published_rules.reinforce_update`). Throughout, `samples` are the draws x_g of one group, and `rewards` their rewards.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class UpdateSettings(NamedTuple):
         clip: half-width of the trusted interval of a density ratio, in (0, 1).
         kl: weight of the divergence from the old policy, >= 0.
         entropy: weight of the entropy, >= 0.
-        anchor: weight of the pull of the mean towards the ratio in force, >= 0.
+        anchor: weight of the penalty on the distance of the mean from the ratio in force, >= 0.
         mean_bounds: lowest and highest mean.
         deviation_bounds: lowest and highest deviation.
     """
@@ -65,7 +64,7 @@ def centred_advantages(rewards: Sequence[float]) -> tuple[float, ...]:
 
 
 def normalised_advantages(rewards: Sequence[float]) -> tuple[float, ...]:
-    """`a_g = (r_g - mean(r)) / std(r)` with the population's deviation; all 0 where the rewards are equal (up to rounding)."""
+    """`a_g = (r_g - mean(r)) / std(r)` with the population's deviation; all 0 if the rewards are equal (up to rounding)."""
     centred = centred_advantages(rewards)
     deviation = math.sqrt(math.fsum(a * a for a in centred) / len(centred))
     if deviation <= _SAME_REWARD * max(abs(reward) for reward in rewards):
@@ -98,18 +97,18 @@ def objective(
     entropy: float,
     anchor: float,
 ) -> Objective:
-    """What one round's update climbs, and its derivatives in closed form.
+    """The objective of one round's update, and its derivatives in closed form.
 
     `mean_g min(w_g a_g, clamp(w_g, 1 - clip, 1 + clip) a_g) - kl KL(new || old) + entropy log s - anchor ((m - p) / s0)^2 / 2`
     with `w_g = N(x_g; m, s^2) / N(x_g; m0, s0^2)`, new = (m, s), old = (m0, s0), p the ratio in force. `log s` is the
-    entropy of the normal up to a constant. Where the clamped branch is the smaller one, the surrogate is constant.
+    entropy of the normal up to a constant. If the clamped branch is smaller, the surrogate is constant.
 
     Args:
-        new: the policy to judge.
+        new: the policy to evaluate.
         old: the policy that the samples were drawn from.
-        samples: x_g, before they are clamped to the allowed ratios, [G].
+        samples: x_g, before clamping to the allowed ratios, [G].
         advantages: a_g, [G].
-        prune_ratio: the ratio in force, which the mean is anchored to.
+        prune_ratio: the ratio in force, to which the mean is anchored.
         clip: half-width of the trusted interval of w_g, > 0.
         kl: weight of the divergence from the old policy, >= 0.
         entropy: weight of the entropy, >= 0.
@@ -137,19 +136,19 @@ def objective(
 def grpo_update(
     old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float, settings: UpdateSettings
 ) -> Policy:
-    """A few steps up `objective` from the old policy, with normalised advantages.
+    """A few ascent steps on `objective` from the old policy, with normalised advantages.
 
     Each step follows the natural gradient, the derivatives times the inverse Fisher information of the old policy:
-    `m += learning_rate s0^2 d_mean`, `s += learning_rate s0^2 / 2 d_deviation`. So the learning rate counts in deviations of
-    the policy, the same whatever the unit of the reward and the width of the allowed range. The plain gradient is 1 / s0^2
-    times as large: at the paper's rate one step would cross the whole range.
+    `m += learning_rate s0^2 d_mean`, `s += learning_rate s0^2 / 2 d_deviation`. So the learning rate is in deviations of
+    the policy, independent of the unit of the reward and of the width of the allowed range. The plain gradient is 1 / s0^2 times
+    as large: at the paper's rate one step would cross the whole range.
 
     Args:
         old: the policy that the samples were drawn from.
         samples: as drawn, [G].
         rewards: [G], finite.
         prune_ratio: the ratio in force.
-        settings: of the update.
+        settings: settings of the update.
     """
     advantages = normalised_advantages(rewards)
     rate, variance = settings.learning_rate, old.deviation**2
@@ -165,6 +164,6 @@ def grpo_update(
 
 
 def antithetic(n: int, generator: torch.Generator) -> list[float]:
-    """Draws of the standard normal in pairs z, -z, n in all; the last is alone where n is odd."""
+    """Draws of the standard normal in pairs z, -z, n in all; for odd n, the last has no partner."""
     pairs = torch.randn((n + 1) // 2, generator=generator, dtype=torch.float64).tolist()
     return [sign * z for z in pairs for sign in (1, -1)][:n]

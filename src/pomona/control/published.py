@@ -1,4 +1,4 @@
-"""How the published code of GRASP (arXiv 2601.06702) behaves where Pomona does not: each behaviour by name, one switch each."""
+"""The behaviours of the published code of GRASP (arXiv 2601.06702) that differ from Pomona's, each with a named switch."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ Behaviour = Literal[
 ]
 
 PUBLISHED: Mapping[Behaviour, str] = {
-    "reinforce": "The update is plain REINFORCE: advantages are centred and not normalised, nothing is clipped, the mean is pulled "
+    "reinforce": "The update is plain REINFORCE: advantages are centred but not normalised, nothing is clipped, the mean is pulled "
     "to the ratio in force in place of a divergence, and the entropy is added to the deviation, not scaled by the learning rate.",
-    "variance_floor": "That update divides by a variance of at least 0.0001; needs reinforce.",
-    "narrow_start": "The first deviation, where none is given, is a sixth of the allowed range.",
-    "independent_draws": "Candidates are drawn independently of each other, and neither they nor the ratio in force are rounded.",
-    "all_probed": "Every candidate is probed on all micro dev examples: none is screened or stopped.",
+    "variance_floor": "The update of reinforce divides by a variance of at least 0.0001; requires reinforce.",
+    "narrow_start": "The first deviation, if not given, is a sixth of the allowed range.",
+    "independent_draws": "Candidates are drawn independently, and neither the candidates nor the ratio in force are rounded.",
+    "all_probed": "Every candidate is probed on all micro dev examples; none is screened or stopped.",
     "held_reference": "L_0 is measured under the mask in force, which was selected in an earlier round.",
     "any_gain": "The best candidate is committed if its reward is at least 0.",
-    "candidate_mask": "The mask that is committed is the candidate's own; only the ratio in force is bounded by max_commit_change.",
-    "best_reward": "The answer is the ratio of the best reward of all rounds, the first of equals.",
-    "importance_once": "Importance is taken once, when the first round begins, and kept.",
-    "starts_unpruned": "Nothing is pruned before the first commit: prune_ratio_start is in the books alone.",
-    "no_feedback": "What is pruned is not trained: it comes back with the value at which it was pruned.",
-    "moments_at_commits": "A commit clears the optimizer's moments of the entries that it newly prunes; nothing else clears any.",
+    "candidate_mask": "The candidate's own mask is committed; max_commit_change bounds only the ratio in force.",
+    "best_reward": "The answer is the ratio with the best reward of all rounds, the first of equals.",
+    "importance_once": "Importance is computed once, at the first round, and kept.",
+    "starts_unpruned": "Nothing is pruned before the first commit: prune_ratio_start is only recorded.",
+    "no_feedback": "Pruned entries are not trained: a revived entry has the value at which it was pruned.",
+    "moments_at_commits": "A commit clears the optimizer's moments of newly pruned entries; nothing else clears moments.",
     "adam_restart": "A commit sets Adam's step counter of every factor to 0.",
     "masks_by_adapter": "Each adapter's own factors have their own masks, also in a sum, unless pruning.masks is given.",
-    "ties_pruned": "Every entry is pruned whose importance is at most the floor(p n)-th lowest, so ties prune more.",
+    "ties_pruned": "Every entry with an importance up to the floor(p n)-th lowest is pruned, so ties prune more.",
 }
-"""What each switch does."""
+"""The effect of each switch."""
 
 _NEEDS: Mapping[str, Behaviour] = {"variance_floor": "reinforce"}
 
 
 def check_published(published: tuple[str, ...]) -> None:
-    """Refuse a name that no behaviour has, and one that says nothing without another.
+    """Refuse an unknown name, and a name without effect because it requires another one.
 
     Raises:
         InputError: there is such a name.

@@ -1,4 +1,4 @@
-"""The rules of GRASP's published code (arXiv 2601.06702), each in force where `published.py` names its behaviour."""
+"""The rules of GRASP's published code (arXiv 2601.06702), each switched on by the name of its behaviour in `published.py`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEAST_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class PublishedRules(Rules):
-    """`Rules` with the published behaviours that are switched on in place of Pomona's.
+    """`Rules` with some published behaviours instead of Pomona's.
 
     Args:
-        on: names of the behaviours, of `published.PUBLISHED`.
+        on: names of these behaviours in `published.PUBLISHED`.
     """
 
     on: Collection[str]
@@ -61,7 +61,7 @@ class PublishedRules(Rules):
         return super().draw(n, generator)
 
     def rounded(self, prune_ratio: float) -> float:
-        """`independent_draws`: as it is."""
+        """`independent_draws`: not rounded."""
         return prune_ratio if "independent_draws" in self.on else super().rounded(prune_ratio)
 
     def learned(
@@ -73,18 +73,18 @@ class PublishedRules(Rules):
         prune_ratio: float,
         settings: UpdateSettings,
     ) -> Policy:
-        """`reinforce`, from the candidates as they were tried."""
+        """`reinforce`: `reinforce_update` with the tried candidates."""
         if "reinforce" in self.on:
             least = _LEAST_VARIANCE if "variance_floor" in self.on else 0.0
             return reinforce_update(old, candidates, rewards, prune_ratio, settings, least)
         return super().learned(old, samples, candidates, rewards, prune_ratio, settings)
 
     def commits(self, best: Candidate, level: float) -> bool:
-        """`any_gain`: whatever the test says."""
+        """`any_gain`: without a test."""
         return super().commits(best, 0.0 if "any_gain" in self.on else level)
 
     def mask_ratio(self, best: Candidate, prune_ratio: float) -> float:
-        """`candidate_mask`: the candidate's own."""
+        """`candidate_mask`: the candidate's ratio."""
         return best.prune_ratio if "candidate_mask" in self.on else super().mask_ratio(best, prune_ratio)
 
     def reference(self, held: tuple[float, ...]) -> tuple[float, ...] | None:
@@ -92,7 +92,7 @@ class PublishedRules(Rules):
         return None if "held_reference" in self.on else super().reference(held)
 
     def answer(self, rounds: Sequence[Round], prune_ratio: float) -> float:
-        """`best_reward`: the ratio of the best reward of all rounds, the first of equals."""
+        """`best_reward`: the ratio with the best reward of all rounds, the first of equals."""
         if "best_reward" not in self.on or not rounds:
             return super().answer(rounds, prune_ratio)
         history = (candidate for one in rounds for candidate in one.candidates)
@@ -107,23 +107,23 @@ def reinforce_update(
     settings: UpdateSettings,
     least_variance: float = 0.0,
 ) -> Policy:
-    """The update of GRASP's published code, kept as it is for comparison.
+    """The update of GRASP's published code, unchanged, for comparison.
 
     `mean += learning_rate (mean_g[a_g (x_g - mean) / deviation^2] - anchor (mean - prune_ratio))`, clamped;
     `deviation = max(1e-3, deviation + learning_rate mean_g[a_g ((x_g - mean)^2 / deviation^2 - 1)] + entropy)`,
-    with `a_g = r_g - mean(r)` and the old mean and deviation on both right-hand sides; a `deviation^2` below `least_variance`
-    counts as that.
+    with `a_g = r_g - mean(r)` and the old mean and deviation on both right-hand sides; a `deviation^2` below
+    `least_variance` is replaced by it.
 
-    Not what the paper's text calls GRPO: advantages are not normalised, nothing is clipped, the "KL" is the pull towards the
-    ratio in force, the entropy bonus is not scaled by the learning rate, and the deviation's slope lacks a factor 1 / deviation.
+    It is not the GRPO of the paper's text: advantages are not normalised, nothing is clipped, the "KL" is a pull towards the ratio
+    in force, the entropy bonus is not scaled by the learning rate, and the deviation's slope lacks a factor 1 / deviation.
 
     Args:
         old: the policy that the samples were drawn from.
-        samples: after they were clamped to the allowed ratios, [G].
+        samples: after clamping to the allowed ratios, [G].
         rewards: [G], finite.
         prune_ratio: the ratio in force.
-        settings: of the update; `updates`, `clip`, `kl` and `deviation_bounds` are not read.
-        least_variance: what is divided by at least, >= 0.
+        settings: settings of the update; `updates`, `clip`, `kl` and `deviation_bounds` are not used.
+        least_variance: least divisor, >= 0.
     """
     m, s = old
     variance = max(s**2, least_variance)

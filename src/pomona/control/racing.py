@@ -1,6 +1,6 @@
-"""Which candidates are worth their probes: screened before the first one, stopped midway where they lie too far behind.
+"""Selection of candidates to save probes: screening before the first probe, and stopping candidates that are far behind.
 
-Axes: N examples seen so far, C candidates, S sign patterns.
+Axes: N examples measured so far, C candidates, S sign patterns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from pomona.control.within_rounds import signed_sums
 
 LEAST_SURVIVORS = 2
-"""A reward is judged by the others of its group, so the two best always go on."""
+"""A reward is compared with the others of its group, so the two best candidates always continue."""
 
 _ROUNDING = 1e-12
 
@@ -21,25 +21,24 @@ _ROUNDING = 1e-12
 def survivors(
     losses_before: Sequence[float], rows: Sequence[Sequence[float]], level: float, generator: torch.Generator
 ) -> tuple[bool, ...]:
-    """Which candidates go on after the first part of the examples: those that do not lie too far behind the best.
+    """Whether each candidate continues after the first part of the examples: not if it is significantly behind the best.
 
-    A candidate is stopped where the best one's lead over it is rare at `level`: were no mask better than another, each
-    example's differences between them could as well have had the other sign. Which one is best is seen only after the fact, so
-    its lead is compared with the largest lead of any over any other under each sign pattern, the reference mask among them (it
-    widens the comparison, and is no candidate). So if all are alike, one or more is stopped with a probability of at most
-    `level`.
+    A candidate is stopped if the best candidate's lead over it is significant at `level` by a sign-flip test: if all masks were
+    equal, the signs of each example's differences would be random. Because the best is selected after the fact, its lead is
+    compared with the largest lead of any mask over any other under each sign pattern, including the reference mask (which widens
+    the comparison but is not a candidate). So if all masks are equal, the probability of stopping any candidate is at most `level`.
 
-    What is stopped depends on the examples seen, not on the others: within either part of the examples the losses are an
-    unbiased sample of what they would have been, and a fit that compares each example with itself stays fair (`within_rounds.py`).
+    The decision depends only on the examples measured so far. So within each part of the examples the losses are an unbiased
+    sample, and a fit that compares each example with itself remains unbiased (`within_rounds.py`).
 
     Args:
-        losses_before: of each example, under the reference mask, [N].
+        losses_before: loss of each example under the reference mask, [N].
         rows: losses of each candidate, [C, N].
         level: in [0, 1); 0 stops none.
-        generator: read only where N > 16.
+        generator: used only if N > 16.
 
     Returns:
-        For each candidate whether it goes on; the two best always do.
+        For each candidate whether it continues; the two best always do.
     """
     losses_NC = np.array([*rows, losses_before], dtype=np.float64).T
     sums_SC = signed_sums(losses_NC, generator)
@@ -52,16 +51,16 @@ def survivors(
 
 
 def lowest_of_each_part(prune_ratios: Sequence[float], estimates: Sequence[float], tried: int) -> tuple[bool, ...]:
-    """The ratios to try: put in order and cut into `tried` neighbouring parts, from each part the one with the lowest estimate.
+    """The ratios to try: sorted and divided into `tried` contiguous parts, the ratio with the lowest estimate of each part.
 
-    The lowest estimates of all would bunch at one end: the loss changes smoothly with the ratio, and so does its estimate, with
-    its errors. A bunch tells nothing of the curve's bend, and if the estimate leans to one end, the other is never looked at
-    again. With a ratio from each part the group stays as wide as the policy, and the estimate decides only between neighbours.
+    The overall lowest estimates would cluster at one end, because the loss, its estimate and the errors of the estimate change
+    smoothly with the ratio. A cluster gives no information about the curvature, and if the estimate is biased towards one end, the
+    other end is never tried again. With a ratio from each part the group is as wide as the policy.
 
     Args:
         prune_ratios: proposed, [G].
-        estimates: change of the loss under each by first order, [G]; lower is better.
-        tried: parts, 1 to G; their sizes differ by at most 1.
+        estimates: first-order change of the loss under each ratio, [G]; lower is better.
+        tried: number of parts, 1 to G; their sizes differ by at most 1.
     """
     order = sorted(range(len(prune_ratios)), key=lambda g: prune_ratios[g])
     parts = np.array_split(order, tried)

@@ -1,7 +1,7 @@
-"""Rounds: what a controller has seen of each, and the state that holds them; all of it as JSON.
+"""Rounds of a controller, and the state that holds them, with conversion to JSON.
 
-Each type here is a frozen dataclass, and so is the state of a controller that has one of its own. JSON keeps them exactly: Python
-writes the shortest decimal that reads back.
+Each type here, and each controller's own state, is a frozen dataclass. JSON keeps the values exactly: Python writes the shortest
+decimal that reads back as the same number.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CONFIG = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One prune ratio on trial.
+    """One candidate prune ratio.
 
     Args:
         prune_ratio: the ratio, in [0, 1].
-        losses: what each micro dev example costs under the trial mask, lower is better, [N]: its mean loss in nats per token,
-            unless something else rewards the run. None where it was not seen.
-        reward: mean before minus mean on trial, over the examples seen; positive is better.
-        p_value: one-sided, for "the gain over the examples seen is not above zero".
-        by_group: its ratio for each group of layers, of which `prune_ratio` is the mean by the groups' shares; empty where one is
-            for all.
+        losses: cost of each micro dev example under the candidate's mask, lower is better, [N]: its mean loss in nats per token,
+            unless the run has another reward. None for an example that was not measured.
+        reward: mean cost of the reference minus that of the candidate, over the measured examples; positive is better.
+        p_value: one-sided, for "the gain over the measured examples is not above zero".
+        by_group: its ratio for each group of layers; `prune_ratio` is their mean, weighted by the groups' shares; empty without
+            groups.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def seen(self) -> int:
-        """Number of examples seen."""
+        """Number of measured examples."""
         return sum(loss is not None for loss in self.losses)
 
     @classmethod
@@ -58,8 +58,8 @@ class Candidate:
         Args:
             prune_ratio: the ratio.
             losses_before: [N], under the reference mask of its round.
-            losses: [N], at least one of them seen.
-            generator: for the test, where many examples were seen.
+            losses: [N], at least one of them not None.
+            generator: for the test with many examples.
         """
         gains = [before - after for before, after in zip(losses_before, losses, strict=True) if after is not None]
         return cls(
@@ -72,20 +72,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round saw and decided.
+    """The measurements and the decision of one round.
 
     Args:
         index: from 0.
         step: optimizer steps taken before the round.
-        losses_before: the same of each micro dev example under the round's reference mask, [N].
-        candidates: those that were tried, in the order in which they were proposed.
+        losses_before: cost of each micro dev example under the round's reference mask, [N].
+        candidates: the tried candidates, in the order of the proposals.
         prune_ratio_before: ratio in force before the round.
-        prune_ratio_after: ratio in force after it (recorded ratio, bounded).
-        mask_prune_ratio: ratio of the mask that was committed, or None where nothing was.
-        mean, deviation: of where the controller believes the loss to be lowest, after the round; with a policy, the policy's.
-        reference: what the reference mask is made of, with which the candidates are compared: a ratio for each group of layers, one
-            alone for all. A mask selected in this round, or the one that was in force: `Controller.reference` says which.
-        by_group: ratio in force after it for each group of layers; empty where one is for all.
+        prune_ratio_after: ratio in force after the round.
+        mask_prune_ratio: ratio of the committed mask, or None without a commit.
+        mean, deviation: of the posterior of the best ratio after the round; with a policy, the policy's.
+        reference: ratios of the reference mask, one for each group of layers, or one for all. It is a mask selected in this round,
+            or the mask in force (see `Controller.reference`).
+        by_group: ratio in force after the round for each group of layers; empty without groups.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CONFIG
@@ -104,16 +104,16 @@ class Round:
 
     @property
     def mask_ratios(self) -> tuple[float, ...] | None:
-        """What the committed mask is made of: a ratio for each group of layers, one alone for all; None where none was."""
+        """Ratios of the committed mask, one for each group of layers, or one for all; None without a commit."""
         return None if self.mask_prune_ratio is None else self.by_group or (self.mask_prune_ratio,)
 
     def record(self, shares: Sequence[float], mask_change: float | None = None, newly_pruned: float | None = None) -> RoundRecord:
-        """What the history and the record hold of it.
+        """The round in the form of the history and the record.
 
         Args:
-            shares: the share of all entries of each group of layers that has a ratio of its own.
-            mask_change: the share of all entries that its commit moved to the other side; None where it committed nothing.
-            newly_pruned: the share of all entries that its commit newly pruned.
+            shares: each group's share of all entries.
+            mask_change: the share of all entries whose mask the commit changed; None without a commit.
+            newly_pruned: the share of all entries that the commit newly pruned.
         """
         return RoundRecord(
             index=self.index,
@@ -137,16 +137,16 @@ class Round:
 
 @dataclass(frozen=True)
 class ControllerState:
-    """What evolves in a run, as far as the training loop reads it.
+    """The part of a controller's state that the training loop reads.
 
-    A controller that learns more than the ratio in force keeps that in a subclass of its own, which nobody else reads; its fields
-    are numbers, strings, tuples and dataclasses of these, with defaults.
+    A controller that learns more than the ratio in force keeps it in its own subclass, which is private to it; the fields are
+    numbers, strings, tuples and dataclasses of these, with defaults.
 
     Args:
-        seed: root of every round's own random stream.
+        seed: root seed of the random streams of all rounds.
         total_steps: optimizer steps of the whole run.
-        shares: the share of all entries of each group of layers that has a ratio of its own; one group alone is all layers.
-        ratios: the ratio in force of each of them.
+        shares: each group's share of all entries; one group is all layers.
+        ratios: the ratio in force of each group.
         rounds: all rounds so far.
     """
 
@@ -168,7 +168,7 @@ S = TypeVar("S", bound=ControllerState)
 
 
 def state_from_dict(kind: type[S], values: object) -> S:
-    """The state of this class whose `dataclasses.asdict` JSON held.
+    """The state of this class from the JSON of its `dataclasses.asdict`.
 
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong type; the message names it.
@@ -178,20 +178,20 @@ def state_from_dict(kind: type[S], values: object) -> S:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in ("state", *first["loc"]))
-        value = ... if first["type"] == "missing" else first["input"]  # of a missing key, all that stands beside it
-        raise InputError(first["msg"], field=field, value=value, fix="Start the run anew") from error
+        value = ... if first["type"] == "missing" else first["input"]  # for a missing key, pydantic's input is the whole object
+        raise InputError(first["msg"], field=field, value=value, fix="Start the run again from the beginning") from error
 
 
 def over_all(shares: Sequence[float], values: Sequence[float]) -> float:
-    """The mean of a value of each group of layers by the groups' shares: of their prune ratios, the share of all entries."""
+    """The mean of the groups' values weighted by their shares; for prune ratios, this is the share of all entries."""
     return math.fsum(share * value for share, value in zip(shares, values, strict=True))
 
 
 def shares_of(shares: Sequence[float], groups: int) -> tuple[float, ...]:
-    """The groups' shares as `Controller.start` is given them; equal ones where none are given.
+    """The groups' shares given to `Controller.start`; equal shares if none are given.
 
     Raises:
-        ValueError: there are not as many as groups.
+        ValueError: the numbers of shares and groups differ.
     """
     found = tuple(shares) or (1 / groups,) * groups
     if len(found) != groups:
@@ -212,8 +212,8 @@ def check_losses(
         state: before the round.
         step: optimizer steps taken so far.
         losses_before: [N], under the reference mask.
-        losses: a row [N] for each proposed ratio, or None, as `Controller.observe` has them.
-        candidates: how many ratios were proposed.
+        losses: a row [N] for each proposed ratio, or None, as in `Controller.observe`.
+        candidates: number of proposed ratios.
 
     Raises:
         PomonaError: a loss is not finite.
@@ -232,7 +232,7 @@ def check_losses(
 
 
 def check_finite(values: Sequence[float], problem: str) -> None:
-    """Raise a PomonaError that says `problem` where a value is NaN or infinite."""
+    """Raise a PomonaError with `problem` if a value is NaN or infinite."""
     if not all(map(math.isfinite, values)):
         raise PomonaError(
             f"{problem}: the training has diverged, or an example does not fit in memory",

@@ -1,4 +1,4 @@
-"""The steps of a `grasp` round in which the published code does otherwise: here as Pomona takes them."""
+"""The steps of a `grasp` round that differ in the published code; here is Pomona's version."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from pomona.control.rounds import Candidate, Round
 
 
 class Rules:
-    """How candidates are drawn, what the policy learns from them, which one is committed, and what the answer is.
+    """Rules for the draw of candidates, the update of the policy, the commit and the answer.
 
-    `published_rules.PublishedRules` puts the published code's rules in place of these.
+    `published_rules.PublishedRules` replaces them with the published code's rules.
     """
 
     @property
     def limits_deviation(self) -> bool:
-        """Whether the policy's deviation is kept from a tenth to half of the allowed range: it is."""
+        """Whether the policy's deviation is limited to a tenth to half of the allowed range: True."""
         return True
 
     @property
     def probes_all(self) -> bool:
-        """Whether every candidate is probed on all examples, none screened or stopped: they are screened and raced."""
+        """Whether every candidate is probed on all examples, without screening and stopping: False."""
         return False
 
     def handling(self, *, feedback: bool) -> Handling:
-        """How masks and moments are handled; `feedback` trains pruned entries."""
+        """The handling of masks and moments; `feedback` trains pruned entries."""
         return Handling(trains_pruned=feedback)
 
     def first_deviation(self, width: float) -> float:
-        """The policy's first deviation, where none is given, in an allowed range of this width."""
+        """The policy's default first deviation, for an allowed range of this width."""
         return width / 3
 
     def draw(self, n: int, generator: torch.Generator) -> list[float]:
@@ -41,7 +41,7 @@ class Rules:
         return antithetic(n, generator)
 
     def rounded(self, prune_ratio: float) -> float:
-        """The ratio as candidates and the ratio in force have it: to four decimals."""
+        """A candidate or ratio in force, rounded to four decimals."""
         return round(prune_ratio, DECIMALS)
 
     def learned(
@@ -56,27 +56,27 @@ class Rules:
         """The policy after a round, by `grpo_update`.
 
         Args:
-            old: the policy that was drawn from.
-            samples: those draws that were tried, [G].
-            candidates: the same, clamped to the allowed range and rounded.
+            old: the policy of the draws.
+            samples: the tried draws, [G].
+            candidates: the same draws, clamped to the allowed range and rounded.
             rewards: [G].
             prune_ratio: the ratio in force.
-            settings: of the update.
+            settings: settings of the update.
         """
         return grpo_update(old, samples, rewards, prune_ratio, settings)
 
     def commits(self, best: Candidate, level: float) -> bool:
-        """Whether the best candidate is committed: its gain passes a test at this level; at level 0 it need not be negative."""
+        """Whether to commit the best candidate: its gain passes a test at this level, or at level 0 is not negative."""
         return best.p_value <= level if level > 0 else best.reward >= 0
 
     def mask_ratio(self, best: Candidate, prune_ratio: float) -> float:
-        """The ratio of the mask that is committed, when the ratio in force becomes `prune_ratio`: that ratio."""
+        """The ratio of the committed mask, given the new ratio in force `prune_ratio`: the same ratio."""
         return prune_ratio
 
     def reference(self, held: tuple[float, ...]) -> tuple[float, ...] | None:
-        """What the candidates are compared with where a mask of ratios `held` is in force: a fresh mask of these."""
+        """The ratios of the reference mask, given those of the mask in force: a new mask of the same ratios."""
         return held
 
     def answer(self, rounds: Sequence[Round], prune_ratio: float) -> float:
-        """The answer after these rounds, of which the posterior prefers `prune_ratio`: that ratio."""
+        """The answer after these rounds, given the posterior's best ratio `prune_ratio`: the same ratio."""
         return prune_ratio

@@ -1,7 +1,7 @@
-"""What a search is: the prune ratio from whole runs, each at a fixed ratio, judged on the dev set.
+"""The interface of a search: it finds the prune ratio from whole runs, each at a fixed ratio, by their dev scores.
 
-Like a controller it never sees a model. It keeps no state: what it does next follows from the finished runs alone, so a search
-that was interrupted goes on where it stood, run by run. The loop that drives one:
+Like a controller, a search never sees a model. It has no state: its next step depends only on the finished runs, so an interrupted
+search continues after the last finished run. The loop that drives a search:
 
     trials = []
     while (prune_ratio := search.next(trials, seed)) is not None:
@@ -9,7 +9,7 @@ that was interrupted goes on where it stood, run by run. The loop that drives on
         trials.append(Trial(prune_ratio, scores))
     answer = search.choose(trials, seed)
 
-The answer's run is one of the trials: nothing is trained again.
+The answer's run is one of the trials, so there is no further training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Trial:
 
     Args:
         prune_ratio: the ratio, in [0, 1].
-        scores: of each dev example, [N], higher is better: minus its loss, or its metric.
+        scores: score of each dev example, [N], higher is better: minus its loss, or its metric.
 
     Raises:
         ValueError: there is no score, or one is not finite.
@@ -48,20 +48,20 @@ class Trial:
 
 
 class Search(ABC):
-    """A way to find the prune ratio by whole runs. Subclasses are frozen dataclasses, one a file, registered in `controllers`."""
+    """A way to find the prune ratio by whole runs. Subclasses are frozen dataclasses, one per file, registered in `controllers`."""
 
     @abstractmethod
     def next(self, trials: Sequence[Trial], seed: int) -> float | None:
-        """The ratio to run next, or None where the search is done; a function of the arguments alone.
+        """The next ratio to run, or None if the search is finished; depends only on the arguments.
 
         Args:
-            trials: the runs so far, in the order in which they were asked for.
-            seed: root of the search's random streams.
+            trials: the finished runs, in the order of the requests.
+            seed: root seed of the search's random streams.
         """
 
     @abstractmethod
     def choose(self, trials: Sequence[Trial], seed: int) -> Answer:
-        """The ratio of the best mean score, the first of equals, and how sure it is.
+        """The ratio with the best mean score, the first of equals, with its interval.
 
         Args:
             trials: one or more, on the same N examples.

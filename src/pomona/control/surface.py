@@ -4,15 +4,15 @@ Axes: M measurements (candidates and the reference mask, over all rounds), K gro
 model, Q bootstrap draws; X of either N or Q, or none.
 
 Each example's loss is a round effect plus a parabola in each group's ratio, `f_i(p) = sum_k b_ik u_k + c_ik u_k^2`, with u from -1
-to 1 over the range that was tried in any group. Groups are taken not to act on each other. A few rounds do not tell so many
-coefficients, and noise would pass for a difference between groups; so of these models that one is fitted which best foretells the
-losses of a round from those of the others:
+to 1 over the tried range of all groups. The model has no interactions between groups. A few rounds cannot determine all these
+coefficients, and noise would appear as differences between groups; so cross-validation over rounds selects the model with the best
+prediction of a round's losses from the other rounds:
 
-    no group differs from another           b_k = b, c_k = c
-    groups differ in slope alone            b_k, c_k = c
-    each group a parabola of its own        b_k, c_k
+    no differences between groups           b_k = b, c_k = c
+    groups differ only in slope             b_k, c_k = c
+    each group has its own parabola         b_k, c_k
 
-Where the ratios that were tried identify none of them, it is one line for all.
+If the tried ratios identify none of them, the model is one line for all groups.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Surface:
     """A fitted surface.
 
     Args:
-        low, high: lowest and highest ratio that was tried in any group; `low < high`.
-        tried_K2: for each group the lowest and highest u that was tried in it, in [-1, 1].
-        coefficients_N2K: each example's slopes, then its bends; their mean is the fit (see `within_rounds.Fit`).
-        drawn_Q2K: the mean's in bootstrap draws over the examples.
+        low, high: lowest and highest tried ratio of all groups; `low < high`.
+        tried_K2: for each group the lowest and highest tried u, in [-1, 1].
+        coefficients_N2K: each example's slopes, then its quadratic coefficients; their mean is the fit (see `within_rounds.Fit`).
+        drawn_Q2K: mean coefficients in bootstrap draws over the examples.
     """
 
     low: float
@@ -60,14 +60,14 @@ class Surface:
     drawn_Q2K: Float64[Array, "Q 2*K"]
 
     def best(self) -> tuple[float, ...]:
-        """For each group the mean over the bootstrap draws of the ratio with the lowest fitted mean loss, of those tried in it."""
+        """For each group the ratio with the lowest fitted mean loss in its tried range, averaged over the bootstrap draws."""
         return tuple(self._ratio(self._lowest_at(self.drawn_Q2K).mean(axis=0)).tolist())
 
     def intervals(self, prune_ratio_min: float, prune_ratio_max: float) -> list[tuple[float, float]]:
-        """For each group a 95 % interval of where the loss is lowest within the allowed range.
+        """For each group a 95 % interval of the ratio with the lowest loss in the allowed range.
 
-        They are percentile intervals over the bootstrap draws; where one reaches the lowest or highest ratio tried in its group, it
-        goes on to the end of the allowed range, as the optimum may lie beyond. With a single example all of them are that range.
+        These are percentile intervals over the bootstrap draws. An interval that reaches the end of the group's tried range is
+        extended to the end of the allowed range, because the optimum may be outside. With one example it is the allowed range.
         """
         if len(self.coefficients_N2K) == 1:
             return [(prune_ratio_min, prune_ratio_max)] * len(self.tried_K2)
@@ -78,15 +78,15 @@ class Surface:
         return list(zip(lows_K.tolist(), highs_K.tolist(), strict=True))
 
     def is_flat(self, generator: torch.Generator) -> bool:
-        """Whether the surface is within the examples' noise: as `within_rounds.is_flat`, over all that was tried."""
+        """Whether the surface is within the examples' noise, as in `within_rounds.is_flat`, over the tried ranges."""
         values_SK3 = self._at(signed_sums(self.coefficients_N2K, generator))
         spread_S = (values_SK3.max(axis=-1) - values_SK3.min(axis=-1)).sum(axis=-1)
         return within_noise(spread_S)
 
     def points(self, prune_ratios: Sequence[float]) -> tuple[CurvePoint, ...]:
-        """The gain over `prune_ratios` of 25 ratios for all groups, over what was tried in every group.
+        """The gain over `prune_ratios` of 25 common ratios, over the range tried in every group.
 
-        With 95 % bootstrap intervals. None where no ratio was.
+        With 95 % bootstrap intervals. Empty if there is no such range.
         """
         low, high = self.tried_K2[:, 0].max(), self.tried_K2[:, 1].min()
         if high - low < RANK_TOLERANCE:
@@ -99,14 +99,14 @@ class Surface:
         return tuple(map(CurvePoint, *(column.tolist() for column in (self._ratio(grid), reward_P, low_P, high_P))))
 
     def _at(self, coefficients_X2K: Array) -> Float64[Array, "*X K 3"]:
-        """Each group's part of the loss at the lowest and highest u tried, and at its vertex, moved between them."""
+        """Each group's part of the loss at the lowest and highest tried u, and at its vertex, clipped to this range."""
         slope_XK, bend_XK = np.split(coefficients_X2K, 2, axis=-1)
         u_XK3 = self._turns(slope_XK, bend_XK)
         return slope_XK[..., None] * u_XK3 + bend_XK[..., None] * u_XK3**2
 
     def _turns(self, slope_XK: Array, bend_XK: Array) -> Float64[Array, "*X K 3"]:
         low_K, high_K = self.tried_K2.T
-        # Without a bend there is no vertex: any point between the ends will do, as these are lower and higher.
+        # A line has no vertex: any point between the ends will do, because one end is the minimum.
         vertex_XK = np.clip(-slope_XK / np.where(bend_XK == 0, 1, 2 * bend_XK), low_K, high_K)
         return np.stack(np.broadcast_arrays(low_K, high_K, vertex_XK), axis=-1)
 
@@ -127,12 +127,12 @@ def fit_surface(
     """Fit the surface to all rounds.
 
     Args:
-        prune_ratios: for each round and measurement the K ratios, those of the reference mask among them.
-        losses: for each round and measurement the loss of each example, [N], None where it was not seen; the same N in every round.
-        generator: draws the bootstrap samples of examples.
+        prune_ratios: for each round and measurement the K ratios, including the reference mask.
+        losses: for each round and measurement the loss of each example, [N], None if not measured; the same N in every round.
+        generator: source of the bootstrap samples of examples.
 
     Returns:
-        The surface, or None where it says nothing: no example saw two candidates in one round, or the ratios changed no loss.
+        The surface, or None: no example has two candidates in one round, or no loss depends on the ratios.
     """
     if not prune_ratios:
         return None
@@ -157,7 +157,7 @@ def fit_surface(
 
 
 def _error(y_NM: Float64[Array, "N M"], X_NMP: Float64[Array, "N M P"], rounds_M: Array) -> float:
-    """Mean squared error of the mean loss of each round's measurements, by fits to the other rounds; infinite where one fails."""
+    """Cross-validated mean squared error of the mean losses of each round, by fits to the other rounds; inf if a fit fails."""
     squares = 0.0
     for index in range(rounds_M[-1] + 1):
         left_out = rounds_M == index
@@ -169,14 +169,14 @@ def _error(y_NM: Float64[Array, "N M"], X_NMP: Float64[Array, "N M P"], rounds_M
 
 
 def _models(groups: int) -> list[Float64[Array, "2*K P"]]:
-    """What each coefficient of a model adds to the slopes and to the bends; from the poorest on."""
+    """The matrices from each model's coefficients to slopes and quadratic coefficients, from the simplest model on."""
     own, common, none = np.eye(groups), np.ones((groups, 1)), np.zeros((groups, 1))
     slopes_and_bend = np.block([[own, none], [np.zeros((groups, groups)), common]])
     return [np.block([[common, none], [none, common]]), slopes_and_bend, np.eye(2 * groups)]
 
 
 def _line(groups: int) -> Float64[Array, "2*K 1"]:
-    """One slope for all groups and no bend: for where the ratios identify no parabola."""
+    """One slope for all groups, without a quadratic term, for ratios that do not identify a parabola."""
     return np.concatenate([np.ones((groups, 1)), np.zeros((groups, 1))])
 
 

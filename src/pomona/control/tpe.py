@@ -1,4 +1,4 @@
-"""The `tpe` search: whole runs at prune ratios that a model of the runs before them proposes, the best by dev score."""
+"""The `tpe` search: whole runs at prune ratios proposed by a model of the earlier runs, and the best by dev score."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _PARAMETER = "prune_ratio"
 @controllers.register("tpe")
 @dataclass(frozen=True)
 class Tpe(Search):
-    """Whole runs at ratios that a tree-structured Parzen estimator proposes, and the best by mean dev score.
+    """Whole runs at ratios proposed by a tree-structured Parzen estimator, and the best by mean dev score.
 
-    With l the density of the ratios of the best tenth of the runs (of up to 10 runs: of the best one) and g that of the others,
-    the next ratio is the one of the largest l / g among 24 draws from l (Bergstra et al., NeurIPS 2011; optuna's sampler, arXiv
-    1907.10902). Only the runs' order by mean dev score counts.
+    With l the density of the ratios of the best tenth of the runs (up to 10 runs: of the best run) and g that of the others,
+    the next ratio has the largest l / g among 24 draws from l (Bergstra et al., NeurIPS 2011; optuna's sampler, arXiv
+    1907.10902). Only the ranking of the runs by mean dev score counts.
 
-    Ratios are whole multiples of 0.0001, no two the same. Where a ratio is proposed that has been run, the one farthest from all
-    that have been is taken: a run beside an old one would tell next to nothing.
+    Ratios are distinct integer multiples of 0.0001. If the proposed ratio was run before, the ratio farthest from all earlier runs
+    is used, because a run near an old one gives almost no information.
 
-    The interval goes from the lowest to the highest ratio that is not significantly below the best one, and the answer is flat
-    where none is: `best_trial` has the test.
+    The interval goes from the lowest to the highest ratio that is not significantly worse than the best; the answer is flat if no
+    ratio is significantly worse. `best_trial` has the test.
 
     Args:
         prune_ratio_min, prune_ratio_max: range of the ratios, in [0, 1].
-        trials: how many runs, at least 2.
-        startup_trials: how many of them are at ratios drawn evenly before the model is asked, at least 1.
+        trials: number of runs, at least 2.
+        startup_trials: number of runs at uniformly drawn ratios before the model is used, at least 1.
 
     Raises:
-        InputError: a value is out of its range, or the range holds fewer ratios than runs.
+        InputError: a value is out of its range, or the range contains fewer ratios than runs.
         MissingPackageError: optuna is not installed.
     """
 
@@ -65,11 +65,11 @@ class Tpe(Search):
         if importlib.util.find_spec("optuna") is None:
             raise MissingPackageError(
                 "the search tpe needs optuna, which is not installed",
-                fix='Install it with `pip install "pomona[search]"`, or take grid',
+                fix='Install it with `pip install "pomona[search]"`, or use grid',
             )
 
     def next(self, trials: Sequence[Trial], seed: int) -> float | None:
-        """The model's ratio after these runs; each run has a random stream of its own, so a resumed search goes on the same."""
+        """The model's ratio after these runs; each run has its own random stream, so a resumed search proposes the same."""
         if len(trials) >= self.trials:
             return None
         tried = {round(trial.prune_ratio * _STEPS): trial.mean for trial in trials}
@@ -82,12 +82,12 @@ class Tpe(Search):
 
     @property
     def _steps(self) -> range:
-        """The multiples of 0.0001 in the range. Decimals, as 0.29 is a little less than 29 hundredths in binary."""
+        """The multiples of 0.0001 in the range. Uses Decimal, because the binary 0.29 is slightly less than 29 hundredths."""
         low, high = (Decimal(str(one)) * _STEPS for one in (self.prune_ratio_min, self.prune_ratio_max))
         return range(math.ceil(low), math.floor(high) + 1)
 
     def _propose(self, tried: dict[int, float], seed: int) -> int:
-        """One proposal of optuna's sampler after these mean scores."""
+        """One proposal of optuna's sampler for these mean scores."""
         import optuna
 
         verbosity = optuna.logging.get_verbosity()
@@ -105,5 +105,5 @@ class Tpe(Search):
 
 
 def _farthest(steps: range, tried: Collection[int]) -> int:
-    """The step whose nearest tried one is farthest away, the lowest of equals."""
+    """The step with the largest distance to its nearest tried step, the lowest of equals."""
     return max(steps, key=lambda step: min(abs(step - one) for one in tried))

@@ -1,24 +1,24 @@
-"""What losses within rounds say, whatever the rounds' own levels: sign-flip tests, least squares, whether a curve is flat.
+"""Statistics of losses within rounds, independent of the rounds' levels: sign-flip tests, least squares, the test for a flat curve.
 
 Axes: M measurements (candidates and the reference mask, over all rounds), K of them in one round, N micro dev examples, D
 coefficients, E = 1 + D, Q bootstrap draws, S sign patterns.
 
-Each example's loss is modelled as `loss_i(t, x) = round_effect_i(t) + c_i' x`, with features x of the ratios that were tried:
-rounds differ because the weights go on learning, so only differences within a round count. The fit is by least squares to losses
-y_i and features X_i from which the mean over what the example saw in that round was taken, the losses before the round among them.
+Each example's loss is modelled as `loss_i(t, x) = round_effect_i(t) + c_i' x`, with features x of the tried ratios:
+rounds differ because the weights change during training, so only differences within a round count. The fit is by least squares to
+losses y_i and features X_i, each centred by the mean over the example's measurements in the round, including the reference.
 
-Where every example saw every measurement, the fit is the mean of the examples' own fits c_i. Where a probe was stopped early, some
-examples saw less than others, a few perhaps too little for a fit of their own, and it is their mean weighted by what each saw:
-`c = (sum_i G_i)^-1 sum_i G_i c_i` with `G_i = X_i' X_i`, that is one least squares fit to all examples' losses with a round effect
-for each example and round. `G_i c_i = X_i' y_i` needs no fit of the example: one that saw nothing to compare has weight 0, one that
-saw a narrow range says little of the bend. What examples did not see is thereby taken to be as others saw it; this is fair as long
-as which ratios an example saw does not depend on its own losses (`racing.py`).
+If every example has every measurement, the fit is the mean of the examples' fits c_i. If a probe was stopped early, some examples
+have fewer measurements, perhaps too few for their own fit, and the fit is their weighted mean:
+`c = (sum_i G_i)^-1 sum_i G_i c_i` with `G_i = X_i' X_i`, which is one least squares fit to all examples' losses with a round effect
+for each example and round. `G_i c_i = X_i' y_i` needs no fit of the example: an example without a comparison has weight 0, and an
+example with a narrow range of ratios contributes little to the curvature. Missing measurements are thereby assumed to be like those
+of other examples, which is unbiased if the ratios measured for an example do not depend on its own losses (`racing.py`).
 
 The fit is linear in the losses, a sum over examples, so that a bootstrap over examples is a mean over rows.
 
-Sign-flip permutation tests: if nothing were gained, every example's gain could as well have had the other sign. Under that
-hypothesis all sign patterns of the N per-example values are equally likely. With few examples every pattern is looked at, and the
-test is exact; with more, patterns are drawn. No normality is assumed.
+Sign-flip permutation tests: without a gain, the sign of each example's gain is random, so all sign patterns of the N per-example
+values are equally likely. With few examples all patterns are evaluated, and the test is exact; with more, patterns are drawn.
+Normality is not assumed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from jaxtyping import Float64
 Array = np.ndarray
 
 EXACT_UP_TO = 16
-"""The largest number of examples whose patterns (2^16) are all looked at."""
+"""The largest number of examples for which all patterns (2^16) are evaluated."""
 
 DRAWS = 9_999
-"""How many patterns are drawn beyond that; with the pattern that was seen, p-values are multiples of 1 / 10,000."""
+"""Number of patterns drawn for more examples; with the observed pattern, p-values are multiples of 1 / 10,000."""
 
 POINTS = 25
-"""Of a fitted curve, as an answer has it."""
+"""Number of points of an answer's fitted curve."""
 
 EDGE = 1e-6
-"""An optimum this near to the end of what was tried, on the scale from -1 to 1, may as well lie beyond it."""
+"""An optimum this close to an end of the tried range, on the scale from -1 to 1, may be outside it."""
 
 _FLAT_LEVEL = 0.05
 
 RANK_TOLERANCE = 1e-6
-"""Features that differ by less than this, on a scale from -1 to 1, are one."""
+"""Features that differ by less than this, on a scale from -1 to 1, count as equal."""
 
 _BOOTSTRAP_DRAWS = 2_000
 _ROUNDING = 1e-12
@@ -57,11 +57,11 @@ _ROUNDING = 1e-12
 
 
 def signed_sums(values_ND: Float64[np.ndarray, "N D"], generator: torch.Generator) -> Float64[np.ndarray, "S D"]:
-    """The sums over N examples under S sign patterns, [S, D]; the first is the one that was seen, all signs +1.
+    """The sums over N examples under S sign patterns, [S, D]; the first is the observed pattern, all signs +1.
 
     Args:
         values_ND: D values of each example, N >= 1; an example's values share their sign.
-        generator: read only where N > `EXACT_UP_TO`.
+        generator: used only if N > `EXACT_UP_TO`.
     """
     n, d = values_ND.shape
     if n > EXACT_UP_TO:
@@ -74,11 +74,11 @@ def signed_sums(values_ND: Float64[np.ndarray, "N D"], generator: torch.Generato
 
 
 def gain_p_value(gains: Sequence[float], generator: torch.Generator) -> float:
-    """One-sided p-value of "the gains are not above zero": the share of patterns whose sum is at least the one seen.
+    """One-sided p-value of "the gains are not above zero": the share of patterns whose sum is at least the observed one.
 
     Args:
         gains: loss before minus loss after of each example, [N], N >= 1, finite.
-        generator: read only where N > `EXACT_UP_TO`.
+        generator: used only if N > `EXACT_UP_TO`.
 
     Returns:
         In (0, 1]; the smallest possible value is 2^-N, and gains that are all 0 give 1.
@@ -92,7 +92,7 @@ def gain_p_value(gains: Sequence[float], generator: torch.Generator) -> float:
 
 
 class Compared(NamedTuple):
-    """Losses and features less each example's mean within the round; 0 where it saw nothing, or nothing to compare."""
+    """Losses and features minus each example's mean within the round; 0 without a measurement or a comparison."""
 
     y_NM: Float64[Array, "N M"]
     X_NMD: Float64[Array, "N M D"]
@@ -102,8 +102,8 @@ class Fit(NamedTuple):
     """A fit by least squares.
 
     Args:
-        coefficients_ND: each example's part `N (sum_j G_j)^-1 X_i' y_i` of the mean over examples; its own coefficients where all
-            examples saw everything.
+        coefficients_ND: each example's part `N (sum_j G_j)^-1 X_i' y_i` of the mean over examples; its own coefficients if all
+            examples have all measurements.
         drawn_QD: the mean coefficients in bootstrap draws over the examples.
     """
 
@@ -114,14 +114,14 @@ class Fit(NamedTuple):
 def compared_within_rounds(
     losses: Sequence[Sequence[Sequence[float | None]]], features: Sequence[Float64[Array, "K D"]]
 ) -> Compared | None:
-    """What the rounds compare; of the examples that saw two measurements in one round.
+    """The comparisons within rounds, for the examples with two or more measurements in one round.
 
     Args:
-        losses: for each round and measurement the loss of each example, [N], None where it was not seen; the same N in every round.
-        features: for each round those of its measurements, in the same order.
+        losses: for each round and measurement the loss of each example, [N], None if not measured; the same N in every round.
+        features: for each round the features of its measurements, in the same order.
 
     Returns:
-        None where no example compared anything, or no loss depended on what was tried.
+        The comparisons, or None if no example has a comparison, or no loss depends on the ratio.
     """
     rounds = [np.asarray(one, dtype=np.float64) for one in losses]  # None becomes nan
     differences_MNE = np.concatenate([_differences(*one) for one in zip(rounds, features, strict=True)])
@@ -134,7 +134,7 @@ def compared_within_rounds(
 
 
 def _differences(losses_KN: Float64[Array, "K N"], features_KD: Float64[Array, "K D"]) -> Float64[Array, "K N E"]:
-    """One round's losses and features, E = 1 + D, less each example's mean over what it saw; 0 where it did not."""
+    """One round's losses and features, E = 1 + D, minus each example's mean over its measurements; 0 for missing ones."""
     values_KNE = np.concatenate([losses_KN[..., None], np.repeat(features_KD[:, None], losses_KN.shape[1], axis=1)], axis=2)
     seen_KN1 = ~np.isnan(losses_KN)[..., None]
     sums_NE = np.where(seen_KN1, values_KNE, 0.0).sum(axis=0)
@@ -142,11 +142,11 @@ def _differences(losses_KN: Float64[Array, "K N"], features_KD: Float64[Array, "
 
 
 def _least_squares(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> tuple[Array, Array] | None:
-    """Each example's part of the fit to all, and its influence on it, both [N, D] with the fit as their mean; None if unidentified.
+    """Each example's part of the common fit, and its influence, both [N, D] with the fit as their mean; None if unidentified.
 
-    With `X = Q R` the fit is `R^-1 sum_i Q_i' y_i`. The influence, `c + N (sum_j G_j)^-1 X_i' (y_i - X_i c)`, is how the fit moves
-    with the weight of an example; it differs from the part only where examples saw different ratios, as then a draw with more of
-    those that saw much is no draw of a higher loss.
+    With `X = Q R` the fit is `R^-1 sum_i Q_i' y_i`. The influence, `c + N (sum_j G_j)^-1 X_i' (y_i - X_i c)`, is the change of the
+    fit with the weight of an example. It differs from the part only if examples have different measured ratios: then a draw with
+    more of the examples with many measurements is not a draw with a higher loss.
     """
     n, _, degree = X_NMD.shape
     Q, R = np.linalg.qr(X_NMD.reshape(-1, degree))
@@ -168,12 +168,12 @@ def _bootstrap(influence_ND: Float64[Array, "N D"], generator: torch.Generator) 
 
 
 def fit(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"], generator: torch.Generator) -> Fit | None:
-    """The fit to all examples; None where the features do not identify it.
+    """The fit to all examples; None if the features do not identify it.
 
     Args:
-        y_NM: as `compared_within_rounds` has them.
-        X_NMD: its features, or combinations of these.
-        generator: draws the bootstrap samples of examples.
+        y_NM: losses from `compared_within_rounds`.
+        X_NMD: its features, or linear combinations of them.
+        generator: source of the bootstrap samples of examples.
     """
     fitted = _least_squares(y_NM, X_NMD)
     if fitted is None:
@@ -183,13 +183,13 @@ def fit(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"], generator: 
 
 
 def mean_fit(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float64[Array, " D"] | None:
-    """The coefficients of the fit to all examples; None where the features do not identify them."""
+    """The coefficients of the fit to all examples; None if the features do not identify them."""
     found = parts(y_NM, X_NMD)
     return None if found is None else found.mean(axis=0)
 
 
 def parts(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float64[Array, "N D"] | None:
-    """Each example's part of that fit, as `Fit` has them; None where the features do not identify it."""
+    """Each example's part of the fit, as in `Fit`; None if the features do not identify it."""
     fitted = _least_squares(y_NM, X_NMD)
     return None if fitted is None else fitted[0]
 
@@ -198,17 +198,17 @@ def parts(y_NM: Float64[Array, "N M"], X_NMD: Float64[Array, "N M D"]) -> Float6
 
 
 def unit(prune_ratios: Array, low: float, high: float) -> Array:
-    """Ratios on the scale on which `low` is -1 and `high` is 1."""
+    """Ratios scaled so that `low` is -1 and `high` is 1."""
     return (2 * prune_ratios - low - high) / (high - low)
 
 
 def ratio(u: Array, low: float, high: float) -> Array:
-    """The inverse of `unit`, kept within [low, high]."""
+    """The inverse of `unit`, clipped to [low, high]."""
     return np.clip((low + high) / 2 + u * (high - low) / 2, low, high)
 
 
 def within_noise(spread_S: Array) -> bool:
-    """Whether more than 5 % of the spreads under random signs reach the first, which is the one that was seen."""
+    """Whether more than 5 % of the spreads under random signs reach the first, which is the observed spread."""
     return bool(np.mean(spread_S >= spread_S[0] * (1 - 1e-9)) > _FLAT_LEVEL)
 
 
@@ -217,17 +217,16 @@ def is_flat(
 ) -> bool:
     """Whether the loss as a parabola in the ratio is within the noise of the examples.
 
-    The spread (highest minus lowest fitted mean loss over what was tried) is compared with the spreads that arise when each
-    example's whole curve is given a random sign: were no ratio better than another, these would be as likely as the one seen.
-    Flat where more than 5 % of them reach it. Choosing the best and the worst ratio after the fact is thereby allowed for. With
-    fewer than 6 examples no curve can pass. The curve is a line where the ratios do not identify a parabola; it is flat where no
-    example saw two ratios in one round, or the ratio changed no loss.
+    The spread (highest minus lowest fitted mean loss over the tried range) is compared with the spreads under random signs of each
+    example's whole curve, which are equally likely if no ratio is better than another. The curve is flat if more than 5 % of them
+    reach the observed spread. This accounts for the choice of the best and the worst ratio after the fact. With fewer than 6
+    examples every curve is flat. The curve is a line if the ratios do not identify a parabola, and flat if no example has two
+    ratios in one round, or no loss depends on the ratio.
 
     Args:
-        prune_ratios: for each round the ratios that were measured.
-        losses: for each round and ratio the loss of each example, [N], None where it was not seen; the same N examples in every
-            round.
-        generator: read only where N > 16.
+        prune_ratios: the measured ratios of each round.
+        losses: for each round and ratio the loss of each example, [N], None if not measured; the same N examples in every round.
+        generator: used only if N > 16.
     """
     ratios = [ratio for one in prune_ratios for ratio in one]
     if not ratios or max(ratios) - min(ratios) < RANK_TOLERANCE:
@@ -244,7 +243,7 @@ def is_flat(
 
 
 def _spread(coefficients_SD: Float64[Array, "S D"]) -> Float64[Array, " S"]:
-    """Highest minus lowest value over [-1, 1] of each `slope u + bend u^2`; of lines where D is 1."""
+    """Highest minus lowest value over [-1, 1] of each `slope u + bend u^2`; of lines if D is 1."""
     slope_S = coefficients_SD[:, 0]
     bend_S = coefficients_SD[:, 1] if coefficients_SD.shape[1] == 2 else np.zeros_like(slope_S)
     bent = bend_S != 0
