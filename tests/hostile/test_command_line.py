@@ -207,7 +207,7 @@ def test_sources_that_the_chosen_method_cannot_merge_are_found_before_training(f
     changed_alpha(higher_rank)(folder)
     with mock.patch("pomona.tuning.fit.train", side_effect=AssertionError("trained")):
         outcome = call(folder, *ADAPT, "--set", "merge={method: ties, parameters: {'on': factors}}")
-    assert_refused(outcome, ("on=factors merges factors of one rank only",))
+    assert_refused(outcome, ("on=factors requires factors of equal ranks",))
     assert not (folder / "run").exists()
 
 

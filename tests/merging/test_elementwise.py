@@ -132,9 +132,9 @@ def test_never_a_rank_above_the_sides(method: ElementwiseMerge) -> None:
 def test_factors_need_equal_ranks_and_keep_theirs(method: ElementwiseMerge) -> None:
     generator = seeded(6)
     factors = [random_factors(generator, rank) for rank in (2, 3)]
-    with pytest.raises(InputError, match=r"rank: on=factors merges factors of one rank only \(got \[.*\]\)\. Use on=deltas\."):
+    with pytest.raises(InputError, match=r"rank: on=factors requires factors of equal ranks \(got \[.*\]\)\. Use on=deltas\."):
         method.merge(factors, [1.0, 1.0], None, seeded())
-    with pytest.raises(InputError, match=r"rank: on=factors keeps rank 4 \(got 3\)\. Use on=deltas\."):
+    with pytest.raises(InputError, match=r"rank: on=factors always gives rank 4 \(got 3\)\. Use on=deltas\."):
         method.merge(three(), [1.0] * 3, 3, seeded())
     assert method.merge(three(), [1.0] * 3, 4, seeded()).rank == 4
 

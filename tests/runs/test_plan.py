@@ -188,7 +188,7 @@ def test_what_is_doubtful_is_said_by_check_dry_run_and_run_alike(doubtful: dict[
         "too long for tuning.max_tokens = 64, and cut: 6 of the 6 prompts of source own",
         "too long for tuning.max_tokens = 64, and cut: 8 of the 8 prompts of train",
         "the search, of seed 3: too long for tuning.max_tokens = 64, and cut: 8 of the 8 prompts of train",
-        "the baseline linear is left out: rank: linear adds factors of one rank only",
+        "the baseline linear is left out: rank: linear requires factors of equal ranks",
     ):
         assert any(one.startswith(told) for one in warned), told
     assert len(set(warned)) == len(warned)

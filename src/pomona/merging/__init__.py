@@ -1,4 +1,4 @@
-"""Static merges: adapters in, one adapter out, without the model."""
+"""Static merges: from several adapters to one, without the model."""
 
 from __future__ import annotations
 

@@ -20,16 +20,16 @@ from pomona.merging.parameters import check_share
 @merge_methods.register("breadcrumbs")
 @dataclass(frozen=True)
 class Breadcrumbs(ElementwiseMerge):
-    """Drop the largest and the smallest entries of each delta, and sum what is between them, without rescaling.
+    """Drop the largest and the smallest entries of each delta, and sum the remaining entries, without rescaling.
 
-    With the n = O I entries of `s_k B_k A_k` in order of magnitude, largest first and equal ones by index, `tau_k` keeps the
+    With the n = O I entries of `s_k B_k A_k` in order of magnitude, largest first and ties by index, `tau_k` keeps the
     floor(density n) that follow the first floor(gamma n); the merged matrix is `sum_k w_k tau_k` (Davari and Belilovsky 2023,
-    Model Breadcrumbs, arXiv 2312.06795), cut to the best approximation at a rank (see `ElementwiseMerge`). Builds one
+    Model Breadcrumbs, arXiv 2312.06795), truncated to the best approximation of a rank (see `ElementwiseMerge`). Builds one
     module's dense matrix.
 
-    Deviations: the paper names the two thresholds, here it is, as in mergekit, what is kept and what is dropped at the top;
-    entries are ranked within the module, where the published code ranks them within each row; mergekit drops less at the top
-    where density + gamma > 1, which is refused here.
+    Deviations: the paper gives the two thresholds; here, as in mergekit, the parameters are the share kept and the share dropped
+    at the top. Entries are ranked within the module; the published code ranks them within each row. If density + gamma > 1,
+    mergekit drops less at the top, and Pomona raises an error.
 
     Args:
         density: share of entries kept, in (0, 1]; 0.9 with gamma 0.01 is mergekit's worked example.
@@ -50,7 +50,7 @@ class Breadcrumbs(ElementwiseMerge):
     def sparsifier(
         self, blocks: Iterable[Float[Tensor, "_ I"]], entries: int, generator: torch.Generator
     ) -> Callable[[Tensor], Tensor]:
-        """Keeps the entries in the middle."""
+        """Keeps the entries of medium magnitude."""
         outliers = int(self.gamma * entries)
         upper = Largest(blocks, outliers + int(self.density * entries))
         top = Largest(blocks, outliers)

@@ -1,4 +1,4 @@
-"""Merge by concatenation: exact, at the price of the sum of the ranks."""
+"""Merge by concatenation: exact, with the sum of the ranks as its rank."""
 
 from __future__ import annotations
 
@@ -29,11 +29,9 @@ class Concat(MergeMethod):
         """See `MergeMethod.merge`.
 
         Raises:
-            InputError: `rank` is below sum_k R_k: concatenation cannot make it smaller.
+            InputError: `rank` is below sum_k R_k, the rank of a concatenation.
         """
         total = sum(one.rank for one in factors)
         if rank is not None and rank < total:
-            raise InputError(
-                f"concat gives rank {total} and cannot keep to a smaller one", field="rank", value=rank, fix="Use method svd"
-            )
+            raise InputError(f"concat gives rank {total}, not a smaller rank", field="rank", value=rank, fix="Use method svd")
         return Factors(*concatenated(factors, weights, torch.float32))

@@ -1,4 +1,4 @@
-"""An order of adapters that comes from what they hold, so that the order in which they are given is of no effect."""
+"""An order of adapters by their content, so that the order of the arguments has no effect."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pomona.adapters.factors import Factors
 
 
 def content_order(factors: Sequence[Factors], weights: Sequence[float]) -> list[int]:
-    """The places of `factors`, sorted by a key of their content, then by scaling and weight.
+    """The indices of `factors`, sorted by a key of their content, then by scaling and weight.
 
-    Rounding and random masks depend on the order in which adapters are taken; sorted first, any permutation of the same
-    adapters gives the same bits. The key is `u^T X v` in fp64 for both factors with fixed vectors u and v without pattern:
-    the same for the same values in any dtype, and different for different ones, except by a chance that does not happen.
+    Rounding and random masks depend on the order of the adapters; after sorting, any permutation of the same adapters gives the
+    same bits. The key is `u^T X v` in fp64 for both factors with fixed random vectors u and v: equal for equal values in any
+    dtype, and different for different values, except with negligible probability.
     """
     keys = [(_probe(one.A), _probe(one.B), one.scaling, weight) for one, weight in zip(factors, weights, strict=True)]
     return sorted(range(len(factors)), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""Merge in the small space that all adapters' factors span together (Core Space).
+"""Merge in the small joint space of all adapters' factors (Core Space).
 
 Axes: R rank, I input features, O output features, N either of the sides; P and Q the ranks of all B and of all A together.
 """
@@ -20,7 +20,7 @@ from pomona.merging.content_order import content_order
 from pomona.merging.parameters import check_choice, check_share
 from pomona.merging.subspace import Combine, combined, count_nonzero
 
-# A direction of all unit columns together counts as 0 below this multiple of fp64's rounding, times their number, of the largest.
+# A singular value of the unit columns counts as 0 below this share, times the number of columns, of the largest.
 _NULL = 4 * torch.finfo(torch.float64).eps
 
 
@@ -30,20 +30,21 @@ class CoreSpace(MergeMethod):
     """Write every delta as a small core between joint bases of all B and all A, and merge the cores, by TIES or as a sum.
 
     `U_B` [O, P] are the left singular vectors of `[B_1 B_2 ...]`, `V_A` [I, Q] the right ones of `[A_1; A_2; ...]`; the cores
-    `M_k = w_k s_k U_B^T B_k A_k V_A` [P, Q] hold the deltas without loss. They are merged, and `U_B M V_A^T` is the result.
+    `M_k = w_k s_k U_B^T B_k A_k V_A` [P, Q] represent the deltas without loss. The cores are merged, and `U_B M V_A^T` is the
+    result.
 
-    Panariello et al. 2025, Accurate and Efficient Low-Rank Model Merging in Core Space, arXiv 2509.17786. The bases are theirs
-    and come from the factors as they are, without scalings and weights: for TIES it matters how an adapter's norm is shared
-    between A and B. Their other combinations need no core space here: TSV and isotropic merging are the same in any orthonormal
-    bases that hold the deltas, so methods `tsv` and `iso_c` give what they would give on the cores. Deviations: directions that
-    are null in the stacked factors (adapters that share directions) are left out, where the paper keeps sum_k R_k of them;
-    TIES trims module by module and takes weights per adapter.
+    Panariello et al. 2025, Accurate and Efficient Low-Rank Model Merging in Core Space, arXiv 2509.17786. As in the paper,
+    the bases come from the factors without scalings and weights, so TIES depends on the division of an adapter's norm between A and
+    B. The paper's other combinations need no core space here: TSV and isotropic merging are equal in all orthonormal bases that
+    span the deltas, so methods `tsv` and `iso_c` already give the result for the cores. Deviations: null directions of the stacked
+    factors (from adapters that share directions) are dropped, while the paper keeps all sum_k R_k; TIES trims each module
+    separately and uses a weight for each adapter.
 
-    The signs of the bases have no effect. Where the stacked factors' singular values repeat, any rotation of their vectors is a
-    valid basis, and TIES depends on which one LAPACK gives: the same adapters, in any order, give the same result, but another
-    version of the library may give another.
+    The signs of the bases have no effect. If singular values of the stacked factors repeat, any rotation of their vectors is a
+    valid basis, and TIES depends on LAPACK's choice: the same adapters, in any order, give the same result, but another version of
+    the library may give another result.
 
-    Without `rank` the result has the full rank, min(P, Q); with it, it is the best approximation of that at the rank.
+    Without `rank` the result has the full rank, min(P, Q); with `rank` it is the best approximation of this rank.
 
     Args:
         combine: `ties`, or `sum`, which gives delta*.
@@ -75,16 +76,16 @@ class CoreSpace(MergeMethod):
 
 
 def joint_basis(X_NR: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "K R"]]:
-    """`X = U C`: the left singular vectors of X that are not null, at least one, and the coordinates of X's columns there.
+    """`X = U C`: the non-null left singular vectors of X, at least one, and the coordinates of X's columns.
 
-    What they span is found from the columns at unit norm, so that the columns of a small adapter are not lost beside those of a
-    large one.
+    Their span is computed from columns of unit norm, so that the columns of a small adapter are not lost to the rounding of those
+    of a large one.
 
     Args:
         X_NR: fp64.
     """
     norms_R = torch.linalg.vector_norm(X_NR, dim=0)
-    Q_NM, T_MR = orthonormal(X_NR / norms_R.clamp(min=torch.finfo(X_NR.dtype).tiny))  # columns of zeros stay so
+    Q_NM, T_MR = orthonormal(X_NR / norms_R.clamp(min=torch.finfo(X_NR.dtype).tiny))  # columns of zeros stay zero
     U, S, _ = torch.linalg.svd(T_MR, full_matrices=False)
     span_MK = U[:, : max(1, count_nonzero(S, _NULL * len(norms_R)))]
     within_KR = span_MK.T @ (T_MR * norms_R)

@@ -19,18 +19,18 @@ from pomona.merging.thin import thinned
 @merge_methods.register("dare_linear")
 @dataclass(frozen=True)
 class DareLinear(ElementwiseMerge):
-    """DARE: drop entries of each delta at random, rescale the rest so that the expected value stays, and sum.
+    """DARE: drop entries of each delta at random, rescale the rest to keep the expected value, and sum.
 
     `tau_k = m_k * (s_k B_k A_k) / density` with `m_k ~ Bernoulli(density)` for each entry; the merged matrix is
     `sum_k w_k tau_k` (Yu et al. 2023, Language Models are Super Mario, arXiv 2311.03099, section 3.2; `density` is the paper's
-    `1 - p`), cut to the best approximation at a rank (see `ElementwiseMerge`), which takes most of the added noise away
-    again. The expected value before the cut is delta*. Each adapter has its own random stream, by its content and not its
-    place. PEFT's `dare_linear` is `on="factors"`, its `dare_linear_svd` is `on="deltas"`; its masks come from the global
+    `1 - p`), truncated to the best approximation of a rank (see `ElementwiseMerge`), which removes most of the added noise.
+    The expected value before the truncation is delta*. Each adapter has its own random stream, which depends on its content, not
+    its position. PEFT's `dare_linear` is `on="factors"`, its `dare_linear_svd` is `on="deltas"`; its masks come from the global
     random state. Builds one module's dense matrix with `on="deltas"`.
 
     Args:
         density: probability with which an entry is kept, in (0, 1]. The paper drops up to 90 % and more of full fine-tunes,
-            whose deltas are small; the noise added has `1 / density - 1` times the delta's energy, as much as it at a half.
+            whose deltas are small; the added noise has `1 / density - 1` times the delta's energy, which is equal at density 0.5.
         on: `deltas` as defined above, or `factors` as in PEFT (see `ElementwiseMerge`).
     """
 

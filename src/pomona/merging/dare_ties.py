@@ -1,4 +1,4 @@
-"""DARE with TIES' election: drop at random, rescale, average those that agree on a sign."""
+"""DARE with TIES' election: drop at random, rescale, and average the values with the elected sign."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pomona.merging.thin import thinned
 @merge_methods.register("dare_ties")
 @dataclass(frozen=True)
 class DareTies(ElementwiseMerge):
-    """DARE's random drop and rescaling in place of TIES' trim, then TIES' election and disjoint mean.
+    """DARE's random drop and rescaling instead of TIES' trim, then TIES' election and disjoint mean.
 
     `tau_k = m_k * (s_k B_k A_k) / density` with `m_k ~ Bernoulli(density)` for each entry (arXiv 2311.03099, section 3.2);
     the elected sign is that of `sum_k w_k tau_k`, + for 0; the merged matrix is the mean of the `w_k tau_k` that are not 0 and
-    have that sign (arXiv 2306.01708, Algorithm 1, steps 2 and 3), cut to the best approximation at a rank (see
+    have that sign (arXiv 2306.01708, Algorithm 1, steps 2 and 3), truncated to the best approximation of a rank (see
     `ElementwiseMerge`). PEFT's `dare_ties` is `on="factors"`; its `dare_ties_svd` is `on="deltas"`, except that its votes are
     not weighted. Weights and the divisor are as in `ties`. Builds one module's dense matrix with `on="deltas"`.
 

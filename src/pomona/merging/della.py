@@ -1,4 +1,4 @@
-"""DELLA: drop at random, small entries more often than large ones, rescale, average those that agree on a sign."""
+"""DELLA: drop at random, small entries more often than large ones, rescale, and average the values with the elected sign."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pomona.merging.thin import thinned
 @merge_methods.register("della")
 @dataclass(frozen=True)
 class Della(ElementwiseMerge):
-    """DELLA: drop by chance, the likelier the smaller an entry is in its row, rescale, elect a sign, average.
+    """DELLA: drop at random, with higher probability for smaller entries of a row, rescale, elect a sign, average.
 
     In each row of `s_k B_k A_k` [O, I] the entries are ranked by magnitude, r = 0 for the smallest to I - 1 for the largest
-    (of equal ones the first counts as larger). `tau_k` keeps an entry with probability
-    `p_r = density - epsilon + 2 epsilon r / (I - 1)` and divides it by p_r, so that the expected value stays (MagPrune);
-    election and disjoint mean as in `ties`; then cut to the best approximation at a rank (see `ElementwiseMerge`). Deep et al.
-    2024, DELLA-Merging, arXiv 2406.11617. Builds one module's dense matrix.
+    (of ties the first counts as larger). `tau_k` keeps an entry with probability
+    `p_r = density - epsilon + 2 epsilon r / (I - 1)` and divides it by p_r, so that the expected value is kept (MagPrune);
+    election and disjoint mean as in `ties`; then truncated to the best approximation of a rank (see `ElementwiseMerge`). Deep et
+    al. 2024, DELLA-Merging, arXiv 2406.11617. Builds one module's dense matrix.
 
-    Deviations: the paper gives the mean drop rate `1 - density` and the window's whole width, here it is, as in mergekit, the
-    density and half the width, and the probabilities reach both ends of the window; the paper's factor for the sum is left to
-    the weights. mergekit rescales by norms instead of 1 / p_r.
+    Deviations: the paper's parameters are the mean drop rate `1 - density` and the whole width of the window; here, as in mergekit,
+    they are the density and half the width, and the probabilities reach both ends of the window. The weights include the paper's
+    factor for the sum. mergekit rescales by norms instead of 1 / p_r.
 
     Args:
         density: mean probability with which an entry is kept, in (0, 1]; half, as for DARE.
@@ -61,7 +61,7 @@ class Della(ElementwiseMerge):
         return lambda block: thinned(block, self.keep_probabilities(block), generator)
 
     def keep_probabilities(self, block: Float[Tensor, "N I"]) -> Float[Tensor, "N I"]:
-        """p_r of each entry, [N, I]; `density` where a row has one entry only."""
+        """p_r of each entry, [N, I]; `density` if a row has only one entry."""
         width = block.shape[1]
         if width == 1:
             return torch.full_like(block, self.density)

@@ -1,4 +1,4 @@
-"""One module's dense delta a block of rows at a time, for the methods that are defined entry by entry.
+"""One module's dense delta in blocks of rows, for the element-wise methods.
 
 Axes: R rank, I input features, O output features, N the rows of one block.
 """
@@ -16,7 +16,7 @@ from pomona.adapters.factors import Factors
 
 @dataclass(frozen=True, eq=False)
 class DeltaBlocks:
-    """The blocks of rows of `delta_OI = s B A` in fp32. Every walk computes them again, bit for bit the same.
+    """The blocks of rows of `delta_OI = s B A` in fp32. Each iteration recomputes them with identical bits.
 
     Args:
         factors: one adapter's update of the module.

@@ -1,4 +1,4 @@
-"""What the element-wise merges share: make each adapter's update sparse by itself, then combine them entry by entry.
+"""The base of the element-wise merges: make each adapter's update sparse, then combine the updates entry by entry.
 
 Axes: R rank, I input features, O output features, N rows of a block; k counts the adapters.
 """
@@ -26,14 +26,14 @@ Domain = Literal["deltas", "factors"]
 
 
 class ElementwiseMerge(MergeMethod):
-    """A merge that is defined entry by entry; `on` says of which matrices.
+    """An element-wise merge; `on` selects the matrices.
 
     - `deltas`, the published definition: `tau_k = sparsify(s_k B_k A_k)`, the merged matrix is `combine(w_k tau_k)`, and the
-      result its best approximation at a rank: `rank`, or without it the largest R_k, at most min(O, I). A sparse matrix has
-      full rank, so what is cut off is not nothing. One module's merged matrix is built, in fp32, from blocks of rows.
-    - `factors`, PEFT's rule: the same on all A_k and on all B_k, as if they were updates by themselves, with the weights
-      `sign(w_k s_k) sqrt|w_k s_k|` for A and `sqrt|w_k s_k|` for B, which do not vote in an election. Small and fast, but
-      the product has cross terms `B_i A_j`, and PEFT's name for it is the method's name alone (`_svd` stands for deltas).
+      result is its best approximation of a rank: `rank`, or by default the largest R_k, at most min(O, I). A sparse matrix has
+      full rank, so the truncation loses something. One module's merged matrix is built, in fp32, from blocks of rows.
+    - `factors`, PEFT's rule: the same operations on all A_k and on all B_k separately, with the weights
+      `sign(w_k s_k) sqrt|w_k s_k|` for A and `sqrt|w_k s_k|` for B, which do not count in an election. Small and fast, but
+      the product has cross terms `B_i A_j`. PEFT uses the method's name without a suffix for it (`_svd` means deltas).
     """
 
     on: Domain = "deltas"
@@ -45,15 +45,15 @@ class ElementwiseMerge(MergeMethod):
         """A function that makes one adapter's update sparse, called once with each block, in order.
 
         Args:
-            blocks: the update in blocks of whole rows, fp32; may be walked any number of times.
-            entries: how many there are in all blocks.
+            blocks: the update in blocks of whole rows, fp32; can be iterated any number of times.
+            entries: number of entries in all blocks.
             generator: this adapter's own random stream, on the CPU.
         """
 
     def combine(self, parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]) -> Float[Tensor, "N I"]:
-        """The sparse updates of all adapters as one: their weighted sum, unless a method holds an election.
+        """Combine the sparse updates of all adapters: their weighted sum, unless the method elects signs.
 
-        `weights` scale the parts, but do not vote.
+        `weights` scale the parts, but do not count in the election.
         """
         return weighted_sum(parts, weights)
 
@@ -91,9 +91,9 @@ class ElementwiseMerge(MergeMethod):
         ranks = [one.rank for one in factors]
         fix = "Use on=deltas"
         if len(set(ranks)) > 1:
-            raise InputError("on=factors merges factors of one rank only", field="rank", value=ranks, fix=fix)
+            raise InputError("on=factors requires factors of equal ranks", field="rank", value=ranks, fix=fix)
         if rank is not None and rank < ranks[0]:
-            raise InputError(f"on=factors keeps rank {ranks[0]}", field="rank", value=rank, fix=fix)
+            raise InputError(f"on=factors always gives rank {ranks[0]}", field="rank", value=rank, fix=fix)
         shares = [weight * one.scaling for one, weight in zip(factors, weights, strict=True)]
         roots = [math.sqrt(abs(share)) for share in shares]
 

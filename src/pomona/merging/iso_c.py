@@ -1,4 +1,4 @@
-"""Merge with every direction at the same strength (Iso-C), in factored space."""
+"""Merge with equal singular values for all directions (Iso-C), in factored space."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from pomona.merging.subspace import FP32_ROUNDING, count_nonzero
 class IsoC(MergeMethod):
     """Replace the singular values of the weighted sum of the deltas by their mean (isotropic merging in the common subspace).
 
-    `delta* = U diag(S) V^T`; the result is `mean(S) U V^T`. One adapter alone does not merge to itself.
+    `delta* = U diag(S) V^T`; the result is `mean(S) U V^T`. A single adapter does not merge to itself.
 
-    Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959, Algorithm 1, equations 7 and 8. Deviation: theirs is the mean over
-    all min(O, I) values of a full-rank matrix. A merge of LoRA adapters has at most R = sum_k R_k non-zero ones, and the zeros
-    would only divide the result by min(O, I) / R, while their arbitrary vectors would be raised to the mean; here the mean is over
-    the non-zero values, and only their directions are kept. A value is zero if it is below fp32's rounding (1.2e-7) of the
-    largest: the factors are given in fp32 at best, and what is smaller is their rounding, which must not be raised to full
-    strength.
+    Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959, Algorithm 1, equations 7 and 8. Deviation: the paper takes
+    the mean over all min(O, I) values of a full-rank matrix. A merge of LoRA adapters has at most R = sum_k R_k non-zero values;
+    the zeros would divide the result by min(O, I) / R, and their arbitrary vectors would be raised to the mean. Here the mean is
+    over the non-zero values, and only their directions are kept. A value is zero if it is below fp32's rounding (1.2e-7) relative
+    to the largest: the factors have fp32 precision at best, so smaller values are rounding errors, which must not be raised to the
+    mean.
 
-    Without `rank` all non-zero directions are kept, R at most. With it the leading ones are, and the mean is over them, as the
-    paper has it where it keeps a part of the directions (Iso-CTS): the svd merge of that rank, made isotropic.
-    What a rank loses is measured against the result of all directions. Fewer and stronger directions may differ from it by more
-    than its own norm.
+    Without `rank` all non-zero directions are kept, at most R. With `rank` the leading directions are kept, and the mean is over
+    them, as in the paper's variant with a part of the directions (Iso-CTS): the svd merge of that rank, made isotropic.
+    The loss of a rank is measured against the result with all directions; with fewer and stronger directions, it may exceed the
+    norm of that result.
     """
 
     identity: ClassVar[Mapping[str, object] | None] = None
@@ -50,7 +50,7 @@ class IsoC(MergeMethod):
 
 
 def _loss(S_R: Float[Tensor, " R"], keep: int, mean: float) -> Loss:
-    """What is missing of the result with all non-zero directions where `keep` of them have the strength `mean`."""
+    """The loss against the result with all non-zero directions if `keep` directions have the singular value `mean`."""
     count = max(1, count_nonzero(S_R, FP32_ROUNDING))
     full_mean = float(S_R[:count].mean())
     whole_squared = count * full_mean**2

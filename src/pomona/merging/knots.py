@@ -1,6 +1,6 @@
-"""Merge in the basis that the adapters' outputs share (KnOTS), in factored space.
+"""Merge in a common basis of the adapters' outputs (KnOTS), in factored space.
 
-Axes: R rank, I input features, O output features, K the rank of all adapters' outputs together.
+Axes: R rank, I input features, O output features, K the joint rank of all adapters' outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pomona.merging.content_order import content_order
 from pomona.merging.parameters import check_choice, check_share
 from pomona.merging.subspace import Combine, combined, count_nonzero
 
-# A singular value of all adapters' outputs counts as 0 below this multiple of fp64's rounding, times sum_k R_k, of the largest.
+# A singular value of the joint outputs counts as 0 below this share, times sum_k R_k, of the largest.
 _NULL = 4 * torch.finfo(torch.float64).eps
 
 
@@ -34,18 +34,18 @@ class Knots(MergeMethod):
     `[B_1 B_2 ...] = Q_B T_B` and `A_k^T = Q_k T_k`: only the small `T_B blockdiag(s_k T_k^T)` is decomposed, and no O x I matrix
     is ever built.
 
-    Stoica et al. 2024, Model Merging with SVD to Tie the Knots, arXiv 2410.19735. Their text merges V_k, their published
-    settings diag(S) V_k^T; so does this. Signs and the mean are the same either way, but trimming V_k would give the smallest
-    singular value as many entries as the largest. Deviations: entries are trimmed module by module (theirs: over all modules
-    together); S is cut off relative to the largest value (theirs: at 1e-5), so that the scale does not matter; weights are per
-    adapter (theirs: one factor for the sum).
+    Stoica et al. 2024, Model Merging with SVD to Tie the Knots, arXiv 2410.19735. The paper's text merges V_k, its published
+    settings, and Pomona, diag(S) V_k^T. Signs and the mean are the same in both, but trimming V_k would keep as many entries for
+    the smallest singular value as for the largest. Deviations: entries are trimmed in each module (the paper: over all modules
+    together); the cutoff of S is relative to the largest value (the paper: 1e-5), so that the scale does not matter; each adapter
+    has a weight (the paper: one factor for the sum).
 
-    The signs of the basis have no effect. Where singular values repeat, any rotation of their vectors is a valid basis, and TIES
-    depends on which one LAPACK gives: the same adapters, in any order, give the same result, but another version of the library
-    may give another.
+    The signs of the basis have no effect. If singular values repeat, any rotation of their vectors is a valid basis, and TIES
+    depends on LAPACK's choice: the same adapters, in any order, give the same result, but another version of the library may give
+    another result.
 
-    Without `rank` the result has the full rank, min(sum_k R_k, O, I) at most; with it, it is the best approximation of that
-    at the rank.
+    Without `rank` the result has the full rank, at most min(sum_k R_k, O, I); with `rank` it is the best approximation of this
+    rank.
 
     Args:
         combine: `ties`, or `sum`, which gives delta*.
@@ -70,7 +70,7 @@ class Knots(MergeMethod):
 
 
 def shared_coordinates(factors: Sequence[Factors]) -> tuple[Float[Tensor, "O K"], list[Float[Tensor, "K I"]]]:
-    """`U` and every adapter's `diag(S) V_k^T`, in fp64, so that `U @ part_k` is adapter k's delta without its weight."""
+    """`U` and every adapter's `diag(S) V_k^T`, in fp64; `U @ part_k` is adapter k's unweighted delta."""
     Q_B, T_B = orthonormal(torch.cat([one.B.double() for one in factors], dim=1))
     bases = [orthonormal(one.A.double().T) for one in factors]
     core = T_B @ torch.block_diag(*[one.scaling * T.T for one, (_, T) in zip(factors, bases, strict=True)])

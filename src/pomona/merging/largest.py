@@ -1,4 +1,4 @@
-"""Exactly so many entries of largest magnitude, of a matrix that is walked in blocks and never held whole."""
+"""An exact number of entries of largest magnitude, of a matrix that is read in blocks and never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _GROUP = 256
 
 
 class Largest:
-    """Marks the `count` entries of largest magnitude; of equal ones those that come first.
+    """Marks the `count` entries of largest magnitude; of ties, the first.
 
-    Read as an integer, the bit pattern of a float >= 0 keeps its order. So two walks find the count-th largest magnitude
-    exactly (radix selection): a histogram of the patterns' upper 16 bits gives its bin, one of the lower 15 bits within that
-    bin gives its pattern. Called on the same blocks in the same order, the object then marks the entries above that
-    magnitude and as many of the equal ones, in order, as are still wanted.
+    The bit patterns of floats >= 0, read as integers, have the same order as the floats. So two passes find the count-th largest
+    magnitude exactly (radix selection): a histogram of the patterns' upper 16 bits gives its bin, and a histogram of the lower 15
+    bits within this bin gives its pattern. Called on the same blocks in the same order, the object marks all entries above this
+    magnitude, and then ties in order until `count` is reached.
 
     Args:
-        blocks: fp32; walked twice, so a list or another iterable that starts anew, with the same bits.
-        count: how many to mark; none if <= 0, all if there are no more.
+        blocks: fp32; iterated twice, so a list or another iterable that restarts with the same bits.
+        count: number of entries to mark; none if <= 0, all if there are fewer.
     """
 
     def __init__(self, blocks: Iterable[Float[Tensor, "_ I"]], count: int) -> None:
@@ -69,7 +69,7 @@ def _bits(block: Float[Tensor, "N I"]) -> Int[Tensor, "N I"]:
 
 
 def _bin_of(histogram: Int[Tensor, " Bins"], count: int) -> tuple[int, int]:
-    """The bin in which the count-th entry from the top lies, and which of that bin's entries it is, from 1."""
+    """The bin of the count-th largest entry, and its position among the bin's entries, from 1."""
     groups = histogram.view(-1, _GROUP)  # two short cumulative sums cost far less than a long one
     group, wanted = _place(groups.sum(dim=1), count)
     place, wanted = _place(groups[group], wanted)

@@ -22,7 +22,7 @@ class MagnitudePrune(ElementwiseMerge):
     """Keep each delta's entries of largest magnitude, and sum: task arithmetic on trimmed deltas.
 
     `tau_k` is `s_k B_k A_k` with all but its floor(density O I) entries of largest magnitude set to zero (ties broken by
-    index); the merged matrix is `sum_k w_k tau_k`, cut to the best approximation at a rank (see `ElementwiseMerge`): TIES
+    index); the merged matrix is `sum_k w_k tau_k`, truncated to the best approximation of a rank (see `ElementwiseMerge`): TIES
     without its election (arXiv 2306.01708). PEFT's `magnitude_prune` is `on="factors"`, its `magnitude_prune_svd` is
     `on="deltas"`. Builds one module's dense matrix with `on="deltas"`.
 

@@ -1,4 +1,4 @@
-"""Merge adapters without the model: one module at a time, the union of their modules in the model's order."""
+"""Merge adapters without the model: one module at a time, over the union of their modules in the model's order."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def merge(
 ) -> Adapter:
     """Merge adapters into one.
 
-    A module is merged from the adapters that have it with some rank, and whose weight there is not 0; if there are none, its
-    update is zero. One module's inputs are in memory at a time, beside the result.
+    A module is merged from the adapters that have it with rank >= 1 and a non-zero weight; if there are none, its update is zero.
+    Only one module's inputs are in memory at a time, besides the result.
 
     Args:
         adapters: one or more.
         method: a name in `merge_methods`.
         weights: w_k, one for each adapter, not normalised: a finite number, a list of them over the depth of the model, or entries
             of `filter` and `value` (`pomona.merging.weights`); None: 1 each.
-        rank: the largest rank that a module may get, >= 1; None: what the method does by itself.
-        seed: root of the random streams; each module has its own, whatever the order.
+        rank: the largest allowed rank of a module, >= 1; None: the method's default.
+        seed: root seed of the random streams; each module has its own, independent of the order.
         parameters: the method's hyperparameters.
 
     Returns:
         An adapter of fp32 factors with scaling 1, whose provenance holds `method`, `parameters`, `weights`, `rank`, `seed`,
-        `rank_loss` (see `pomona.merging.rank_loss`), `sources`, the `warnings` of `check_compatible` and of a rank that loses
-        much, and what is `carried` over.
+        `rank_loss` (see `pomona.merging.rank_loss`), `sources`, the `warnings` of `check_compatible` and of a large loss by
+        the rank, and the `carried` tensors.
 
     Raises:
-        InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, adapters that do not
-            fit each other, or bring unlike whole tensors.
+        InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, or adapters that are
+            incompatible or have different whole tensors.
     """
     if not adapters:
         raise InputError("no adapters to merge", fix="Give at least one")
@@ -109,7 +109,7 @@ def _merge_module(
 
 
 def _no_update(like: Factors) -> Factors:
-    """Zeros of rank 1, for a weight of the same shape."""
+    """A zero update of rank 1, of the same shape."""
     A_RI, B_OR = (
         side.new_zeros(shape, dtype=torch.float32)
         for side, shape in ((like.A, (1, like.in_features)), (like.B, (like.out_features, 1)))

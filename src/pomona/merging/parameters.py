@@ -1,4 +1,4 @@
-"""Checks of hyperparameters that several merge methods have."""
+"""Checks of hyperparameters, shared by several merge methods."""
 
 from __future__ import annotations
 

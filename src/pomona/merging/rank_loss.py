@@ -1,4 +1,4 @@
-"""What the rank of a merge's result leaves out of the method's own result, over all modules."""
+"""The loss of a merge by the truncation to a rank, relative to the method's full-rank result, over all modules."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pomona.adapters.truncated import Loss
 WORTH_A_WARNING = 0.1
 """From this share of the merged update on, a loss is worth a warning."""
 
-_ENOUGH = 0.05  # the share that may be lost at the rank that a warning names
-_ROUNDING = 1e-6  # fp32 factors do not hold a matrix better than to a share of about this size
+_ENOUGH = 0.05  # largest loss at the rank that a warning recommends
+_ROUNDING = 1e-6  # fp32 factors represent a matrix up to a relative error of about this size
 
 
 def rank_loss(losses: Mapping[str, Loss]) -> dict[str, float | str | None]:
-    """What is lost, as a share of the norm of the method's own result at full rank.
+    """The loss as a share of the norm of the method's full-rank result.
 
     Args:
-        losses: module -> what it lost; a module that is not here lost nothing. What fp32's rounding loses counts as nothing.
+        losses: module -> its loss; other modules lost nothing. A loss by fp32's rounding counts as 0.
 
     Returns:
-        `relative`: `sqrt(sum lost^2 / sum whole^2)` over all modules; `worst_module` and `worst`: the module that lost the largest
-        share of itself, and its share; None and 0 where nothing is lost.
+        `relative`: `sqrt(sum lost^2 / sum whole^2)` over all modules; `worst_module` and `worst`: the module with the
+        largest relative loss, and its loss; None and 0 without a loss.
     """
     shares = {module: _share(loss.lost_squared, loss.whole_squared) for module, loss in losses.items()}
     worst = max(shares, key=lambda module: shares[module], default=None)
@@ -34,7 +34,7 @@ def rank_loss(losses: Mapping[str, Loss]) -> dict[str, float | str | None]:
 
 
 def rank_warning(losses: Mapping[str, Loss], ranks: Mapping[str, int]) -> list[str]:
-    """A sentence on a loss that is worth a warning, with the rank that would be enough where that is known; else none.
+    """A warning about a large loss, with a sufficient rank if it is known; empty for a small loss.
 
     Args:
         losses: as for `rank_loss`.
@@ -60,8 +60,8 @@ def _share(lost_squared: float, whole_squared: float) -> float:
 
 
 def _enough(losses: Mapping[str, Loss], ranks: Mapping[str, int]) -> int | None:
-    """The least rank for all modules at which less than 5 % is lost; None where some singular values are not known."""
-    falls: dict[int, float] = {}  # rank -> by how much the squared loss falls when a module gets it
+    """The least common rank with a loss below 5 %; None if some singular values are unknown."""
+    falls: dict[int, float] = {}  # rank -> decrease of the squared loss if a module gets this rank
     for module, loss in losses.items():
         if loss.rest is None:
             return None

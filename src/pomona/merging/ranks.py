@@ -1,4 +1,4 @@
-"""Which rank a merge gives each module, and whether the method takes these adapters at all, from their ranks alone."""
+"""The rank of each merged module, and whether the method supports these adapters, from their ranks alone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def merged_ranks(
     rank: int | None = None,
     parameters: Mapping[str, object] | None = None,
 ) -> dict[str, int]:
-    """The rank of every module of the merge, by merging small random factors of the same ranks.
+    """The rank of each merged module, found by merging small random factors of the same ranks.
 
-    The modules' real sizes play no part: where a module is smaller than the rank, the merge has a lower one.
+    The modules' real sizes are ignored: if a module is smaller than the rank, the merge has a lower rank.
 
     Args:
-        ranks: of each adapter, module -> R.
+        ranks: for each adapter, module -> R.
         method: a name in `merge_methods`.
         weights: one for each adapter.
-        rank: the largest rank that a module may get; None: what the method does by itself.
+        rank: the largest allowed rank of a module; None: the method's default.
         parameters: the method's hyperparameters.
 
     Raises:
-        InputError: what `merge` would raise of adapters of these ranks.
+        InputError: as `merge` for adapters of these ranks.
     """
     chosen = merge_methods.create(method, parameters or {})
     modules = sorted({module for one in ranks for module in one}, key=model_order)
@@ -42,7 +42,7 @@ def merged_ranks(
         R_K = tuple(R for R, _ in parts)
         if parts and R_K not in tried:
             generator = torch.Generator().manual_seed(0)
-            side = sum(R_K) + 1  # no rank is cut by the size of a module
+            side = sum(R_K) + 1  # large enough that no module size limits the rank
             factors = [Factors(torch.randn(R, side, generator=generator), torch.randn(side, R, generator=generator)) for R in R_K]
             tried[R_K] = chosen.merge(factors, [w for _, w in parts], rank, generator).A.shape[0]
         found[module] = tried[R_K] if parts else 1

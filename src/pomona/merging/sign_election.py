@@ -1,4 +1,4 @@
-"""How the sparse updates of several adapters become one: their weighted sum, or the mean of those that agree on a sign."""
+"""Combinations of several adapters' sparse updates: their weighted sum, or the mean of the values with the elected sign."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Majority = Literal["total", "frequency"]
 
 
 def weighted_sum(parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]) -> Float[Tensor, "N I"]:
-    """`sum_k w_k part_k`, taking one part at a time.
+    """`sum_k w_k part_k`, with one part in memory at a time.
 
     Args:
-        parts: one or more; they stay as they are.
+        parts: one or more; not changed.
         weights: one for each.
     """
     total = None
@@ -33,15 +33,15 @@ def elected_mean(parts: Iterable[Float[Tensor, "N I"]], weights: Sequence[float]
     as +, as in PEFT. The result is `sum_k w_k part_k / count` over the parts that are not 0 and have that sign; 0 if none has.
 
     Args:
-        parts: one or more, which vote with their own values; they stay as they are.
+        parts: one or more, which vote with their values; not changed.
         weights: one for each, applied after the election.
-        majority: what is counted.
+        majority: the sum that decides the sign.
     """
     held = list(parts)
     votes = torch.zeros_like(held[0])
     for part in held:
         votes.add_(part if majority == "total" else part.sign())
-    elected = votes.ge_(0.0).mul_(2.0).sub_(1.0)  # +1 or -1; in place, since torch.where with numbers is ten times slower
+    elected = votes.ge_(0.0).mul_(2.0).sub_(1.0)  # +1 or -1; in place, because torch.where with numbers is ten times slower
     merged, count = torch.zeros_like(elected), torch.zeros_like(elected)
     for part, weight in zip(held, weights, strict=True):
         agreeing = (part * elected).relu_()

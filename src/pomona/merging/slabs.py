@@ -1,19 +1,19 @@
-"""Results kept apart from the temporaries that made them, so that the heap has no holes between them."""
+"""Memory for results separate from temporaries, to avoid fragmentation of the heap."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# 8 MB of fp32: many modules' results in one piece, and little is left over at the end.
+# 8 MB of fp32: many modules' results in one block, with little waste at the end.
 _SLAB_ENTRIES = 2**21
 
 
 class Slabs:
-    """Copies of fp32 tensors, one behind the other in large blocks.
+    """Copies of fp32 tensors, contiguous in large blocks.
 
-    A merge makes small results that stay, from larger temporaries that go, module after module. In one heap the results come to
-    lie between holes that fit nothing, and a merge of many adapters holds half of its output again in them.
+    For each module, a merge allocates a small result, which stays, and larger temporaries, which are freed. In one heap the results
+    would lie between unusable gaps, and a merge of many adapters would need half of its output's size again for them.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Slabs:
         self._used = 0
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """The same values, in a slab on the tensor's device."""
+        """A copy of the tensor in a slab on the same device."""
         count = tensor.numel()
         if self._slab.device != tensor.device or self._used + count > self._slab.numel():
             self._slab = torch.empty(max(_SLAB_ENTRIES, count), device=tensor.device)

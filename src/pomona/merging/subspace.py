@@ -1,4 +1,4 @@
-"""What the methods share that merge the adapters' coordinates in a common basis.
+"""Functions of the methods that merge the adapters' coordinates in a common basis.
 
 Axes: M and N the two sides of the coordinates, K singular values; k counts the adapters.
 """
@@ -20,18 +20,18 @@ Combine = Literal["ties", "sum"]
 FP32_ROUNDING = torch.finfo(torch.float32).eps
 """The share of the largest singular value below which fp32 factors cannot tell a direction from their own rounding."""
 
-# Coordinates come out of an fp64 decomposition: a sum this far below the largest entry is rounding, and has no sign.
+# Coordinates come from an fp64 decomposition: a sum this far below the largest entry is a rounding error without a sign.
 _SIGNLESS = 1e-12
 
 
 def combined(parts: Sequence[Float[Tensor, "M N"]], combine: Combine, density: float) -> Float[Tensor, "M N"]:
-    """Merge the adapters' coordinates, one fp64 [M, N] matrix for each, their weights multiplied in.
+    """Merge the adapters' weighted coordinates, one fp64 [M, N] matrix for each adapter.
 
-    TIES (Yadav et al. 2023, arXiv 2306.01708): of each part the `floor(density * M * N)` entries of largest magnitude in fp32
-    stay, but at least one (the cores of two rank-one adapters have four entries), equal ones in the order of their index; each
-    entry's sign is that of the parts' sum; the result is the mean over the parts whose entry is not 0 and has this sign. A sum of
-    0 has no sign and gives 0 (method `ties` counts it as +): so to change the sign of a row or a column in all parts changes it
-    in the result and nothing else, and the arbitrary signs of singular vectors have no effect.
+    TIES (Yadav et al. 2023, arXiv 2306.01708): each part keeps its `floor(density * M * N)` entries of largest magnitude in fp32,
+    at least one (the cores of two rank-one adapters have four entries), ties in the order of their index; each entry's sign is that
+    of the parts' sum; the result is the mean over the parts whose entry is not 0 and has this sign. A sum of 0 has no sign and
+    gives 0 (method `ties` counts it as +). So a change of sign of a row or column in all parts only changes the sign of this row or
+    column in the result, and the arbitrary signs of singular vectors have no effect.
     """
     if combine == "sum":
         return torch.stack(list(parts)).sum(dim=0)
@@ -43,7 +43,7 @@ def combined(parts: Sequence[Float[Tensor, "M N"]], combine: Combine, density: f
 
 
 def count_nonzero(S_K: Float[Tensor, " K"], share: float) -> int:
-    """How many singular values, largest first, are above `share` times the first; 0 where all are 0."""
+    """The number of singular values, largest first, above `share` times the first; 0 if all are 0."""
     return int(S_K.gt(share * S_K[:1]).sum())
 
 

@@ -1,4 +1,4 @@
-"""TIES: trim, elect a sign, average those that agree."""
+"""TIES: trim, elect a sign, average the values with this sign."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pomona.merging.sign_election import Majority, elected_mean
 @merge_methods.register("ties")
 @dataclass(frozen=True)
 class Ties(ElementwiseMerge):
-    """TIES: keep each delta's largest entries, elect a sign for every entry, average the deltas that have it.
+    """TIES: keep each delta's largest entries, elect a sign for every entry, average the deltas with this sign.
 
     `tau_k` is `s_k B_k A_k` with all but its floor(density O I) entries of largest magnitude set to zero (ties broken by
     index); the elected sign is `gamma = sign(sum_k w_k tau_k)`, + for 0; the merged matrix is the mean of the `w_k tau_k`
-    that are not 0 and have that sign (Yadav et al. 2023, TIES-Merging, arXiv 2306.01708, Algorithm 1), cut to the best
-    approximation at a rank (see `ElementwiseMerge`). Builds one module's dense matrix with `on="deltas"`.
+    that are not 0 and have that sign (Yadav et al. 2023, TIES-Merging, arXiv 2306.01708, Algorithm 1), truncated to the
+    best approximation of a rank (see `ElementwiseMerge`). Builds one module's dense matrix with `on="deltas"`.
 
-    Deviations: the paper trims over the whole model, here and in PEFT it is over one module; the paper has no w_k but one
-    factor for the sum, here they weigh the votes and the values, as in mergekit, and the mean divides by a count, as in PEFT,
-    so that scaling the weights scales the result. PEFT's `ties` is `on="factors"`; its `ties_svd` is `on="deltas"`, except
+    Deviations: the paper trims over the whole model, Pomona and PEFT over one module. The paper has one factor for the sum instead
+    of w_k; here the w_k weight the votes and the values, as in mergekit, and the mean divides by a count, as in PEFT, so that
+    scaling the weights scales the result. PEFT's `ties` is `on="factors"`; its `ties_svd` is `on="deltas"`, except
     that its votes are not weighted, and that it counts an adapter of weight 0.
 
     Args:

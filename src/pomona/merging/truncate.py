@@ -1,6 +1,6 @@
-"""The best approximation of a dense matrix at a low rank.
+"""The best low-rank approximation of a dense matrix.
 
-Axes: K rank that is kept, I input features, O output features; N the shorter side, C the longer one, M columns of the basis.
+Axes: K kept rank, I input features, O output features; N the shorter side, C the longer one, M columns of the basis.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pomona.adapters.factored_svd import Spectrum, factored_svd
 from pomona.adapters.factors import row_blocks
 
 _SMALL_ENTRIES = 2**18  # 512 x 512: here LAPACK's whole decomposition takes a fraction of a second
-_EXTRA_COLUMNS = 8  # of a Krylov block beyond K: they speed up the convergence of the K-th value where its neighbours are close
-_LEAST_GROWTH = 1e-4  # of the captured energy in one step, as a share of the energy that is not captured
-_ROUNDING = 1e-13  # share of the whole energy below which growth is fp64's noise
+_EXTRA_COLUMNS = 8  # extra columns of a Krylov block: they speed up the convergence of the K-th value if its neighbours are close
+_LEAST_GROWTH = 1e-4  # growth of the captured energy in one step, as a share of the remaining energy
+_ROUNDING = 1e-13  # share of the total energy below which growth is fp64 rounding
 
 
 def truncate(matrix_OI: Float[Tensor, "O I"], rank: int) -> Spectrum:
-    """The `rank` leading singular triples of a dense matrix (Eckart-Young), without a second whole copy of a large one.
+    """The `rank` leading singular triples of a dense matrix (Eckart-Young), without a second full copy of a large matrix.
 
     Up to 512 x 512 entries by LAPACK in fp64. Above, by block Krylov iteration with full reorthogonalisation (Musco and Musco,
     arXiv 1504.05477, Algorithm 2): the basis `Q = orth([M G, (M M^T) M G, (M M^T)^2 M G, ...])` starts from a fixed random G
-    of K + 8 columns and grows by a block a step; the triples are those of `Q Q^T M`. Products are made in fp64 from row
-    blocks of M, so small singular values survive. The error of the result, `||M - M_K||_F`, exceeds the optimal one by less
-    than 1e-4 of it. As the triples are those of a projection of M, `||M - M_K||_F^2 = ||M||_F^2 - sum_K S^2` holds for the result
-    itself, not for the optimal one alone.
+    of K + 8 columns and grows by one block per step; the triples are those of `Q Q^T M`. Products are computed in fp64 from
+    row blocks of M, so small singular values are kept. The error of the result, `||M - M_K||_F`, exceeds the optimal error by less
+    than 1e-4 of it. Because the triples are those of a projection of M, `||M - M_K||_F^2 = ||M||_F^2 - sum_K S^2` holds for the
+    result, not only for the optimal approximation.
 
-    Deviation from the paper: not a set number of steps, but until a step lets the captured energy `sum_K S^2` grow by less
-    than 1e-4 of the energy that is not captured.
+    Deviation from the paper: the number of steps is not fixed; the iteration ends when a step increases the captured energy
+    `sum_K S^2` by less than 1e-4 of the remaining energy.
 
     Args:
         matrix_OI: fp32.
-        rank: K >= 1; what is above min(O, I) is of no effect.
+        rank: K >= 1; a rank above min(O, I) has no further effect.
     """
     O, I = matrix_OI.shape  # noqa: E741
     if O * I <= _SMALL_ENTRIES:
@@ -43,7 +43,7 @@ def truncate(matrix_OI: Float[Tensor, "O I"], rank: int) -> Spectrum:
         return Spectrum(U[:, :rank], S[:rank], V_T[:rank].T, S[rank:])
 
     def times(X: Float[Tensor, "I M"]) -> Float[Tensor, "O M"]:
-        product = X.new_empty(O, X.shape[1])  # not the blocks' products in a list: they would sit between freed blocks
+        product = X.new_empty(O, X.shape[1])  # no list of the blocks' products, which would fragment the heap
         for rows in row_blocks(O, I):
             product[rows] = matrix_OI[rows].double() @ X
         return product
@@ -73,13 +73,13 @@ def _krylov(
     shorter: int,
     energy: float,
 ) -> tuple[Float[Tensor, "N M2"], Float[Tensor, "M2 C"]]:
-    """An orthonormal basis Q whose projection `Q Q^T M` holds the leading triples of M, and `T = Q^T M`."""
+    """An orthonormal basis Q whose projection `Q Q^T M` contains the leading triples of M, and `T = Q^T M`."""
     Q = start_CM.new_zeros(shorter, 0)
     T = start_CM.new_zeros(0, start_CM.shape[0])
     X, captured = start_CM, 0.0
     while True:
         Y = times(X)[:, : shorter - Q.shape[1]]
-        for _ in range(2):  # once leaves what cancellation brought in: all of Y where Q holds the whole range of M
+        for _ in range(2):  # a single pass leaves the errors of cancellation: all of Y if Q already spans the range of M
             Y = torch.linalg.qr(Y - Q @ (Q.T @ Y)).Q
         X = transposed_times(Y)
         Q, T = torch.cat([Q, Y], dim=1), torch.cat([T, X.T])

@@ -1,6 +1,6 @@
-"""Merge singular vectors that are made orthogonal across adapters (TSV-Merge), in factored space.
+"""Merge with singular vectors made orthogonal across adapters (TSV-Merge), in factored space.
 
-Axes: R rank, I input features, O output features, K singular triples of all adapters that are kept, N either of the sides.
+Axes: R rank, I input features, O output features, K kept singular triples of all adapters, N either of the sides.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from pomona.merging.subspace import FP32_ROUNDING, count_nonzero
 @merge_methods.register("tsv")
 @dataclass(frozen=True)
 class Tsv(MergeMethod):
-    """Sum the deltas after making their singular vectors orthogonal to each other, so that no adapter writes over another.
+    """Sum the deltas after making their singular vectors orthogonal to each other, to avoid interference between adapters.
 
-    `delta_k = U_k diag(S_k) V_k^T`; with `U = [U_1 ... U_n]`, `V = [V_1 ... V_n]` and `S = [w_1 S_1 ... w_n S_n]` (a negative
-    weight leaves its sign in S) the result is `U_perp diag(S) V_perp^T`, where `X_perp = X (X^T X)^(-1/2)` is the nearest matrix
+    `delta_k = U_k diag(S_k) V_k^T`; with `U = [U_1 ... U_n]`, `V = [V_1 ... V_n]` and `S = [w_1 S_1 ... w_n S_n]` (the sign
+    of a negative weight is in S) the result is `U_perp diag(S) V_perp^T`, where `X_perp = X (X^T X)^(-1/2)` is the nearest matrix
     with orthonormal columns, which is `P Q^T` for `X = P D Q^T` (Procrustes).
 
-    Gargiulo et al. 2025, Task Singular Vectors, arXiv 2412.00081, TSV-Merge. Deviations: singular values that fp32 factors
-    cannot tell from rounding are left out, as their vectors are arbitrary and would push the others aside; the paper keeps
-    `floor(min(O, I) / n)` triples of every full-rank delta, here all of them are kept as long as there are no more than min(O, I).
+    Gargiulo et al. 2025, Task Singular Vectors, arXiv 2412.00081, TSV-Merge. Deviations: singular values within
+    the rounding of fp32 factors are dropped, because their vectors are arbitrary and would displace the others; the paper keeps
+    `floor(min(O, I) / n)` triples of every full-rank delta, Pomona keeps all triples, up to min(O, I).
 
-    Adapters that repeat each other make columns of U dependent, and `P Q^T` is not unique. Here the null directions stay out
-    (eigenvalues of `U^T U` below fp32's rounding of the largest: vectors whose cosine is 1 in fp32), so an adapter given twice
-    is merged with the mean of its two weights, not their sum, and makes way for the others less. The paper's rule is
-    discontinuous there: the slightest real difference between two vectors becomes a direction of its own, as strong as what they
-    share.
+    Equal adapters make columns of U dependent, and `P Q^T` is not unique. Here null directions are dropped (eigenvalues of `U^T U`
+    below fp32's rounding relative to the largest: vectors whose cosine is 1 in fp32), so an adapter given twice is merged with the
+    mean of its two weights, not their sum, and is displaced less by the others. The paper's rule is discontinuous there: a tiny
+    real difference between two vectors becomes a separate direction, as strong as their common direction.
 
-    `rank` (or min(O, I)) bounds the number of triples: of n adapters each keeps its `floor(rank / n)` leading ones, and what is
-    left of the bound goes to the largest |w_k| S_k that remain, whoever has them.
+    `rank` (or min(O, I)) limits the number of triples: each of n adapters keeps its `floor(rank / n)` leading triples, and the rest
+    of the limit goes to the largest remaining |w_k| S_k of all adapters.
     """
 
     identity: ClassVar[Mapping[str, object] | None] = {}
@@ -51,7 +50,7 @@ class Tsv(MergeMethod):
         """See `MergeMethod.merge`."""
         sides = factors[0].out_features, factors[0].in_features
         most = min(*sides) if rank is None else min(rank, *sides)
-        order = content_order(factors, weights)  # equal singular values of several adapters compete for the last places
+        order = content_order(factors, weights)  # ties between singular values of several adapters at the limit
         spectra = [_nonzero(factored_svd(*stacked([factors[k]], [1.0]))) for k in order]
         weighted = [weights[k] * one.S_K for k, one in zip(order, spectra, strict=True)]
         U_OK, V_IK = torch.cat([one.U_OK for one in spectra], dim=1), torch.cat([one.V_IK for one in spectra], dim=1)
@@ -69,7 +68,7 @@ def orthogonalised(X_NK: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     """`X (X^T X)^(-1/2)`, the nearest matrix with orthonormal columns, K <= N.
 
     With dependent columns the inverse root is the pseudo-inverse's: the result is `P Q^T` over the non-zero part of
-    `X = P D Q^T`, of X's rank. Permuting columns permutes the result's.
+    `X = P D Q^T`, of X's rank. A permutation of the columns permutes the result's columns.
 
     Args:
         X_NK: fp64, columns of unit norm, K >= 1.
@@ -86,7 +85,7 @@ def _inverse_root(G_KK: Float[Tensor, "K K"]) -> tuple[Float[Tensor, "K M"], Flo
 
 
 def _loss(triples: Spectrum, every: Int[Tensor, " _"], chosen: Int[Tensor, " _"]) -> Loss:
-    """What the merge of the chosen triples lacks of the merge of `every` one that could be.
+    """The loss of the merge of the chosen triples against the merge of `every` possible triple.
 
     Both are `U M V^T` with a small M, so `||U M V^T||_F^2 = <U^T U M, M V^T V>` needs no O x I matrix.
     """
@@ -111,7 +110,7 @@ def _nonzero(spectrum: Spectrum) -> Spectrum:
 
 
 def _shares(S: Sequence[Float[Tensor, " _"]], most: int) -> Int[Tensor, " K"]:
-    """Which triples to keep: each adapter's share first, then the largest of the others."""
+    """The triples to keep: first each adapter's share, then the largest of the others."""
     share = most // len(S)
     ranking = [one.abs().index_fill(0, torch.arange(min(share, len(one)), device=one.device), math.inf) for one in S]
     return torch.cat(ranking).argsort(descending=True, stable=True)[:most]

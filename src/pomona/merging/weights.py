@@ -1,4 +1,4 @@
-"""Merge weights by adapter, by depth and by pattern, as users of mergekit write them.
+"""Merge weights by adapter, by depth and by pattern, in mergekit's syntax.
 
 One adapter's weight is a number; a list of numbers over the depth of the model; or a list of entries `{filter, value}`:
 
@@ -40,15 +40,15 @@ def check_weight(spec: object, place: str) -> tuple[Rule, ...]:
 
     Args:
         spec: a finite number, a list of finite numbers, or a list of entries: `value`, a number or a list of numbers, and
-            `filter`, a part of a module's path as it is written (`layers.1` is in `layers.10` too); without it, or as `*`, the
-            entry is for every module.
-        place: how messages call it: `weights[1]`.
+            `filter`, a substring of a module's path (`layers.1` also matches `layers.10`); without it, or with `*`, the entry
+            applies to every module.
+        place: its name in messages: `weights[1]`.
 
     Returns:
-        The entries in their order; a number or a list of numbers is one entry for every module.
+        The entries in their order; a number or a list of numbers becomes one entry for every module.
 
     Raises:
-        InputError: anything else; names the place within `spec`.
+        InputError: any other value; the message names the place within `spec`.
     """
     parts = _as_list(spec) or ()
     entries = [part for part in parts if isinstance(part, Mapping)]
