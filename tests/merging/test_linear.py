@@ -37,7 +37,7 @@ def test_a_single_adapter_of_weight_minus_one_is_negated() -> None:
 def test_unequal_ranks_and_a_smaller_rank_are_refused() -> None:
     generator = torch.Generator().manual_seed(0)
     three, four = random_factors(generator, 3), random_factors(generator, 4)
-    with pytest.raises(InputError, match=r"one rank only \(got \[3, 4\]\)"):
+    with pytest.raises(InputError, match=r"equal ranks \(got \[3, 4\]\)"):
         Linear().merge([three, four], [1.0, 1.0], None, GENERATOR)
-    with pytest.raises(InputError, match=r"keeps rank 3 \(got 2\)"):
+    with pytest.raises(InputError, match=r"gives rank 3 \(got 2\)"):
         Linear().merge([three, three], [1.0, 1.0], 2, GENERATOR)

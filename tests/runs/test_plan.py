@@ -57,7 +57,7 @@ BAD_RUNS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a source of another shape": (short(sources=named("alpha", "misshapen")), "misshapen"),
     "a source that is not there": (short(sources=named("alpha", "nowhere")), "no such folder"),
-    "a main merge that cannot be made": (short(sources=UNEVEN, merge=ON_FACTORS), "merges factors of one rank only"),
+    "a main merge that cannot be made": (short(sources=UNEVEN, merge=ON_FACTORS), "requires factors of equal ranks"),
     "sources that take no part": (short(sources=[{**one, "weight": 0.0} for one in UNEVEN]), "no adapter takes part"),
     "modules that the model does not have": (short(lora={"target_modules": ["nothing"]}, merge={"target": True}), "nothing"),
     "more groups of layers than layers": (short(controller={"name": "layerwise", "groups": 9}), "layers"),
