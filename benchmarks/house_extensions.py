@@ -36,15 +36,17 @@ def extensions(root: Path, ours: Path) -> Iterator[tuple[str, str]]:
                 elif (root / name).exists():
                     shutil.copy(root / name, copy)
             before = _content(copy / "src")
-            for path, text in (example.module, *example.tests.items()):
+            edited = [path for path in example.tests if (copy / path).exists()]  # what a page adds to a test that is there
+            for path, text in (example.module, *((path, text) for path, text in example.tests.items() if path not in edited)):
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 (copy / path).write_text(text, encoding="utf-8")
             package = copy / example.package
             package.write_text(package.read_text(encoding="utf-8") + example.line, encoding="utf-8")
             after = _content(copy / "src")
             new, changed = after.keys() - before.keys(), [path for path in before if after[path] != before[path]]
-            tests = [path for path in (*suites, *example.tests) if (copy / path).exists()]
+            tests = [path for path in dict.fromkeys((*suites, *example.tests)) if (copy / path).exists()]
             counts = f"{len(new)} new, {len(changed)} changed ({example.package.rpartition('/')[2]})"
+            counts += "".join(f", and the page asks for a change of {path}" for path in edited)
             yield kind, f"{counts}; {_outcome(copy, example.name, tests)}"
 
 
@@ -58,6 +60,8 @@ def _outcome(copy: Path, name: str, tests: list[str]) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-k", name, *tests]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     ended = _ENDED.findall(done.stdout)
+    if "PASSED" not in dict(ended):
+        return "the example needs names that this checkout does not have"
     failed = sorted({test.partition("[")[0].rpartition("::")[2] or test for outcome, test in ended if outcome != "PASSED"})
     passed = sum(outcome == "PASSED" for outcome, _ in ended)
     return f"{passed} tests pass" + (f", these fail: {', '.join(failed)}" if failed else "")
