@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import json
 import re
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 import yaml
@@ -78,6 +75,7 @@ class Bench:
         weighs: whether weights are compared, and not logits alone.
         conversion: options of `convert`.
         with_base: options of `merge` and `export --for peft` where names tell nothing without the base.
+        known: what `expected` has found.
     """
 
     architecture: Architecture
@@ -90,8 +88,15 @@ class Bench:
     weighs: bool
     conversion: tuple[str, ...] = ()
     with_base: tuple[str, ...] = ()
+    known: dict[tuple[Path, ...], Expected] = field(default_factory=dict)
 
     def expected(self, *adapters: Path) -> Expected:
+        """What PEFT makes of adapters, asked once: several verbs are compared with it."""
+        if adapters not in self.known:
+            self.known[adapters] = self._asked(*adapters)
+        return self.known[adapters]
+
+    def _asked(self, *adapters: Path) -> Expected:
         """What PEFT makes of adapters that are active together: logits unmerged, and the weights that it merges one at a time.
 
         Weights are left out where the adapters touch a tied pair: PEFT merges both updates into the one tensor, while its
@@ -272,17 +277,10 @@ FEATURES: Mapping[str, Feature] = {
 
 def _call(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run `pomona` in `folder` within this process: exit code, and what it said."""
-    from pomona.cli.main import main
+    from tests.end_to_end.setting import call
 
-    said = io.StringIO()
-    typed = mock.patch.object(sys, "argv", ["pomona", *arguments])
-    with contextlib.chdir(folder), typed, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-    return code, said.getvalue()
+    outcome = call(folder, *arguments)
+    return outcome.code, outcome.out + outcome.err
 
 
 def _refusal(code: int, said: str) -> Cell:

@@ -6,6 +6,7 @@ All paths in the recipes are relative to the folder, so runs in different folder
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import typer
 import yaml
 from tests.tiny import TARGETS, save_tiny_model, tiny_adapter, tiny_backbone
 
@@ -27,6 +29,8 @@ from pomona.pruning import pruned_count
 
 WORDS = "amber birch cedar dune ember fjord grove heath islet jetty knoll larch marsh north ocean pine quay river slope thorn"
 COMMAND = (sys.executable, "-m", "pomona.cli.main")
+_parser = functools.cache(typer.main.get_command)
+"""The command line's parser, which `call` makes once: a process of its own makes one too."""
 
 
 def rows(count: int, first: int = 0) -> list[dict[str, str]]:
@@ -134,7 +138,13 @@ def call(folder: Path, *arguments: str) -> Outcome:
 
     out, err = io.StringIO(), io.StringIO()
     typed = mock.patch.object(sys, "argv", ["pomona", *arguments])
-    with inside(folder), typed, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        inside(folder),
+        typed,
+        mock.patch("typer.main.get_command", _parser),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             main()
             code = 0
