@@ -239,7 +239,7 @@ def test_groups_of_layers_get_ratios_of_their_own(folder: Path, mode: str) -> No
     assert all(len(one.by_group or ()) == 2 for one in found.rounds)
     assert all(len(candidate.by_group or ()) == 2 for one in found.rounds for candidate in one.candidates)
     page = write_report(folder / f"layers-{mode}").read_text(encoding="utf-8")
-    assert "groups of layers in the run" in page
+    assert "The run learned a prune ratio for each of 2 groups of layers" in page
 
 
 @pytest.mark.parametrize("controller", ["{name: layerwise, groups: 3}", "{name: fixed, prune_ratio: [0.1, 0.2, 0.3]}"])

@@ -154,7 +154,7 @@ def test_references_of_another_script_are_said(folder: Path) -> None:
     russian = [row | {"summary": f"лето {row['summary'][:2]}"} for row in rows(40)]
     write_rows(folder / "ru.jsonl", russian)
     write_recipe(folder / "ru.yaml", recipe(data={"train": "ru.jsonl"}))
-    said = "67% of the letters of the references are of a script that rouge_l, rouge_1, rouge_2, bleu cannot read by the rule"
+    said = "67% of the letters of the references are of a script that rouge_l, rouge_1, rouge_2, bleu cannot read with the rule"
     assert [one.message[: len(said)] for one in check_recipe("ru.yaml") if one.level == "warning"][-1:] == [said]
     write_rows(folder / "said.jsonl", [{"id": row["id"], "prediction": "зима"} for row in russian])
     scored = call(folder, "evaluate", "--data", "ru.jsonl", "--predictions", "said.jsonl", "--json")

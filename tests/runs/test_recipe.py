@@ -597,7 +597,7 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("task.stop=[1]", "task.stop.0", "(got 1)"),
         ("task.stop=['']", "stop", "none of them empty"),
         ("task.form=chatty", "task.form", "'base' or 'chat'"),
-        ("task.system=Hello", "system", "of the chat form only"),
+        ("task.system=Hello", "system", "must be a text, and only in the chat form"),
         ("task.template=no document", "template", "{document}"),
         ("dtype=float8", "unknown dtype 'float8'", "float32, bfloat16, float16"),
         ("speed=fast", "speed", "'auto' or 'off'"),
