@@ -1,4 +1,4 @@
-"""What an adapter is, and how it is read, written and checked."""
+"""Adapters, and how to read, write and check them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model a base is, whatever it is called and in whatever dtype it is loaded: its sizes, and a hash of some of its weights."""
+"""The identity of a base model, independent of its name and dtype: its sizes, and a hash of some of its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pomona.errors import InputError
 _CONFIG, _SINGLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _SAMPLES = 32
 """Values that are read at each of a tensor's beginning, middle and end."""
-# What a config calls a size, in the order in which they are looked for.
+# Names of a size in configs, in the order of the search.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "model_type": ("model_type",),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
@@ -32,10 +32,10 @@ _SAID = {"model_type": "model type", "hidden_size": "hidden size", "layers": "la
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """What tells one base model from another; what is not known is None.
+    """The values that distinguish base models; an unknown value is None.
 
     Args:
-        model_type, hidden_size, layers, vocabulary: of the text model, as its `config.json` has them.
+        model_type, hidden_size, layers, vocabulary: sizes of the text model, from its `config.json`.
         weights: `hash_of` its tensors.
     """
 
@@ -47,7 +47,7 @@ class BaseIdentity:
 
     @classmethod
     def from_json(cls, values: object) -> BaseIdentity | None:
-        """What `as_json` gave; None where it is nothing of the kind."""
+        """The identity from the result of `as_json`; None for any other value."""
         if not isinstance(values, Mapping):
             return None
         known = {}
@@ -57,11 +57,11 @@ class BaseIdentity:
         return cls(**known) if any(value is not None for value in known.values()) else None
 
     def as_json(self) -> dict[str, object]:
-        """Values that JSON can hold."""
+        """The identity in JSON's types."""
         return asdict(self)
 
     def differences(self, other: BaseIdentity) -> list[str]:
-        """In which respects the other is another model, as far as both are known: `vocabulary size (300, here 320)`, `weights`."""
+        """The known differences from another identity: `vocabulary size (300, here 320)`, `weights`."""
         found = []
         for name, said in _SAID.items():
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -73,7 +73,7 @@ class BaseIdentity:
 
 
 def identity_of_folder(folder: Path) -> BaseIdentity | None:
-    """The identity of a model folder, from its config and some kilobytes of its weights; None where it is no model folder."""
+    """The identity of a model folder, from its config and some kilobytes of its weights; None if it is not a model folder."""
     try:
         config = read_json_object(folder / _CONFIG)
     except InputError:
@@ -116,7 +116,7 @@ def _read(stream: FileIO, dtype: torch.dtype, place: int, start: int, end: int) 
 
 
 def sizes(config: Mapping[str, object]) -> dict[str, object]:
-    """The fields of `BaseIdentity` that a config says, of the text model where it has one within it."""
+    """The fields of `BaseIdentity` in a config; if it contains a text model's config, those of the text model."""
     inner = config.get("text_config")
     level = inner if isinstance(inner, Mapping) else config
     return {field: next((level[name] for name in names if level.get(name) is not None), None) for field, names in _NAMES.items()}
@@ -125,16 +125,16 @@ def sizes(config: Mapping[str, object]) -> dict[str, object]:
 def hash_of(tensors: Iterable[_Sampled]) -> str:
     """A hash of samples of every matrix and vector: their shapes, and values at their beginning, middle and end.
 
-    Values are rounded to bfloat16, so that a copy in another dtype is the same model. The names and the order play no part, since
-    they differ between a hub's layout and the one that transformers writes; and equal tensors count once, as tied ones do.
+    Values are rounded to bfloat16, so that a copy in another dtype is the same model. Names and order do not count, because they
+    differ between a hub's layout and that of transformers; equal tensors, such as tied ones, count once.
 
     Args:
-        tensors: of each its name, its shape, and a function that gives the values from one flat position to another.
+        tensors: for each tensor its name, its shape, and a function that returns the values between two flat positions.
     """
     digests = set()
     for name, shape, values in tensors:
         if not 1 <= len(shape) <= 3 or 0 in shape or name.rpartition(".")[2] == "inv_freq":
-            continue  # what old files hold beside the weights: attention masks, rotations
+            continue  # old files also hold attention masks and rotations
         digest = hashlib.sha256(str(tuple(shape)).encode())
         for start, end in _places(torch.Size(shape).numel()):
             rounded = values(start, end).float().bfloat16() + 0.0  # one zero
@@ -144,7 +144,7 @@ def hash_of(tensors: Iterable[_Sampled]) -> str:
 
 
 def _places(entries: int) -> list[tuple[int, int]]:
-    """Where samples are taken, as flat positions; everything of a small tensor."""
+    """Flat positions of the samples; all positions of a small tensor."""
     if entries <= 3 * _SAMPLES:
         return [(0, entries)]
     middle = entries // 2

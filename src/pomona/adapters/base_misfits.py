@@ -1,4 +1,4 @@
-"""Does an adapter fit a base model's folder? No tensor is read: `misfit` for every module, those of one kind told together."""
+"""Whether an adapter fits a base model's folder: `misfit` for every module, grouped by kind. Reads no tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pomona.adapters.shapes import shape_of
 
 
 class Misfits(NamedTuple):
-    """Why modules do not fit, or why it cannot be told, in one line, and about how many modules that is."""
+    """The reason why modules do not fit, or why it is unknown, in one line, and the number of these modules."""
 
     level: Literal["error", "warning"]
     message: str
@@ -21,11 +21,11 @@ class Misfits(NamedTuple):
 
 
 def misfits(adapter: Adapter, base: BaseFolder) -> list[Misfits]:
-    """Hold every module of an adapter against the base's.
+    """Compare every module of an adapter with the base's.
 
     Returns:
-        Errors (a module that the base does not have, another kind or shape, another vocabulary, first) and warnings (quantised
-        weights), one of each kind, with the first module that it is about; none where all fit.
+        Errors (first a module that the base does not have, another kind or shape, another vocabulary) and warnings (quantised
+        weights), one of each kind, with its first module; none if all modules fit.
     """
     found: dict[str, list[tuple[str, Misfit]]] = {}
     for module in adapter:
@@ -44,7 +44,7 @@ def _together(found: list[tuple[str, Misfit]]) -> Misfits:
 
 
 def _expert_misfit(expert: Expert, shape: tuple[int, int], base: BaseFolder) -> Misfit | None:
-    """Where the class of the base is not known: one expert's pair against the files' tensors."""
+    """Compare one expert's pair with the files' tensors, if the class of the base is unknown."""
     if homes_of(expert, shape, base.checkpoint, base.config.get("model_type")):
         return None
     if expert.parameter not in base.checkpoint.tensors:

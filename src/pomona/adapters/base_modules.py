@@ -1,6 +1,6 @@
-"""What a base model's modules are called and what they are; and, in one place for every verb, whether an adapter's module fits one.
+"""The modules of a base model, with paths and kinds, and the check, shared by all verbs, whether an adapter's module fits one.
 
-PEFT is the judge: it adapts a module that has the very path, of a kind that it knows, and of the factors' shape.
+The rule is PEFT's: it adapts a module with exactly this path, of a supported kind, and with the factors' shape.
 
 Axes: I input features, O output features.
 """
@@ -30,11 +30,11 @@ class BaseModule(NamedTuple):
 
     Args:
         kind: `linear` (weight [O, I]), `conv1d` (GPT-2's, weight [I, O]), `embedding`; `experts`, the stacked weights of a mixture;
-            `matrix`, a weight of which only the file is known, and not which way round it is; `packed`, a quantised weight of
-            which no shape is known; `other`, what PEFT does not adapt.
-        shape: (O, I); of an embedding (hidden size, vocabulary), as factors have it; of a `matrix` as it is stored.
-        note: of `packed`, how; of `other`, its class.
-        experts: of `experts`, their number; else 0.
+            `matrix`, a weight that is known only from the file, with unknown orientation; `packed`, a quantised weight with
+            unknown shape; `other`, a module that PEFT does not adapt.
+        shape: (O, I); for an embedding (hidden size, vocabulary), as in factors; for a `matrix` the stored shape.
+        note: for `packed`, the method; for `other`, its class.
+        experts: for `experts`, their number; else 0.
     """
 
     kind: Kind
@@ -52,12 +52,12 @@ class BaseModules:
     """The modules of a base model, from the model itself, from its class and `config.json`, or from its files' headers alone.
 
     Args:
-        modules: path -> what it is.
-        translated: the path under which PEFT looks for an adapter's module, where it renames keys while it loads them.
-        parameter: name of a tensor in the base's files -> that of the model's parameter that it becomes; None: it becomes a part
-            of one, or several.
+        modules: path -> module.
+        translated: the path under which PEFT looks for an adapter's module, if it renames keys at loading.
+        parameter: name of a tensor in the base's files -> name of the model's parameter; None: the tensor becomes a part of a
+            parameter, or several parameters.
         heads: the paths of output heads.
-        exact: whether the paths are the model's own; false where only the files' headers are known.
+        exact: whether the paths are those of the model; False if only the files' headers are known.
     """
 
     modules: Mapping[str, BaseModule]
@@ -71,9 +71,9 @@ class BaseModules:
         return {old: path for path in self.modules for old in older_spellings(path)}
 
     def find(self, module: str, *, was_older: bool = False) -> str | None:
-        """The base's own path of an adapter's module, whichever transformers spelled it; None where it has no such module.
+        """The base's path of an adapter's module, spelled as in any version of transformers; None if there is no such module.
 
-        The path itself; where PEFT looks for it; or a module that transformers itself would fill from this name.
+        It is the path itself, the path at which PEFT looks for it, or the module that transformers would load from this name.
 
         Args:
             module: its path in the adapter.
@@ -93,7 +93,7 @@ class BaseModules:
 
 
 def place(adapter: Adapter, module: str, base: BaseModules) -> str | None:
-    """The base's own path of an adapter's module, or of the parameter of which an entry is one expert's; None where it has none."""
+    """The base's path of an adapter's module, or of the parameter that contains an expert; None if the base has neither."""
     names = adapter.provenance.get("older_names")
     was_older = isinstance(names, list | tuple) and module in names
     expert = expert_of(module)
@@ -104,13 +104,13 @@ def place(adapter: Adapter, module: str, base: BaseModules) -> str | None:
 
 
 class Misfit(NamedTuple):
-    """Why a module does not fit, or why that cannot be told.
+    """The reason why a module does not fit, or why it is unknown.
 
     Args:
-        level: an error, or a warning where it cannot be told.
-        kind: misfits of one kind are told together.
-        problem: what is wrong, in one line; it follows the module's path.
-        fix: what to do.
+        level: an error, or a warning if it is unknown.
+        kind: misfits of one kind are reported together.
+        problem: the problem, in one line that follows the module's path.
+        fix: the advice.
     """
 
     level: Literal["error", "warning"]
@@ -120,10 +120,10 @@ class Misfit(NamedTuple):
 
 
 def misfit(adapter: Adapter, module: str, base: BaseModules) -> Misfit | None:
-    """Whether PEFT would adapt this module of the base with these factors: None if so. Reads no tensors.
+    """The reason why PEFT would not adapt this module of the base with these factors, or None. Reads no tensors.
 
     Args:
-        adapter: what adapts it.
+        adapter: the adapter.
         module: its path in the adapter.
         base: the base model's modules.
     """
@@ -131,7 +131,7 @@ def misfit(adapter: Adapter, module: str, base: BaseModules) -> Misfit | None:
     if path is None and (single := SINGLE.fullmatch(module)) is not None and _takes_single(adapter, module, single, base):
         return None
     if path is None and expert_of(module) is not None and not base.exact:
-        return None  # a matrix an expert, in files of transformers 4: whoever reads them tells
+        return None  # one matrix per expert, in files of transformers 4: the reader handles them
     if path is None:
         return Misfit("error", "missing", "the base model has no such module", nearest(module, base.modules))
     found = base.modules[path]
@@ -156,7 +156,7 @@ def misfit(adapter: Adapter, module: str, base: BaseModules) -> Misfit | None:
 
 
 def _takes_single(adapter: Adapter, module: str, single: re.Match[str], base: BaseModules) -> bool:
-    """Whether the base keeps this linear module of one expert, as transformers 4 had it, in one weight with the other experts'."""
+    """Whether the base stores this linear module of one expert (of transformers 4) in one weight with the other experts."""
     O, I = shape_of(adapter, module)  # noqa: E741 (axes)
     names, rows = (("gate_up_proj", "gate_proj"), 2 * O) if single["name"] not in {"down_proj", "w2"} else (("down_proj",), O)
     experts = single["experts"].replace(".block_sparse_moe.", ".mlp.")  # Mixtral's, in transformers 4
@@ -195,13 +195,13 @@ def _other_shape(shape: tuple[int, int], found: BaseModule, *, embedding: bool, 
 
 
 def first_error(adapter: Adapter, base: BaseModules) -> tuple[str, Misfit] | None:
-    """The module and misfit to refuse an adapter for: one of the vocabulary before all others, which explains them."""
+    """The module and misfit of the error for an adapter: a misfit of the vocabulary first, because it explains the others."""
     errors = [(module, found) for module in adapter if (found := misfit(adapter, module, base)) and found.level == "error"]
     return min(errors, key=lambda error: error[1].kind != "vocabulary", default=None)
 
 
 def nearest(module: str, known: Iterable[str]) -> str:
-    """What to do about a module that a model does not have, with the nearest name only: all of them would be a very long line."""
+    """The advice for a module that a model does not have, with only the nearest name, because all names would be too long."""
     near = difflib.get_close_matches(module, known, n=1)
     return f"{OWN_BASE}; its nearest name here is {near[0]}" if near else OWN_BASE
 
@@ -215,14 +215,14 @@ def _respelled(module: str, path: str | None) -> str:
 
 
 def respelled(adapter: Adapter, base: BaseModules) -> Adapter:
-    """The adapter with the base's own paths and layout; itself where there is nothing to change. Reads no tensors.
+    """The adapter with the base's paths and layout; the same object if nothing changes. Reads no tensors.
 
-    Modules that the base does not have keep their paths, for `misfit` to tell. `fan_in_fan_out` becomes what PEFT makes of it:
-    true where a module is a Conv1D.
+    Modules that the base does not have keep their paths, so that `misfit` reports them. `fan_in_fan_out` is set as by PEFT: True
+    if a module is a Conv1D.
 
     Args:
-        adapter: what is to be used with the base.
-        base: its modules; where they are not exact, nothing is changed.
+        adapter: the adapter to use with the base.
+        base: its modules; if they are not exact, nothing is changed.
     """
     if not base.exact:
         return adapter

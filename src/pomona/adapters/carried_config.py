@@ -1,4 +1,4 @@
-"""What an adapter made of several takes over from their configs: for which task PEFT loads it, on which revision of the base."""
+"""Config fields that a merged adapter inherits: the task for which PEFT loads it, and the revision of the base."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MAIN = "main"
 
 
 def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
-    """The provenance that an adapter made of these needs, so that PEFT loads it as it loads them.
+    """The provenance of a merged adapter, with which PEFT loads it like its sources.
 
-    The task is the first that is named, and the revision that of the adapter that names the base model; an adapter that was made
-    in memory, and whose provenance has no task, says nothing.
+    The task is the first one that is given, and the revision is that of the adapter that names the base model; an adapter made in
+    memory, without a task in its provenance, does not count.
 
     Returns:
-        `fan_in_fan_out`; `task_type`, `revision`, `auto_mapping` and `modules_to_save` where an adapter has them,
-        `older_names`, and what identifies the base where all have the same.
+        `fan_in_fan_out`; `task_type`, `revision`, `auto_mapping` and `modules_to_save` if an adapter has them,
+        `older_names`, and the identity of the base if it is the same for all.
     """
     found: dict[str, object] = {"fan_in_fan_out": any(bool(one.provenance.get("fan_in_fan_out")) for one in adapters)}
     tasks = [one.provenance["task_type"] for one in adapters if "task_type" in one.provenance]
@@ -40,7 +40,7 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, object]:
 
 
 def _older_names(adapters: Sequence[Adapter]) -> list[str]:
-    """The modules that every adapter that has them was read with under the older name."""
+    """The modules that had the older name in every adapter that has them."""
     older: list[frozenset[str]] = []
     for adapter in adapters:
         names = adapter.provenance.get("older_names")
@@ -51,10 +51,10 @@ def _older_names(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def task_warnings(named: Sequence[tuple[str, Adapter]]) -> list[str]:
-    """Where adapters contradict each other in what `carried` takes over: a sentence for each that loses.
+    """Warnings about contradictions in the fields of `carried`: a sentence for each adapter whose value is ignored.
 
     Args:
-        named: the adapters, each with what messages call it.
+        named: the adapters, each with its name in messages.
     """
     tasks = [(name, one.provenance["task_type"]) for name, one in named if one.provenance.get("task_type")]
     found = [

@@ -1,4 +1,4 @@
-"""Everything that can be said about adapters in folders before they are merged, as findings and not as the first error."""
+"""A full check of adapters in folders before a merge, with all findings instead of only the first error."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Finding:
     """One thing found.
 
     Args:
-        level: `error` (it will not work), `warning` (it will, perhaps not as meant) or `ok`.
-        subject: the file or folder that it is about.
-        message: what and why, in one line.
+        level: `error` (it will not work), `warning` (it may not work as intended) or `ok`.
+        subject: the file or folder.
+        message: the finding and its reason, in one line.
     """
 
     level: Literal["error", "warning", "ok"]
@@ -46,20 +46,20 @@ def check_adapters(
     modules_of: Callable[[Path, Collection[str]], BaseModules | None] | None = None,
     base_name: str | None = None,
 ) -> list[Finding]:
-    """Read each adapter, all of its values too, and see whether those that can be read will merge, fit the base, and load.
+    """Read each adapter with all values, and check whether the readable ones can be merged, fit the base, and load.
 
     Args:
         paths: adapter folders, one or more.
         base: the base model's folder, whose safetensors headers are compared, or for `llama.cpp` its GGUF file; None: no base.
-        targets: programs that shall load what comes of them, out of `TARGETS`; what stands against one of them is an error.
-            Without any, all of them are looked at, and what stands against one is a warning.
-        modules_of: what makes the table of the modules of a base's class, of its folder and the modules that are looked for
-            (`pomona.backbone.base_modules`); None: the headers of the base's files must do.
-        base_name: what the user calls the base, where that is not its folder.
+        targets: programs of `TARGETS` that must load the result; an obstacle is an error. Without targets, all programs are
+            checked, and an obstacle is a warning.
+        modules_of: makes the table of modules of a base's class, from its folder and the modules to look up
+            (`pomona.backbone.base_modules`); None: use only the headers of the base's files.
+        base_name: the user's name of the base, if it is not its folder.
 
     Returns:
-        For each folder an `ok` or an `error`, in order, with its warnings; then what stands between them; then between each and
-        the base; then between each and the programs.
+        For each folder an `ok` or an `error`, in order, with its warnings; then findings between the adapters; then between each
+        adapter and the base; then between each adapter and the programs.
 
     Raises:
         InputError: an unknown target.
@@ -124,7 +124,7 @@ def _between(adapters: Sequence[Adapter], together: str) -> list[Finding]:
 
 
 def _open_base(path: Path, table: BaseModules | None) -> tuple[BaseFolder | None, Base | None, list[Finding]]:
-    """The folder, if it is one that can be read; what exports must know of it, if it says that; and what is wrong with it."""
+    """The folder, if it is readable; its information for exports, if present; and its findings."""
     findings: list[Finding] = []
     folder = known = None
     is_gguf = path.suffix == ".gguf" and path.is_file()
@@ -133,7 +133,7 @@ def _open_base(path: Path, table: BaseModules | None) -> tuple[BaseFolder | None
             folder = read_base_folder(path, table)
         known = read_base(path)
     except InputError as error:
-        # A folder whose config does not say what an export must know can still be compared.
+        # A folder whose config lacks the information for exports can still be compared.
         findings.append(Finding("error" if folder is None else "warning", str(path), str(error)))
     if is_gguf and known is not None:
         told = "a GGUF file has llama.cpp's names: its shapes are compared for llama.cpp only"
@@ -152,7 +152,7 @@ def _against(adapter: Adapter, base: BaseFolder) -> list[Finding]:
 
 
 def _other_base(adapters: Sequence[Adapter], path: Path, name: str) -> list[Finding]:
-    """What each adapter says of its base, against the folder: shapes that fit by chance are no proof."""
+    """Compare each adapter's stated base with the folder, because shapes may fit by chance."""
     named = [(str(adapter.provenance["path"]), adapter) for adapter in adapters]
     base = OneBase(name, identity_of_folder(path))
     return [Finding("warning", str(path), warning) for warning in base_warnings(named, base)]

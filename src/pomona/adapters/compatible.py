@@ -1,4 +1,4 @@
-"""Do these adapters fit each other and this model? Every misfit is one precise error."""
+"""Check that adapters fit each other and a model, with one precise error for each misfit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLD = "Add it to its base with `pomona export --for merged` and use that model
 
 
 class _Weight(NamedTuple):
-    """What a module's factors act on: an embedding of I = vocabulary and O = hidden size, or a linear weight [O, I]."""
+    """The weight that a module's factors adapt: an embedding of I = vocabulary and O = hidden size, or a linear weight [O, I]."""
 
     shape: tuple[int, int]
     embedding: bool
@@ -34,16 +34,16 @@ def check_compatible(
 
     Args:
         adapters: one or more.
-        model: the modules of the model that they are to be attached to; None: no model.
-        base_model: the model's name or path, or also what identifies it; None: not known.
+        model: the modules of the model to which the adapters will be attached; None: no model.
+        base_model: the model's name or path, optionally with its identity; None: unknown.
 
     Returns:
-        Warnings: those of the adapters that are in folders, base models, tasks or revisions that contradict each other,
-        adapters that share no module.
+        Warnings: those of the adapters' folders, contradictory base models, tasks or revisions, and adapters without a common
+        module.
 
     Raises:
         InputError: a module that the model does not have, or of another kind or shape, or to which no factors can be attached;
-            shapes that differ between adapters; one module that may stand under two names. Names adapter, module, and the fix.
+            shapes that differ between adapters; one module that may have two names. The error names adapter, module and fix.
     """
     seen: dict[str, tuple[_Weight, str]] = {}
     for number, adapter in enumerate(adapters):
@@ -68,18 +68,18 @@ def check_compatible(
 
 
 def adapter_name(adapter: Adapter, place: int) -> str:
-    """How messages call an adapter: the path it was read from, or its place among the given ones, counted from 1."""
+    """An adapter's name in messages: its path, or its number among the given adapters, from 1."""
     return str(adapter.provenance.get("path", f"adapter {place + 1}"))
 
 
 def own_warnings(adapter: Adapter) -> list[str]:
-    """What reading its folder gave to say; none of an adapter that was made in memory, whose provenance has other warnings."""
+    """The warnings from reading its folder; none for an adapter made in memory, whose provenance has other warnings."""
     warnings = adapter.provenance.get("warnings") if isinstance(adapter.factors, ShapedFactors) else None
     return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
 
 def _check_model(name: str, adapter: Adapter, model: BaseModules) -> None:
-    """The verdict on each module, and what goes beyond it: what can be attached are factors of linear modules, but for the head."""
+    """Check each module; in addition, only factors of linear modules other than the head can be attached."""
     for module in adapter:
         path = place(adapter, module, model)
         linear = path is not None and model.modules[path].kind in {"linear", "conv1d"}

@@ -1,7 +1,7 @@
-r"""PEFT's `adapter_config.json`: what is read from it, what is refused, and what Pomona writes.
+r"""PEFT's `adapter_config.json`: the fields that Pomona reads, refuses and writes.
 
 PEFT looks up a module's rank and alpha by the first pattern `p`, in the file's order, for which
-`re.match(rf"(.*\.)?({p})$", module)` succeeds, and takes `r` and `lora_alpha` where none does (peft 0.21, `get_pattern_key`).
+`re.match(rf"(.*\.)?({p})$", module)` succeeds, and uses `r` and `lora_alpha` if none does (peft 0.21, `get_pattern_key`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _AGAIN = "Copy the adapter again from its source"
 _LARGEST_RANK = 10**6
 _LARGEST_ALPHA = 3e38  # of fp32, in which the update is added
 _BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga")
-_PEFT_DEFAULT = 8  # of `r` and of `lora_alpha`, where PEFT's config does not have them
-# Variants that work in training only: field -> the part of a key by which their own tensors are known.
+_PEFT_DEFAULT = 8  # PEFT's default of `r` and `lora_alpha`
+# Variants with an effect only in training: field -> the part of a key that marks their tensors.
 _TRAINING_ONLY: Mapping[str, str] = {"velora_config": ".lora_velora_", "monteclora_config": ".lora_monteclora_sampler"}
 _TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 _CONVERT = "pomona convert INPUT --base BASE --rank R --output DIR"
 _MERGED = f"Or merge it into its base with PEFT's merge_and_unload, and give that model to {_CONVERT}"
 
-# field -> (is the value one that a plain sum of low-rank updates cannot stand for, what it means, what to do)
+# field -> (whether a plain sum of low-rank updates cannot represent this value, the meaning, the fix)
 _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
     "use_dora": (
         bool,
@@ -79,25 +79,25 @@ _REFUSED: Mapping[str, tuple[Callable[[object], bool], str, str]] = {
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What the factors need from `adapter_config.json`; unknown fields are tolerated.
+    """The fields of `adapter_config.json` that the factors need; unknown fields are accepted.
 
     Args:
-        r: rank where no pattern matches, >= 1.
-        lora_alpha: alpha where no pattern matches.
-        use_rslora: scaling is `alpha / sqrt(r)` and not `alpha / r`.
+        r: rank if no pattern matches, >= 1.
+        lora_alpha: alpha if no pattern matches.
+        use_rslora: scaling is `alpha / sqrt(r)` instead of `alpha / r`.
         rank_pattern, alpha_pattern: regular expression -> rank or alpha, in the file's order.
-        fan_in_fan_out: the base keeps these weights as [I, O] (GPT-2's Conv1D); the factors are [R, I] and [O, R] all the same.
+        fan_in_fan_out: the base stores these weights as [I, O] (GPT-2's Conv1D); the factors are still [R, I] and [O, R].
         base_model: `base_model_name_or_path`.
-        targets: which modules PEFT adapts.
-        target_parameters: which bare parameters it adapts: paths or their last parts.
-        ensure_weight_tying: where the base ties its head to the embedding, an embedding's factors are the head's too, and the
+        targets: the modules that PEFT adapts.
+        target_parameters: the bare parameters that PEFT adapts: paths or their last parts.
+        ensure_weight_tying: if the base ties its head to the embedding, an embedding's factors also apply to the head, and the
             file has them under both names.
-        kept: fields that say nothing of the factors but how PEFT loads them, which are written again: `task_type`, and where the
-            config has them `revision` and `auto_mapping`.
-        modules_to_save: the modules that the file has whole, by the ends of their paths.
-        names_rank: whether the config has `r`; PEFT's default stands in for it otherwise.
-        training_only: parts of the keys of tensors that work in training only.
-        doubts: what may not be as meant, a sentence each.
+        kept: fields that affect only how PEFT loads the factors, and are written again: `task_type`, and `revision` and
+            `auto_mapping` if present.
+        modules_to_save: the modules with full tensors in the file, by the ends of their paths.
+        names_rank: whether the config has `r`; otherwise PEFT's default is used.
+        training_only: parts of the keys of tensors with an effect only in training.
+        doubts: possible mistakes, a sentence each.
     """
 
     r: int
@@ -126,7 +126,7 @@ class LoraConfig:
         return _first_match(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
     def warnings(self, modules: Iterable[str]) -> list[str]:
-        """What may not be as meant, the patterns among it that match none of these modules and so do nothing."""
+        """Possible mistakes, including patterns that match none of these modules and so have no effect."""
         known = list(modules)
         found = list(self.doubts)
         for name, patterns in (("rank_pattern", self.rank_pattern), ("alpha_pattern", self.alpha_pattern)):
@@ -142,7 +142,7 @@ def read_config(file: Path) -> LoraConfig:
 
     Raises:
         InputError: the file cannot be read, is not a JSON object, is not a LoRA's, has a field of the wrong kind, or names a
-            feature that a low-rank update cannot stand for.
+            feature that a low-rank update cannot represent.
     """
     raw = read_json_object(file)
     refuse_mlx_config(raw, file)
@@ -188,16 +188,16 @@ def plain_config(
 ) -> dict[str, object]:
     """The config of an exported adapter: one rank, scaling 1, no patterns.
 
-    `target_modules` are full module paths, because a suffix (`q_proj`) would also attach to the layers that are not adapted.
+    `target_modules` are full module paths, because a suffix (`q_proj`) would also match layers that are not adapted.
 
     Args:
         rank: the one rank, >= 1.
         modules: the adapted modules' paths.
         base_model: name or path of the base model, if known.
-        fan_in_fan_out: the base keeps these weights as [I, O].
+        fan_in_fan_out: the base stores these weights as [I, O].
         parameters: the adapted bare parameters' paths.
-        provenance: of the adapter; what it has of `LoraConfig.kept`, and its `modules_to_save`, is written. The task is a causal
-            model's where it says nothing.
+        provenance: provenance of the adapter; its fields of `LoraConfig.kept` and its `modules_to_save` are written. The default
+            task is that of a causal model.
     """
     config: dict[str, object] = {
         **{name: value for name in ("revision", "auto_mapping", "modules_to_save") if (value := provenance.get(name))},
@@ -251,7 +251,7 @@ def _kept(raw: Mapping[str, object], file: Path) -> dict[str, object]:
     if revision := _text(raw.get("revision"), file, "revision"):
         kept["revision"] = revision
     mapping = raw.get("auto_mapping")
-    # PEFT looks at it only where there is no task. That of a model which was adapted already names PEFT's class and no base model.
+    # PEFT uses it only without a task. For a model that was adapted before, it names PEFT's class instead of a base model.
     if task is None and isinstance(mapping, dict) and mapping and not str(mapping.get("parent_library")).startswith("peft"):
         kept["auto_mapping"] = mapping
     return kept
@@ -325,7 +325,7 @@ def _patterns(raw: Mapping[str, object], name: str, file: Path) -> dict[str, obj
 
 
 def _check_expression(pattern: object, file: Path, name: str, whole: str | None = None) -> None:
-    """Raise where it is not a regular expression, by itself or within the `whole` that PEFT makes of it."""
+    """Raise if the pattern is not a regular expression, alone or within PEFT's `whole` expression."""
     if not isinstance(pattern, str) or not pattern.isprintable():
         raise InputError("is not a regular expression", file=file, field=name, value=pattern)
     try:

@@ -1,11 +1,11 @@
-"""LoRA on bare parameters (PEFT's `target_parameters`): the experts that a model keeps in one tensor, each with a pair of its own.
+"""LoRA on bare parameters (PEFT's `target_parameters`): experts that a model stores in one tensor, each with its own pair.
 
 PEFT 0.21 (`ParamWrapper`) stacks the pairs of the E experts of one parameter: A is [E R, I], expert by expert; B is [O, R E], and
-column `k E + e` is expert e's k-th. Where several parameters of one module are adapted, their wrappers are nested in the order in
-which the model's code makes the parameters, the first innermost, and only the number of `base_layer` in a key says which is which.
+column `k E + e` is expert e's k-th. If several parameters of one module are adapted, their wrappers are nested in the order in
+which the model's code creates the parameters, the first innermost, and only the number of `base_layer` in a key identifies them.
 
-Here each expert's pair is an entry of the adapter, as a linear module's is. Its path says whose: `...experts.down_proj[3/32]` is
-expert 3, from 0, of 32; a matrix that is no module of its own (a router's) is `...gate.weight[0/1]`.
+In Pomona each expert's pair is an entry of the adapter, like that of a linear module. Its path names the expert:
+`...experts.down_proj[3/32]` is expert 3, from 0, of 32; a matrix that is not a module (a router's) is `...gate.weight[0/1]`.
 
 Axes: E experts, R rank of one expert, I input features, O output features.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Factors
 
-# In this order every class of transformers 5.23 that keeps its experts in one tensor makes its parameters.
+# The order of parameters in every class of transformers 5.23 that stores its experts in one tensor.
 ORDER = ("gate_proj", "gate_up_proj", "gate_up_proj_bias", "up_proj", "down_proj", "down_proj_bias")
 """Names of the parameters of a module of experts, the innermost wrapper's first."""
 
@@ -39,7 +39,7 @@ SINGLE = re.compile(r"(?P<experts>.+\.experts)\.(?P<number>\d+)\.(?P<name>[^.]+)
 
 
 class Expert(NamedTuple):
-    """One expert's place: the parameter's path, the expert's number from 0, and the number of experts; 0 and 1 of a matrix."""
+    """One expert: the parameter's path, the expert's number from 0, and the number of experts; 0 and 1 for a matrix."""
 
     parameter: str
     number: int
@@ -62,19 +62,19 @@ class Expert(NamedTuple):
 
 
 def expert_of(path: str) -> Expert | None:
-    """Whose pair an adapter's entry is; None for a module's."""
+    """The expert of an adapter's entry; None for the entry of a module."""
     match = _ENTRY.fullmatch(path)
     return Expert(match["parameter"], int(match["number"]), int(match["total"])) if match else None
 
 
 def is_linear_or_router(module: str) -> bool:
-    """Whether a module that has a matrix called `weight` is sure to use it as a linear module does, by its name."""
+    """Whether the name of a module with a matrix `weight` proves that it is used like a linear module."""
     last = module.rpartition(".")[2]
     return last in ROUTERS or last.endswith("_proj")
 
 
 def key_modules(parameters: Iterable[str]) -> dict[str, str]:
-    """Parameter -> what its keys name as the module, for all parameters of an adapter together.
+    """Parameter -> the module in its keys, for all parameters of an adapter.
 
     Raises:
         ValueError: several of one module, not all of them in `ORDER`; the message is the module's path.
@@ -96,33 +96,33 @@ def key_modules(parameters: Iterable[str]) -> dict[str, str]:
 def unstack(
     A: Float[Tensor, "ER I"], B: Float[Tensor, "O RE"], number: int, total: int
 ) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
-    """One expert's pair, copied, out of the stacked ones."""
+    """A copy of one expert's pair from the stacked pairs."""
     rank = len(A) // total
     return A[number * rank : (number + 1) * rank].clone(), B.view(len(B), rank, total)[:, :, number].contiguous()
 
 
 def stack(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Float[Tensor, "ER I"], Float[Tensor, "O RE"]]:
-    """The pairs of all experts of a parameter, all of one shape, as PEFT keeps them."""
+    """The pairs of all experts of a parameter, all of one shape, stacked as in PEFT."""
     B_ORE = torch.stack([B_OR for _, B_OR in pairs], dim=2)
     return torch.cat([A_RI for A_RI, _ in pairs]), B_ORE.reshape(len(B_ORE), -1)
 
 
 def without_experts(like: Factors) -> Factors:
-    """A pair of rank 0 in the shape and dtype of another: what an expert without an update has."""
+    """A pair of rank 0 with the shape and dtype of another pair, for an expert without an update."""
     return Factors(like.A[:0], like.B[:, :0])
 
 
 def without_factors(target_parameters: Iterable[str], paths: Iterable[str]) -> list[str]:
-    """Those entries of `target_parameters` that mean none of an adapter's."""
+    """The entries of `target_parameters` that match no parameter of an adapter."""
     adapted = {f".{path}.weight" if (expert := expert_of(path)) is None else f".{expert.parameter}" for path in paths}
     return [target for target in target_parameters if not any(path.endswith(f".{target}") for path in adapted)]
 
 
 def clash(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Two entries that one adapter cannot hold, because PEFT would see one weight in both; None where there are none.
+    """Two entries that cannot be in one adapter, because PEFT would treat them as one weight; None if there are none.
 
-    They are: one parameter with two numbers of experts; a weight adapted as a module and as a parameter; single experts' modules
-    (of transformers 4) beside the tensor of all of them (of transformers 5).
+    The cases: one parameter with two numbers of experts; a weight adapted as a module and as a parameter; single experts' modules
+    (of transformers 4) and the tensor of all experts (of transformers 5).
     """
     counts: dict[str, int] = {}
     first: dict[str, str] = {}

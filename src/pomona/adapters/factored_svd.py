@@ -1,6 +1,6 @@
 """Exact linear algebra of a product `B A` in factored space: the dense O x I matrix is never built.
 
-Axes: R rank of the factors, K rank that is kept, I input features, O output features, N either of the sides.
+Axes: R rank of the factors, K kept rank, I input features, O output features, N either of the sides.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from pomona.adapters.factors import Factors
 from pomona.adapters.truncated import Loss, Truncated
 
-# By how much the error of a truncated product may exceed the optimal one's, as a share of it, for each side's rounding.
+# Allowed relative excess of the error of a truncated product over the optimal error, for each side's rounding.
 _SLACK_FP32, _SLACK_FP64 = 5e-5, 1e-9
 
 
 class Spectrum(NamedTuple):
-    """A singular value decomposition `U diag(S) V^T`, in fp64, singular values largest first; the whole one or its leading part.
+    """A singular value decomposition `U diag(S) V^T`, in fp64, singular values largest first; complete or its leading part.
 
     Args:
         U_OK: orthonormal columns.
         S_K: >= 0.
         V_IK: orthonormal columns.
-        rest: the singular values that are left out; None: there are none.
-        whole_squared: the sum of the squares of all singular values, where those that are left out are not known.
+        rest: the dropped singular values; None: there are none.
+        whole_squared: the sum of the squares of all singular values, if the dropped ones are unknown.
     """
 
     U_OK: Float[Tensor, "O K"]
@@ -43,11 +43,11 @@ class Spectrum(NamedTuple):
         return (self.V_IK * root_K).T.float().contiguous(), (self.U_OK * root_K).float()
 
     def factors(self) -> Truncated:
-        """As `balanced`, with what is left out."""
+        """As `balanced`, with the loss."""
         return Truncated(*self.balanced(), loss=self.loss())
 
     def loss(self) -> Loss:
-        """What the triples leave out (Eckart and Young)."""
+        """The loss of the truncation to these triples (Eckart and Young)."""
         kept_squared = float(self.S_K.square().sum())
         if self.whole_squared is not None:
             return Loss(max(0.0, self.whole_squared - kept_squared), self.whole_squared)
@@ -64,13 +64,13 @@ def stacked(factors: Sequence[Factors], weights: Sequence[float]) -> tuple[Float
 def concatenated(
     factors: Sequence[Factors], weights: Sequence[float], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
-    """As `stacked`, in a dtype of choice."""
+    """As `stacked`, in a chosen dtype."""
     first, R = factors[0], sum(one.rank for one in factors)
     A_RI = torch.empty(R, first.in_features, dtype=dtype, device=first.A.device)
     B_OR = torch.empty(first.out_features, R, dtype=dtype, device=first.A.device)
     row = 0
     for one, weight in zip(factors, weights, strict=True):
-        # In the result's dtype before it is scaled: a product in half precision would be rounded.
+        # Converted before scaling, because a product in half precision would be rounded.
         A_RI[row : row + one.rank].copy_(one.A).mul_(weight * one.scaling)
         B_OR[:, row : row + one.rank].copy_(one.B)
         row += one.rank
@@ -110,7 +110,7 @@ def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: i
     else:
         (to_Q_B, to_Q_A), (T_B, T_A) = found
     U, S, V_T = torch.linalg.svd(T_B @ T_A.T, full_matrices=False)
-    # V's side is multiplied the other way round, so that its transpose, A's side of the result, lies in one piece.
+    # V's side is multiplied in transposed form, so that A is contiguous.
     V_KI = (V_T[:rank] @ to_Q_A.T) @ columns_A.T
     return Spectrum(columns_B @ (to_Q_B @ U[:, :rank]), S[:rank], V_KI.T, S[len(V_KI) :])
 
@@ -118,18 +118,18 @@ def factored_svd(A_RI: Float[Tensor, "R I"], B_OR: Float[Tensor, "O R"], rank: i
 def best_approximation(factors: Sequence[Factors], weights: Sequence[float], rank: int) -> Truncated:
     """The best approximation of `sum_k w_k s_k B_k A_k` at a rank, as balanced fp32 factors with scaling 1 (Eckart-Young).
 
-    As `factored_svd` of the stacked factors; but where their columns are well conditioned, the products with O or I terms are
-    made in fp32, as the result is rounded anyway, and only R x R matrices in fp64. The error exceeds the optimal one by less
-    than 1e-4 of it: what rounding does to an orthonormal basis is bounded (see `_gram`), and an approximation that is optimal
-    in a norm which is off by a share d is optimal within d.
+    As `factored_svd` of the stacked factors; but if their columns are well conditioned, the products with O or I terms are computed
+    in fp32, because the result is rounded anyway, and only R x R matrices in fp64. The error exceeds the optimal error by less
+    than 1e-4 of it: the effect of rounding on an orthonormal basis is bounded (see `_gram`), and an approximation that is optimal
+    in a norm with a relative error d is optimal within d.
 
     Args:
         factors: one or more.
         weights: w_k.
-        rank: K >= 1; what is above min(O, I, R) is of no effect.
+        rank: K >= 1; a rank above min(O, I, R) has no further effect.
 
     Returns:
-        The factors, with what the rank leaves out.
+        The factors, with the loss by the truncation.
     """
     A_RI = torch.cat([one.A.to(torch.float32) for one in factors], dim=0)
     B_OR = torch.cat([one.B.to(torch.float32) for one in factors], dim=1)
@@ -146,16 +146,16 @@ def best_approximation(factors: Sequence[Factors], weights: Sequence[float], ran
 
 
 def _gram(sides: Sequence[Float[Tensor, "_ R"]], slack: float) -> tuple[Float[Tensor, "S R R"], Float[Tensor, "S R R"]] | None:
-    """`(P, T)` in fp64 with `X = (X P) T` and `X P` orthonormal but for rounding, for each X [N, R] of the sides.
+    """`(P, T)` in fp64 with `X = (X P) T` and `X P` orthonormal up to rounding, for each X [N, R] of the sides.
 
-    Columns are brought to unit norm and their Gram matrix is factored by Cholesky, `G = L L^T`: `P = L^-T`, `T = L^T`. This is
-    one product with N terms, many times as fast as Householder's reflections. G is off by some multiple of `eps sqrt(N)`, eps
-    of X's dtype (at most a quarter of it on random, positive and heavy-tailed columns), so `X P` is off from orthonormal by
-    `eps sqrt(N) |L^-1|^2 / 4`.
+    Columns are scaled to unit norm, and their Gram matrix is factored by Cholesky, `G = L L^T`: `P = L^-T`, `T = L^T`. This is
+    one product with N terms, many times as fast as Householder reflections. The error of G is a multiple of `eps sqrt(N)`, eps of
+    X's dtype (at most a quarter of it on random, positive and heavy-tailed columns), so the deviation of `X P` from orthonormality
+    is `eps sqrt(N) |L^-1|^2 / 4`.
 
     Returns:
-        None where that is above `slack` for one of the sides, where one has more columns than rows, or where a column is so small
-        that products of its entries vanish.
+        None if this deviation is above `slack` for one of the sides, if a side has more columns than rows, or if a column is so
+        small that products of its entries underflow.
     """
     R = sides[0].shape[1]
     if R == 0 or any(len(X_NR) < R for X_NR in sides):

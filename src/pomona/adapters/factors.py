@@ -1,4 +1,4 @@
-"""What a LoRA adapter is: for each adapted linear module a pair of factors, and their scaling.
+"""A LoRA adapter: for each adapted module a pair of factors and their scaling.
 
 Axes: R rank, I input features, O output features.
 """
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# About 1 MB in fp32: fits a core's cache, and does not depend on the machine, so that neither do random masks nor the result.
+# About 1 MB in fp32: fits a core's cache. Independent of the machine, so that random masks and results are too.
 _BLOCK_ENTRIES = 2**18
 
 
@@ -59,9 +59,9 @@ class Factors:
         return (self.B.to(dtype) @ self.A.to(dtype)) * self.scaling
 
     def delta_blocks(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Float[Tensor, "N I"]]]:
-        """The ranges of `row_blocks` with these rows of the dense update, computed in `dtype`; all of it is never held.
+        """The ranges of `row_blocks` with these rows of the dense update, computed in `dtype`, never in memory as a whole.
 
-        Each block is new: the caller may overwrite it. Every walk computes the same bits.
+        Each block is new: the caller may overwrite it. Each iteration gives the same bits.
         """
         A_RI, B_OR = self.A.to(dtype), self.B.to(dtype)
         for rows in row_blocks(self.out_features, self.in_features):
@@ -69,7 +69,7 @@ class Factors:
 
 
 def row_blocks(out_features: int, in_features: int) -> Iterator[slice]:
-    """Slices that cover the rows of an O x I matrix in order, each of at most 2^18 entries or of one row."""
+    """Slices that cover the rows of an O x I matrix in order, each with at most 2^18 entries or one row."""
     rows = max(1, _BLOCK_ENTRIES // in_features)
     for start in range(0, out_features, rows):
         yield slice(start, min(start + rows, out_features))
@@ -77,18 +77,18 @@ def row_blocks(out_features: int, in_features: int) -> Iterator[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Module path -> factors, in the model's order, with where they came from.
+    """Module path -> factors, in the model's order, with their provenance.
 
-    The mapping may be lazy: a folder's adapter reads a module when it is asked for, and keeps nothing.
+    The mapping may be lazy: an adapter in a folder reads a module on access, and caches nothing.
 
     Args:
         factors: module path (`model.layers.0.self_attn.q_proj`) -> `Factors`.
-        base_model: what the adapter's author called the base model, if known.
-        provenance: where it came from; values that JSON can hold.
-        embeddings: those of the modules that are embeddings. Their factors act on one-hot rows: I is the vocabulary and O the
+        base_model: the adapter author's name of the base model, if known.
+        provenance: its origin, as JSON values.
+        embeddings: the modules that are embeddings. Their factors act on one-hot rows: I is the vocabulary and O the
             hidden size, so the delta is the transpose of the embedding weight's update.
-        whole: parameter path (`lm_head.weight`) -> the tensor that takes the place of the base's, as PEFT saves it beside the
-            factors; lazy as the factors are.
+        whole: parameter path (`lm_head.weight`) -> the full tensor that replaces the base's, as PEFT saves it with the factors;
+            lazy like the factors.
     """
 
     factors: Mapping[str, Factors]

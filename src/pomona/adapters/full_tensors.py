@@ -1,4 +1,4 @@
-"""Whole tensors that an adapter brings beside its factors: PEFT puts each in the place of one of the base model's own.
+"""Full tensors in an adapter besides its factors: in PEFT each replaces a tensor of the base model.
 
 They come from `modules_to_save` (a trained head), from a vocabulary that was resized before the training, or from
 `save_embedding_layers`, which saves embeddings that may not have been trained at all.
@@ -17,7 +17,7 @@ from pomona.errors import InputError
 
 
 class FileTensors(Mapping[str, Tensor]):
-    """Tensors in a file under other names, read when one is asked for; nothing is kept.
+    """Tensors in a file under other names, read on access, without a cache.
 
     Args:
         tensors: the file.
@@ -46,21 +46,21 @@ class FileTensors(Mapping[str, Tensor]):
 
 
 def info_of(adapter: Adapter, name: str) -> TensorInfo:
-    """The shape and dtype of one of an adapter's whole tensors; from the header where the adapter is in a folder."""
+    """The shape and dtype of one of an adapter's whole tensors; from the header if the adapter is in a folder."""
     return adapter.whole.info(name) if isinstance(adapter.whole, FileTensors) else tensor_info(adapter.whole[name])
 
 
 def merged_whole(named: Sequence[tuple[str, Adapter]]) -> tuple[dict[str, Tensor], list[str]]:
-    """The whole tensors of an adapter made of these, each the only one there is: there is no sum of them without the base.
+    """The full tensors of a merged adapter; for each parameter all sources must agree, because there is no sum without the base.
 
     Args:
-        named: the adapters, each with what messages call it.
+        named: the adapters, each with its name in messages.
 
     Returns:
-        Parameter -> tensor; and a warning for each tensor that not all of them bring.
+        Parameter -> tensor; and a warning for each tensor that some adapters lack.
 
     Raises:
-        InputError: two of them bring another tensor for one parameter.
+        InputError: two adapters have different tensors for one parameter.
     """
     found: dict[str, Tensor] = {}
     warnings: list[str] = []
@@ -84,7 +84,7 @@ def merged_whole(named: Sequence[tuple[str, Adapter]]) -> tuple[dict[str, Tensor
 
 
 def factors_only(adapter: Adapter, program: str) -> list[str]:
-    """The problem with loading an adapter where factors are all that is loaded; none where it has no whole tensors."""
+    """The problem of loading only the factors of an adapter; none if it has no full tensors."""
     if not adapter.whole:
         return []
     first, more = next(iter(adapter.whole)), len(adapter.whole) - 1
@@ -93,7 +93,7 @@ def factors_only(adapter: Adapter, program: str) -> list[str]:
 
 
 def is_copy(tensor: Tensor, own: Tensor) -> bool:
-    """Whether a whole tensor is the model's own, in the model's dtype."""
+    """Whether a full tensor equals the model's, in the model's dtype."""
     return tensor.shape == own.shape and bool(torch.equal(tensor.to(own.dtype), own))
 
 
@@ -102,6 +102,6 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 
 def _task(adapter: Adapter) -> str:
-    """The task, where it is one that comes with a head of its own."""
+    """The task, if it has its own head."""
     task = adapter.provenance.get("task_type")
     return f"has the task_type {task} and " if task in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS") else ""

@@ -1,4 +1,4 @@
-"""Are the whole tensors of an adapter those of a base model's folder, do they only have more rows, or do they not fit?"""
+"""Whether the full tensors of an adapter equal those of a base model's folder, only have more rows, or do not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pomona.adapters.tensors import DTYPES
 
 
 def full_tensors_fit(adapter: Adapter, base: BaseFolder) -> list[tuple[Literal["ok", "warning", "error"], str]]:
-    """What becomes of each whole tensor on this base, a sentence each; reads the tensors of equal shapes."""
+    """A sentence on each full tensor for this base; reads the tensors of equal shapes."""
     return [_fit(adapter, parameter, base) for parameter in adapter.whole]
 
 
@@ -39,7 +39,7 @@ def _fit(adapter: Adapter, parameter: str, base: BaseFolder) -> tuple[Literal["o
 
 
 def _stored(parameter: str, base: BaseFolder) -> Stored | None:
-    """The base's tensor; for a head that the files lack, the embedding that it is tied to."""
+    """The base's tensor; for a head that is not in the files, the embedding to which it is tied."""
     checkpoint = base.checkpoint
     if parameter in checkpoint.tensors:
         return checkpoint.tensors[parameter]

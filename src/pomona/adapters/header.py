@@ -1,4 +1,4 @@
-"""What the header of an adapter's safetensors file must say: pairs of factors, and nothing that a merge would lose.
+"""Check of the header of an adapter's safetensors file: pairs of factors, and no tensor that a merge would lose.
 
 Axes: R rank, I input features, O output features.
 """
@@ -37,13 +37,13 @@ _BESIDE_FACTORS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Where a module's factors lie in the file.
+    """A module's factors in the file.
 
     Args:
-        A, B: their keys.
+        A, B: the keys of the factors.
         embedding: whether the module is an embedding.
-        trained_as: the module's path as the config's patterns know it; the parameter's where it is adapted as a bare parameter.
-        parameter: whether it is a bare parameter's, or one of its experts'.
+        trained_as: the path for the config's patterns: of the module, or of the parameter if it is adapted as a bare parameter.
+        parameter: whether the pair is of a bare parameter, or of one of its experts.
     """
 
     A: str
@@ -55,13 +55,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Header:
-    """What a sound header says.
+    """The content of a valid header.
 
     Args:
         pairs: module -> its factors, in the model's order.
-        copies: those of the modules of whose frozen weights the file has copies.
-        whole: parameter -> key of the tensor that takes its place, in the model's order.
-        warnings: in which way the keys are not PEFT's own, a sentence each.
+        copies: the modules with copies of their frozen weights in the file.
+        whole: parameter -> key of the full tensor that replaces it, in the model's order.
+        warnings: differences of the keys from PEFT's, a sentence each.
     """
 
     pairs: Mapping[str, Pair]
@@ -74,8 +74,8 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     """Check every tensor's name, shape and dtype, and the ranks against the config's. Reads no tensors.
 
     Raises:
-        InputError: the first tensor that is not half of a pair of factors, or a pair that does not fit itself or the config; two
-            tensors that are the same factor; several adapters in one file.
+        InputError: a tensor is not part of a pair of factors; a pair is inconsistent, also with the config; two tensors are the
+            same factor; the file has several adapters.
     """
     parsed: dict[str, FactorKey] = {}
     others: list[str] = []
@@ -150,9 +150,9 @@ def _pair(module: str, keys: Mapping[str, str], parsed: Mapping[str, FactorKey],
 
 
 def _copied(key: str, pairs: Mapping[str, Pair]) -> str | None:
-    """The adapted embedding or head of whose frozen weight this is a copy; None for any other tensor.
+    """The adapted embedding or head whose frozen weight this tensor copies; None for any other tensor.
 
-    PEFT has it under `base_layer`; before version 0.7 it had not.
+    PEFT names it with `base_layer`; before version 0.7 without.
     """
     module = copied_module(key)
     if module is None and (found := parse_whole(key)) is not None:
@@ -163,7 +163,7 @@ def _copied(key: str, pairs: Mapping[str, Pair]) -> str | None:
 
 
 def _whole(key: str, pairs: Mapping[str, Pair], parsed: Mapping[str, FactorKey], tensors: TensorFile) -> str:
-    """The parameter whose place this tensor takes; what is neither that nor a factor is refused."""
+    """The parameter that this tensor replaces; any other tensor that is not a factor is refused."""
     found = parse_whole(key)
     refused = next((reason for part, reason in _REFUSED_KEYS.items() if part in key), None)
     if refused is None and found is not None and (found[1].rpartition(".")[0] in pairs or ".base_layer." in key):
@@ -211,7 +211,7 @@ def _check_pair(tensors: TensorFile, module: str, pair: Pair, config: LoraConfig
 
 
 def _warnings(factors: Iterable[FactorKey]) -> list[str]:
-    """How the keys differ from those that PEFT writes for the bare model. It then passes over their tensors without an error."""
+    """Differences of the keys from PEFT's for the bare model, because of which PEFT ignores the tensors without an error."""
     found = list(factors)
     prefix, adapter = found[0].prefix, found[0].adapter
     wrappers = sorted(frozenset[str]().union(*(factor.wrappers for factor in found)))

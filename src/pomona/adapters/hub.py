@@ -1,4 +1,4 @@
-"""Adapters on the Hugging Face hub: PEFT's two files, safetensors only, and what Pomona says of the base, in the hub's cache."""
+"""Adapters on the Hugging Face hub: PEFT's two files, safetensors only, and `pomona.json`, in the hub's cache."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Fetched:
     """An adapter's folder in the cache.
 
     Args:
-        name: as the user wrote it.
-        folder: where it is; it holds the two files.
-        commit: the repository's commit, which a branch or a tag stood for.
+        name: the user's name of the adapter.
+        folder: the folder with the two files.
+        commit: the repository's commit, to which a branch or a tag was resolved.
     """
 
     name: str
@@ -42,22 +42,22 @@ class _Place:
 
 
 def is_on_hub(path: Path | str) -> bool:
-    """Whether a path names an adapter on the hub. A local folder of that name is not looked at."""
+    """Whether a path names an adapter on the hub. A local folder of that name is ignored."""
     return str(path).startswith(HUB)
 
 
 def fetch(path: Path | str) -> Fetched:
-    """Fetch `adapter_config.json`, `adapter_model.safetensors` and, where it is there, `pomona.json`, or find them in the cache.
+    """Fetch `adapter_config.json`, `adapter_model.safetensors` and, if present, `pomona.json`, or find them in the cache.
 
     The cache is `huggingface_hub`'s own, and so are the settings: `HF_HUB_OFFLINE`, `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`. Without
-    a network, the commit that a branch or tag stood for last time is taken.
+    a network, the last known commit of a branch or tag is used.
 
     Args:
         path: `hub:owner/name`, with further parts for a subfolder, and with `@revision` (a branch, a tag or a commit) for another
             than main. As with folders, the only adapter in a subfolder is found without naming it.
 
     Raises:
-        InputError: not such a name; no such repository, revision or adapter; no network and not in the cache.
+        InputError: an invalid name; no such repository, revision or adapter; no network and not in the cache.
     """
     name = PurePosixPath(path).as_posix()
     match = _NAME.fullmatch(name)
@@ -79,7 +79,7 @@ def fetch(path: Path | str) -> Fetched:
 
 
 def _download(place: _Place, file: str) -> Path | None:
-    """Where the file is now; None where the repository has no such file.
+    """The path of the downloaded file; None if the repository has no such file.
 
     Raises:
         InputError: no such repository or revision; it cannot be reached.
@@ -95,12 +95,12 @@ def _download(place: _Place, file: str) -> Path | None:
         raise _refused(place, error) from error
     except EntryNotFoundError:
         return None
-    except Exception as error:  # what can go wrong on the way has no common class
+    except Exception as error:  # the possible errors have no common class
         raise _refused(place, error) from error
 
 
 def _only_subfolder(place: _Place) -> _Place:
-    """The place of the only adapter below.
+    """The subfolder of the only adapter.
 
     Raises:
         InputError: there is none, or there are several.
@@ -120,7 +120,7 @@ def _only_subfolder(place: _Place) -> _Place:
 
 
 def _files(place: _Place) -> list[str]:
-    """The paths in the repository, or where it cannot be reached, those in the cache."""
+    """The paths in the repository, or, if it cannot be reached, in the cache."""
     from huggingface_hub import HfApi
 
     try:
@@ -158,7 +158,7 @@ def _no_tensors(place: _Place) -> InputError:
 
 
 def _refused(place: _Place, error: Exception) -> InputError:
-    """Why nothing can be had, in one line."""
+    """The reason of the failure, in one line."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):

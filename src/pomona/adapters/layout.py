@@ -1,10 +1,10 @@
-"""Which pairs of tensors a written adapter has, in PEFT's spelling, and by which field of the config PEFT finds each.
+"""The pairs of tensors of a written adapter, with PEFT's names, and the config field by which PEFT finds each pair.
 
-Three things make a pair of the file differ from an entry of the adapter. The experts of one parameter are stacked into one pair.
-PEFT 0.21 translates single experts of transformers 4 for the fused ones of transformers 5 only where all experts of a layer have
-a pair, and `gate_proj` where `up_proj` has: what is missing is written as zeros. And in a mixture of experts it takes every
-`gate_proj`, `up_proj` and `down_proj` in `target_modules` for an expert's, also that of a shared expert or a dense layer, which it
-then passes over: those, and routers, which are no linear modules, are named in `target_parameters`, by their weight.
+A pair in the file can differ from an entry of the adapter in three ways. The experts of one parameter are stacked into one pair.
+PEFT 0.21 translates single experts of transformers 4 to the fused experts of transformers 5 only if all experts of a layer have a
+pair, and `gate_proj` if `up_proj` has one: missing pairs are written as zeros. In a mixture of experts PEFT treats every
+`gate_proj`, `up_proj` and `down_proj` in `target_modules` as an expert's, also that of a shared expert or a dense layer, which it
+then ignores: these modules, and routers, which are not linear modules, are named in `target_parameters`, by their weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pomona.adapters.experts import ROUTERS, SINGLE, Expert, clash, expert_of, k
 from pomona.adapters.factors import Adapter, Factors
 from pomona.errors import InputError
 
-# What belongs to one fused tensor of transformers 5.
+# The parts of one fused tensor of transformers 5.
 _FUSED = ({"gate_proj", "up_proj"}, {"down_proj"}, {"w1", "w3"}, {"w2"})
 _TAKEN_FOR_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj"})
 _TRANSLATED_IN = (".mlp.experts", ".block_sparse_moe.experts")
@@ -28,10 +28,10 @@ class FilePair:
     """One pair of the file.
 
     Args:
-        module: what its keys name as the module.
-        entries: the adapter's entries in it, one of a module, one an expert of a parameter; None: zeros.
+        module: the module in its keys.
+        entries: the adapter's entries in it: one of a module, or one for each expert of a parameter; None: zeros.
         like: an entry of the same shape.
-        stacked: whether it is a parameter's.
+        stacked: whether it belongs to a parameter.
     """
 
     module: str
@@ -47,7 +47,7 @@ class FilePair:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """The pairs, in the adapter's order, and what the config says of them.
+    """The pairs, in the adapter's order, and the config's fields for them.
 
     Args:
         pairs: at least one.
@@ -61,14 +61,14 @@ class FileLayout:
 
 
 def lay_out(adapter: Adapter, *, mixture: bool = False) -> FileLayout:
-    """What an adapter's file holds. Reads no factors.
+    """The layout of an adapter's file. Reads no factors.
 
     Args:
         adapter: one or more entries.
-        mixture: whether the base is known to be a mixture of experts; its paths may say so too.
+        mixture: whether the base is known to be a mixture of experts; paths can also show it.
 
     Raises:
-        InputError: two entries would be one weight's for PEFT, or parameters of one module whose order is not known.
+        InputError: two entries would be one weight for PEFT, or the order of a module's parameters is unknown.
     """
     twice = clash(adapter)
     if twice is not None:
@@ -108,7 +108,7 @@ def _is_by_weight(adapter: Adapter, path: str, *, mixture: bool) -> bool:
 
 
 def _missing_singles(adapter: Adapter) -> dict[str, str]:
-    """Single experts' modules without which PEFT could not put the others together -> an entry of the same shape."""
+    """Missing modules of single experts, which PEFT needs to combine the others -> an entry of the same shape."""
     found: dict[tuple[str, int], dict[int, dict[str, str]]] = {}
     count = 0
     for path in adapter:

@@ -1,4 +1,4 @@
-"""Figures of one adapter, module by module, without a dense delta.
+"""Statistics of one adapter, module by module, without a dense delta.
 
 Axes: R rank, I input features, O output features, K singular values.
 """
@@ -17,7 +17,7 @@ from pomona.adapters.full_tensors import info_of
 
 
 class Measured:
-    """One module's factors in fp64 with the two R x R matrices that all figures of its delta come from.
+    """One module's factors in fp64 with the two R x R matrices from which all statistics of its delta are computed.
 
     Args:
         factors: on any device, of any floating dtype; not kept.
@@ -38,9 +38,10 @@ class Measured:
         """All R singular values of the delta, smallest first.
 
         With `A A^T = T^T T`, their squares are the eigenvalues of `s^2 T (B^T B) T^T`. Values below about 1e-7 of the largest are
-        rounding; `factored_svd` has them exactly, at several times the cost.
+        rounding errors; `factored_svd` computes them exactly, at several times the cost.
         """
-        # First each row of A and its column of B get one length: then what is small in a Gram matrix is small in the delta too.
+        # Each row of A and its column of B are first scaled to equal norms: then small entries of a Gram matrix are small in the
+        # delta.
         length_A_R, length_B_R = self.gram_A_RR.diagonal().sqrt(), self.gram_B_RR.diagonal().sqrt()
         even_R = torch.where(length_A_R > 0, (length_B_R / length_A_R).sqrt(), 1.0)
         even_R = torch.where(length_B_R > 0, even_R, 1.0)
@@ -51,7 +52,7 @@ class Measured:
 
 
 def delta_norm(factors: Factors) -> float:
-    """`Measured.delta_norm` of factors of which nothing else is asked."""
+    """`Measured.delta_norm` for factors without other statistics."""
     return Measured(factors).delta_norm()
 
 
@@ -68,13 +69,13 @@ def effective_rank(S_K: Float[Tensor, " K"]) -> float:
 
 
 class Entries(NamedTuple):
-    """How many entries an adapter's factors have, as a folder of one rank stores them.
+    """The numbers of entries of an adapter's factors, stored in a folder with one rank.
 
     Args:
-        stored: all of them, padding included.
-        padding: those of components that are all zero, in the row of A and in the column of B: what brings a module to the rank of
-            the others, or a component that was pruned whole. It could be left out, and no delta would change.
-        zeros: exact zeros among the others.
+        stored: all entries, including padding.
+        padding: entries of components that are all zero, in the row of A and in the column of B: they pad a module to the common
+            rank, or belong to a component that was pruned. Removing them would change no delta.
+        zeros: exact zeros among the other entries.
     """
 
     stored: int
@@ -83,13 +84,13 @@ class Entries(NamedTuple):
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among the entries that are no padding, in [0, 1]; 0 where there are none."""
+        """Share of zeros among the entries without padding, in [0, 1]; 0 if there are no entries."""
         used = self.stored - self.padding
         return self.zeros / used if used else 0.0
 
 
 class _Counts:
-    """Of one module: how many components are all zero, in the row of A and in the column of B, and the zeros of the others."""
+    """For one module: the number of components that are all zero in the row of A and in the column of B, and other zeros."""
 
     def __init__(self, factors: Factors) -> None:
         A_R, B_R = factors.A.count_nonzero(dim=1), factors.B.count_nonzero(dim=0)
@@ -100,7 +101,7 @@ class _Counts:
 
 
 def count_entries(adapter: Adapter) -> Entries:
-    """The entries of all modules, each brought to the largest rank among them; reads one module at a time."""
+    """The entries of all modules, each padded to the largest rank among them; reads one module at a time."""
     rank = max((adapter[module].rank for module in adapter), default=0)
     stored = padding = zeros = 0
     for module in adapter:
@@ -113,14 +114,14 @@ def count_entries(adapter: Adapter) -> Entries:
 
 
 def describe_adapter(adapter: Adapter) -> dict[str, object]:
-    """An adapter's figures as JSON can hold them; reads one module at a time.
+    """An adapter's statistics as JSON values; reads one module at a time.
 
     Returns:
         `base_model`; `modules`, in order, each with `module, kind` (`linear` or `embedding`), `out_features, in_features, rank,
         padding` (how many components of the rank are all zero), `scaling, delta_norm, effective_rank, sparsity_A, sparsity_B`
         (without the padding), `dtype`; and `total` with `modules, parameters` (all that are stored), `padding` (how many of them),
         `sparsity` (share of zeros among the others), `ranks` (each rank once, smallest first), `dtypes, delta_norm` (of all deltas
-        together) and `mean_effective_rank` (of the modules whose delta is not zero; None where all are); `whole`, a list of
+        together) and `mean_effective_rank` (of the modules with a non-zero delta; None if there are none); `whole`, a list of
         `parameter, shape` of the whole tensors.
     """
     modules: list[dict[str, object]] = []

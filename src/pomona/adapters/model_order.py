@@ -1,10 +1,10 @@
-"""Where in the model a module stands, from its path alone: its place in the model's order, and its layer."""
+"""A module's position in the model's order and its layer, from its path alone."""
 
 from __future__ import annotations
 
 from pomona.adapters.experts import expert_of
 
-# Names that stand in this order, in the model or within a layer; any other name comes after them, alphabetically.
+# The order of these names in the model or within a layer; all other names come after them, alphabetically.
 _FIRST = (
     "embed_tokens",
     "wte",
@@ -38,7 +38,7 @@ def model_order(module: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def layer_number(module: str) -> int | None:
-    """The layer that a module is in: the first whole number among the parts of its path; None outside the layers."""
+    """The layer of a module: the first whole number among the parts of its path; None outside the layers."""
     return next((int(part) for part in module.split(".") if _is_number(part)), None)
 
 

@@ -1,4 +1,4 @@
-"""Putting a new folder in its place: whole or not at all, and never over something else by accident."""
+"""Create a folder atomically, without overwriting anything else by accident."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from pomona.errors import InputError
 
 
 def refuse_occupied(target: Path, *, force: bool, marker: str = CONFIG_FILE, kind: str = "adapter") -> None:
-    """What a writer asks before it writes, and whoever works long before it writes.
+    """Refuse an occupied target, before writing and before any long work.
 
     Args:
         target: the folder to write.
-        force: replace a folder of the same kind that stands there.
-        marker: the file by which a folder of this kind is known.
-        kind: what such a folder is called.
+        force: replace an existing folder of the same kind.
+        marker: the file that identifies a folder of this kind.
+        kind: the name of this kind of folder.
 
     Raises:
-        InputError: something stands there and `force` is not given, or it is not a folder of this kind.
+        InputError: the target exists and `force` is not given, or it is not a folder of this kind.
     """
     if not target.exists() or _is_empty_folder(target):
         return
     if not force:
         raise InputError("already exists", file=target, fix="Choose another folder, or give --force (force=True) to replace it")
     if not (target / marker).is_file():
-        # Replacing deletes what stands there: never a folder of other things.
+        # Replacing deletes the old folder, so it must be of the same kind.
         raise InputError(f"is not an {kind} folder and will not be replaced", file=target, fix="Choose another folder")
 
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """A hidden folder beside `target` to write into, which takes its place when the block ends well, and else goes.
+    """A hidden folder next to `target` to write into; it replaces `target` if the block succeeds, and is deleted otherwise.
 
-    A folder that stands at `target` is moved aside first, and comes back if the new one cannot take its place.
+    An existing folder at `target` is first moved aside, and restored if the replacement fails.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: writing to the disk failed.
     """
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:

@@ -1,4 +1,4 @@
-"""What a folder is that holds no PEFT adapter, and what to do about it."""
+"""Diagnosis of a folder without a PEFT adapter, with advice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refuse_mlx_config(raw: Mapping[str, object], file: Path) -> None:
     """Refuse an `adapter_config.json` that mlx-lm wrote.
 
     Raises:
-        InputError: it is one.
+        InputError: the config is from mlx-lm.
     """
     field = next((name for name in _MLX_FIELDS if name in raw), None)
     if field is not None and "peft_type" not in raw:
@@ -27,7 +27,7 @@ def refuse_mlx_config(raw: Mapping[str, object], file: Path) -> None:
 
 
 def no_config(folder: Path, config_file: str) -> InputError:
-    """Why a folder without `adapter_config.json`, itself or in the folders in it, is no adapter."""
+    """The error for a folder without `adapter_config.json`, also in its subfolders."""
     names = {path.name for path in folder.iterdir()}
     gguf = sorted(name for name in names if name.endswith(".gguf"))
     if MLX_FILE in names:
@@ -43,7 +43,7 @@ def no_config(folder: Path, config_file: str) -> InputError:
 
 
 def no_factors(folder: Path) -> InputError:
-    """Why a folder with a config but without `adapter_model.safetensors` cannot be read."""
+    """The error for a folder with a config but without `adapter_model.safetensors`."""
     if (folder / PICKLE_FILE).exists():
         problem = "is a pickle, which can run code and is never opened here"
         return InputError(problem, file=folder / PICKLE_FILE, fix=f"Where you trust it, {_lower(_conversion(folder))}")

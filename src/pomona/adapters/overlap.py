@@ -1,4 +1,4 @@
-"""How alike two adapters are: the cosine of their deltas, and the overlap of the subspaces that they read from and write to.
+"""Similarity of two adapters: the cosine of their deltas, and the overlap of their input and output subspaces.
 
 Axes: R, P ranks of the first and of the second factors, I input features, O output features, K dimensions of a subspace.
 """
@@ -17,19 +17,19 @@ from pomona.adapters.compatible import adapter_name
 from pomona.adapters.factors import Adapter
 from pomona.adapters.measure import Measured
 
-# A direction counts where the eigenvalue, of the Gram matrix of vectors at unit length, is above this share of the largest.
+# A direction counts if its eigenvalue, of the Gram matrix of unit vectors, is above this share of the largest.
 _SMALLEST = 1e-12
 
 
 class Likeness(NamedTuple):
-    """How alike two updates of one module are.
+    """Similarity of two updates of one module.
 
     Args:
         inner: `<D_1, D_2>_F = s_1 s_2 sum((B_1^T B_2) * (A_1 A_2^T))`.
-        input_overlap: of the row spaces of A_1 and A_2, in [0, 1]: the mean squared cosine of their principal angles,
-            `||Q_1^T Q_2||_F^2 / min(K_1, K_2)` with orthonormal bases Q of K columns. 1: one space lies in the other; 0: they are
-            orthogonal; two random spaces have about `max(K_1, K_2) / I`. None where a space has no dimension (A is zero).
-        output_overlap: the same of the column spaces of B_1 and B_2, among O.
+        input_overlap: overlap of the row spaces of A_1 and A_2, in [0, 1]: the mean squared cosine of their principal angles,
+            `||Q_1^T Q_2||_F^2 / min(K_1, K_2)` with orthonormal bases Q of K columns. 1: one space contains the other; 0: they are
+            orthogonal; two random spaces have about `max(K_1, K_2) / I`. None if a space has dimension 0 (A is zero).
+        output_overlap: the same for the column spaces of B_1 and B_2, with O.
     """
 
     inner: float
@@ -38,7 +38,7 @@ class Likeness(NamedTuple):
 
 
 def compare(first: Measured, second: Measured) -> Likeness:
-    """Two updates of one module, of one shape, from R x R, P x P and R x P matrices."""
+    """Compare two updates of one module and shape with R x R, P x P and R x P matrices."""
     cross_A_RP, cross_B_RP = first.A_RI @ second.A_RI.T, first.B_OR.T @ second.B_OR
     return Likeness(
         first.scaling * second.scaling * float((cross_A_RP * cross_B_RP).sum()),
@@ -48,14 +48,14 @@ def compare(first: Measured, second: Measured) -> Likeness:
 
 
 def compare_adapters(first: Adapter, second: Adapter) -> dict[str, object]:
-    """Two adapters' figures as JSON can hold them; reads one module at a time.
+    """Statistics of two adapters as JSON values; reads one module at a time.
 
     Returns:
-        `modules`, in the first's order, those that both adapt with one shape, each with `module, cosine, input_overlap` (of the
-        row spaces of A) and `output_overlap` (of the column spaces of B); and `total` with `shared_modules`, `other_shape` (how
-        many both adapt, but not with one shape), `cosine` (of all deltas together, where a module that one of them lacks is zero
-        there), `shared_cosine` (over the modules that both adapt) and the means of `input_overlap` and `output_overlap`. None
-        where a figure is not defined: a zero delta, an empty space, nothing shared.
+        `modules`, in the first adapter's order, the modules that both adapt with equal shapes, each with `module, cosine,
+        input_overlap` (of the row spaces of A) and `output_overlap` (of the column spaces of B); and `total` with `shared_modules`,
+        `other_shape` (number of common modules with different shapes), `cosine` (of all deltas together; a missing module counts as
+        zero), `shared_cosine` (over the modules that both adapt) and the means of `input_overlap` and `output_overlap`. None if a
+        value is undefined: a zero delta, an empty space, no common module.
     """
     modules: list[dict[str, object]] = []
     inner, other_shape = 0.0, 0
@@ -104,7 +104,7 @@ def _overlap(gram_RR: Tensor, gram_PP: Tensor, cross_RP: Tensor) -> float | None
 
 
 def _to_basis(gram_RR: Tensor) -> Tensor:
-    """[R, K] such that its transpose times the vectors of which this is the Gram matrix are orthonormal and span the same."""
+    """[R, K] whose transpose maps the vectors of this Gram matrix to an orthonormal basis of their span."""
     lengths_R = gram_RR.diagonal().sqrt()
     scale_R = torch.where(lengths_R > 0, 1 / lengths_R, 0.0)
     values_R, vectors_RR = torch.linalg.eigh(gram_RR * scale_R * scale_R[:, None])

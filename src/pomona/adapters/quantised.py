@@ -1,4 +1,4 @@
-"""Is a base model quantised? From its `config.json` and the headers of its weights: no tensor is read."""
+"""Detection of quantised base models from `config.json` and the headers of the weights. Reads no tensors."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
 _FIELDS = ("quantization_config", "compression_config", "quantization")
-# Dtypes and names of what is not a weight: counts, and the attention masks and positions that old checkpoints hold.
+# Dtypes and names of tensors that are not weights: counts, and attention masks and positions in old checkpoints.
 _WHOLE = frozenset({*DTYPES, "I64", "BOOL"})
 _BUFFERS = frozenset({"bias", "masked_bias", "position_ids", "token_type_ids"})
 _FIX = "Give the model that it was quantised from"
 
 
 def refuse_quantised(config: Mapping[str, object], file: Path | str) -> None:
-    """Refuse a model whose `config.json` says that it is quantised, whatever the method.
+    """Refuse a model that is quantised by any method according to its `config.json`.
 
     Args:
         config: the file's content.
         file: its path, for the message.
 
     Raises:
-        InputError: it is; names the field and the method.
+        InputError: the model is quantised; the error names the field and the method.
     """
     for field, settings in _settings(config):
         problem = f"the model is quantised ({_method(settings)}), and only float weights can be trained beside or added to"
@@ -32,10 +32,10 @@ def refuse_quantised(config: Mapping[str, object], file: Path | str) -> None:
 
 
 def refuse_codes(checkpoint: Checkpoint) -> None:
-    """Refuse a model whose files hold codes in place of float weights, though its config may not say so.
+    """Refuse a model whose files hold quantisation codes instead of float weights, even if its config does not say so.
 
     Raises:
-        InputError: a matrix is stored in a dtype that no float weight has.
+        InputError: a matrix is stored in a dtype that is not a float dtype.
     """
     for name, stored in checkpoint.tensors.items():
         if len(stored.shape) > 1 and stored.dtype not in _WHOLE and name.rpartition(".")[2] not in _BUFFERS:
@@ -46,7 +46,7 @@ def refuse_codes(checkpoint: Checkpoint) -> None:
 
 
 def _settings(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Each field that says how a model, or the text model within it, is quantised."""
+    """Each field with quantisation settings of a model or of its text model."""
     levels = {"": config, **{f"{name}.": part for name, part in config.items() if isinstance(part, dict)}}
     for prefix, level in levels.items():
         if prefix.removesuffix(".") in _FIELDS:
@@ -57,7 +57,7 @@ def _settings(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _method(settings: object) -> str:
-    """How it is quantised, as far as the settings say: `bitsandbytes, 4-bit`."""
+    """The quantisation method in the settings: `bitsandbytes, 4-bit`."""
     if not isinstance(settings, Mapping):
         return str(settings)
     flags = {"load_in_4bit": 4, "load_in_8bit": 8}

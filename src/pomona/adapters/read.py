@@ -1,4 +1,4 @@
-"""Read a PEFT folder: `adapter_config.json` and `adapter_model.safetensors`, and see that they do not contradict each other.
+"""Read a PEFT folder: `adapter_config.json` and `adapter_model.safetensors`, and check that they are consistent.
 
 Axes: R rank, I input features, O output features.
 """
@@ -30,9 +30,9 @@ _AGAIN = "Copy the adapter again from its source"
 
 
 class FolderFactors(ShapedFactors):
-    """The factors in a PEFT folder: shapes are known, tensors are read when a module is asked for.
+    """The factors in a PEFT folder: shapes are known, and tensors are read on access.
 
-    Nothing is kept but the stacked factors of one bare parameter.
+    Only the stacked factors of one bare parameter are cached.
     """
 
     def __init__(self, tensors: TensorFile, config: LoraConfig, pairs: Mapping[str, Pair]) -> None:
@@ -49,7 +49,7 @@ class FolderFactors(ShapedFactors):
         return Factors(A_RI, B_OR, self._config.scaling(pair.trained_as))
 
     def _read(self, pair: Pair, *, keep: bool) -> list[Tensor]:
-        """A pair of the file; a stacked one is kept until another is asked for, as experts are asked for one after the other."""
+        """A pair of the file; the last stacked pair is cached, because experts are read one after the other."""
         if not keep:
             return self._tensors.read(pair.A, pair.B)
         if self._stacked is None or self._stacked[0] != pair:
@@ -74,29 +74,29 @@ class FolderFactors(ShapedFactors):
 def read_adapter(path: Path | str) -> Adapter:
     """Open a PEFT LoRA folder.
 
-    The stacked factors of bare parameters (`target_parameters`) become an entry an expert: see `pomona.adapters.experts`.
+    The stacked factors of bare parameters (`target_parameters`) become one entry per expert: see `pomona.adapters.experts`.
 
-    Config and header (keys, shapes, dtypes, ranks, targets) are checked at once; tensors are read, and their values checked, when
-    a module is asked for. Modules come in the model's order (`model_order`), whatever their order in the file.
+    Config and header (keys, shapes, dtypes, ranks, targets) are checked immediately; tensors are read, and their values
+    checked, on access. Modules are in the model's order (`model_order`), whatever their order in the file.
 
-    A module that PEFT would pass over, because `target_modules` and its companions leave it out, is an error: the factors in the
-    file are then not what works in the model. Where embeddings are adapted, PEFT saves copies of their frozen weights beside the
-    factors (`...embed_tokens.base_layer.weight`). They are the base model's own and are not read. Only if the base was changed
-    before the training (new tokens) do they hold what the base does not have, so a warning names them.
+    A module that PEFT would ignore, because `target_modules` and related fields exclude it, is an error: the model would not use
+    its factors. If embeddings are adapted, PEFT saves copies of their frozen weights with the factors
+    (`...embed_tokens.base_layer.weight`). They belong to the base model and are not read. They differ from the base only if it was
+    changed before the training (new tokens), so a warning names them.
 
     Args:
         path: the folder that holds `adapter_config.json` and `adapter_model.safetensors`, or a folder with exactly one such
             folder in it; or `hub:owner/name`, see `pomona.adapters.hub`.
 
     Returns:
-        An adapter whose provenance holds `path` (of one from the hub its name there, besides `folder` and `commit`),
-            `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` (the last two where the config has them), `base` (what
-            identifies its base model, where the folder says it), `warnings`, and
-            `older_names`: those of its modules that the file has under older names (`pomona.adapters.names`), if there are any.
+        An adapter whose provenance holds `path` (for the hub the name there, and `folder` and `commit`), `fan_in_fan_out`,
+            `task_type`, `revision` and `auto_mapping` (the last two if the config has them), `base` (the identity of its base
+            model, if the folder has it), `warnings`, and
+            `older_names`: its modules with older names in the file (`pomona.adapters.names`), if there are any.
 
     Raises:
-        InputError: anything that cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and what
-            to do.
+        InputError: the folder cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and the
+            fix.
     """
     if not is_on_hub(path):
         return _read(Path(path))
@@ -147,7 +147,7 @@ def _read(path: Path) -> Adapter:
 
 
 def check_finite(adapter: Adapter) -> None:
-    """Look at every value of an adapter, one module at a time.
+    """Check every value of an adapter, one module at a time.
 
     Raises:
         InputError: a factor or a whole tensor holds NaN or infinite values; names the file or the module.
@@ -168,7 +168,7 @@ def _origin(adapter: Adapter) -> str | None:
 
 
 def _folder(path: Path) -> Path:
-    """The folder itself, or the only one in it that holds a config."""
+    """The folder itself, or its only subfolder with a config."""
     if not path.exists():
         raise InputError("no such folder", file=path, fix=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not path.is_dir():
@@ -207,7 +207,7 @@ def _check_target(
 
 
 def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, object]:
-    """Those of `modules_to_save` that the file has; PEFT names some that only other models have, such as `classifier`."""
+    """The `modules_to_save` that are in the file; PEFT also lists modules of other models, such as `classifier`."""
     modules = {parameter.rpartition(".")[0] for parameter in whole}
     inner = {module for one in modules for module in (one, one.rpartition(".")[0])}
     found = [name for name in config.modules_to_save if any(module.endswith(name) for module in inner)]
@@ -218,7 +218,7 @@ def _saved(config: LoraConfig, whole: Iterable[str], file: Path) -> dict[str, ob
 
 
 def _is_tied(factors: FolderFactors, module: str, embeddings: frozenset[str]) -> bool:
-    """Whether it can be a head whose factors are an embedding's, transposed."""
+    """Whether the module can be a head with the transposed factors of an embedding."""
     return module not in embeddings and any(factors.shape(one) == factors.shape(module)[::-1] for one in embeddings)
 
 

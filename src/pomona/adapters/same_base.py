@@ -1,4 +1,4 @@
-"""Is it the base model that an adapter was trained on? By what identifies the two where both are known, else by their names."""
+"""Comparison of a base model with the one on which an adapter was trained: by identity if both are known, else by name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BASE = "base"
 
 
 class Base(NamedTuple):
-    """A base model: what it is called, and what is known of it."""
+    """A base model: its name and its identity, if known."""
 
     name: str | None
     identity: BaseIdentity | None = None
 
 
 def base_of(adapter: Adapter) -> Base:
-    """The base model that an adapter was trained on, as it says; where it names a folder that is here, as the folder is now."""
+    """The base model of an adapter, by its own statement; if it names an existing folder, with the identity of that folder."""
     name = adapter.base_model
     known = BaseIdentity.from_json(adapter.provenance.get(BASE))
     if known is None and name is not None:
@@ -37,17 +37,17 @@ def base_of(adapter: Adapter) -> Base:
 
 
 def stored_identity(folder: Path) -> dict[str, object]:
-    """`BASE` and its value where an adapter's folder says which base model it was trained on; else nothing."""
+    """`BASE` and its value if an adapter's folder has the identity of its base model; else empty."""
     file = folder / PROVENANCE_FILE
     try:
         known = BaseIdentity.from_json(read_json_object(file).get(BASE)) if file.is_file() else None
-    except InputError:  # some other program's file: the adapter is no worse for it
+    except InputError:  # a file of another program, which does not affect the adapter
         known = None
     return {} if known is None else {BASE: known.as_json()}
 
 
 def differences(one: Base, other: Base) -> list[str] | None:
-    """In which respects two bases are known to differ; empty where only their names say so, None where nothing does."""
+    """The known differences of two bases; empty if only their names differ, None if nothing differs."""
     a, b = one.identity, other.identity
     if a is not None and b is not None:
         if found := a.differences(b):
@@ -60,11 +60,11 @@ def differences(one: Base, other: Base) -> list[str] | None:
 
 
 def base_warnings(named: Sequence[tuple[str, Adapter]], model: Base | None = None) -> list[str]:
-    """A sentence for each adapter that was trained on another base than the model, or without one than the first of them.
+    """A warning for each adapter with another base than the model, or, without a model, than the first adapter.
 
     Args:
-        named: the adapters, each with what messages call it.
-        model: what they are to be used on.
+        named: the adapters, each with its name in messages.
+        model: the model to use them on.
     """
     known = [(name, base) for name, adapter in named if (base := base_of(adapter)) != Base(None)]
     if model is not None:
@@ -84,7 +84,7 @@ def _sentence(name: str, base: Base, first: str, reference: Base, respects: Sequ
 
 
 def shared_identity(adapters: Sequence[Adapter]) -> Mapping[str, object] | None:
-    """The identity of the base that all of the adapters carry; None where one lacks it or has another."""
+    """The common identity of the base of all adapters; None if one lacks it or has another."""
     found = [BaseIdentity.from_json(adapter.provenance.get(BASE)) for adapter in adapters]
     first = found[0] if found else None
     return first.as_json() if first is not None and all(one == first for one in found) else None

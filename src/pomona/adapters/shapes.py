@@ -1,4 +1,4 @@
-"""The shapes of an adapter's modules, without reading its tensors where it lies in a folder.
+"""The shapes of an adapter's modules, without reading the tensors of an adapter in a folder.
 
 Axes: I input features, O output features.
 """
@@ -46,8 +46,8 @@ def renamed(factors: Mapping[str, Factors], names: Mapping[str, str]) -> Mapping
     """Factors under other names; nothing is read.
 
     Args:
-        factors: by their present names.
-        names: new name -> present name, in order.
+        factors: factors by current name.
+        names: new name -> current name, in order.
     """
     if isinstance(factors, ShapedFactors):
         return _Renamed(factors, names)
@@ -55,7 +55,7 @@ def renamed(factors: Mapping[str, Factors], names: Mapping[str, str]) -> Mapping
 
 
 def shape_of(adapter: Adapter, module: str) -> tuple[int, int]:
-    """(O, I) of one module; from the header where the adapter is in a folder."""
+    """(O, I) of one module; from the header if the adapter is in a folder."""
     if isinstance(adapter.factors, ShapedFactors):
         return adapter.factors.shape(module)
     factors = adapter[module]
@@ -63,7 +63,7 @@ def shape_of(adapter: Adapter, module: str) -> tuple[int, int]:
 
 
 def show_shape(shape: tuple[int, int], *, embedding: bool) -> str:
-    """How messages call a weight of which the factors have this (O, I)."""
+    """The text for a weight whose factors have this (O, I), in messages."""
     if embedding:
         return f"an embedding of {shape[1]} x {shape[0]} (vocabulary x hidden)"
     return f"a weight of {shape[0]} x {shape[1]} (out x in)"

@@ -1,4 +1,4 @@
-"""Which factors of a PEFT file are those of bare parameters, and of how many experts. From the config and the shapes alone.
+"""Finds the factors of bare parameters in a PEFT file and their numbers of experts, from the config and the shapes alone.
 
 Axes: E experts, R rank of one expert, I input features, O output features.
 """
@@ -18,7 +18,7 @@ _FIELD = "target_parameters"
 
 
 class InFile(NamedTuple):
-    """A pair of the file: its module's path as the config's patterns know it, and the shapes of A and B."""
+    """A pair of the file: its module's path for the config's patterns, and the shapes of A and B."""
 
     trained_as: str
     A: tuple[int, ...]
@@ -31,7 +31,7 @@ class Stack:
 
     Args:
         parameter: its path.
-        trained_as: the same as the config's patterns know it.
+        trained_as: the path for the config's patterns.
         total: E.
     """
 
@@ -40,7 +40,7 @@ class Stack:
     total: int
 
     def entries(self) -> list[str]:
-        """The adapter's entries: one an expert; a module's, for a router or a linear module that is adapted by its weight."""
+        """The adapter's entries: one per expert, or a module's entry for a router or a linear module adapted by its weight."""
         module = self.parameter.removesuffix(".weight")
         if self.total == 1 and module != self.parameter and is_linear_or_router(module):
             return [module]
@@ -48,18 +48,18 @@ class Stack:
 
 
 def find_stacks(pairs: Mapping[str, InFile], config: LoraConfig, file: Path) -> dict[str, Stack]:
-    """Which of the pairs in a file are stacked ones.
+    """Find the stacked pairs of a file.
 
     Args:
-        pairs: what a key names as the module (`...experts.base_layer`) -> the pair.
-        config: the adapter's.
-        file: of the tensors; for messages.
+        pairs: module in the key (`...experts.base_layer`) -> the pair.
+        config: the adapter's config.
+        file: the file of the tensors, for messages.
 
     Returns:
-        Key's module -> its stack; modules that `target_modules` means are not among them.
+        Key's module -> its stack, without the modules of `target_modules`.
 
     Raises:
-        InputError: it cannot be told whose factors they are, or they are not those of whole experts.
+        InputError: the parameter of a pair is ambiguous, or a pair is not of complete experts.
     """
     if not config.target_parameters:
         return {}
@@ -84,11 +84,11 @@ def find_stacks(pairs: Mapping[str, InFile], config: LoraConfig, file: Path) -> 
 
 
 def targeted(module: str, config: LoraConfig, wrappers: int) -> list[str]:
-    """The names of a module's parameters that `target_parameters` means, the innermost wrapper's first where that is known.
+    """The parameters of a module in `target_parameters`, in the order of the wrappers from the innermost, if it is known.
 
-    PEFT takes an entry that is the parameter's path or its last parts. So a lone `down_proj` or `weight` could be of any module:
-    the names of experts' parameters are left to modules that are called so, and the others to the others, unless that leaves
-    too few for the wrappers of a module that `target_modules` does not mean.
+    In PEFT an entry matches the parameter's path or its last parts. So `down_proj` or `weight` could belong to any module: names
+    of experts' parameters are assigned to modules named as experts, and other names to other modules, unless this leaves too few
+    for the wrappers of a module that is not in `target_modules`.
     """
     named: dict[str, bool] = {}
     for target in config.target_parameters:
@@ -103,11 +103,11 @@ def targeted(module: str, config: LoraConfig, wrappers: int) -> list[str]:
 
 
 def contradicts(names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> bool:
-    """Whether `gate_up_proj` and `down_proj` have each other's shapes: {H, 2 F} and {H, F}, whichever of O and I is which.
+    """Whether the shapes of `gate_up_proj` and `down_proj` are swapped: {H, 2 F} and {H, F}, in any order of O and I.
 
     Args:
-        names: of the parameters of one module.
-        shapes: (O, I) of each.
+        names: names of the parameters of one module.
+        shapes: (O, I) of each parameter.
     """
     by_name = dict(zip(names, shapes, strict=True))
     if not {"gate_up_proj", "down_proj"} <= set(names):

@@ -1,6 +1,6 @@
-"""Which modules PEFT adapts by a config's `target_modules` and its companions.
+"""The modules that PEFT adapts by a config's `target_modules` and related fields.
 
-PEFT attaches factors where the config says, not where the file has tensors: it passes over the others without an error.
+PEFT attaches factors to the modules of the config, not of the file: it ignores other tensors without an error.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _ANY_LAYER = re.compile(r".*?\.[^.]*\.(?P<layer>\d+)\.")
 
 @dataclass(frozen=True)
 class Targets:
-    """Where PEFT attaches factors (peft 0.21, `check_target_module_exists`).
+    """The modules to which PEFT attaches factors (peft 0.21, `check_target_module_exists`).
 
     Args:
-        modules: paths or their last parts; or one regular expression for whole paths, or `all-linear`; None: what PEFT's table
-            has for the model, which cannot be known here.
-        exclude: the same, for modules that are left out whatever `modules` says.
-        layers: numbers of the layers; None: all. A module that `modules` names in full is adapted in any layer.
-        layer_patterns: the path parts that a layer's number follows (`layers`, `h`), as regular expressions; none: the first
-            number after two parts of the path.
+        modules: paths or their last parts; or one regular expression for whole paths, or `all-linear`; None: PEFT's table
+            for the model, which is unknown here.
+        exclude: the same, for modules that are always excluded.
+        layers: numbers of the layers; None: all. A module with its full path in `modules` is adapted in any layer.
+        layer_patterns: the path parts before a layer's number (`layers`, `h`), as regular expressions; empty: the first number
+            after two parts of the path.
     """
 
     modules: Collection[str] | str | None = None
@@ -37,11 +37,11 @@ class Targets:
     layer_patterns: tuple[str, ...] = ()
 
     def leaves_out(self, module: str, *, embedding: bool = False) -> str | None:
-        """The config's field by which PEFT would pass over this module; None where it would adapt it.
+        """The config's field that makes PEFT ignore this module; None if PEFT adapts it.
 
         Args:
             module: path in the model.
-            embedding: whether it is an embedding, which `all-linear` leaves out.
+            embedding: whether it is an embedding, which `all-linear` excludes.
         """
         if self.exclude and _matches(self.exclude, module):
             return "exclude_modules"
@@ -57,7 +57,7 @@ class Targets:
         return "layers_to_transform"
 
     def without(self, modules: Collection[str]) -> list[str]:
-        """The entries of `target_modules`, where it is a list, that are none of these modules."""
+        """The entries of a list `target_modules` that match none of these modules."""
         if self.modules is None or isinstance(self.modules, str):
             return []
         ends = {end for module in modules for name in (module, older_spelling(module) or module) for end in _ends(name)}
@@ -76,6 +76,6 @@ def _matches(wanted: Collection[str] | str, module: str) -> bool:
 
 
 def _ends(module: str) -> list[str]:
-    """The path itself, then what is left of it without its first parts: `a.b.c`, `b.c`, `c`."""
+    """The path and its suffixes: `a.b.c`, `b.c`, `c`."""
     parts = module.split(".")
     return [".".join(parts[place:]) for place in range(len(parts))]

@@ -1,4 +1,4 @@
-"""A safetensors file, checked at once and then read or written one tensor at a time. Never unpickles."""
+"""A safetensors file, checked on opening and then read or written one tensor at a time. Never unpickles."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _AGAIN = "Copy the adapter again from its source"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a safetensors header says of a tensor: its shape, and its dtype by the format's name (`F32`, `BF16`)."""
+    """A tensor's entry in a safetensors header: its shape, and the format's name of its dtype (`F32`, `BF16`)."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class TensorFile:
-    """The tensors of one safetensors file, which may be replaced by another while this one is read.
+    """The tensors of one safetensors file, which another file may replace while this one is read.
 
-    Tensors are read into memory of their own, not mapped: what is let go no longer counts as this process's memory.
+    Tensors are copied into new memory, not mapped, so that a freed tensor no longer counts as memory of the process.
 
     Args:
         file: path of the file.
 
     Raises:
-        InputError: the file cannot be read, its header is not a sound safetensors header, or it names a tensor twice.
+        InputError: the file cannot be read, its header is not a valid safetensors header, or it names a tensor twice.
     """
 
     def __init__(self, file: Path) -> None:
@@ -66,10 +66,10 @@ class TensorFile:
     def read(self, *names: str) -> list[Tensor]:
         """These tensors, in the file's dtypes (each one of `DTYPES`), on the CPU.
 
-        Those of one dtype that lie side by side, as a module's A and B do, are read and looked at in one go.
+        Adjacent tensors of one dtype, such as a module's A and B, are read and checked together.
 
         Raises:
-            InputError: one holds NaN or infinite values, or the file has been cut since it was opened.
+            InputError: a tensor has NaN or infinite values, or the file was truncated since it was opened.
         """
         spans = [self._spans[name] for name in names]
         dtypes = {self.info[name].dtype for name in names}
@@ -90,15 +90,15 @@ class TensorFile:
 
 
 def write_tensors(file: Path, layout: Mapping[str, TensorInfo], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write a safetensors file while its tensors are being made: only one of them need exist at a time.
+    """Write a safetensors file from an iterator of tensors: only one of them is in memory at a time.
 
     Args:
-        file: the file to make.
-        layout: every tensor's shape and dtype, in the order in which they come.
-        tensors: names and tensors, as `layout` has them.
+        file: the file to create.
+        layout: every tensor's shape and dtype, in the order of `tensors`.
+        tensors: names and tensors, in the order of `layout`.
 
     Raises:
-        ValueError: a tensor that `layout` does not have in its place.
+        ValueError: a tensor differs from its entry in `layout`.
     """
 
     def data() -> Iterator[memoryview]:
@@ -122,14 +122,14 @@ def read_header(file: Path, stream: FileIO) -> tuple[dict[str, dict[str, Any]], 
         stream: the open file, at its beginning.
 
     Returns:
-        Name -> `dtype`, `shape` and `data_offsets`; the header's `__metadata__`; and the place of the first tensor's bytes.
+        Name -> `dtype`, `shape` and `data_offsets`; the header's `__metadata__`; and the position of the first tensor's bytes.
 
     Raises:
-        InputError: the file cannot be read, its header is not a sound safetensors header, or it names a tensor twice.
+        InputError: the file cannot be read, its header is not a valid safetensors header, or it names a tensor twice.
     """
     try:
         with safe_open(file, framework="numpy"):
-            pass  # the library checks lengths, spans and shapes; as "pt" it would want the whole file to fit in memory
+            pass  # the library checks lengths, spans and shapes; with "pt" the whole file would have to fit in memory
         length = int.from_bytes(stream.read(8), "little")
         entries = _unique_entries(stream.read(length), file)
     except SafetensorError as error:
@@ -147,16 +147,16 @@ def write_safetensors(
     metadata: Mapping[str, str],
     data: Iterable[bytes | memoryview],
 ) -> None:
-    """Write a safetensors file from its tensors' bytes, of which only a piece need exist at a time.
+    """Write a safetensors file from its tensors' bytes, of which only a part is in memory at a time.
 
     Args:
-        file: the file to make.
+        file: the file to create.
         layout: name -> (dtype by the format's name, shape, number of bytes).
         metadata: the header's `__metadata__`.
         data: the bytes of all tensors, one after the other.
 
     Raises:
-        ValueError: the bytes are not as many as the layout says.
+        ValueError: the number of bytes differs from the layout.
     """
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = written = 0
@@ -164,7 +164,7 @@ def write_safetensors(
         start, end = end, end + nbytes
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight, as the format asks
+    header += b" " * (-len(header) % 8)  # the format requires tensors to start at a multiple of eight
     with file.open("wb", buffering=0) as stream:
         _write_all(stream, len(header).to_bytes(8, "little") + header)
         for piece in data:
@@ -175,7 +175,7 @@ def write_safetensors(
 
 
 def tensor_info(tensor: Tensor) -> TensorInfo:
-    """What a header says of this tensor, whose dtype must be one of `DTYPES`."""
+    """The header entry of this tensor, whose dtype must be one of `DTYPES`."""
     return TensorInfo(tuple(tensor.shape), _NAMES[tensor.dtype])
 
 
@@ -187,14 +187,14 @@ def bytes_of(tensor: Tensor) -> memoryview:
 def all_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite.
 
-    The sum of a tensor that holds one is not finite; a sum that is, in one pass and without a mask, proves that none does.
+    A finite sum proves that all entries are finite, in one pass and without a mask.
     """
     total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
     return math.isfinite(float(total)) or bool(torch.isfinite(tensor).all())
 
 
 def _cut(stream: FileIO) -> str | None:
-    """Where the file is shorter than its header says, as after a download that broke off: by how much."""
+    """The missing size, if the file is shorter than its header says, as after an interrupted download."""
     has = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     length = int.from_bytes(stream.read(8), "little")
@@ -213,14 +213,14 @@ def _size(info: TensorInfo) -> int:
 
 
 def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
-    """An unbuffered write may take a part only (on Linux never more than 2 GiB)."""
+    """Write all bytes; a single unbuffered write may write only a part (on Linux at most 2 GiB)."""
     left = memoryview(data)
     while left:
         left = left[stream.write(left) :]
 
 
 def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
-    """The header's entries; the safetensors library keeps the last of two entries of one name without a word."""
+    """The header's entries; the safetensors library silently keeps the last of two entries with one name."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -234,12 +234,12 @@ def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
 
 
 def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> PomonaError:
-    """Why a module's factors cannot be written: values that are not finite, or finite ones that the dtype is too small for.
+    """The error for factors that cannot be written: values are not finite, or too large for the dtype.
 
     Args:
-        exact: the factors before they were rounded.
-        dtype: in which they were to be written.
-        module: whose they are.
+        exact: the factors before rounding.
+        dtype: the dtype of the file.
+        module: the module of the factors.
     """
     largest = max(float(one.abs().max()) for one in exact)
     if not all(all_finite(one) for one in exact) or largest <= torch.finfo(dtype).max:

@@ -1,4 +1,4 @@
-"""Factors that stand for a larger matrix, with what they leave out of it.
+"""Factors that approximate a matrix of higher rank, with the loss.
 
 Axes: R rank, I input features, O output features.
 """
@@ -12,12 +12,12 @@ from pomona.adapters.factors import Factors
 
 
 class Loss(NamedTuple):
-    """What a rank leaves out of a matrix M.
+    """The loss of the truncation of a matrix M to a rank.
 
     Args:
         lost_squared: `||M - B A||_F^2`, >= 0.
         whole_squared: `||M||_F^2`.
-        rest: the singular values of M that a higher rank would keep, largest first; None where they are not known.
+        rest: the dropped singular values of M, largest first; None if they are unknown.
     """
 
     lost_squared: float
@@ -30,10 +30,10 @@ _NOTHING = Loss(0.0, 0.0, ())
 
 @dataclass(frozen=True, eq=False)
 class Truncated(Factors):
-    """Factors of what a rank keeps of a matrix.
+    """Factors of a truncated matrix.
 
     Args:
-        loss: what it leaves out.
+        loss: the loss of the truncation.
     """
 
     loss: Loss = _NOTHING

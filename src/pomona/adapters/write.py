@@ -30,26 +30,25 @@ from pomona.errors import InputError
 def write_adapter(
     adapter: Adapter, path: Path | str, *, force: bool = False, dtype: torch.dtype | None = None, mixture: bool = False
 ) -> None:
-    """Write an adapter as a PEFT folder that loads without Pomona. The folder appears whole or not at all.
+    """Write an adapter as a PEFT folder that loads without Pomona. The folder is created atomically.
 
     One rank `r` (the largest; smaller modules get zero rows in A and zero columns in B), `lora_alpha = r`, so the scaling is 1
-    and each module's own scaling is folded into B. Factors keep their dtype where their scaling is 1 (their values are then
+    and each module's own scaling is folded into B. Factors keep their dtype if their scaling is 1 (their values are then
     written bit for bit); other factors are written in fp32. `fan_in_fan_out`, `task_type`, `revision` and `auto_mapping` are taken
-    from the provenance; that of a merge, which says how it was made, is written beside the two files of PEFT, as `pomona.json`, and
-    so is what identifies the base model that an adapter was trained on (`base`).
-    Whole tensors are written bit for bit. One module is in memory at a time, beside what `adapter` holds.
+    from the provenance; `pomona.json`, next to PEFT's two files, has the provenance of a merge and the identity of the base
+    model (`base`).
+    Full tensors are written bit for bit. Only one module is in memory at a time, besides the content of `adapter`.
 
     Args:
-        adapter: what to write; every module's factors are read twice, for their shapes and for their values.
-        path: the folder to make; missing parent folders are made too.
-        force: replace an adapter folder that stands there. It is moved aside first, and comes back if the new one cannot take its
-            place.
+        adapter: the adapter; every module's factors are read twice, for their shapes and for their values.
+        path: the folder to create, with missing parent folders.
+        force: replace an existing adapter folder. It is first moved aside, and restored if the replacement fails.
         dtype: fp32, fp16 or bf16 to write every factor in, rounded; None: as above.
         mixture: the base is known to be a mixture of experts (see `pomona.adapters.layout`).
 
     Raises:
-        InputError: something stands at `path` and `force` is not given, or it is not an adapter folder; the adapter has no
-            modules; the disk refuses.
+        InputError: `path` exists and `force` is not given, or it is not an adapter folder; the adapter has no modules; writing
+            to the disk failed.
         PomonaError: a value is NaN or infinite after the scaling is folded in, or too large for the dtype.
     """
     target = Path(path).resolve()
@@ -58,7 +57,7 @@ def write_adapter(
         raise InputError("the adapter has no modules", field="adapter", fix="Give at least one adapted module")
     laid_out = lay_out(adapter, mixture=mixture)
     tensors, rank = _tensor_layout(adapter, laid_out.pairs, dtype)
-    # PEFT renames keys while it loads them, and not targets: they get both names.
+    # PEFT renames keys at loading, but not targets, so targets get both names.
     older = {_written_name(adapter, pair) for pair in laid_out.pairs if not pair.stacked and pair.module in laid_out.modules}
     config = plain_config(
         rank,
@@ -82,7 +81,7 @@ def _write_json(file: Path, content: dict[str, object]) -> None:
 
 
 def _tensor_layout(adapter: Adapter, pairs: Sequence[FilePair], dtype: torch.dtype | None) -> tuple[dict[str, TensorInfo], int]:
-    """What the file will hold, without folding or padding anything yet; and the one rank."""
+    """The layout of the file, without folding or padding, and the common rank."""
     found = [[_Entry(one.rank, one.scaling != 1.0, one.A.dtype, one.B.dtype) for one in pair.factors(adapter)] for pair in pairs]
     rank = max(1, *(entry.rank for entries in found for entry in entries))
     layout: dict[str, TensorInfo] = {}
@@ -121,7 +120,7 @@ def _tensors(
 
 
 def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:
-    """A and B with the scaling folded into B, padded with zeros to `rank`; themselves where there is nothing to do."""
+    """A and B with the scaling folded into B, padded with zeros to `rank`; the same tensors if nothing changes."""
     A_RI, B_OR = factors.A.detach(), factors.B.detach()
     if factors.scaling != 1.0:
         A_RI, B_OR = A_RI.float(), B_OR.float() * factors.scaling
@@ -132,7 +131,7 @@ def _plain(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _written_name(adapter: Adapter, pair: FilePair) -> str:
-    """The older name where that is how it was read and no base model has said otherwise: PEFT knows which models renamed it."""
+    """The older name if it was read so and no base model changed it, because PEFT knows the models that renamed it."""
     older = adapter.provenance.get("older_names")
     return older_spelling(pair.module) or pair.module if isinstance(older, list | tuple) and pair.like in older else pair.module
 

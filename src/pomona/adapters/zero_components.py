@@ -1,4 +1,4 @@
-"""An adapter made smaller without changing it: rank-one components that are zero anyway are dropped.
+"""Make an adapter smaller without changing its deltas: drop rank-one components that are zero.
 
 Axes: R rank, I input features, O output features.
 """
@@ -9,17 +9,16 @@ from pomona.adapters.factors import Adapter, Factors
 
 
 def without_zero_components(adapter: Adapter) -> Adapter:
-    """Drop every rank-one component whose row of A or column of B is all zero: `delta` stays what it is.
+    """Drop every rank-one component whose row of A or column of B is all zero; `delta` does not change.
 
-    What pruning of whole components and modules leaves behind thereby costs nothing. A written adapter has one rank, that of
-    its largest module.
+    So pruned components and modules need no memory. A written adapter has one rank, that of its largest module.
 
     Args:
         adapter: of finite values.
 
     Returns:
-        The adapter, in memory, without the modules of which nothing is left; where nothing is left at all, one zero component of
-        the first module, since an adapter needs a module. A module that loses nothing keeps its very factors.
+        The adapter, in memory, without empty modules; if all are empty, one zero component of the first module, because an
+        adapter needs a module. A module that loses nothing keeps the same factors object.
     """
     left = {module: smaller for module in adapter if (smaller := _without_zeros(adapter[module])).rank}
     if not left:
