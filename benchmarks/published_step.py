@@ -31,7 +31,6 @@ from pomona.backbone.loss import make_batch, token_losses
 from pomona.data import examples, read_rows
 from pomona.data.tasks import TitleGeneration
 from pomona.importance import Magnitude
-from pomona.pruning import jaccard
 from pomona.seeding import stream
 from pomona.tuning.live_masks import LiveMasks, Masks
 from pomona.tuning.settings import Pruning
@@ -121,9 +120,16 @@ def _epoch(
     return found
 
 
+def _overlap(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    """Jaccard index of the pruned sets: entries that both prune over entries that either prunes; 1 where neither prunes any."""
+    both = sum(int((a & b).sum()) for a, b in zip(one, other, strict=True))
+    either = sum(int((a | b).sum()) for a, b in zip(one, other, strict=True))
+    return both / either if either else 1.0
+
+
 def _jaccard(what: str, one: Masks, other: Masks) -> float:
     whole, of_A, of_B = (
-        jaccard(*([mask for name, mask in masks.items() if name.endswith(ending)] for masks in (one, other)))
+        _overlap(*([mask for name, mask in masks.items() if name.endswith(ending)] for masks in (one, other)))
         for ending in ("", ".A", ".B")
     )
     print(f"  {what}: {whole:.4f} (A {of_A:.4f}, B {of_B:.4f})", flush=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def copy_of(folder: Path, target: Path, *, without: str = "") -> Path:
     return target
 
 
-def refused(model: Path | str, **options: str) -> str:
+def refused(model: Path | str, **options: Any) -> str:
     """The message of the input error that loading raises; it is one line, and leads to exit code 2."""
     with pytest.raises(InputError) as caught:
         load_backbone(str(model), device="cpu", **options)
