@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 import torch
+from tests.backbone.trainable.three_adapters import (
+    IN,
+    OUT,
+    RANKS,
+    SCALINGS,
+    WEIGHTS,
+    Case,
+    base_module,
+    inputs,
+    loss_of,
+    three_pairs,
+)
 from tests.tiny import TARGETS, tiny_adapter, tiny_backbone
-from torch import Tensor, nn
+from torch import Tensor
 
 from pomona.adapters import Factors
 from pomona.backbone.attach import attached
 from pomona.backbone.trainable import AdaptedModule, TrainableMerge, trainable_merges
 from pomona.backbone.trainable.add_low_rank import STEPS, keep_mask
 
-IN, OUT = 7, 6
-RANKS, WEIGHTS, SCALINGS = (3, 4, 2), (0.5, -1.3, 0.9), (0.7, 2.0, -1.1)
-
-
-class Case(NamedTuple):
-    """Which of the three adapters are frozen, and whether the weights of the others are trained."""
-
-    frozen: tuple[int, ...] = ()
-    train_weights: bool = False
-
-    @property
-    def trained(self) -> list[int]:
-        return [k for k in range(3) if k not in self.frozen]
-
-
 CASES = [Case(), Case(frozen=(0, 2)), Case(train_weights=True), Case(frozen=(1,), train_weights=True)]
 every_case = pytest.mark.parametrize("case", CASES)
 pytestmark = pytest.mark.parametrize("kind", trainable_merges)
-
-
-def three_pairs() -> list[Factors]:
-    generator = torch.Generator().manual_seed(5)
-    return [
-        Factors(torch.randn(rank, IN, generator=generator) * 0.5, torch.randn(OUT, rank, generator=generator) * 0.5, scaling)
-        for rank, scaling in zip(RANKS, SCALINGS, strict=True)
-    ]
-
-
-def base_module() -> nn.Linear:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Linear(IN, OUT).requires_grad_(False)
 
 
 def how(kind: str, case: Case = CASES[0]) -> TrainableMerge:
@@ -55,15 +36,6 @@ def how(kind: str, case: Case = CASES[0]) -> TrainableMerge:
 def make(kind: str, case: Case = CASES[0], dropout: float = 0.0) -> AdaptedModule:
     """In float64, so that nothing but the float32 start is rounded."""
     return how(kind, case).attach("m", base_module(), three_pairs(), WEIGHTS, dropout).double()
-
-
-def inputs() -> Tensor:
-    return torch.randn(2, 5, IN, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-
-
-def loss_of(y: Tensor) -> Tensor:
-    """Any scalar whose gradient differs from entry to entry."""
-    return (torch.sin(y) * torch.arange(1, y.numel() + 1).view(y.shape) / y.numel()).sum()
 
 
 def stir(module: AdaptedModule, steps: int = 3) -> None:

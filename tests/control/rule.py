@@ -7,6 +7,17 @@ from collections.abc import Sequence
 from pomona.control import Grasp
 from pomona.control.policy import Policy, UpdateSettings, grpo_update
 
+SETTINGS = UpdateSettings(
+    learning_rate=0.05,
+    updates=4,
+    clip=0.2,
+    kl=0.04,
+    entropy=0.01,
+    anchor=0.05,
+    mean_bounds=(0.1, 0.8),
+    deviation_bounds=(0.035, 0.35),
+)
+
 
 def climbed(controller: Grasp, old: Policy, samples: Sequence[float], rewards: Sequence[float], prune_ratio: float) -> Policy:
     """`grpo_update` over the default range of ratios, 0.1 to 0.8."""

@@ -7,11 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.control.rule import SETTINGS
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pomona.control import policy
-from pomona.control.policy import Policy, UpdateSettings
+from pomona.control.policy import Policy
 
 MEAN = st.floats(0.05, 0.95)
 DEVIATION = st.floats(0.02, 0.4)
@@ -107,18 +108,6 @@ def test_the_clip_stops_a_sample_that_has_gained_enough() -> None:
     assert policy.objective(far, old, [0.3], [-1.0], **weights) == (-0.8, 0.0, 0.0)
     worse = policy.objective(far, old, [0.5], [-1.0], **weights)
     assert worse.d_mean == pytest.approx(-math.exp(0.375) * 0.05 / 0.01, rel=1e-12)
-
-
-SETTINGS = UpdateSettings(
-    learning_rate=0.05,
-    updates=4,
-    clip=0.2,
-    kl=0.04,
-    entropy=0.01,
-    anchor=0.05,
-    mean_bounds=(0.1, 0.8),
-    deviation_bounds=(0.035, 0.35),
-)
 
 
 def test_the_first_grpo_step_by_hand() -> None:

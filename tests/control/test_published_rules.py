@@ -5,22 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.control.rule import SETTINGS
 
-from pomona.control.policy import Policy, UpdateSettings
+from pomona.control.policy import Policy
 from pomona.control.published_rules import reinforce_update
 
 MEAN = st.floats(0.05, 0.95)
 DEVIATION = st.floats(0.02, 0.4)
-SETTINGS = UpdateSettings(
-    learning_rate=0.05,
-    updates=4,
-    clip=0.2,
-    kl=0.04,
-    entropy=0.01,
-    anchor=0.05,
-    mean_bounds=(0.1, 0.8),
-    deviation_bounds=(0.035, 0.35),
-)
 
 
 @given(

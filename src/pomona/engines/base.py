@@ -1,7 +1,7 @@
 """The contract of an engine: what a training step needs of the machine, and nothing else.
 
 The loop, the statistics and the probes call these methods alone, so a run on other hardware or with another distribution library
-is one new subclass. Every rank calls the methods that exchange data (`sum`, `agree`) at the same places.
+is one new subclass. Every rank calls the methods that exchange data (`sum`, `agree`, `gather`) at the same places.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.tuning.state import load_state, save_state
-from pomona.tuning.transform import Run, Transform, zero_filled_gradients
+from pomona.tuning.transform import Run, Transform
 
 
 def train(
@@ -41,11 +41,11 @@ def train(
         run.restore(load_state(checkpoint, fingerprint, run.backbone.device), transforms)
     run.progress.begin(f"tuning {run.system}", run.total_steps)
     run.progress.advance(run.state.step)
-    hooks = transforms.values()
+    hooks = list(transforms.values())
     with gradient_checkpointing(run.backbone) if tuning.gradient_checkpointing else nullcontext():
         while run.state.step < run.total_steps and not run.state.stopped:
             with run.timed("train"):
-                event = _step(run, list(hooks))
+                event = _step(run, hooks)
             run.tell("step", **event)
             run.progress.advance(1, f"loss {event['loss']:.3f}")
             for transform in hooks:
@@ -53,8 +53,10 @@ def train(
             if run.state.step % run.steps_per_epoch == 0:
                 for transform in hooks:
                     transform.end_epoch(run)
-            if checkpoint and run.state.step % tuning.checkpoint_steps == 0 and run.engine.is_main:
-                save_state(checkpoint, run.snapshot(transforms), fingerprint)
+            if checkpoint and run.state.step % tuning.checkpoint_steps == 0:
+                state = run.snapshot(transforms)  # on every rank: an engine may gather what the ranks hold in parts
+                if run.engine.is_main:
+                    save_state(checkpoint, state, fingerprint)
     for transform in hooks:
         transform.end(run)
 
@@ -68,10 +70,11 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
         group["lr"] = group["first_rate"] * decay
 
     loss = _backward(run, transforms, _batches(run, epoch, within))
-    run.engine.sum([loss, *zero_filled_gradients(run.parameters)])
+    run.engine.sum([loss, *_gradients(run)])
     for transform in transforms:
         transform.after_backward(run)
-    run.check_finite("training loss", float(loss))
+    mean_loss = float(loss)
+    run.check_finite("training loss", mean_loss)
     limit = math.inf if tuning.gradient_clip is None else tuning.gradient_clip
     run.check_finite("training gradient", float(torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)))
 
@@ -81,7 +84,7 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
     event: dict[str, object] = {
         "step": state.step,
         "epoch": epoch + 1,
-        "loss": float(loss),
+        "loss": mean_loss,
         "learning_rate": tuning.learning_rate * decay,
         "prune_ratio": 0.0,
     }
@@ -121,3 +124,13 @@ def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Seque
         total += loss.detach()
     run.attachment.train(False)
     return total
+
+
+def _gradients(run: Run) -> list[Tensor]:
+    """The gradient of every parameter; zeros if the loss does not depend on it."""
+    found: list[Tensor] = []
+    for parameter in run.parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found

@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Batch, training_order
@@ -64,7 +64,7 @@ class Run:
     emit: Callable[[Event], None]
     progress: Progress
     state: TrainState = field(default_factory=TrainState)
-    _order: tuple[int, list[list[int]]] | None = field(default=None, repr=False)
+    _order: tuple[int, list[list[int]]] | None = field(default=None, init=False, repr=False)
 
     @property
     def backbone(self) -> Backbone:
@@ -181,13 +181,3 @@ class Transform:
 
     def end(self, run: Run) -> None:
         """Called after the last step of the run."""
-
-
-def zero_filled_gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
-    """The gradient of every parameter; zeros if the loss does not depend on it."""
-    found: list[Tensor] = []
-    for parameter in parameters.values():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        found.append(parameter.grad)
-    return found

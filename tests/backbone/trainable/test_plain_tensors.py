@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pytest
 import torch
+from tests.backbone.trainable.three_adapters import (
+    IN,
+    OUT,
+    RANKS,
+    SCALINGS,
+    WEIGHTS,
+    Case,
+    base_module,
+    inputs,
+    loss_of,
+    three_pairs,
+)
 from torch import Tensor, nn
 
 from pomona.adapters import Factors
@@ -16,51 +27,16 @@ from pomona.backbone.trainable.concat import ConcatModule
 from pomona.backbone.trainable.linear import LinearModule
 from pomona.merging.linear import Linear
 
-IN, OUT = 7, 6
 KINDS = [ConcatModule, LinearModule]
 Kind = type[ConcatModule] | type[LinearModule]
-
-RANKS = (3, 4, 2)
-WEIGHTS = (0.5, -1.3, 0.9)
-SCALINGS = (0.7, 2.0, -1.1)
-
-
-class Case(NamedTuple):
-    """Which of the three adapters are frozen, and whether the weights of the others are trained."""
-
-    frozen: tuple[int, ...] = ()
-    train_weights: bool = False
 
 
 CASES = [Case(), Case(frozen=(1,)), Case(frozen=(0, 2)), Case(train_weights=True), Case(frozen=(1,), train_weights=True)]
 
 
-def three_pairs() -> list[Factors]:
-    generator = torch.Generator().manual_seed(5)
-    return [
-        Factors(torch.randn(rank, IN, generator=generator) * 0.5, torch.randn(OUT, rank, generator=generator) * 0.5, scaling)
-        for rank, scaling in zip(RANKS, SCALINGS, strict=True)
-    ]
-
-
-def base_module() -> nn.Linear:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Linear(IN, OUT).requires_grad_(False)
-
-
 def make(kind: Kind, case: Case = CASES[0]) -> AdaptedModule:
     """In float64, so that what differs are the rounded constants alone."""
     return kind("m", base_module(), three_pairs(), WEIGHTS, 0.0, case.frozen, case.train_weights).double()
-
-
-def inputs() -> Tensor:
-    return torch.randn(2, 5, IN, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-
-
-def loss_of(y: Tensor) -> Tensor:
-    """Any scalar whose gradient differs from entry to entry."""
-    return (torch.sin(y) * torch.arange(1, y.numel() + 1).view(y.shape) / y.numel()).sum()
 
 
 def plain_factors(kind: Kind, As: Sequence[Tensor], Bs: Sequence[Tensor], shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
