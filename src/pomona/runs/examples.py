@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from pomona.data import Example, Splits, examples, incomplete_rows, make_splits, number_rows, read_rows
 from pomona.data.corpora import docstring_rows, without
@@ -40,7 +41,7 @@ def splits_around_test(recipe: Recipe, test_seed: int, pool_of: Callable[[Data],
     """
     data = recipe.data
 
-    def pool(source: str | None) -> tuple[Example, ...]:
+    def pool(source: str | tuple[str, ...] | None) -> tuple[Example, ...]:
         return pool_of(data if data.docstrings else data.model_copy(update={"train": source, "dev": None, "test": None}))
 
     train = pool(data.train)
@@ -87,11 +88,22 @@ def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, 
             rows = without(rows, _docstrings(package))
         return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
 
-    def pool(source: str) -> tuple[Example, ...]:
-        return examples(read_rows(source, data.columns), task, source, skip_incomplete=data.incomplete_rows == "skip")
+    def pool(source: str | tuple[str, ...]) -> tuple[Example, ...]:
+        skip = data.incomplete_rows == "skip"
+        return _joined([examples(read_rows(file, data.columns), task, file, skip_incomplete=skip) for file in Data.files(source)])
 
     assert data.train is not None
     return pool(data.train), pool(data.dev) if data.dev else None, pool(data.test) if data.test else None
+
+
+def _joined(of_files: Sequence[Sequence[Example]]) -> tuple[Example, ...]:
+    """The examples of several files; an id that two files have is preceded by the number of the file, from 1."""
+    files_with = Counter(id for one in of_files for id in {example.id for example in one})
+    return tuple(
+        dataclasses.replace(example, id=f"{number}:{example.id}") if files_with[example.id] > 1 else example
+        for number, one in enumerate(of_files, start=1)
+        for example in one
+    )
 
 
 @functools.cache
@@ -102,6 +114,8 @@ def _docstrings(package: str) -> list[dict[str, str]]:
 
 def skipped_rows(data: Data, task: Task) -> list[str]:
     """A warning for each file of which rows are left out."""
-    files = [file for file in (data.train, data.dev, data.test) if file is not None and data.incomplete_rows == "skip"]
+    if data.incomplete_rows != "skip":
+        return []
+    files = [file for pool in (data.train, data.dev, data.test) for file in Data.files(pool)]
     found = {file: incomplete_rows(read_rows(file, data.columns), task, file) for file in files}
     return [f"left out of {file}, incomplete: {len(lines)} rows, such as line {lines[0]}" for file, lines in found.items() if lines]

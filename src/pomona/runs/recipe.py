@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,8 +42,8 @@ class Data(_Section):
     set of the hub is `hub:owner/name`, `hub:owner/name:config@split`.
 
     Args:
-        train: a source; the only pool where `dev` and `test` are not given.
-        dev, test: sources of their own.
+        train: a source, or a list of sources that make one pool; the only pool where `dev` and `test` are not given.
+        dev, test: sources of their own, or lists.
         columns: the task's field -> the data's column, a dotted path where columns are nested; `group` is the field of a key
             whose rows stay in one split and by which intervals are clustered.
         incomplete_rows: `refuse` a row with a field that the task cannot use, or `skip` it, with a warning that counts them.
@@ -61,8 +62,22 @@ class Data(_Section):
     docstrings: str | None = None
     exclude_docstrings: tuple[str, ...] = ()
 
+    @staticmethod
+    def files(source: str | tuple[str, ...] | None) -> tuple[str, ...]:
+        """The sources of one pool: of `train`, `dev` or `test`."""
+        return () if source is None else (source,) if isinstance(source, str) else source
+
+    @property
+    def origin(self) -> str:
+        """Where the training examples come from, in words."""
+        return f"docstrings of {self.docstrings}" if self.docstrings else " and ".join(self.files(self.train))
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
+        for split in ("train", "dev", "test"):
+            twice = [source for source, count in Counter(self.files(getattr(self, split))).items() if count > 1]
+            if twice:
+                raise ValueError(f"`{split}` names {twice[0]} twice")
         if (self.train is None) == (self.docstrings is None):
             raise ValueError("give either `train` (a file) or `docstrings` (an installed package)")
         if self.docstrings is not None and (self.dev or self.test):

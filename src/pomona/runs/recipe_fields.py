@@ -63,4 +63,13 @@ def check_judge(name: object, field: str) -> None:
 RewardField = Annotated[dict[str, float], BeforeValidator(_reward)]
 
 
-DataSource = Annotated[str, BeforeValidator(lambda source: str(source) if isinstance(source, Path) else source)]
+def _sources(value: object) -> object:
+    """A path as text, a list of paths as texts."""
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given or not all(isinstance(one, str | Path) for one in given):
+        raise ValueError("a file, a data set of the hub, or a list of these is expected")
+    return tuple(map(str, given)) if isinstance(value, list | tuple) else str(value)
+
+
+DataSource = Annotated[str | tuple[str, ...], BeforeValidator(_sources)]
+"""One source of rows, or several that make one pool."""

@@ -155,8 +155,9 @@ def prepare_source(source: Source, recipe: Recipe, backbone: Backbone, progress:
     label = f"source {source.name}"
     lora = source.lora or recipe.lora
     folder = train_cached(backbone, chosen, lora, source.tuning, seed=seed, label=label, progress=progress)
-    place = f"docstrings of {source.data.docstrings}" if source.data.docstrings else str(source.data.train)
-    return SourceAdapter(source.name, f"trained on {len(chosen)} examples: {place}", read_adapter(folder), source.weight)
+    return SourceAdapter(
+        source.name, f"trained on {len(chosen)} examples: {source.data.origin}", read_adapter(folder), source.weight
+    )
 
 
 def _source_seed(source: Source, recipe: Recipe) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pomona.data.content import normalised
 from pomona.data.tasks.base import tasks
-from pomona.data.tasks.fields import one_line, require, text_field, text_list
+from pomona.data.tasks.fields import FieldError, one_line, require, text_field, text_list
 from pomona.data.tasks.prompted import PromptedTask, Reading
+from pomona.errors import InputError
 
 BASE = {
     "en": "{context}\n\nQuestion: {question}\nAnswer:",
@@ -37,6 +38,10 @@ class ExtractiveQA(PromptedTask):
     SQuAD's `{"text": [...], "answer_start": [...]}`; all are correct; the first is the target. The context is the document:
     questions on one context share a group, which never crosses splits, and intervals are clustered by group. The English prompt is
     the context, a blank line, `Question:` with the question, and on the next line `Answer:`.
+
+    Args:
+        cut_answers: `keep` a row if `max_document_characters` cuts all its answers off the context, or `refuse` it, which
+            `data.incomplete_rows: skip` turns into leaving it out.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "exact_match")
@@ -45,13 +50,26 @@ class ExtractiveQA(PromptedTask):
     sample_row: ClassVar[Mapping[str, object]] = {"context": "DOCUMENT", "question": "What bears fruit?", "answers": ["ANSWER"]}
 
     max_new_tokens: int = 32
+    cut_answers: Literal["keep", "refuse"] = "keep"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cut_answers not in ("keep", "refuse"):
+            raise InputError("must be keep or refuse", field="cut_answers", value=self.cut_answers)
 
     def read(self, row: Mapping[str, object]) -> Reading:
         """`context`, `question` and `answers`."""
         context = text_field(row, "context")
         question = one_line(text_field(row, "question"))
         group = hashlib.sha256(normalised(context).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return Reading(context, _answers(row), {"question": question}, group=group)
+        answers = _answers(row)
+        if self.cut_answers == "refuse" and not any(answer in self._shortened(context) for answer in answers):
+            raise FieldError(
+                "answers",
+                f"none is in the first {self.max_document_characters} characters of the context",
+                "Set data.incomplete_rows to skip, or raise max_document_characters",
+            )
+        return Reading(context, answers, {"question": question}, group=group)
 
 
 def _answers(row: Mapping[str, object]) -> tuple[str, ...]:
