@@ -11,7 +11,8 @@ from torch import Tensor
 from pomona.adapters import Factors
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod
-from pomona.merging.core_space import CoreSpace, joint_basis
+from pomona.merging.core_space import CoreSpace
+from pomona.merging.cores import joint_basis
 from pomona.merging.iso_c import IsoC
 from pomona.merging.tsv import Tsv
 

@@ -20,6 +20,8 @@ class MergeMethod(ABC):
 
     identity: ClassVar[Mapping[str, object] | None]
     """The parameters with which one adapter of weight 1 merges to itself; None: there are none."""
+    repeats: ClassVar[bool] = True
+    """Whether an adapter that is given twice merges to a multiple of its own merge, under `identity` where it has parameters."""
 
     @abstractmethod
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:

@@ -1,6 +1,6 @@
 """Merge in the small joint space of all adapters' factors (Core Space).
 
-Axes: R rank, I input features, O output features, N either of the sides; P and Q the ranks of all B and of all A together.
+Axes: R rank, I input features, O output features; P and Q the ranks of all B and of all A together.
 """
 
 from __future__ import annotations
@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from pomona.adapters.factored_svd import Spectrum, orthonormal
 from pomona.adapters.factors import Factors
 from pomona.merging.base import MergeMethod, merge_methods
 from pomona.merging.content_order import content_order
+from pomona.merging.cores import joint_cores
 from pomona.merging.parameters import check_choice, check_share
-from pomona.merging.subspace import Combine, combined, count_nonzero
-
-# A singular value of the unit columns counts as 0 below this share, times the number of columns, of the largest.
-_NULL = 4 * torch.finfo(torch.float64).eps
+from pomona.merging.subspace import Combine, combined
 
 
 @merge_methods.register("core_space")
@@ -63,31 +58,5 @@ class CoreSpace(MergeMethod):
     def merge(self, factors: Sequence[Factors], weights: Sequence[float], rank: int | None, generator: torch.Generator) -> Factors:
         """See `MergeMethod.merge`."""
         order = content_order(factors, weights)
-        ranks = [factors[k].rank for k in order]
-        U_OP, B_PR = joint_basis(torch.cat([factors[k].B.double() for k in order], dim=1))
-        V_IQ, A_QR = joint_basis(torch.cat([factors[k].A.double() for k in order], dim=0).T)
-        cores = [
-            weights[k] * factors[k].scaling * (B @ A.T)
-            for k, B, A in zip(order, B_PR.split(ranks, dim=1), A_QR.split(ranks, dim=1), strict=True)
-        ]
-        U, S, V_T = torch.linalg.svd(combined(cores, self.combine, self.density), full_matrices=False)
-        kept = len(S[:rank])
-        return Spectrum(U_OP @ U[:, :kept], S[:kept], V_IQ @ V_T[:kept].T, S[kept:]).factors()
-
-
-def joint_basis(X_NR: Float[Tensor, "N R"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "K R"]]:
-    """`X = U C`: the non-null left singular vectors of X, at least one, and the coordinates of X's columns.
-
-    Their span is computed from columns of unit norm, so that the columns of a small adapter are not lost to the rounding of those
-    of a large one.
-
-    Args:
-        X_NR: fp64.
-    """
-    norms_R = torch.linalg.vector_norm(X_NR, dim=0)
-    Q_NM, T_MR = orthonormal(X_NR / norms_R.clamp(min=torch.finfo(X_NR.dtype).tiny))  # columns of zeros stay zero
-    U, S, _ = torch.linalg.svd(T_MR, full_matrices=False)
-    span_MK = U[:, : max(1, count_nonzero(S, _NULL * len(norms_R)))]
-    within_KR = span_MK.T @ (T_MR * norms_R)
-    P_KK = torch.linalg.svd(within_KR, full_matrices=False).U
-    return Q_NM @ (span_MK @ P_KK), P_KK.T @ within_KR
+        cores = joint_cores([factors[k] for k in order], [weights[k] for k in order])
+        return cores.lifted(combined(cores.parts, self.combine, self.density), rank).factors()
