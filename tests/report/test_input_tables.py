@@ -114,6 +114,18 @@ def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRec
     assert ("Search", "seed 42 and its own examples") in choices(RunRecord.model_validate(content))
 
 
+def test_an_average_over_steps_is_said(grid: Callable[..., RunRecord]) -> None:
+    content = grid().model_dump()
+    for tuning, said in (
+        ({"average": "none"}, None),
+        ({"average": "ema", "average_decay": 0.9}, "exponential moving average over the steps, decay 0.9"),
+        ({"average": "uniform", "average_decay": 0.9}, "mean over the steps, without the first 50% of the run"),
+        ({"average": "uniform", "average_decay": 0.9, "average_from": 0.0}, "mean over the steps"),
+    ):
+        content["recipe"]["tuning"] = tuning
+        assert dict(choices(RunRecord.model_validate(content))).get("Weights judged and exported") == said
+
+
 def test_what_was_not_pruned_has_no_choices_of_pruning(grid: Callable[..., RunRecord]) -> None:
     content = grid().model_dump()
     content["answer"] = {"controller": "fixed", "prune_ratio": 0.0, "low": 0.0, "high": 0.0, "flat": False}

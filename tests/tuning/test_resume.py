@@ -57,6 +57,12 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},
     "judge": {"judge": judge},
+    "average": {"tuning": dataclasses.replace(SHORT, average="ema"), "judge": early},
+    "average after a search, with weights": {
+        "tuning": dataclasses.replace(SHORT, average="uniform", average_from=0.0),
+        "controller": dataclasses.replace(LEARNS, settle_fraction=0.3),
+        "how": Concat(train_weights=True),
+    },
 }
 # At this rate masks move from step to step.
 HIGH: dict[str, Any] = {"tuning": dataclasses.replace(SHORT, learning_rate=0.05), "pruning": Pruning(), "controller": Fixed(0.5)}

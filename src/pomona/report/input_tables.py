@@ -50,11 +50,24 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "Controller", _searched(record)
     if search := ", ".join(_search_notes(record)):
         yield "Search", search
+    if (averaged := _averaged(record)) is not None:
+        yield "Weights judged and exported", averaged
     if record.rounds and chosen(record, "reward") is not None:
         yield "Reward of the rounds", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
     if chosen(record, "select_by") is not None:
         name = "Epochs and runs chosen by" if is_search(record) else "Epochs chosen by"
         yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"
+
+
+def _averaged(record: RunRecord) -> str | None:
+    """The average over steps, in words; None if the latest weights are exported."""
+    kind, begins = chosen(record, "tuning.average"), chosen(record, "tuning.average_from")
+    if kind not in ("ema", "uniform"):
+        return None
+    decay = chosen(record, "tuning.average_decay")
+    words = f"exponential moving average over the steps, decay {decay:g}" if kind == "ema" else "mean over the steps"
+    share = begins if isinstance(begins, float) else 0.5 * (kind == "uniform")
+    return words + (f", without the first {share:.0%} of the run" if share else "")
 
 
 def _trained(method: str) -> str:

@@ -4,7 +4,9 @@
     step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
     epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
                                                             dev_loss: null where it never could be, and was not judged;
-                                                            dev_score beside it where a metric judges the epochs. At the step
+                                                            dev_score beside it where a metric judges the epochs;
+                                                            averaged_steps where the mean over so many steps was judged, and
+                                                            not the latest weights (`tuning.average`). At the step
                                                             where a ratio is settled the best epoch of its search comes again,
                                                             pruned at that ratio
     round  {kind, system, ...the fields of RoundRecord}

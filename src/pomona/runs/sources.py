@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -187,7 +186,7 @@ def _cache_folder(backbone: Backbone, chosen: Sequence[Example], lora: Lora, tun
         "model": backbone.fingerprint,
         "examples": fingerprint(chosen),
         "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
-        "tuning": dataclasses.asdict(tuning),
+        "tuning": tuning.shaping(),
         "seed": seed,
         # Speed-ups change results by a rounding. Where a recipe switches them off, nothing in its run may come from them.
         **({} if backbone.speed.used else {"speed": "off"}),

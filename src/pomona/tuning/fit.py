@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pomona.backbone.attach import Attachment
 from pomona.control import Controller, Fixed
 from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
+from pomona.tuning.average import Average
 from pomona.tuning.keep_best import Judge, KeepBest
 from pomona.tuning.loop import train
 from pomona.tuning.probes import Costs
@@ -81,8 +81,10 @@ def fit(
         statistics = Statistics(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates, engine)
         prune = Prune(run, pruning, controller, statistics, costs)
         transforms = {"statistics": statistics, "prune": prune}
-    best = KeepBest(prune, judge)
-    transforms["best"] = best
+    average = None
+    if tuning.average != "none":
+        average = transforms["average"] = Average(prune)
+    best = transforms["best"] = KeepBest(prune, judge, average)
     try:
         train(run, transforms, checkpoint, _fingerprint(run, pruning, controller))
     finally:
@@ -105,7 +107,7 @@ def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller) -> d
         "system": run.system,
         "seed": run.seed,
         "steps": run.total_steps,
-        "tuning": dataclasses.asdict(run.tuning),
+        "tuning": run.tuning.shaping(),
         "pruning": repr(pruning),
         "controller": repr(controller),
         "factors": {name: list(parameter.shape) for name, parameter in run.parameters.items()},

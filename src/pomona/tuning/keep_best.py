@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.loss import example_losses
+from pomona.tuning.average import Average
 from pomona.tuning.prune import Prune
 from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.transform import Run, Transform
@@ -63,13 +65,15 @@ class KeepBest(Transform):
     Args:
         prune: the run's pruning, if any, which decides which epochs may be exported. It must come before this transform.
         judge: scores the epochs; None: minus the dev examples' losses.
+        average: the run's average over steps, if any, which is judged and kept in place of the latest parameters. It must come
+            before this transform.
     """
 
     state: BestState
     state_type: ClassVar[Any] = BestState
 
-    def __init__(self, prune: Prune | None = None, judge: Judge | None = None) -> None:
-        self._prune, self._judge = prune, judge
+    def __init__(self, prune: Prune | None = None, judge: Judge | None = None, average: Average | None = None) -> None:
+        self._prune, self._judge, self._average = prune, judge, average
         self.state = BestState()
 
     def between_steps(self, run: Run) -> None:
@@ -86,7 +90,7 @@ class KeepBest(Transform):
         step, epoch = run.state.step, run.state.step // run.steps_per_epoch
         exports = prune is None or prune.exports(step)
         searches = prune is not None and (prune.searches_midway or (patience is not None and prune.searches))
-        with run.timed("train"):
+        with run.timed("train"), self._average.in_force(run) if self._average else nullcontext():
             dev_loss, scores = self._judged(run) if exports or searches else (None, [])
             if exports and not state.first_exported:
                 state.first_exported = epoch
@@ -96,7 +100,8 @@ class KeepBest(Transform):
             elif prune and searches and scores and self._is_better(run, scores, state.searched):
                 state.searched = KeptEpoch(epoch, dev_loss, scores, _copied(run) | prune.unpruned())
         run.state.stopped = patience is not None and self._exhausted(epoch, patience)
-        self._tell(run, epoch, dev_loss, scores, best=best)
+        averaged = self._average.state.steps if self._average else 0
+        self._tell(run, epoch, dev_loss, scores, best=best, averaged_steps=averaged)
 
     def end(self, run: Run) -> None:
         """Set the parameters to those of the best epoch."""
@@ -144,9 +149,12 @@ class KeepBest(Transform):
         run.check_finite("dev loss", dev_loss)
         return dev_loss, list(self._judge(run.attachment)) if self._judge else [-loss for loss in losses]
 
-    def _tell(self, run: Run, epoch: int, dev_loss: float | None, scores: Sequence[float], *, best: bool) -> None:
-        judged = {"dev_score": _mean(scores)} if self._judge and scores else {}
-        run.tell("epoch", step=run.state.step, epoch=epoch, dev_loss=dev_loss, **judged, best=best)
+    def _tell(
+        self, run: Run, epoch: int, dev_loss: float | None, scores: Sequence[float], *, best: bool, averaged_steps: int = 0
+    ) -> None:
+        judged: dict[str, object] = {"dev_score": _mean(scores)} if self._judge and scores else {}
+        averaged = {"averaged_steps": averaged_steps} if averaged_steps else {}
+        run.tell("epoch", step=run.state.step, epoch=epoch, dev_loss=dev_loss, **judged, **averaged, best=best)
 
 
 def _copied(run: Run) -> dict[str, Tensor]:

@@ -125,11 +125,18 @@ class LiveMasks:
     @torch.no_grad()
     def pruned(self, unpruned: Mapping[str, Tensor], prune_ratio: float | Sequence[float]) -> dict[str, Tensor]:
         """The parameters `unpruned`, of an earlier step, pruned at a ratio (or one for each group) with the current statistics."""
-        masks = self.select(self.scores(unpruned), prune_ratio)
-        return {
-            name: torch.where(masks[name], 0.0 if reset is None else reset, unpruned[name])
-            for name, reset in self.state.reset.items()
-        }
+        return self.masked(unpruned, self.select(self.scores(unpruned), prune_ratio))
+
+    @torch.no_grad()
+    def masked(self, values: Mapping[str, Tensor], masks: Mapping[str, Bool[Tensor, "..."]] | None = None) -> dict[str, Tensor]:
+        """Values of the parameters with pruned entries at their reset values.
+
+        Args:
+            values: parameter name -> its values, of all prunable parameters; others are left out of the result.
+            masks: by default those in force.
+        """
+        masks, resets = self.state.masks if masks is None else masks, self.state.reset
+        return {name: torch.where(masks[name], 0.0 if reset is None else reset, values[name]) for name, reset in resets.items()}
 
     @torch.no_grad()
     def scores(self, unpruned: Mapping[str, Tensor] | None = None) -> dict[str, ModuleScores]:

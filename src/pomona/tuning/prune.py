@@ -241,6 +241,10 @@ class Prune(Transform):
         found = [[one, cost, sum(row) / len(row)] for (one, (cost, _)), row in zip(trials.items(), rows, strict=True)]
         return sorted(found)
 
+    def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of the factors, of which the mask in force prunes entries."""
+        return self._masks.masked(values)
+
     def unpruned(self) -> dict[str, Tensor]:
         """The current factors, with pruned entries at their stashed values."""
         return self._masks.unpruned()

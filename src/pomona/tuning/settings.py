@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor
@@ -20,6 +20,8 @@ from pomona.ratios import Answer
 
 Event = dict[str, object]
 """A line of `history.jsonl`; `pomona.runs.record` lists its fields."""
+
+Averaging = Literal["none", "ema", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Tuning:
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
         gradient_checkpointing: recompute the layers' activations in the backward pass instead of storing them: less memory, about
             a third more time.
+        average: weights that are judged at the end of an epoch and exported: `none`, those after the last step; `ema`, an
+            exponential moving average over the steps; `uniform`, the mean over the steps (see `tuning.average`).
+        average_decay: decay of `ema` per step, in (0, 1): it spans about 1 / (1 - decay) steps.
+        average_from: share of the run's steps before the average begins, in [0, 1); None: 0 for `ema`, 0.5 for `uniform`. With
+            pruning it begins when the exported ratio is in force, if this is later.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -57,6 +64,9 @@ class Tuning:
     max_tokens: int = 512
     checkpoint_steps: int = 10
     gradient_checkpointing: bool = False
+    average: Averaging = "none"
+    average_decay: float = 0.9
+    average_from: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps", "max_tokens", "checkpoint_steps"):
@@ -72,11 +82,27 @@ class Tuning:
             raise InputError("must be in [0, 1)", field="tuning.dropout", value=self.dropout)
         if not 0 <= self.weight_decay < math.inf:
             raise InputError("must be at least 0", field="tuning.weight_decay", value=self.weight_decay)
+        if self.average not in get_args(Averaging):
+            raise InputError(f"must be one of {', '.join(get_args(Averaging))}", field="tuning.average", value=self.average)
+        if not 0 < self.average_decay < 1:
+            raise InputError("must be in (0, 1)", field="tuning.average_decay", value=self.average_decay)
+        if self.average_from is not None and not 0 <= self.average_from < 1:
+            raise InputError("must be in [0, 1)", field="tuning.average_from", value=self.average_from)
 
     def total_steps(self, examples: int) -> int:
         """Optimizer steps of a whole run on this number of examples."""
         batches = math.ceil(examples / self.batch_size)
         return math.ceil(batches / self.accumulation_steps) * self.epochs
+
+    def steps_before_average(self, total_steps: int) -> int:
+        """Optimizer steps before the first averaged one, of a run of `total_steps`: fewer than these."""
+        share = self.average_from if self.average_from is not None else 0.5 * (self.average == "uniform")
+        return math.floor(round(share * total_steps, 9))
+
+    def shaping(self) -> dict[str, object]:
+        """The settings that shape a result, in JSON's types, for fingerprints: without those of an average that is not made."""
+        settings = asdict(self)
+        return {name: value for name, value in settings.items() if self.average != "none" or not name.startswith("average")}
 
 
 Activations = Literal["streamed", "full_pass"]
