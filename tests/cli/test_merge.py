@@ -102,6 +102,19 @@ def test_weights_by_depth_and_by_module(folders: list[str], tmp_path: Path) -> N
         torch.testing.assert_close(merged[module].delta(torch.float64), exact_delta(sources, used, module), rtol=1e-6, atol=1e-6)
 
 
+def test_weights_by_the_norms_of_the_updates(folders: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "c"
+    result = RUNNER.invoke(app, [*folders, "--method", "concat", "--weights", "nan", "--output", str(output), "--json"])
+    assert result.exit_code == 0, result.output
+    told, sources = json.loads(result.stdout), [read_adapter(folder) for folder in folders]
+    norms = [torch.cat([one.delta(module).flatten() for module in one]).norm().item() for one in sources]
+    used = [2 / (1 / norms[0] + 1 / norms[1]) / norm for norm in norms]
+    assert told["weight_rule"] == "nan"
+    assert told["weights"] == pytest.approx(used, rel=1e-5)
+    delta = read_adapter(output)[V1].delta(torch.float64)
+    torch.testing.assert_close(delta, exact_delta(sources, used, V1), rtol=1e-4, atol=1e-5)
+
+
 def test_parameters_and_dtype(folders: list[str], tmp_path: Path) -> None:
     command = [*folders, "--method", "ties", "--set", "density=1e-1", "--set", "on=factors", "--dtype", "bfloat16", "--json"]
     result = RUNNER.invoke(app, [*command, "--output", str(tmp_path / "c")])

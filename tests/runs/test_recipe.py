@@ -171,6 +171,15 @@ def test_a_merge_weight_is_a_number_or_a_list_over_depth_or_entries_by_module(gi
     assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
 
 
+@pytest.mark.parametrize("how", ["merge.weights=nan", "merge.weights=.nan"])
+def test_the_rule_of_weights_has_the_name_of_a_number(how: str) -> None:
+    recipe = parse_recipe(copy.deepcopy(LEAST), Recipe, [how])
+    assert recipe.merge.weights == "nan"
+    assert parse_recipe(yaml.safe_load(recipe.yaml()), Recipe) == recipe
+    with pytest.raises(InputError, match=r"merge\.weights"):
+        parse_recipe(copy.deepcopy(LEAST), Recipe, ["merge.weights=equal"])
+
+
 def test_a_lora_s_shape_may_be_left_open_or_named_as_peft_does() -> None:
     sources = [{"name": "a", "data": {"train": "a.jsonl"}, "lora": {"rank": 2, "target_modules": ".*_proj"}}]
     plain = parse_recipe({"data": {"train": "x.jsonl"}, "sources": sources}, Recipe)

@@ -26,7 +26,7 @@ from pomona.merging import merge
 from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
 from pomona.runs.recipe import Data, FirstPass, Lora, Merge, Recipe, Source
-from pomona.runs.sources import SourceAdapter
+from pomona.runs.sources import SourceAdapter, weighted
 from pomona.runs.store import RunStore
 from pomona.runs.system_trainer import SystemTrainer
 from pomona.tuning.fit import fit
@@ -265,6 +265,18 @@ def test_the_target_lora_counts_one_beside_the_sources_weights(tmp_path: Path, b
     for module in main:
         parts = [(1.0, shop.sources[0]), (-0.5, shop.sources[1]), (1.0, target)]
         torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
+
+
+def test_the_target_lora_is_weighted_by_its_norm_as_the_sources_are(tmp_path: Path, backbone: Backbone) -> None:
+    how = Merge(method="svd", rank=7, target=True, weights="nan")
+    shop = shop_for(tmp_path, backbone, merge=how, controller=Fixed(0.0), tuning=STILL)
+    shop.prepared = weighted(shop.recipe, shop.prepared)
+    shop.train_main()
+    target = shop.train_new("target_lora")
+    norms = [torch.cat([one.delta(module).flatten() for module in one]).norm().item() for one in (*shop.sources, target)]
+    mean = 2 / (1 / norms[0] + 1 / norms[1])
+    used = [weight * mean / norm for weight, norm in zip((1.0, -0.5, 1.0), norms, strict=True)]
+    assert shop.starts["pomona"].provenance["weights"] == pytest.approx(used, rel=1e-4)
 
 
 def test_linear_trains_sums_of_factors_and_the_paper_s_code_leaves_the_scaling_out(tmp_path: Path, backbone: Backbone) -> None:

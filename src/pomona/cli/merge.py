@@ -16,7 +16,8 @@ def merge(
         str | None,
         typer.Option(
             help="A weight for each adapter, with commas between: 1,0.5. A weight may be a list over depth or entries by module: "
-            "1,[0,1] or 1,[{filter: q_proj, value: 0.5}, {value: 1}]. Default: 1 each.",
+            "1,[0,1] or 1,[{filter: q_proj, value: 0.5}, {value: 1}]. `nan`: inverse to the norm of each adapter's update. "
+            "Default: 1 each.",
             metavar="W1,W2,...",
         ),
     ] = None,
@@ -42,18 +43,20 @@ def merge(
 ) -> None:
     """Merge adapters into one, without the base model's weights."""
     import json
+    from typing import get_args
 
     from pomona.adapters import read_adapter, refuse_occupied, write_adapter
     from pomona.adapters.export import fitted
     from pomona.cli.base import base_path, table_of
     from pomona.cli.values import dtype_of, settings, value_of
-    from pomona.merging import check_weight, merge_methods
+    from pomona.merging import WeightRule, check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
     from pomona.merging.rank_loss import percent
 
     written = None if dtype is None else dtype_of(dtype)
     refuse_occupied(output.resolve(), force=force)
-    given = None if weights is None else value_of(f"[{weights}]", "--weights", "Write --weights 1,0.5")
+    by_rule = weights in get_args(WeightRule)
+    given = None if weights is None or by_rule else value_of(f"[{weights}]", "--weights", "Write --weights 1,0.5")
     for place, weight in enumerate(given or ()):
         check_weight(weight, f"weights[{place}]")
     chosen = settings(parameters or [])
@@ -62,7 +65,7 @@ def merge(
     if base is not None:
         folder = base_path(base)
         read = [fitted(adapter, folder, table_of(folder, adapter.modules)) for adapter in read]
-    merged = merge_adapters(read, method, given, rank, seed, **chosen)
+    merged = merge_adapters(read, method, "nan" if by_rule else given, rank, seed, **chosen)
     write_adapter(merged, output, force=force, dtype=written)
     warnings = merged.provenance["warnings"]
     assert isinstance(warnings, list)

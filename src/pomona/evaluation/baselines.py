@@ -25,7 +25,7 @@ class Trainer(Protocol):
 
     @property
     def weights(self) -> Sequence[Weight]:
-        """Their merge weights, as the recipe gives them."""
+        """Their merge weights."""
         ...
 
     @property

@@ -18,6 +18,7 @@ from pomona.merging.lego import Lego
 from pomona.merging.linear import Linear
 from pomona.merging.magnitude_prune import MagnitudePrune
 from pomona.merging.merge import merge
+from pomona.merging.norm_weights import WeightRule, by_norm, harmonic_norm, norm_weights
 from pomona.merging.pico import Pico
 from pomona.merging.robust_merge import RobustMerge
 from pomona.merging.svd import Svd
@@ -47,8 +48,12 @@ __all__ = [
     "Ties",
     "Tsv",
     "Weight",
+    "WeightRule",
+    "by_norm",
     "check_weight",
+    "harmonic_norm",
     "merge",
     "merge_methods",
     "module_weights",
+    "norm_weights",
 ]

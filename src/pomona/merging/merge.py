@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 
@@ -14,6 +15,7 @@ from pomona.adapters.model_order import model_order
 from pomona.adapters.truncated import Loss, Truncated
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
+from pomona.merging.norm_weights import WeightRule, norm_weights
 from pomona.merging.rank_loss import rank_loss, rank_warning
 from pomona.merging.slabs import Slabs
 from pomona.merging.weights import Weight, module_weights
@@ -23,7 +25,7 @@ from pomona.seeding import derive_seed
 def merge(
     adapters: Sequence[Adapter],
     method: str = "svd",
-    weights: Sequence[Weight] | None = None,
+    weights: Sequence[Weight] | WeightRule | None = None,
     rank: int | None = None,
     seed: int = 0,
     **parameters: object,
@@ -37,13 +39,15 @@ def merge(
         adapters: one or more.
         method: a name in `merge_methods`.
         weights: w_k, one for each adapter, not normalised: a finite number, a list of them over the depth of the model, or entries
-            of `filter` and `value` (`pomona.merging.weights`); None: 1 each.
+            of `filter` and `value` (`pomona.merging.weights`); `nan`: inverse to the norm of each adapter's update
+            (`pomona.merging.norm_weights`); None: 1 each.
         rank: the largest allowed rank of a module, >= 1; None: the method's default.
         seed: root seed of the random streams; each module has its own, independent of the order.
         parameters: the method's hyperparameters.
 
     Returns:
-        An adapter of fp32 factors with scaling 1, whose provenance holds `method`, `parameters`, `weights`, `rank`, `seed`,
+        An adapter of fp32 factors with scaling 1, whose provenance holds `method`, `parameters`, `weights`, `weight_rule` if one
+        was given, `rank`, `seed`,
         `rank_loss` (see `pomona.merging.rank_loss`), `sources`, the `warnings` of `check_compatible` and of a large loss by
         the rank, and the `carried` tensors.
 
@@ -56,11 +60,16 @@ def merge(
     chosen = merge_methods.create(method, parameters)
     if rank is not None and rank < 1:
         raise InputError("must be at least 1", field="rank", value=rank)
-    given = [1.0] * len(adapters) if weights is None else list(weights)
+    rule = weights if isinstance(weights, str) else None
+    if rule not in (None, *get_args(WeightRule)):
+        raise InputError("no such weight rule", field="weights", value=rule, fix="Give nan, or a weight for each adapter")
+    given: list[Weight] = [1.0] * len(adapters) if weights is None or isinstance(weights, str) else list(weights)
     if len(given) != len(adapters):
         raise InputError(f"{len(adapters)} adapters need {len(adapters)} weights", field="weights", value=given)
     whole, about_whole = merged_whole([(adapter_name(adapter, place), adapter) for place, adapter in enumerate(adapters)])
     warnings = check_compatible(adapters) + about_whole
+    if rule is not None:
+        given = norm_weights(adapters, given)
     modules = sorted({module for adapter in adapters for module in adapter}, key=model_order)
     weights_of = module_weights(given, modules)
     merged: dict[str, Factors] = {}
@@ -79,6 +88,7 @@ def merge(
         "method": method,
         "parameters": parameters,
         "weights": given,
+        **({"weight_rule": rule} if rule else {}),
         "rank": rank,
         "seed": seed,
         "rank_loss": rank_loss(losses),

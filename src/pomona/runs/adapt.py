@@ -22,6 +22,7 @@ from pomona.runs.record_inputs import describe_inputs
 from pomona.runs.record_results import describe_results
 from pomona.runs.record_systems import describe_systems
 from pomona.runs.shared_work import SharedWork
+from pomona.runs.sources import weighted
 from pomona.runs.store import RunStore
 from pomona.runs.system_trainer import MAIN, SystemTrainer, loaded
 from pomona.runs.trainings import SearchPass
@@ -116,7 +117,7 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
-        prepared = [shared.source(source, recipe, progress) for source in recipe.sources]
+        prepared = weighted(recipe, [shared.source(source, recipe, progress) for source in recipe.sources])
         prints = [shared.fingerprint(source.adapter) for source in prepared]
         describe_inputs(record, recipe, backbone, splits, prepared, prints, first.splits if first else None)
         store.write_record(record)
@@ -149,7 +150,7 @@ def _first_trainer(first: SearchPass, shared: SharedWork, main: SystemTrainer) -
         first.encoding.data,
         main.store,
         main.progress,
-        [shared.source(source, first.recipe, main.progress) for source in first.recipe.sources],
+        weighted(first.recipe, [shared.source(source, first.recipe, main.progress) for source in first.recipe.sources]),
         first.splits.dev,
         first.splits.micro_dev,
         known=shared.fresh_loras(first.recipe),

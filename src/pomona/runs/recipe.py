@@ -27,7 +27,16 @@ from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
 from pomona.runs.read_yaml import read_yaml
-from pomona.runs.recipe_fields import ControllerField, DataSource, ImportanceField, RewardField, TaskField, WeightField, check_judge
+from pomona.runs.recipe_fields import (
+    ControllerField,
+    DataSource,
+    ImportanceField,
+    RewardField,
+    TaskField,
+    WeightField,
+    WeightRuleField,
+    check_judge,
+)
 from pomona.tuning.settings import Pruning, Tuning
 
 
@@ -170,6 +179,8 @@ class Merge(_Section):
         parameters: the method's hyperparameters.
         target: whether a LoRA trained on the target's own examples is among the merged ones.
         frozen: names of sources that take part and are not trained (trainable merges only).
+        weights: `nan`: each adapter's weight is also multiplied by a factor that is inverse to the norm of its update
+            (`pomona.merging.norm_weights`); None leaves the sources' weights as given.
         weights_learning_rate: trains the merge weights too, one an adapter and module, at this rate
             (trainable merges only); None leaves them as given.
         paper: ALM's published code, which leaves the adapters' scaling out (`linear`).
@@ -180,6 +191,7 @@ class Merge(_Section):
     parameters: dict[str, Any] = Field(default_factory=dict)
     target: bool = False
     frozen: tuple[str, ...] = ()
+    weights: WeightRuleField = None
     weights_learning_rate: float | None = Field(default=None, gt=0)
     paper: bool = False
 

@@ -14,6 +14,7 @@ from pomona.data.tasks import Task, tasks
 from pomona.errors import InputError, suggest
 from pomona.evaluation.scores import LOSS
 from pomona.importance import ImportanceMetric, importance_metrics
+from pomona.merging import WeightRule
 from pomona.metrics import metrics
 
 TaskField = Annotated[Task, decoded(tasks), encoded(tasks)]
@@ -33,6 +34,12 @@ def _numbers(value: object) -> object:
         return value
 
 
+def _rule(value: object) -> object:
+    """Options and YAML may read the rule's name `nan` as a number."""
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+WeightRuleField = Annotated[WeightRule | None, BeforeValidator(_rule)]
 WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
 
 

@@ -21,7 +21,7 @@ from pomona.data import Example, fingerprint
 from pomona.errors import InputError
 from pomona.evaluation.answers import check_room
 from pomona.evaluation.baselines import StaticMerge, TargetLora, find_baseline
-from pomona.merging import merge_methods, module_weights
+from pomona.merging import merge_methods, module_weights, norm_weights
 from pomona.runs.encoding import encode_examples
 from pomona.runs.examples import read_examples, skipped_rows
 from pomona.runs.recipe import Lora, Recipe, Source
@@ -43,6 +43,14 @@ class SourceAdapter:
     origin: str
     adapter: Adapter
     weight: WeightField
+
+
+def weighted(recipe: Recipe, prepared: Sequence[SourceAdapter]) -> list[SourceAdapter]:
+    """The sources with the weights that the recipe's rule makes of the given ones (`merge.weights`)."""
+    if recipe.merge.weights is None:
+        return list(prepared)
+    weights = norm_weights([source.adapter for source in prepared], [source.weight for source in prepared])
+    return [replace(source, weight=weight) for source, weight in zip(prepared, weights, strict=True)]
 
 
 @dataclass(frozen=True)

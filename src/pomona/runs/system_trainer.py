@@ -20,7 +20,7 @@ from pomona.errors import PomonaError
 from pomona.evaluation.dev_scores import dev_scores
 from pomona.evaluation.micro_dev_costs import micro_dev_costs
 from pomona.evaluation.scores import LOSS, make_metrics
-from pomona.merging import merge
+from pomona.merging import by_norm, harmonic_norm, merge
 from pomona.merging.weights import Weight
 from pomona.ratios import Answer
 from pomona.runs.recipe import Recipe
@@ -79,7 +79,7 @@ class SystemTrainer:
 
     @property
     def weights(self) -> list[Weight]:
-        """Their merge weights, as the recipe gives them."""
+        """Their merge weights."""
         return [source.weight for source in self.prepared]
 
     @property
@@ -202,7 +202,11 @@ class SystemTrainer:
         """The adapters that are merged, and their weights."""
         if not self.recipe.merge.target:
             return self.sources, self.weights
-        return [*self.sources, self._train_merged_target()], [*self.weights, 1.0]
+        target = self._train_merged_target()
+        weight: Weight = 1.0
+        if self.recipe.merge.weights is not None:
+            weight = by_norm(target, weight, harmonic_norm(self.sources, self.weights))
+        return [*self.sources, target], [*self.weights, weight]
 
     @cached_property
     def _pair(self) -> Adapter:
