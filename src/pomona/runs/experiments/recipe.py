@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pomona.errors import InputError, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.scores import make_metrics
+from pomona.runs.experiments.over_settings import members
 from pomona.runs.read_recipe import parse_recipe, read_recipe
 from pomona.runs.recipe import Recipe
 
@@ -61,6 +62,7 @@ class Experiment(BaseModel):
         settings: name -> overrides, such as another model or other data; each has a table of its own. One without overrides where
             there are none.
         systems: name -> overrides; or `{baseline: <name>}`, with or without overrides, for a baseline in place of the main job.
+        averages: name -> a pattern of settings' names, such as `*-12`: each system's average over these settings.
         against: the system that all others are compared with.
         metrics: as in a recipe's `evaluation`; the recipe's own where None.
         draws: of the bootstrap and of the tests, here and in the cells; the recipe's where None.
@@ -73,6 +75,7 @@ class Experiment(BaseModel):
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     settings: dict[Name, Overrides] = Field(default_factory=dict)
     systems: dict[Name, Overrides] = Field(min_length=1)
+    averages: dict[Name, str] = Field(default_factory=dict)
     against: str | None = None
     metrics: tuple[str | dict[str, Any], ...] | None = Field(default=None, min_length=1)
     draws: int | None = Field(default=None, ge=100)
@@ -86,6 +89,8 @@ class Experiment(BaseModel):
         for kind, named in (("settings", self.settings), ("systems", self.systems)):
             for name, overrides in named.items():
                 _check_keys(overrides, f"{kind}.{name}", systems=kind == "systems")
+        for name, pattern in self.averages.items():
+            members(pattern, list(self.all_settings), f"averages.{name}")
         make_metrics(self.metrics or (), "en")
         return self
 

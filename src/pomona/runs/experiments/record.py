@@ -97,6 +97,41 @@ class CellRecord(_Part):
     made: SystemDescription | None = None
 
 
+class AverageContrast(_Part):
+    """A system minus the one that all are compared with, averaged over settings.
+
+    Interval and p-values hold for other settings like these; null of fewer than two settings. `p_holm` is corrected for all
+    systems of the average. `better`, `worse`: in how many settings the difference is significant, after Holm's correction over all
+    settings and systems. `better_worst_seed`: in how many settings the system's worst seed is better than the other's worst seed.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_holm: float | None = None
+    settings: int
+    better: int
+    worse: int
+    better_worst_seed: int
+
+
+class AverageScore(_Part):
+    """A system's mean over the settings that have a score; null where none has."""
+
+    mean: float | None
+    settings: int
+    contrast: AverageContrast | None = None
+
+
+class AverageRecord(_Part):
+    """Averages over settings: metric -> system -> score, for `primary`, the primary metric of each setting, and for the loss."""
+
+    settings: list[str]
+    primary: dict[str, str]
+    metrics: dict[str, dict[str, AverageScore]]
+
+
 class ExperimentRecord(_Part):
     """Everything that an experiment found; `total_seconds` is the sum over its cells."""
 
@@ -105,5 +140,6 @@ class ExperimentRecord(_Part):
     seeds: list[int]
     against: str | None
     settings: dict[str, SettingRecord]
+    averages: dict[str, AverageRecord] = Field(default_factory=dict)
     cells: list[CellRecord]
     total_seconds: float

@@ -15,6 +15,7 @@ from pomona.metrics.bootstrap import corpus_score
 from pomona.metrics.holm import holm
 from pomona.metrics.seeds import spread
 from pomona.runs.experiments.over_seeds import difference_over_seeds, score_over_seeds
+from pomona.runs.experiments.over_settings import average, members
 from pomona.runs.experiments.recipe import Cell, Experiment
 from pomona.runs.experiments.record import CellRecord, Contrast, ExperimentRecord, SettingRecord, SystemCost, SystemScore
 from pomona.runs.experiments.seed_mean import Rows, rows
@@ -32,19 +33,28 @@ def gather(experiment: Experiment, cells: Sequence[Cell], folder: Path) -> Exper
     """
     described = [_describe(cell, folder) for cell in cells]
     done = [cell for cell, one in zip(cells, described, strict=True) if one.status == "done"]
+    settings = {
+        setting: _setting(
+            experiment,
+            [cell for cell in cells if cell.setting == setting],
+            [cell for cell in done if cell.setting == setting],
+            [one for one in described if one.setting == setting],
+            folder,
+        )
+        for setting in experiment.all_settings
+    }
     return ExperimentRecord(
         name=experiment.name,
         seeds=list(experiment.seeds),
         against=experiment.against,
-        settings={
-            setting: _setting(
-                experiment,
-                [cell for cell in cells if cell.setting == setting],
-                [cell for cell in done if cell.setting == setting],
-                [one for one in described if one.setting == setting],
-                folder,
+        settings=settings,
+        averages={
+            name: average(
+                {one: settings[one] for one in members(pattern, list(settings), f"averages.{name}")},
+                list(experiment.systems),
+                experiment.against,
             )
-            for setting in experiment.all_settings
+            for name, pattern in experiment.averages.items()
         },
         cells=described,
         total_seconds=sum(one.total_seconds or 0.0 for one in described),

@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pomona.evaluation.scores import LOSS
-from pomona.runs.experiments.record import ExperimentRecord, SystemCost, SystemScore
+from pomona.runs.experiments.record import AverageRecord, AverageScore, ExperimentRecord, SystemCost, SystemScore
 from pomona.runs.record import SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training, unlike
 
 UNKNOWN = "-"
+
+_READING_OF_AVERAGES = (
+    "Interval and p-values of the difference hold for other settings like these (Student's t over the settings' differences); p "
+    "(Holm) is corrected for the systems of the table. Better and worse: settings with a significant difference, after Holm's "
+    "correction over all settings and systems. Worst seed better: settings in which the system's worst seed is better than the "
+    "worst seed of the system that it is compared with."
+)
 
 
 def table(found: ExperimentRecord) -> str:
     """The whole of `table.md`: a section for each setting, a table for each metric, what it cost, and which cells lack."""
     done = sum(cell.status == "done" for cell in found.cells)
     parts = [f"# {found.name}", f"{_counted(done, len(found.cells))} cells are done; seeds {', '.join(map(str, found.seeds))}."]
+    for name, one in found.averages.items():
+        parts.append(f"## average: {name}\n\nOver {len(one.settings)} settings: {_said_settings(one)}.")
+        parts += [
+            f"### {_title(metric)}\n\n{_aligned(_average_rows(scores, found.against, 4 if metric == LOSS else 2))}"
+            for metric, scores in one.metrics.items()
+        ]
+        parts += [_READING_OF_AVERAGES] if found.against is not None else []
     for name, setting in found.settings.items():
         parts += [f"## {name}"] if len(found.settings) > 1 else []
         parts += [
@@ -55,6 +69,25 @@ def _reading(found: ExperimentRecord) -> str:
 
 def _title(metric: str) -> str:
     return f"{metric} (nats per token, lower is better)" if metric == LOSS else metric
+
+
+def _said_settings(one: AverageRecord) -> str:
+    return ", ".join(f"{name} ({one.primary[name]})" for name in one.settings)
+
+
+def _average_rows(scores: Mapping[str, AverageScore], against: str | None, digits: int) -> Iterator[Sequence[str]]:
+    head = ["system", "settings", "mean"]
+    more = [f"minus {against}", "95 % interval", "p", "p (Holm)", "better", "worse", "worst seed better"]
+    yield head if against is None else head + more
+    for system, one in scores.items():
+        row, contrast = [system, str(one.settings), _number(one.mean, digits)], one.contrast
+        if against is not None and contrast is None:
+            row += [""] * len(more)
+        elif contrast is not None:
+            row += [f"{contrast.difference:+.{digits}f}", _span(contrast.low, contrast.high, digits, sign="+")]
+            row += [_number(contrast.p_value, 4), _number(contrast.p_holm, 4)]
+            row += [str(contrast.better), str(contrast.worse), str(contrast.better_worst_seed)]
+        yield row
 
 
 def _score_rows(scores: Mapping[str, SystemScore], found: ExperimentRecord, digits: int) -> Iterator[Sequence[str]]:
