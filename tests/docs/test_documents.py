@@ -166,6 +166,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
         "Pruning",
         "FirstPass",
         "Evaluation",
+        "Tune",
         "Decoding",
         "Experiment",
     }

@@ -9,6 +9,7 @@ from pomona.report.choices import LOSS, chosen, is_given, is_search, judged_by, 
 from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, counted, duration, listed, metric_label, percent, system_label, trial_ratio
 from pomona.runs.record import RunRecord
+from pomona.runs.tune import without_point
 
 
 def sources_table(record: RunRecord) -> Table:
@@ -186,11 +187,14 @@ def timing_table(record: RunRecord) -> Table:
 
 
 def _tokens(record: RunRecord) -> dict[str, int]:
-    """Training tokens by system; runs at other ratios than the best share one row."""
-    others = [name for name in record.tokens if trial_ratio(name) is not None]
-    tokens = {system_label(record, name): count for name, count in record.tokens.items() if name not in others}
+    """Training tokens by system; runs at other ratios than the best share one row, and those at other points of a grid."""
+    plain = {name: count for name, count in record.tokens.items() if without_point(name) == name}
+    others = [name for name in plain if trial_ratio(name) is not None]
+    tokens = {system_label(record, name): count for name, count in plain.items() if name not in others}
     if others:
         tokens[f"Pomona at {counted(len(others), 'other ratio')}"] = sum(record.tokens[name] for name in others)
+    if elsewhere := sum(record.tokens.values()) - sum(plain.values()):
+        tokens["all systems at points of the grid that were not chosen"] = elsewhere
     return tokens
 
 

@@ -15,6 +15,7 @@ from pomona.report.examples import shown_examples
 from pomona.report.figures import all_figures, even_sparsity
 from pomona.report.read import RunFolder, read_run
 from pomona.report.sentences import three_sentences
+from pomona.report.tuned_table import tuned_table
 from pomona.report.wording import moment
 
 PAGE_NAME = "report.html"
@@ -70,6 +71,7 @@ def render(run: RunFolder) -> str:
         tiles=tables.headline(record),
         descriptions=tables.descriptions_table(record),
         systems=tables.systems_table(record),
+        tuned=tuned_table(record),
         primary_comparisons=tables.comparisons_table(record, primary=True),
         other_comparisons=tables.comparisons_table(record, primary=False),
         answers=answers_table(record),

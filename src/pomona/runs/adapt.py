@@ -20,7 +20,7 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.record_inputs import describe_inputs
 from pomona.runs.record_results import describe_results
-from pomona.runs.record_systems import describe_systems
+from pomona.runs.record_systems import describe_systems, describe_tuning
 from pomona.runs.shared_work import SharedWork
 from pomona.runs.sources import weighted
 from pomona.runs.store import RunStore
@@ -133,6 +133,7 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
         adapter = None if adapter is None else loaded(adapter)
         describe_results(record, trainer, splits, adapter, answers)
         describe_systems(record, trainer, systems)
+        describe_tuning(record, trainer)
         store.write_predictions(_predictions(splits, answers))
         if adapter is not None:
             store.write_adapter(adapter)

@@ -79,6 +79,23 @@ def timed(trainings: Iterable[Training], trial: TrialStep | None) -> tuple[Train
     )
 
 
+def summed(trainings: Sequence[Training]) -> Training:
+    """Several trainings of one system as one.
+
+    Args:
+        trainings: one or more, of one name.
+    """
+    return dataclasses.replace(
+        trainings[0],
+        steps=sum(one.steps for one in trainings),
+        tokens=sum(one.tokens for one in trainings),
+        read_tokens=sum(one.read_tokens for one in trainings),
+        rounds=sum(one.rounds for one in trainings),
+        probes=sum(one.probes for one in trainings),
+        runs=sum(one.runs for one in trainings),
+    )
+
+
 def plain_training(name: str, data: FitData, tuning: Tuning, once: object = None) -> Training:
     """A training without pruning."""
     return Training(

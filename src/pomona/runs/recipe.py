@@ -37,6 +37,7 @@ from pomona.runs.recipe_fields import (
     WeightRuleField,
     check_judge,
 )
+from pomona.runs.tune import Tune
 from pomona.tuning.settings import Pruning, Tuning
 
 
@@ -256,6 +257,7 @@ class Evaluation(_Section):
         batch_size: examples a batch.
         draws: bootstrap draws.
         decoding: how answers are decoded; greedily by default.
+        tune: a grid over which every trained system is tuned alike; None: all are trained as `tuning` says.
     """
 
     baselines: tuple[str, ...] = ("zero_shot", "target_lora", "concat", "linear", "svd", "merge_finetune")
@@ -263,6 +265,7 @@ class Evaluation(_Section):
     batch_size: int = Field(default=32, ge=1)
     draws: int = Field(default=2000, ge=100)
     decoding: Decoding = Decoding()
+    tune: Tune | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:

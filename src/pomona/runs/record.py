@@ -71,6 +71,7 @@ class SystemDescription(_Part):
     the share that is exactly zero (what `pomona inspect` shows). `training`: the optimizer's settings, and `runs`, how many whole
     trainings it took. `differences`: in what a trained system differs from `pomona`. `rank_loss`: what a static merge, the system
     itself or what its training began with, lost to its rank: `||full - result|| / ||full||`, full being the method's own result.
+    `tuned_over`: the grid from which the dev set chose the system's own `training`; null where there was none.
     """
 
     label: str
@@ -89,6 +90,27 @@ class SystemDescription(_Part):
     training: dict[str, float | None] | None = None
     differences: list[str] = Field(default_factory=list)
     rank_loss: float | None = None
+    tuned_over: dict[str, list[float]] | None = None
+
+
+class PointRecord(_Part):
+    """A system's training at one point of the grid of `evaluation.tune`; a setting that the grid does not vary is null.
+
+    `dev_loss`: nats per token in the kept epoch, `kept_epoch`. `dev_score`: what `select_by` names, on the dev set; null where the
+    loss judges. `runs`, `tokens` and `seconds` count all trainings of the system at this point (at several ratios, and the pass
+    that learns the ratio), probes too. `error`: why the training failed; then the other values are null.
+    """
+
+    learning_rate: float | None
+    epochs: int | None
+    dev_loss: float | None
+    dev_score: float | None
+    kept_epoch: int | None
+    runs: int
+    tokens: int | None
+    seconds: float | None
+    chosen: bool
+    error: str | None = None
 
 
 class ModuleRecord(_Part):
@@ -174,7 +196,8 @@ class RunRecord(_Part):
     """Everything that a run was and found.
 
     The system that the run made is called `pomona` in `systems`, `metrics` and `comparisons`. `search_splits`: of the pass that
-    learned the ratio, where it has a seed of its own; empty where not.
+    learned the ratio, where it has a seed of its own; empty where not. `tokens`: of each training; one that the grid of
+    `evaluation.tune` did not choose is called `system@point`. `tuned`: what was trained -> its points of that grid.
     """
 
     format_version: int = FORMAT_VERSION
@@ -202,6 +225,7 @@ class RunRecord(_Part):
     modules: list[ModuleRecord] = Field(default_factory=list)
     timing: Timing = Field(default_factory=Timing)
     tokens: dict[str, int] = Field(default_factory=dict)
+    tuned: dict[str, list[PointRecord]] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     error: str | None = None
 

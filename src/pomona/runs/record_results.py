@@ -16,7 +16,7 @@ from pomona.pruning import layer_groups
 from pomona.ratios import DevCheck, GroupRatio, RoundRecord
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import AnswersRecord, Estimate, ModuleRecord, RunRecord, SystemDescription
-from pomona.runs.system_trainer import MAIN, TARGET, SystemTrainer
+from pomona.runs.system_trainer import MAIN, TARGET, SystemTrainer, system_of
 from pomona.tuning.settings import Fitted, Sparsity
 
 
@@ -51,7 +51,7 @@ def _train_seconds(trained: Mapping[str, Fitted]) -> Mapping[str, float]:
     """What each system cost to train; the main one with the pass that learned its ratio, or the runs that it was picked from."""
     found: dict[str, float] = {}
     for name, one in trained.items():
-        system = MAIN if name.startswith(f"{MAIN}_") else name
+        system = system_of(name)
         found[system] = found.get(system, 0.0) + one.train_seconds + one.probe_seconds
     return found
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pomona.adapters import Adapter
 from pomona.adapters.measure import count_entries
+from pomona.evaluation.scores import LOSS
 from pomona.runs.recipe import Recipe
-from pomona.runs.record import RunRecord
+from pomona.runs.record import PointRecord, RunRecord
 from pomona.runs.shape import Ranks, differences, parameters, warning
 from pomona.runs.sizes import kinds
-from pomona.runs.system_trainer import MAIN, SystemTrainer
+from pomona.runs.system_trainer import MAIN, SystemTrainer, system_of
+from pomona.runs.tune import AS_GIVEN, Point
+from pomona.runs.tuned import TriedPoint
 from pomona.tuning.settings import Fitted
 
 _TUNING = (
@@ -49,7 +52,10 @@ def describe_systems(record: RunRecord, trainer: SystemTrainer, systems: Mapping
             continue
         ranks: Ranks = {module: one.entries_A // shapes[module][1] for module, one in trained.sparsity.items()}
         found.trained_parameters = parameters(ranks, shapes)
-        found.training = _training(trainer.recipe, trained, _runs(trainer, name))
+        point = next((one.point for one in trainer.tried.get(name, ()) if one.chosen), AS_GIVEN)
+        found.training = _training(trainer.recipe, point, trained, _runs(trainer, name))
+        grid = trainer.recipe.evaluation.tune
+        found.tuned_over = None if grid is None else {key: list(values) for key, values in grid if values}
         if name != MAIN:
             found.differences = differences(ranks, trainer.main_ranks, shapes)
         if found.differences:
@@ -63,9 +69,9 @@ def _rank_loss(adapter: Adapter) -> float | None:
     return float(found["relative"]) if isinstance(found, Mapping) else None
 
 
-def _training(recipe: Recipe, trained: Fitted, runs: int) -> dict[str, float | None]:
+def _training(recipe: Recipe, point: Point, trained: Fitted, runs: int) -> dict[str, float | None]:
     """The optimizer's settings, and how many whole trainings the system was picked from or took."""
-    tuning = dataclasses.asdict(recipe.tuning)
+    tuning = dataclasses.asdict(point.tuning(recipe.tuning))
     found: dict[str, float | None] = {name: tuning[name] for name in _TUNING}
     if trained.merge_weights:
         found["weights_learning_rate"] = recipe.merge.weights_learning_rate
@@ -73,4 +79,39 @@ def _training(recipe: Recipe, trained: Fitted, runs: int) -> dict[str, float | N
 
 
 def _runs(trainer: SystemTrainer, name: str) -> int:
-    return sum(one == name or (name == MAIN and one.startswith(f"{MAIN}_")) for one in trainer.trained)
+    return sum(system_of(one) == name for one in trainer.trained)
+
+
+def describe_tuning(record: RunRecord, trainer: SystemTrainer) -> None:
+    """Fill in at which points of the grid each system was trained, and warn of a grid that may be too narrow."""
+    for name, tried in trainer.tried.items():
+        by_loss = trainer.recipe.select_by == LOSS
+        record.tuned[name] = [_point(one, by_loss=by_loss) for one in tried]
+        failed = [one for one in tried if one.error]
+        record.warnings += [f"{name} could not be trained at {one.point.label}, which counts as the worst" for one in failed]
+        if (edge := _edge(tried)) is not None:
+            record.warnings.append(f"the dev set chose the {edge} for {name}: another one beyond it may be better")
+
+
+def _point(one: TriedPoint, *, by_loss: bool) -> PointRecord:
+    return PointRecord(
+        learning_rate=one.point.learning_rate,
+        epochs=one.point.epochs,
+        dev_loss=one.dev_loss,
+        dev_score=None if by_loss else one.score,
+        kept_epoch=one.epoch,
+        runs=one.runs,
+        tokens=one.tokens,
+        seconds=one.seconds,
+        chosen=one.chosen,
+        error=one.error or None,
+    )
+
+
+def _edge(tried: Sequence[TriedPoint]) -> str | None:
+    """`lowest learning rate, 1e-05`, where the dev set chose an end of three learning rates or more."""
+    rates = sorted({one.point.learning_rate for one in tried if one.point.learning_rate is not None})
+    chosen = next(one.point.learning_rate for one in tried if one.chosen)
+    if len(rates) < 3 or chosen not in (rates[0], rates[-1]):
+        return None
+    return f"{'lowest' if chosen == rates[0] else 'highest'} learning rate of the grid, {chosen:g},"

@@ -80,8 +80,9 @@ def unlike(systems: Mapping[str, SystemDescription], reference: str) -> list[str
                 f"it trains {said_count(one.trained_parameters)} parameters, {reference} {said_count(base.trained_parameters)}"
             )
         settings, others = one.training or {}, base.training or {}
+        alike = one.tuned_over.keys() if one.tuned_over and one.tuned_over == base.tuned_over else ()
         for key, value in settings.items():
-            if others.get(key, value) != value:
+            if key not in alike and others.get(key, value) != value:
                 found.append(f"{key} {_setting(value)}, {reference} {_setting(others[key])}")
         lines += [f"{name} is not trained like {reference}: {'; '.join(found)}"] if found else []
     return lines

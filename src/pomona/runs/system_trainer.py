@@ -27,6 +27,8 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.shape import Ranks, Shape, main_ranks, merged_target, merges_its_opponent, opponent, taking_part, trainable
 from pomona.runs.sources import SourceAdapter
 from pomona.runs.store import RunStore
+from pomona.runs.tune import AS_GIVEN, Point, without_point
+from pomona.runs.tuned import TriedPoint, tune
 from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.keep_best import Judge
@@ -55,6 +57,7 @@ class SystemTrainer:
         first: where the ratio is learned in a pass under a seed of its own: the same run under that seed.
         searched: that pass, where a run before this one has made it; this one adds its own.
         prefix: of the names of fresh LoRAs.
+        tried: system -> its trainings at the points of the grid (`evaluation.tune`); the chosen one is in `trained`.
     """
 
     recipe: Recipe
@@ -71,6 +74,7 @@ class SystemTrainer:
     first: SystemTrainer | None = None
     searched: dict[str, Fitted] = field(default_factory=dict)
     prefix: str = ""
+    tried: dict[str, list[TriedPoint]] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Adapter]:
@@ -89,45 +93,48 @@ class SystemTrainer:
 
     def train_main(self) -> Adapter:
         """The main job: merge, fine-tune, prune, with the ratio learned in the run (or in a pass before it)."""
+        return self._tuned(MAIN, self._train_main, pruned=True).adapter
+
+    def _train_main(self, point: Point) -> Fitted:
         pruning = self.recipe.pruning
         controller = self.recipe.controller
         if isinstance(controller, Search):
-            return self._train_trials(pruning, controller)
+            return self._train_trials(pruning, controller, point)
         pruning = pruning.following(controller)
         if controller.passes == 2:
-            answer = (self.first or self)._learn(controller)
+            answer = (self.first or self)._learn(controller, point)
             self.trained |= self.first.trained if self.first else {}
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
-        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller).adapter
+        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller, point=point)
 
-    def _learn(self, controller: Controller) -> Answer:
+    def _learn(self, controller: Controller, point: Point) -> Answer:
         """The pass that learns the ratio."""
-        search, recipe = self.recipe.search, self.recipe
-        how, tuning = search.pruning(recipe.pruning), search.tuning(recipe.tuning)
-        if self.searched and self.store.load_trained(SEARCH) is None:
-            self.store.save_trained(SEARCH, dataclasses.replace(self.searched[SEARCH], reused=True))
-        fitted = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning)
-        self.searched.setdefault(SEARCH, _in_memory(fitted))
+        search, recipe, system = self.recipe.search, self.recipe, point.named(SEARCH)
+        how, tuning = search.pruning(recipe.pruning), search.tuning(point.tuning(recipe.tuning))
+        if system in self.searched and self.store.load_trained(system) is None:
+            self.store.save_trained(system, dataclasses.replace(self.searched[system], reused=True))
+        fitted = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning, point=point)
+        self.searched.setdefault(system, _in_memory(fitted))
         answer = fitted.answer
         assert answer is not None
         return answer
 
-    def _train_trials(self, pruning: Pruning, search: Search) -> Adapter:
+    def _train_trials(self, pruning: Pruning, search: Search, point: Point) -> Fitted:
         """Whole runs at given ratios, each kept by itself; the best of them is the main system."""
         merged, seed = self._merged(MAIN), derive_seed(self.seed, "search")
         trials: list[Trial] = []
         while (prune_ratio := search.next(trials, seed)) is not None:
             system = f"{MAIN}_{prune_ratio!r}"
-            fitted = self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio))
+            fitted = self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio), point=point)
             trials.append(Trial(prune_ratio, fitted.dev_scores))
         answer = search.choose(trials, seed)
-        best = f"{MAIN}_{answer.prune_ratio!r}"
-        self.trained[MAIN] = dataclasses.replace(self.trained.pop(best), answer=answer)
-        return self.trained[MAIN].adapter
+        best = point.named(f"{MAIN}_{answer.prune_ratio!r}")
+        found = self.trained[point.named(MAIN)] = dataclasses.replace(self.trained.pop(best), answer=answer)
+        return found
 
     def train_merge(self, system: str) -> Adapter:
         """The main job without pruning."""
-        return self._train(system, *self._merged(system)).adapter
+        return self._tuned(system, lambda point: self._train(system, *self._merged(system), point=point)).adapter
 
     def train_new(self, system: str) -> Adapter:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
@@ -224,13 +231,36 @@ class SystemTrainer:
 
     def _train_fresh(self, system: str, shape: Shape) -> Adapter:
         """A fresh LoRA on the target; where it is known, its seconds are those of the run that trained it."""
-        key, system = (system, shape), self.prefix + system
-        if key in self.known and self.store.load_trained(system) is None:
-            self.store.save_trained(system, dataclasses.replace(self.known[key], reused=True))
-        start = new_adapter(self.backbone, shape.modules, shape.rank, shape.alpha, stream(self.seed, "lora"))
-        fitted = self._train(system, [start], [1.0])
-        self.known.setdefault(key, _in_memory(fitted))
-        return fitted.adapter
+        name = self.prefix + system
+
+        def train(point: Point) -> Fitted:
+            key, training = (point.named(system), shape), point.named(name)
+            if key in self.known and self.store.load_trained(training) is None:
+                self.store.save_trained(training, dataclasses.replace(self.known[key], reused=True))
+            start = new_adapter(self.backbone, shape.modules, shape.rank, shape.alpha, stream(self.seed, "lora"))
+            fitted = self._train(name, [start], [1.0], point=point)
+            self.known.setdefault(key, _in_memory(fitted))
+            return fitted
+
+        return self._tuned(name, train).adapter
+
+    def _tuned(self, system: str, train: Callable[[Point], Fitted], *, pruned: bool = False) -> Fitted:
+        """The system at the point of the grid that the dev set chooses; as the recipe says where there is no grid.
+
+        Args:
+            system: its name in the run.
+            train: the whole of it at a point.
+            pruned: whether the training prunes.
+        """
+        grid = self.recipe.evaluation.tune
+        if grid is None:
+            return train(AS_GIVEN)
+        if system not in self.tried:
+            points = grid.points(prefixes=prefixes_are_runs(self.recipe, pruned=pruned))
+            self.tried[system] = tune(points, train, self.trained, lambda training: system_of(training) == system)
+            for event in self.trained[system].history:
+                self.store.append_event(event)
+        return self.trained[system]
 
     def _judge(self) -> Judge | None:
         """What the best epoch is chosen by, where it is not the dev loss."""
@@ -284,7 +314,9 @@ class SystemTrainer:
         pruning: Pruning | None = None,
         controller: Controller | None = None,
         tuning: Tuning | None = None,
+        point: Point = AS_GIVEN,
     ) -> Fitted:
+        system, tuning = point.named(system), tuning or point.tuning(self.recipe.tuning)
         found = self.store.load_trained(system)
         if found is not None:
             for event in found.history if system not in self.trained else ():
@@ -294,7 +326,7 @@ class SystemTrainer:
                 fitted = fit(
                     attachment,
                     self.data,
-                    tuning or self.recipe.tuning,
+                    tuning,
                     pruning=pruning,
                     controller=controller,
                     judge=self._judge(),
@@ -309,6 +341,24 @@ class SystemTrainer:
             found = self.store.save_trained(system, fitted)
         self.trained[system] = found
         return found
+
+
+def system_of(training: str) -> str:
+    """The system that a training belongs to, by their names: that of the main system may be one of several runs, or its search."""
+    name = without_point(training)
+    return MAIN if name.startswith(f"{MAIN}_") else name
+
+
+def prefixes_are_runs(recipe: Recipe, *, pruned: bool) -> bool:
+    """Whether a training of fewer epochs is the first part of one of more epochs, so that nothing in it depends on its length.
+
+    Args:
+        recipe: the run's.
+        pruned: whether it is the main job, which prunes; then its ratio must be given, and without a ramp.
+    """
+    if recipe.tuning.steps_before_average(10**9) > 0:  # a share of all steps
+        return False
+    return not pruned or (isinstance(recipe.controller, Fixed) and recipe.pruning.schedule in ("constant", "once"))
 
 
 def _in_memory(fitted: Fitted) -> Fitted:

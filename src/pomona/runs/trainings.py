@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pomona.backbone.load import Backbone
-from pomona.control import Controller, Fixed
+from pomona.control import Controller, Fixed, Search
 from pomona.data import Splits
 from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora
 from pomona.evaluation.lorahub import LoraHub
 from pomona.runs.encoding import Encoding
-from pomona.runs.estimate import Training, count_tokens, plain_training, pruned_training
+from pomona.runs.estimate import Training, count_tokens, plain_training, pruned_training, summed
 from pomona.runs.recipe import Recipe
 from pomona.runs.shape import main_ranks, merged_target, merges_its_opponent, opponent
 from pomona.runs.shared_work import fresh_key, searched_key
 from pomona.runs.sources import CheckedSources
-from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET
+from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET, prefixes_are_runs
+from pomona.runs.tune import points_of
+from pomona.tuning.settings import FitData, Tuning
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,16 +41,21 @@ def planned_trainings(
     backbone: Backbone,
 ) -> list[Training]:
     """All trainings of the run, in order."""
-    data, tuning = encoding.data, recipe.tuning
+    data = encoding.data
     found = _source_trainings(sources) + (_source_trainings(first.sources) if first is not None else [])
-    fresh = fresh_key(recipe)
+    fresh = fresh_key(recipe), recipe.evaluation.tune
+
+    def plain(name: str, data: FitData, once: object = None) -> Training:
+        return at_each_point(recipe, lambda tuning: plain_training(name, data, tuning, once))
+
     makes_merge = only is None or isinstance(baselines[only], MergeFinetune)
     if makes_merge and recipe.merge.target:
         same = merges_its_opponent(recipe, sources.ranks, backbone)
         shape = merged_target(recipe, sources.ranks, backbone)
-        found.append(plain_training(TARGET if same else MERGED_TARGET, data, tuning, (fresh, shape)))
+        found.append(plain(TARGET if same else MERGED_TARGET, data, (*fresh, shape)))
         if first is not None and only is None:
-            found.append(plain_training(f"search_{found[-1].name}", first.encoding.data, tuning, (fresh_key(first.recipe), shape)))
+            once = fresh_key(first.recipe), recipe.evaluation.tune, shape
+            found.append(plain(f"search_{found[-1].name}", first.encoding.data, once))
     if only is None:
         found += _main_trainings(recipe, encoding, first)
     for name, baseline in baselines.items():
@@ -56,7 +63,7 @@ def planned_trainings(
             found.append(Training(name, 0, 0, baseline.evaluations * count_tokens(data.train)))
         elif baseline.trains and name not in {one.name for one in found}:
             known = main_ranks(recipe, sources.ranks, backbone) if isinstance(baseline, TargetLora) else None
-            found.append(plain_training(name, data, tuning, known and (fresh, opponent(recipe, known, backbone))))
+            found.append(plain(name, data, known and (*fresh, opponent(recipe, known, backbone))))
     return found
 
 
@@ -71,13 +78,29 @@ def _source_trainings(sources: CheckedSources) -> list[Training]:
 
 def _main_trainings(recipe: Recipe, encoding: Encoding, first: SearchPass | None) -> list[Training]:
     """The main job, with the pass before it that learns the ratio."""
-    pruning, controller = recipe.pruning, recipe.controller
+    pruning, controller, search = recipe.pruning, recipe.controller, recipe.search
+
+    def main(controller: Controller | Search) -> Training:
+        return at_each_point(recipe, lambda tuning: pruned_training(MAIN, encoding.data, tuning, pruning, controller), pruned=True)
+
     if not (isinstance(controller, Controller) and controller.passes == 2):
-        return [pruned_training(MAIN, encoding.data, recipe.tuning, pruning, controller)]
+        return [main(controller)]
     data = encoding.data if first is None else first.encoding.data
-    how, tuning = recipe.search.pruning(recipe.pruning), recipe.search.tuning(recipe.tuning)
-    once = None if first is None else searched_key(recipe)
-    return [
-        pruned_training(SEARCH, data, tuning, how, controller, once),
-        pruned_training(MAIN, encoding.data, recipe.tuning, pruning, Fixed(0.0)),
-    ]
+    how = search.pruning(recipe.pruning)
+    once = None if first is None else (searched_key(recipe), recipe.evaluation.tune)
+    searched = at_each_point(
+        recipe, lambda tuning: pruned_training(SEARCH, data, search.tuning(tuning), how, controller, once), pruned=True
+    )
+    return [searched, main(Fixed(0.0))]
+
+
+def at_each_point(recipe: Recipe, train: Callable[[Tuning], Training], *, pruned: bool = False) -> Training:
+    """All trainings of a system that is tuned over the recipe's grid, as one.
+
+    Args:
+        recipe: the run's.
+        train: the system's training with the given settings.
+        pruned: whether the training prunes.
+    """
+    points = points_of(recipe.evaluation.tune, prefixes=prefixes_are_runs(recipe, pruned=pruned))
+    return summed([train(point.tuning(recipe.tuning)) for point in points])

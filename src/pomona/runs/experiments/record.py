@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pomona.runs.record import SystemDescription
+from pomona.runs.record import PointRecord, SystemDescription
 
 FORMAT_VERSION = 1
 
@@ -79,6 +79,7 @@ class CellRecord(_Part):
     """One cell; `status` is its run's, or `missing` where there is none.
 
     Seconds are wall clock. Those of training include probes, and training that the cell took over from another one.
+    `tuned`: the points of the grid at which the cell's system was trained, if there is a grid.
     `made`: what the cell's system is made of. `learned_nothing`: no controller round took place, so its prune ratio is the one that
     the run began with.
     """
@@ -94,6 +95,7 @@ class CellRecord(_Part):
     sparsity: float | None = None
     train_seconds: float | None = None
     total_seconds: float | None = None
+    tuned: list[PointRecord] = Field(default_factory=list)
     made: SystemDescription | None = None
 
 

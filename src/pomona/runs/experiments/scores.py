@@ -77,6 +77,7 @@ def _describe(cell: Cell, folder: Path) -> CellRecord:
         sparsity=record.sparsity,
         train_seconds=timing.train_seconds + timing.probe_seconds + timing.reused_seconds,
         total_seconds=timing.total_seconds,
+        tuned=record.tuned.get(cell.only or MAIN, []),
         made=record.systems.get(cell.only or MAIN),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pomona.evaluation.scores import LOSS
-from pomona.runs.experiments.record import AverageRecord, AverageScore, ExperimentRecord, SystemCost, SystemScore
+from pomona.runs.experiments.record import AverageRecord, AverageScore, CellRecord, ExperimentRecord, SystemCost, SystemScore
 from pomona.runs.record import SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training, unlike
 
@@ -41,6 +41,7 @@ def table(found: ExperimentRecord) -> str:
         parts += (
             [f"No controller round took place in {', '.join(began)}: the prune ratio there is the starting one."] if began else []
         )
+        parts += _tuned([cell for cell in found.cells if cell.setting == name and cell.tuned])
         parts += _made_of(setting.systems, found.against)
     parts.append(_reading(found))
     lacking = [
@@ -124,6 +125,32 @@ def _costs(costs: Mapping[str, SystemCost]) -> str:
         for system, one in costs.items()
     ]
     return _aligned(rows)
+
+
+def _tuned(cells: Sequence[CellRecord]) -> list[str]:
+    """What the dev set chose for each system that was tuned over a grid, and what the whole grid cost."""
+    if not cells:
+        return []
+    rows = [["system", "seed", "learning rate", "epochs", "kept epoch", "runs", "tokens", "seconds"]]
+    for cell in cells:
+        chosen = next(point for point in cell.tuned if point.chosen)
+        rows.append(
+            [
+                cell.system,
+                str(cell.seed),
+                UNKNOWN if chosen.learning_rate is None else f"{chosen.learning_rate:g}",
+                UNKNOWN if chosen.epochs is None else str(chosen.epochs),
+                UNKNOWN if chosen.kept_epoch is None else str(chosen.kept_epoch),
+                str(sum(point.runs for point in cell.tuned)),
+                said_count(sum(point.tokens or 0 for point in cell.tuned)),
+                _number(sum(point.seconds or 0.0 for point in cell.tuned), 1),
+            ]
+        )
+    note = (
+        "The dev set chose each system's point of the grid (`evaluation.tune`). Runs, tokens and seconds are those of the "
+        "whole grid. Where a training of fewer epochs is the first part of a longer one, the longer one stands for both."
+    )
+    return [f"### tuned on the dev set\n\n{_aligned(rows)}\n\n{note}"]
 
 
 def _made_of(systems: Mapping[str, SystemDescription], against: str | None) -> list[str]:
