@@ -108,6 +108,7 @@ class Seen(NamedTuple):
     hidden_norm: Sequence[float]
     gradient: Module
     smoothed: Smoothed
+    seed: int
 
 
 def _columns(matrix: Rows, factors: Sequence[float]) -> Rows:
@@ -168,7 +169,7 @@ def _own_scores(metric: str, seen: Seen) -> Module:
 
     input_norm, hidden_norm = (torch.tensor(norm, dtype=torch.float64) for norm in (seen.input_norm, seen.hidden_norm))
     statistics = ModuleStatistics(
-        input_norm, hidden_norm, pair(seen.gradient), Averages(pair(seen.smoothed.mean), pair(seen.smoothed.uncertainty))
+        input_norm, hidden_norm, pair(seen.gradient), Averages(pair(seen.smoothed.mean), pair(seen.smoothed.uncertainty)), seen.seed
     )
     A, B = importance_metrics.create(metric).scores(Factors(*pair(seen.module)), statistics)
     return A.tolist(), B.tolist()

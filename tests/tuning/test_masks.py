@@ -40,6 +40,7 @@ from pomona.backbone.speed import Packing
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Fixed
 from pomona.importance import importance_metrics
+from pomona.seeding import derive_seed
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import Event, FitData, Pruning, Tuning
 
@@ -121,6 +122,10 @@ class Watch:
     def _values(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
+    def seed(self, path: str) -> int:
+        """Of a metric's draws, in a run of seed 0."""
+        return derive_seed(0, "importance", path)
+
     def shares(self, path: str) -> list[float]:
         """One share an adapter, or, where their rows stand beside each other, one a row."""
         ranks_and_shares = list(zip(RANKS, SHARES, strict=True))[self.missing(path) :]
@@ -199,7 +204,9 @@ class Watch:
         modules = {path: self.module(path, self.before) for path in self.attachment.layers}
         norms = {path: [[value**0.5 for value in side] for side in self.sums[path]] for path in modules}
         scores = {
-            path: oracle(self.case.metric)(Seen(module, norms[path][0], norms[path][1], self.gradients[path], self.smoothed[path]))
+            path: oracle(self.case.metric)(
+                Seen(module, norms[path][0], norms[path][1], self.gradients[path], self.smoothed[path], self.seed(path))
+            )
             for path, module in modules.items()
         }
         inputs = {path: norm[0] for path, norm in norms.items()}
@@ -238,7 +245,14 @@ class Watch:
             factors = own(A, B, self.shares(path), self.ranks(path), self.case.combine)
             parts = zip(factors, self.own(path, scores[path]), self.own(path, self.gradients[path]), strict=True)
             for k, (module, of_merged, gradient) in enumerate(parts):
-                seen = Seen(module, norms[path][0], norms[path][1][: len(module[0])], gradient, self.smoothed[path])
+                seen = Seen(
+                    module,
+                    norms[path][0],
+                    norms[path][1][: len(module[0])],
+                    gradient,
+                    self.smoothed[path],
+                    derive_seed(self.seed(path), self.missing(path) + k),
+                )
                 name = f"{path}@{self.missing(path) + k}"
                 found[name] = module
                 found_scores[name] = of_merged if self.case.combine == "concat" else oracle(self.case.metric)(seen)

@@ -9,6 +9,7 @@ from pomona.importance.gradient import Gradient
 from pomona.importance.gradient_activation import GradientActivation
 from pomona.importance.gradient_smoothed import GradientSmoothed
 from pomona.importance.magnitude import Magnitude
+from pomona.importance.random import Random
 from pomona.importance.update_size import mean_update_size
 from pomona.importance.wanda import Wanda
 
@@ -22,6 +23,7 @@ __all__ = [
     "ImportanceMetric",
     "Magnitude",
     "ModuleStatistics",
+    "Random",
     "Smoothed",
     "Wanda",
     "importance_metrics",

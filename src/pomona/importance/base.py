@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Factors
 from pomona.registry import Registry
+from pomona.seeding import derive_seed
 
 
 class FactorPair(NamedTuple):
@@ -40,19 +41,21 @@ class ModuleStatistics:
         hidden_norm_R: L2 norm of each component of A x over the same tokens, [R], >= 0.
         gradient: the last optimizer step's gradient of the loss by each factor; None where no metric asked for it.
         smoothed: averages over the steps so far; None where no metric asked for them.
+        seed: of random draws for this module; it is the same in all steps of a run.
     """
 
     input_norm_I: Float[Tensor, " I"]
     hidden_norm_R: Float[Tensor, " R"]
     gradient: FactorPair | None = None
     smoothed: Smoothed | None = None
+    seed: int = 0
 
-    def of_components(self, rank: int) -> ModuleStatistics:
-        """The same of the first components alone, so many: what is known of an adapter whose rows and columns these are."""
+    def of_components(self, rank: int, place: int) -> ModuleStatistics:
+        """The same of the first `rank` components alone: the statistics of the adapter at `place`, which has draws of its own."""
         pairs = (self.gradient, *(self.smoothed or (None, None)))
         gradient, mean, uncertainty = (pair and FactorPair(pair.A[:rank], pair.B[:, :rank]) for pair in pairs)
         smoothed = Smoothed(mean, uncertainty) if mean and uncertainty else None
-        return ModuleStatistics(self.input_norm_I, self.hidden_norm_R[:rank], gradient, smoothed)
+        return ModuleStatistics(self.input_norm_I, self.hidden_norm_R[:rank], gradient, smoothed, derive_seed(self.seed, place))
 
 
 class ImportanceMetric(ABC):

@@ -78,7 +78,7 @@ def fit(
     transforms: dict[str, Transform] = {}
     prune = None
     if pruning is not None:
-        statistics = Statistics(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates, engine)
+        statistics = Statistics(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates, engine, seed)
         prune = Prune(run, pruning, controller, statistics, costs)
         transforms = {"statistics": statistics, "prune": prune}
     average = None

@@ -160,7 +160,8 @@ class LiveMasks:
     def _own_scores(self, layer: AdaptedModule, own: Mapping[int, Factors], statistics: ModuleStatistics) -> ModuleScores:
         """Scores of each adapter's own factors, with the layout of the parameters; 0 for the padding of a lower rank."""
         found = {
-            place: self._pruning.metric.scores(factors, statistics.of_components(factors.rank)) for place, factors in own.items()
+            place: self._pruning.metric.scores(factors, statistics.of_components(factors.rank, place))
+            for place, factors in own.items()
         }
         dtype = next(iter(found.values()))[0].dtype
         A, B = (torch.zeros_like(side, dtype=dtype) for side in (layer.A, layer.B))

@@ -16,6 +16,7 @@ from pomona.backbone.published_norms import PublishedNorms
 from pomona.backbone.statistics import Norms, StreamedNorms
 from pomona.engines import NATIVE, Engine
 from pomona.importance import ModuleStatistics
+from pomona.seeding import derive_seed
 from pomona.tuning.settings import Pruning
 from pomona.tuning.transform import Run, Transform
 
@@ -30,6 +31,7 @@ class Statistics(Transform):
         batch_size: examples per batch of such a pass.
         gradients: whether the last step's gradient is always kept.
         engine: sums the norms over ranks.
+        seed: root seed of a metric's random draws.
 
     Raises:
         InputError: the published norms do not support a module.
@@ -45,10 +47,12 @@ class Statistics(Transform):
         batch_size: int,
         gradients: bool = False,
         engine: Engine = NATIVE,
+        seed: int = 0,
     ) -> None:
         metric = pruning.metric
         self._norms = _norms(attachment, pruning, examples, batch_size, engine)
         self._gathers_norms = pruning.needs_norms
+        self._seeds = {path: derive_seed(seed, "importance", path) for path in attachment.layers}
         wanted = gradients or metric.needs_gradient or bool(metric.smoothing)
         self._gradients = Gradients(attachment, metric.smoothing) if wanted else None
 
@@ -75,7 +79,7 @@ class Statistics(Transform):
             self._norms.prepare()
 
     def __getitem__(self, module: str) -> ModuleStatistics:
-        found = self._norms[module]
+        found = dataclasses.replace(self._norms[module], seed=self._seeds[module])
         if self._gradients is None:
             return found
         return dataclasses.replace(found, gradient=self._gradients.gradient(module), smoothed=self._gradients.smoothed(module))
