@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.backbone.trainable.three_adapters import (
@@ -21,8 +23,9 @@ from torch import Tensor
 
 from pomona.adapters import Factors
 from pomona.backbone.attach import attached
-from pomona.backbone.trainable import AdaptedModule, TrainableMerge, trainable_merges
+from pomona.backbone.trainable import AdaptedModule, Coefficients, TrainableMerge, trainable_merges
 from pomona.backbone.trainable.add_low_rank import STEPS, keep_mask
+from pomona.errors import InputError
 
 CASES = [Case(), Case(frozen=(0, 2)), Case(train_weights=True), Case(frozen=(1,), train_weights=True)]
 every_case = pytest.mark.parametrize("case", CASES)
@@ -275,3 +278,62 @@ def test_attached_folding_adds_the_update_and_gives_the_base_back_bit_for_bit(ki
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert [adapter.fingerprint() for adapter in adapters] == prints
+
+
+COEFFICIENTS = [
+    Coefficients(),
+    Coefficients(starts=(0.0, 1.0, 0.0), negative_slope=0.2),
+    Coefficients("component"),
+    Coefficients("component", binary=True),
+]
+
+
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+@pytest.mark.parametrize("frozen", [(0, 1, 2), (1,)])
+def test_coefficients_scale_the_updates_of_all_adapters_and_the_factors_may_stay(
+    kind: str, coefficients: Coefficients, frozen: tuple[int, ...]
+) -> None:
+    """Output, export and gradient against `sum_k f(c_k) s_k B_k A_k`, one component after the other."""
+    if not trainable_merges[kind].has_coefficients:
+        with pytest.raises(InputError, match="is not a sum of the adapters' updates"):
+            trainable_merges[kind](coefficients=coefficients)
+        return
+    merge = trainable_merges[kind](frozen=frozenset(frozen), coefficients=coefficients)
+    module, x = merge.attach("m", base_module(), three_pairs(), WEIGHTS, 0.0).double(), inputs()
+    assert module.weights is not None
+    starts = coefficients.starts or ((1.0, 1.0, 1.0) if coefficients.binary else WEIGHTS)
+    expected = [start * (w if coefficients.binary else 1.0) for start, w in zip(starts, WEIGHTS, strict=True)]
+    assert module.merge_weights() == pytest.approx(expected, rel=1e-6)
+    with torch.no_grad():
+        module.weights.add_(torch.linspace(-0.8, 0.7, len(module.weights)))
+    values = module.weights.detach().clone().requires_grad_()
+    order = [k for k in range(3) if k not in frozen] + [k for k in range(3) if k in frozen]
+    owners = [k for k in order for _ in range(RANKS[k])]
+    y, delta = module.base(x), torch.zeros(OUT, IN, dtype=torch.float64)
+    for row, k in enumerate(owners):
+        c = values[row if coefficients.unit == "component" else order.index(k)]
+        if coefficients.binary:
+            weight = WEIGHTS[k] * (float(c >= 0.5) + c - c.detach())
+        else:
+            weight = torch.where(c > 0, c, coefficients.negative_slope * c)
+        pair, r = three_pairs()[k], row - owners.index(k)
+        component = weight * SCALINGS[k] * pair.B.double()[:, r, None] * pair.A.double()[None, r]
+        y, delta = y + x @ component.T, delta + component
+    loss_of(y).backward()
+    module.A.requires_grad_(False)
+    module.B.requires_grad_(False)
+    loss_of(module(x)).backward()
+    assert module.weights.grad is not None
+    assert values.grad is not None
+    assert values.grad.abs().min() > 1e-4
+    near: dict[str, Any] = {"atol": 5e-6, "rtol": 5e-6}  # the module has weights and scalings in float32
+    torch.testing.assert_close(module(x), y, **near)
+    torch.testing.assert_close(module.export().delta(torch.float64), delta, **near)
+    torch.testing.assert_close(module.pair()[1] @ module.pair()[0], delta, **near)
+    torch.testing.assert_close(module.weights.grad, values.grad, **near)
+    assert module.A.grad is None
+    if not module.trained:
+        return
+    frozen_output = module(x)
+    module.A.requires_grad_()  # the factors and the coefficients, trained together
+    close(module(x), frozen_output)

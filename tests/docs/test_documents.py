@@ -165,6 +165,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
         "Tuning",
         "Pruning",
         "FirstPass",
+        "CoefficientSettings",
         "Evaluation",
         "Tune",
         "Decoding",

@@ -20,6 +20,7 @@ from pomona.errors import InputError
 from pomona.evaluation.answers import answer
 from pomona.evaluation.micro_dev_costs import micro_dev_costs
 from pomona.pruning import pruned_count
+from pomona.report.input_tables import choices_table
 from pomona.report.page import write_report
 from pomona.runs.adapt import adapt
 from pomona.runs.examples import read_splits
@@ -283,6 +284,29 @@ def test_trained_merge_weights_and_frozen_sources_land_in_the_record(folder: Pat
         assert module.sparsity_A == pytest.approx(pruned_count(0.5, trainable) / trainable)
     plain = run(folder, "no-weights", FIXED, "evaluation.baselines=[]", "tuning.epochs=1")
     assert all(module.merge_weights is None for module in plain.modules)
+
+
+def test_trained_coefficients_land_in_the_record_and_the_report(folder: Path) -> None:
+    merge = "merge={target: true, train: coefficients, coefficients: {unit: layer, start: target}}"
+    changes = ["controller={name: fixed, prune_ratio: 0}", merge, "evaluation.baselines=[target_lora]", "tuning.epochs=1"]
+    found = run(folder, "coefficients", *changes)
+    layers: dict[int | None, set[tuple[float, ...]]] = {}
+    for module in found.modules:
+        assert module.merge_weights is not None
+        assert module.merge_weights[2] != 1.0
+        layers.setdefault(module.layer, set()).add(tuple(module.merge_weights[1:]))
+    assert all(len(one) == 1 for one in layers.values())
+    main = found.systems["pomona"]
+    assert main.trained_parameters == 3 * len(layers)
+    assert main.training is not None
+    assert (main.training["learning_rate"], main.training["weights_learning_rate"]) == (None, 0.05)
+    assert found.systems["target_lora"].differences == []
+    assert (found.prune_ratio, found.sparsity) == (0.0, pytest.approx(0.0, abs=0.01))
+    told = {row[0].text: row[1].text for row in choices_table(found).rows}
+    assert told["Merged by"] == (
+        "concat, the adapters side by side, with the target LoRA, "
+        "one coefficient for each adapter and layer trained, all factors frozen"
+    )
 
 
 def test_rank_pruning_writes_a_smaller_adapter(folder: Path) -> None:

@@ -637,6 +637,18 @@ def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:
         ({"merge": {"method": "ties", "weights_learning_rate": 0.1}}, "merge: method ties makes one pair: `frozen` and"),
         ({"merge": {"frozen": ["other"]}}, "merge.frozen names 'other', which is no source: one"),
         ({"merge": {"frozen": ["one"]}}, "merge.frozen names every source: nothing would be trained"),
+        (
+            {"merge": {"train": "coefficients"}},
+            "controller: prunes factors, and all factors are frozen (got 'Bayes'). Use controller",
+        ),
+        ({"merge": {"frozen": ["one"], "weights_learning_rate": 0.1}}, "controller: prunes factors, and all factors are frozen"),
+        ({"merge": {"train": "coefficients", "method": "linear"}}, "merge.train: needs a merge that is the sum of the adapters'"),
+        ({"merge": {"train": "coefficients", "method": "svd"}}, "merge.train: needs a merge that is the sum of the adapters'"),
+        ({"merge": {"train": "coefficients", "weights_learning_rate": 0.1}}, "merge.weights_learning_rate: the coefficients are"),
+        ({"merge": {"train": "coefficients", "coefficients": {"start": "target"}}}, "merge.coefficients.start: no target LoRA is"),
+        ({"merge": {"coefficients": {"unit": "layer"}}}, "merge.coefficients: no coefficients are trained. Set merge.train to"),
+        ({"merge": {"train": "coefficients", "coefficients": {"negative_slope": 0}}}, "merge.coefficients.negative_slope: "),
+        ({"merge": {"train": "coefficients", "coefficients": {"unit": "row"}}}, "merge.coefficients.unit: "),
     ],
 )
 def test_contradictions(changes: dict[str, Any], part: str) -> None:

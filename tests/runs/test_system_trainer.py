@@ -26,6 +26,7 @@ from pomona.merging import merge
 from pomona.metrics import Chrf
 from pomona.pruning import pruned_count
 from pomona.runs.recipe import Data, FirstPass, Lora, Merge, Recipe, Source
+from pomona.runs.recipe_merge import CoefficientSettings
 from pomona.runs.sources import SourceAdapter, weighted
 from pomona.runs.store import RunStore
 from pomona.runs.system_trainer import SystemTrainer
@@ -316,6 +317,46 @@ def test_frozen_sources_are_named_and_weights_are_trained(tmp_path: Path, backbo
     for weights in shop.trained["pomona"].merge_weights.values():
         assert weights[0] == 1.0
         assert weights[1] != -0.5
+
+
+def test_coefficients_are_trained_over_a_finished_target_lora_and_the_sources(
+    tmp_path: Path, backbone: Backbone, fitted: list[str]
+) -> None:
+    settings = CoefficientSettings(start="target", learning_rate=0.1)
+    how = Merge(target=True, train="coefficients", coefficients=settings)
+    for _ in range(2):  # the second time everything is found in the folder
+        shop = shop_for(tmp_path, backbone, merge=how, controller=Fixed(0.0), lora=Lora())
+        main, target = shop.train_main(), shop.train_new("target_lora")
+        assert fitted == ["target_lora", "pomona"]
+        trained = shop.trained["pomona"]
+        assert trained.answer is not None
+        assert trained.answer.prune_ratio == 0.0
+        assert trained.coefficients == 3 * len(main)
+        for module in main:
+            weights = trained.merge_weights[module]
+            assert weights == pytest.approx([0.0, 0.0, 1.0], abs=0.3)
+            assert weights[2] != 1.0
+            parts = list(zip(weights, [*shop.sources, target], strict=True))
+            torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("start", ["given", "zero"])
+def test_coefficients_start_at_the_given_weights_or_at_zero(tmp_path: Path, backbone: Backbone, start: Any) -> None:
+    how = Merge(train="coefficients", coefficients=CoefficientSettings(start=start, learning_rate=1e-9, unit="adapter"))
+    shop = shop_for(tmp_path, backbone, merge=how, controller=Fixed(0.0), tuning=STILL)
+    shop.train_main()
+    for weights in shop.trained["pomona"].merge_weights.values():
+        assert weights == pytest.approx([1.0, -0.5] if start == "given" else [0.0, 0.0], abs=1e-6)
+
+
+def test_with_every_source_frozen_the_rate_of_the_weights_trains_the_weights(tmp_path: Path, backbone: Backbone) -> None:
+    shop = shop_for(tmp_path, backbone, merge=Merge(frozen=("a", "b"), weights_learning_rate=0.05), controller=Fixed(0.0))
+    main = shop.train_main()
+    for module, weights in shop.trained["pomona"].merge_weights.items():
+        assert all(weight != start for weight, start in zip(weights, [1.0, -0.5], strict=True))
+        parts = list(zip(weights, shop.sources, strict=True))
+        torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
+    assert shop.main_ranks == dict.fromkeys(main, 2)  # as a target LoRA of the recipe's rank
 
 
 def test_the_paper_s_norms_serve_the_paper_s_metric(tmp_path: Path, backbone: Backbone) -> None:

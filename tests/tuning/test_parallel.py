@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import start_processes
 
 import pomona.tuning.loop as loop_module
 from pomona.backbone.attach import Attachment
-from pomona.backbone.trainable import Linear
+from pomona.backbone.trainable import Coefficients, Concat, Linear
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.engines import NATIVE
 from pomona.importance import GradientSmoothed
@@ -34,6 +34,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "sum by gradient_smoothed with weights": {
         "pruning": Pruning(GradientSmoothed(), reset="initial"), "controller": Fixed(0.3), "weights_learning_rate": 0.01,
         "how": Linear(train_weights=True),
+    },
+    "coefficients": {
+        "how": Concat(frozen=frozenset({0, 1}), coefficients=Coefficients("layer")), "weights_learning_rate": 0.05,
     },
     "components by a full pass": {
         "pruning": Pruning(granularity="rank", scope="global", activations="full_pass"), "controller": Fixed(0.5)
@@ -139,7 +142,7 @@ def test_two_ranks_train_the_factors_of_one_process(alone: Any, ranks: Any, kind
             assert mine.keys() == expected.keys()
             for name in expected:
                 torch.testing.assert_close(mine[name], expected[name], atol=1e-5, rtol=0)
-            if KINDS[kind]["pruning"].reset == "zero":
+            if "pruning" in KINDS[kind] and KINDS[kind]["pruning"].reset == "zero":
                 assert all(torch.equal(mine[name] == 0, expected[name] == 0) for name in expected)
                 assert any((expected[name] == 0).any() for name in expected)
         for key in ("epoch", "tokens"):

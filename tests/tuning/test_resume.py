@@ -13,11 +13,12 @@ from tests.tuning.runs import TUNING, assert_same, train
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.load import Backbone
-from pomona.backbone.trainable import Concat, Linear
+from pomona.backbone.trainable import Coefficients, Concat, Linear
 from pomona.control import Fixed, Grasp, Layerwise
 from pomona.importance import GradientSmoothed, Magnitude
 from pomona.tuning.settings import Event, Pruning
 
+ALL = frozenset({0, 1})
 SHORT = dataclasses.replace(TUNING, epochs=2)
 STEPS = 4
 LAYERWISE = Layerwise(groups=2, interval_steps=1, commit_level=0)
@@ -31,7 +32,8 @@ def early(attachment: Attachment) -> list[float]:
 
 def judge(attachment: Attachment) -> list[float]:
     """Some scores that depend on what is trained."""
-    return [float(parameter.detach().sum()) for parameter in attachment.parameters().values()]
+    trained = attachment.parameters() or attachment.weight_parameters()
+    return [float(parameter.detach().sum()) for parameter in trained.values()]
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -42,6 +44,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "gradient_smoothed": {"pruning": Pruning(GradientSmoothed())},
     "weights": {"how": Concat(train_weights=True), "weights_learning_rate": 0.02},
     "weights of a sum": {"how": Linear(train_weights=True), "weights_learning_rate": 0.02},
+    "coefficients": {"how": Concat(frozen=ALL, coefficients=Coefficients("layer")), "pruning": None},
+    "gates": {"how": Concat(frozen=ALL, coefficients=Coefficients("component", binary=True)), "pruning": None, "judge": judge},
     "frozen": {"how": Concat(frozen=frozenset({0}))},
     "full_pass": {"pruning": Pruning(activations="full_pass")},
     "gradient checkpointing": {"tuning": dataclasses.replace(SHORT, gradient_checkpointing=True)},

@@ -26,6 +26,7 @@ from pomona.backbone.load import Backbone
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.trainable import AdaptedModule, Concat, TrainableMerge
 from pomona.backbone.trainable.base import Observer, takes_part
+from pomona.backbone.trainable.coefficients import tie_units
 from pomona.errors import InputError, suggest
 from pomona.merging.weights import Weight, module_weights
 
@@ -44,7 +45,7 @@ class Attachment:
 
     @property
     def layers(self) -> dict[str, AdaptedModule]:
-        """The modules that are trained, in order."""
+        """The modules whose factors are trained in this run, in order."""
         return {path: module for path, module in self.modules.items() if module.trained}
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -52,12 +53,24 @@ class Attachment:
         return {f"{path}.{side}": getattr(layer, side) for path, layer in self.layers.items() for side in ("A", "B")}
 
     def weight_parameters(self) -> dict[str, nn.Parameter]:
-        """The merge weights, where they are trained: `path.weights` -> parameter, in order."""
-        return {f"{path}.weights": layer.weights for path, layer in self.layers.items() if layer.weights is not None}
+        """The merge weights or coefficients that are trained, in order: `path.weights` -> parameter.
+
+        A parameter of several modules stands once, under the first of them.
+        """
+        found: dict[int, tuple[str, nn.Parameter]] = {}
+        for path, module in self.modules.items():
+            if module.weights is not None:
+                found.setdefault(id(module.weights), (f"{path}.weights", module.weights))
+        return dict(found.values())
 
     def merge_weights(self) -> dict[str, list[float]]:
         """For each path the present merge weight of every adapter that was given, 0 where it takes no part."""
         return {path: module.merge_weights() for path, module in self.modules.items()}
+
+    def component_weights(self) -> dict[str, list[list[float]]]:
+        """For each path the merge weights of every adapter's components; empty unless components have coefficients."""
+        found = {path: module.component_weights() for path, module in self.modules.items()}
+        return {path: weights for path, weights in found.items() if weights is not None}
 
     def export(self) -> Adapter:
         """The update as it stands, as one adapter with scaling 1, on the CPU."""
@@ -165,7 +178,9 @@ def _adapted_modules(
         raise InputError(
             "no adapter takes part in any module", field="weights", value=weights, fix="Give one a weight that is not 0"
         )
-    if not any(module.trained for module in modules.values()):
+    if how.coefficients is not None and how.coefficients.unit in ("adapter", "layer"):
+        tie_units(modules, how.coefficients)
+    if not any(module.trained or module.weights is not None for module in modules.values()):
         raise InputError("there is nothing left to train", field="frozen", value=sorted(how.frozen), fix="Freeze fewer adapters")
     return modules
 

@@ -43,7 +43,8 @@ def choices_table(record: RunRecord) -> Table:
 def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     merge = chosen(record, "merge.method")
     if merge is not None:
-        yield "Merged by", ", ".join([str(merge), _trained(str(merge)), *_merge_notes(record)])
+        how = "the adapters side by side" if chosen(record, "merge.train") == "coefficients" else _trained(str(merge))
+        yield "Merged by", ", ".join([str(merge), how, *_merge_notes(record)])
     answer = record.answer
     if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
         yield from _pruning_choices(record)
@@ -84,6 +85,9 @@ def _merge_notes(record: RunRecord) -> Iterator[str]:
     frozen = chosen(record, "merge.frozen")
     if isinstance(frozen, list) and frozen:
         yield f"{listed([str(name) for name in frozen])} not trained"
+    if chosen(record, "merge.train") == "coefficients":
+        gate = "binary gate" if chosen(record, "merge.coefficients.binary") else "coefficient"
+        yield f"one {gate} for each adapter and {chosen(record, 'merge.coefficients.unit')} trained, all factors frozen"
     if chosen(record, "merge.weights_learning_rate") is not None:
         yield "merge weights trained"
     if chosen(record, "merge.paper"):

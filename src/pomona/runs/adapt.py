@@ -201,10 +201,15 @@ def make_systems(plan: RunPlan, trainer: SystemTrainer, record: RunRecord) -> di
         record.systems[name] = _described(baseline)
     if plan.only is None:
         systems[MAIN] = main
-        record.systems[MAIN] = SystemDescription(
-            label="Pomona", description="merged, fine-tuned, and pruned at the ratio that its controller gives"
-        )
+        record.systems[MAIN] = SystemDescription(label="Pomona", description=_made(trainer.recipe))
     return systems
+
+
+def _made(recipe: Recipe) -> str:
+    """What the main system is, in half a sentence."""
+    if not recipe.trains_factors:
+        return "merged with trained coefficients, all factors frozen"
+    return "merged, fine-tuned, and pruned at the ratio that its controller gives"
 
 
 def _described(baseline: Baseline) -> SystemDescription:

@@ -191,8 +191,8 @@ def try_step(attachment: Attachment, examples: Sequence[Encoded], tuning: Tuning
 def least_bytes(backbone: Backbone, attachment: Attachment | None) -> int:
     """What training takes without activations: the model's weights, and the factors with their gradient and AdamW's moments."""
     weights = sum(one.numel() * one.element_size() for one in backbone.model.parameters())
-    factors = attachment.parameters().values() if attachment is not None else ()
-    return weights + _BYTES_A_TRAINED_ENTRY * sum(one.numel() for one in factors)
+    trained = (attachment.parameters() | attachment.weight_parameters()).values() if attachment is not None else ()
+    return weights + _BYTES_A_TRAINED_ENTRY * sum(one.numel() for one in trained)
 
 
 def _forget_peak(device: torch.device) -> None:

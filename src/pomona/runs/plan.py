@@ -197,7 +197,7 @@ def _rehearse(
     backbone = shared.backbone(recipe)
     if only is not None and not isinstance(baselines[only], MergeFinetune | TargetLora):
         return least_bytes(backbone, None), None, "nothing is trained by a gradient"
-    pruning = None if only is not None else recipe.pruning
+    pruning = None if only is not None or not recipe.trains_factors else recipe.pruning
     with _attached_stand_ins(recipe, sources, backbone) as attachment:
         if pruning is not None and isinstance(recipe.controller, Controller):
             layer_groups(list(attachment.layers), recipe.controller.layer_groups)

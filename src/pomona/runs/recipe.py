@@ -6,24 +6,23 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.backbone.speed import Switch
-from pomona.backbone.trainable import trainable_merges
-from pomona.control import Bayes, Controller
+from pomona.control import Bayes, Controller, Fixed
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
-from pomona.errors import InputError, suggest
+from pomona.errors import InputError
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity
-from pomona.merging import merge_methods
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
 from pomona.runs.read_yaml import read_yaml
@@ -34,18 +33,15 @@ from pomona.runs.recipe_fields import (
     RewardField,
     TaskField,
     WeightField,
-    WeightRuleField,
     check_judge,
 )
+from pomona.runs.recipe_merge import Merge
+from pomona.runs.section import Section
 from pomona.runs.tune import Tune
 from pomona.tuning.settings import Pruning, Tuning
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-
-
-class Data(_Section):
+class Data(Section):
     """Where examples come from: files, data sets of the hub, or the docstrings of an installed package.
 
     Paths are relative to the working folder. Kinds of files: `.jsonl`, `.json` (SQuAD's, too), `.csv`, `.tsv`, `.parquet`; a data
@@ -97,7 +93,7 @@ class Data(_Section):
         return self
 
 
-class Lora(_Section):
+class Lora(Section):
     """The shape of a LoRA that is trained from scratch: a source that a recipe trains, and the target LoRA.
 
     Where not given: a source has rank 8 on `q_proj` and `v_proj`; the target LoRA that is merged (`merge.target`) has rank
@@ -135,7 +131,7 @@ class Lora(_Section):
         return ("q_proj", "v_proj") if self.target_modules is None else self.target_modules
 
 
-class Source(_Section):
+class Source(Section):
     """A source adapter: a PEFT folder, or data to train one on (kept in the cache).
 
     Args:
@@ -168,55 +164,7 @@ class Source(_Section):
         return self
 
 
-class Merge(_Section):
-    """What is trained: the adapters' own factors, with a trainable merge, or one pair that a static merge method makes of them.
-
-    With `concat` the update is the exact sum of the adapters' updates; with `linear` every adapter's own factors are trained and
-    their sums are used, as ALM does; with any other method its result is trained.
-
-    Args:
-        method: a trainable merge or a merge method; of one name in both, the trainable merge.
-        rank: the largest rank of a module, where the method can choose one.
-        parameters: the method's hyperparameters.
-        target: whether a LoRA trained on the target's own examples is among the merged ones.
-        frozen: names of sources that take part and are not trained (trainable merges only).
-        weights: `nan`: each adapter's weight is also multiplied by a factor that is inverse to the norm of its update
-            (`pomona.merging.norm_weights`); None leaves the sources' weights as given.
-        weights_learning_rate: trains the merge weights too, one an adapter and module, at this rate
-            (trainable merges only); None leaves them as given.
-        paper: ALM's published code, which leaves the adapters' scaling out (`linear`).
-    """
-
-    method: str = "concat"
-    rank: int | None = Field(default=None, ge=1)
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    target: bool = False
-    frozen: tuple[str, ...] = ()
-    weights: WeightRuleField = None
-    weights_learning_rate: float | None = Field(default=None, gt=0)
-    paper: bool = False
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        published = [name for name in trainable_merges if trainable_merges[name].has_paper]
-        if self.paper and self.method not in published:
-            raise ValueError(f"`paper` needs method {' or '.join(published)}")
-        if self.method in trainable_merges:
-            trainable_merges.create(self.method, self.parameters)
-            if self.rank is not None:
-                raise ValueError(f"{self.method} has the rank that the adapters give it: leave `rank` out, or use svd")
-            return self
-        if self.method not in merge_methods:
-            known = {*merge_methods, *trainable_merges}
-            raise InputError("no such merge method", value=self.method, fix=suggest(self.method, known))
-        merge_methods.create(self.method, self.parameters)
-        if self.frozen or self.weights_learning_rate is not None:
-            names = " or ".join(trainable_merges)
-            raise ValueError(f"method {self.method} makes one pair: `frozen` and `weights_learning_rate` need {names}")
-        return self
-
-
-class FirstPass(_Section):
+class FirstPass(Section):
     """Where the first of two passes differs from the second: the search for the ratio (`controller.mode: two_pass`).
 
     Args:
@@ -248,7 +196,7 @@ class FirstPass(_Section):
         return dataclasses.replace(final, metric=self.metric, paper=final.paper and isinstance(self.metric, DeltaSensitivity))
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """What is measured on the test set.
 
     Args:
@@ -275,7 +223,7 @@ class Evaluation(_Section):
         return self
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One run of the main job.
 
     Args:
@@ -327,8 +275,8 @@ class Recipe(_Section):
         for name in self.merge.frozen:
             if name not in names:
                 raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")
-        if set(self.merge.frozen) == set(names) and not self.merge.target:
-            raise ValueError("merge.frozen names every source: nothing would be trained")
+        if not self.trains_factors:
+            self._check_frozen(names)
         check_judge(self.select_by, "select_by")
         make_metrics(self.judges, self.task.language)
         learns = isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0
@@ -352,6 +300,18 @@ class Recipe(_Section):
             )
         return self
 
+    def _check_frozen(self, names: Sequence[str]) -> None:
+        """Without trained factors there must be trained merge weights, and nothing can be pruned."""
+        if self.merge.learned_weights(names) is None:
+            raise ValueError("merge.frozen names every source: nothing would be trained")
+        if self.controller != Fixed(0.0):
+            raise InputError(
+                "prunes factors, and all factors are frozen",
+                field="controller",
+                value=type(self.controller).__name__,
+                fix="Use controller {name: fixed, prune_ratio: 0}, or train factors too",
+            )
+
     def _check_search(self) -> None:
         given = {name: value for name, value in self.search if value is not None}
         if given and not self.passes_twice:
@@ -370,6 +330,11 @@ class Recipe(_Section):
                 value=type(metric).__name__,
                 fix="Use magnitude or delta_sensitivity, or leave out pruning.paper",
             )
+
+    @property
+    def trains_factors(self) -> bool:
+        """Whether the main system trains any factor; else it trains merge weights alone."""
+        return self.merge.trains_factors([source.name for source in self.sources])
 
     @property
     def passes_twice(self) -> bool:
@@ -404,7 +369,7 @@ class Recipe(_Section):
         return text if read_yaml(text) == content else yaml.safe_dump(content, sort_keys=False)
 
 
-class TrainRecipe(_Section):
+class TrainRecipe(Section):
     """One plain LoRA on one task: a source or a target adapter."""
 
     name: str = "adapter"

@@ -118,7 +118,7 @@ class ModuleRecord(_Part):
 
     `sparsity_A`, `sparsity_B`: shares of exact zeros, before components that are all zero were left out of the adapter.
     `importance`: mean score of the entries of both factors that were kept. `merge_weights`: of the merged adapters in their order,
-    where these were trained.
+    where these were trained; where components have weights, their mean, and `component_weights` has each.
     """
 
     module: str
@@ -128,6 +128,7 @@ class ModuleRecord(_Part):
     sparsity_B: float
     importance: float
     merge_weights: list[float] | None = None
+    component_weights: list[list[float]] | None = None
 
 
 class SourceRecord(_Part):

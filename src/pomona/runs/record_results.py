@@ -60,9 +60,7 @@ def _describe_main(record: RunRecord, trainer: SystemTrainer) -> None:
     """The ratio, and the modules as they were pruned."""
     _describe_ratio(record, trainer)
     trained = trainer.trained[MAIN]
-    record.modules = [
-        _module(name, sparsity, trained.importance, trained.merge_weights) for name, sparsity in trained.sparsity.items()
-    ]
+    record.modules = [_module(name, sparsity, trained) for name, sparsity in trained.sparsity.items()]
     entries = sum(one.entries_A + one.entries_B for one in trained.sparsity.values())
     # A share times its entries is a whole number, but for rounding.
     zeros = sum(round(one.A * one.entries_A) + round(one.B * one.entries_B) for one in trained.sparsity.values())
@@ -143,15 +141,15 @@ def _with_layers(found: Sequence[GroupRatio], modules: Sequence[str]) -> tuple[G
     )
 
 
-def _module(
-    name: str, sparsity: Sparsity, importance: Mapping[str, float], merge_weights: Mapping[str, Sequence[float]]
-) -> ModuleRecord:
+def _module(name: str, sparsity: Sparsity, trained: Fitted) -> ModuleRecord:
+    weights, components = trained.merge_weights.get(name), trained.component_weights.get(name)
     return ModuleRecord(
         module=name,
         layer=layer_number(name),
         projection=name.rpartition(".")[2],
         sparsity_A=sparsity.A,
         sparsity_B=sparsity.B,
-        importance=importance.get(name, 0.0),
-        merge_weights=list(merge_weights[name]) if name in merge_weights else None,
+        importance=trained.importance.get(name, 0.0),
+        merge_weights=None if weights is None else list(weights),
+        component_weights=None if components is None else [list(one) for one in components],
     )

@@ -51,12 +51,12 @@ def describe_systems(record: RunRecord, trainer: SystemTrainer, systems: Mapping
         if trained is None or not trained.sparsity:  # not by a gradient
             continue
         ranks: Ranks = {module: one.entries_A // shapes[module][1] for module, one in trained.sparsity.items()}
-        found.trained_parameters = parameters(ranks, shapes)
+        found.trained_parameters = trained.coefficients or parameters(ranks, shapes)
         point = next((one.point for one in trainer.tried.get(name, ()) if one.chosen), AS_GIVEN)
         found.training = _training(trainer.recipe, point, trained, _runs(trainer, name))
         grid = trainer.recipe.evaluation.tune
         found.tuned_over = None if grid is None else {key: list(values) for key, values in grid if values}
-        if name != MAIN:
+        if name != MAIN and not trained.coefficients:
             found.differences = differences(ranks, trainer.main_ranks, shapes)
         if found.differences:
             said = warning(found.label, found.differences, trainer.recipe.lora)
@@ -74,7 +74,9 @@ def _training(recipe: Recipe, point: Point, trained: Fitted, runs: int) -> dict[
     tuning = dataclasses.asdict(point.tuning(recipe.tuning))
     found: dict[str, float | None] = {name: tuning[name] for name in _TUNING}
     if trained.merge_weights:
-        found["weights_learning_rate"] = recipe.merge.weights_learning_rate
+        found["weights_learning_rate"] = recipe.merge.weights_rate
+    if trained.coefficients:
+        found["learning_rate"] = None
     return found | {"runs": runs}
 
 

@@ -45,8 +45,10 @@ def trainable(merge: Merge, names: Sequence[str]) -> TrainableMerge | None:
     """
     if merge.method not in trainable_merges:
         return None
-    frozen = frozenset(place for place, name in enumerate(names) if name in merge.frozen)
     kind = trainable_merges.create(merge.method, merge.parameters)
+    if (learned := merge.learned_weights(names)) is not None:
+        return replace(kind, frozen=frozenset(range(len(names) + merge.target)), coefficients=learned)
+    frozen = frozenset(place for place, name in enumerate(names) if name in merge.frozen)
     return replace(kind, frozen=frozen, train_weights=merge.weights_learning_rate is not None, paper=merge.paper)
 
 
@@ -74,6 +76,9 @@ def trained_ranks(ranks: Sequence[Ranks], weights: Sequence[Weight], how: Traina
 def main_ranks(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> dict[str, int] | None:
     """What the main system trains, as far as shapes alone tell; None where it is one pair that a method must make first.
 
+    Where merge weights alone are trained, which are far fewer than the entries of any LoRA, the shape is that of the target LoRA
+    that `merge.target` puts among the merged adapters.
+
     Args:
         recipe: the run's.
         sources: the rank by module of each source.
@@ -82,6 +87,8 @@ def main_ranks(recipe: Recipe, sources: Sequence[Ranks], backbone: Backbone) -> 
     Raises:
         InputError: the recipe names a module that the model does not have; a merge weight that leaves a module open.
     """
+    if not recipe.trains_factors:
+        return dict(merged_target(recipe, sources, backbone).ranks)
     how = trainable(recipe.merge, [source.name for source in recipe.sources])
     return None if how is None else trained_ranks(*merged_parts(recipe, sources, backbone), how)
 

@@ -98,6 +98,8 @@ class SystemTrainer:
     def _train_main(self, point: Point) -> Fitted:
         pruning = self.recipe.pruning
         controller = self.recipe.controller
+        if not self.recipe.trains_factors:
+            return self._train_weights(point)
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller, point)
         pruning = pruning.following(controller)
@@ -106,6 +108,15 @@ class SystemTrainer:
             self.trained |= self.first.trained if self.first else {}
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
         return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller, point=point)
+
+    def _train_weights(self, point: Point) -> Fitted:
+        """The main job where merge weights alone are trained: nothing is pruned."""
+        fitted = self._train(MAIN, *self._merged(MAIN), point=point)
+        unpruned = Fixed(0.0)
+        control = unpruned.start(0, 0)
+        found = dataclasses.replace(fitted, answer=unpruned.choose(control), control=dataclasses.asdict(control))
+        self.trained[point.named(MAIN)] = found
+        return found
 
     def _learn(self, controller: Controller, point: Point) -> Answer:
         """The pass that learns the ratio."""
@@ -331,7 +342,7 @@ class SystemTrainer:
                     controller=controller,
                     judge=self._judge(),
                     costs=self._costs(),
-                    weights_learning_rate=self.recipe.merge.weights_learning_rate,
+                    weights_learning_rate=self.recipe.merge.weights_rate,
                     seed=derive_seed(self.seed, "fit"),
                     system=system,
                     checkpoint=self.store.checkpoint(system),

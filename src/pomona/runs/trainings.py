@@ -80,6 +80,9 @@ def _main_trainings(recipe: Recipe, encoding: Encoding, first: SearchPass | None
     """The main job, with the pass before it that learns the ratio."""
     pruning, controller, search = recipe.pruning, recipe.controller, recipe.search
 
+    if not recipe.trains_factors:
+        return [at_each_point(recipe, lambda tuning: plain_training(MAIN, encoding.data, tuning))]
+
     def main(controller: Controller | Search) -> Training:
         return at_each_point(recipe, lambda tuning: pruned_training(MAIN, encoding.data, tuning, pruning, controller), pruned=True)
 

@@ -40,7 +40,7 @@ def fit(
     progress: Progress | None = None,
     engine: Engine = NATIVE,
 ) -> Fitted:
-    """Fine-tune the attached factors; prune them during training, with a ratio that a controller gives or learns.
+    """Fine-tune the attached factors or their coefficients; prune factors, with a ratio that a controller gives or learns.
 
     There is no parameter for test data, so a test example cannot reach a gradient, a mask, a ratio or a choice of epoch.
 
@@ -58,7 +58,7 @@ def fit(
         controller: how much to prune; `Fixed(0.0)` by default.
         judge: scores each epoch for the choice of the best; default: minus the dev examples' losses.
         costs: the costs of a controller's candidates on the micro dev examples, lower is better; None: the losses.
-        weights_learning_rate: learning rate of trained merge weights; default: that of the factors.
+        weights_learning_rate: learning rate of trained merge weights and coefficients; default: that of the factors.
         seed: root seed of the order of batches, dropout and the controller's draws.
         system: name in the history.
         checkpoint: file to save to and to resume from.
@@ -96,7 +96,8 @@ def fit(
 def _adamw(attachment: Attachment, tuning: Tuning, weights_learning_rate: float) -> torch.optim.AdamW:
     """AdamW on the factors, and on the merge weights with their own learning rate and without decay."""
     weights = list(attachment.weight_parameters().values())
-    groups = [{"params": list(attachment.parameters().values()), "first_rate": tuning.learning_rate}]
+    factors = list(attachment.parameters().values())
+    groups = [{"params": factors, "first_rate": tuning.learning_rate}] if factors else []
     groups += [{"params": weights, "first_rate": weights_learning_rate, "weight_decay": 0.0}] if weights else []
     return torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
 
@@ -117,13 +118,16 @@ def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller) -> d
 @torch.no_grad()
 def _fitted(run: Run, pruning: Pruning | None, prune: Prune | None, best: KeepBest) -> Fitted:
     attachment, kept, state = run.attachment, best.state.best, run.state
+    described = {path: layer.effective() for path, layer in attachment.layers.items()}
+    if not described:
+        described = {path: module.export() for path, module in attachment.modules.items()}
     run.progress.end(f"epoch {kept.epoch}" + (f", dev loss {kept.dev_loss:.3f}" if kept.dev_loss is not None else ""))
     return Fitted(
         adapter=_export(attachment, pruning),
         epoch=kept.epoch,
         dev_loss=kept.dev_loss,
         dev_scores=tuple(kept.scores),
-        sparsity={path: Sparsity.of(layer.effective()) for path, layer in attachment.layers.items()},
+        sparsity={path: Sparsity.of(pair) for path, pair in described.items()},
         merge_weights=attachment.merge_weights() if attachment.weight_parameters() else {},
         answer=prune.answer if prune else None,
         control=prune.control if prune else None,
@@ -132,6 +136,8 @@ def _fitted(run: Run, pruning: Pruning | None, prune: Prune | None, best: KeepBe
         train_seconds=state.train_seconds,
         probe_seconds=state.probe_seconds,
         tokens=state.tokens,
+        component_weights=attachment.component_weights(),
+        coefficients=0 if attachment.layers else sum(one.numel() for one in attachment.weight_parameters().values()),
     )
 
 

@@ -85,7 +85,7 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
         "step": state.step,
         "epoch": epoch + 1,
         "loss": mean_loss,
-        "learning_rate": tuning.learning_rate * decay,
+        "learning_rate": optimizer.param_groups[0]["lr"],
         "prune_ratio": 0.0,
     }
     for transform in transforms:

@@ -235,8 +235,9 @@ class Fitted:
         epoch: the chosen epoch, from 1.
         dev_loss: its dev loss, nats per token; None without dev examples.
         dev_scores: score of each dev example in that epoch, higher is better; the mean decided the choice of the epoch.
-        sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were removed.
-        merge_weights: module -> each adapter's merge weight, if these were trained.
+        sparsity: module -> shares of A and of B that are exactly zero, before components that are all zero were removed; of the
+            whole update, if no factor was trained.
+        merge_weights: module -> each adapter's merge weight, if these were trained; of components their mean.
         answer: the ratio; None without pruning.
         control: the controller's last state, in JSON's types if read from a run folder (`Controller.load_state`); None without
             pruning.
@@ -245,6 +246,8 @@ class Fitted:
         train_seconds, probe_seconds: wall clock of training (pruning and dev losses included) and of the controller's probes.
         tokens: training tokens seen, padding excluded.
         reused: whether another run trained it; the seconds are then from that run.
+        component_weights: module -> the merge weights of each adapter's components, if these were trained.
+        coefficients: number of trained coefficients, if no factor was trained; else 0.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"arbitrary_types_allowed": True}
@@ -263,6 +266,8 @@ class Fitted:
     probe_seconds: float
     tokens: int
     reused: bool = False
+    component_weights: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    coefficients: int = 0
 
 
 def _zero_share(factor: Tensor) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pomona.backbone.trainable.base import AdaptedModule, TrainableMerge, trainable_merges
+from pomona.backbone.trainable.coefficients import Coefficients
 from pomona.backbone.trainable.concat import Concat
 from pomona.backbone.trainable.linear import Linear
 
-__all__ = ["AdaptedModule", "Concat", "Linear", "TrainableMerge", "trainable_merges"]
+__all__ = ["AdaptedModule", "Coefficients", "Concat", "Linear", "TrainableMerge", "trainable_merges"]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pomona.adapters.factors import Factors
 from pomona.backbone.linear_modules import weight_of
 from pomona.backbone.trainable.add_low_rank import add_low_rank, add_low_rank_by_group
+from pomona.backbone.trainable.coefficients import Coefficients
 from pomona.errors import InputError
 from pomona.importance import FactorPair
 from pomona.registry import Registry
@@ -75,8 +76,11 @@ class AdaptedModule(nn.Module, ABC):
     `A`, `B` and, where they are trained, `weights` are its parameters, in fp32. A kind chooses their shapes; the second last axis
     of `A` is R. `fixed_A` and `fixed_B` are the update of the frozen adapters, shares included; of rank 0 where there are none.
 
+    `weights` are the merge weights of the trained adapters, or the `coefficients` of all, which several modules may share.
+
     A kind implements `lay_out`, `merge`, `with_frozen`, `parts`, `own_factors` and `merged_gradient`. It overrides `export` where
-    another way of writing the update is better, and `trained_weights` where `weights` are not the merge weights themselves.
+    another way of writing the update is better, and `trained_weights` where `weights` are not the merge weights themselves. A kind
+    with coefficients also has `tie`, and `operands` that do not multiply frozen factors.
 
     Args:
         path: the module's path in the model.
@@ -86,6 +90,7 @@ class AdaptedModule(nn.Module, ABC):
         dropout: share of input entries dropped before A while training, in [0, 1).
         frozen: positions of adapters that take part and are not trained.
         train_weights: whether the weights of the trained adapters are parameters.
+        coefficients: how the weights of all adapters are parameters, those of frozen ones too.
     """
 
     keeps_apart: ClassVar[bool]
@@ -106,6 +111,7 @@ class AdaptedModule(nn.Module, ABC):
         dropout: float,
         frozen: Collection[int] = (),
         train_weights: bool = False,
+        coefficients: Coefficients | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -116,14 +122,20 @@ class AdaptedModule(nn.Module, ABC):
         self.candidates: Candidates | None = None
         """While set, in force in place of the module's own update, without gradient, dropout or observer."""
         device = weight_of(base).device
-        parts = {
-            place: Part(pair.A.detach().to(device, torch.float32), pair.B.detach().to(device, torch.float32), weight, pair.scaling)
-            for place, (pair, weight) in enumerate(zip(factors, weights, strict=True))
-            if takes_part(pair, weight)
-        }
+        self.coefficients = coefficients
+        self._multipliers: dict[int, float] = {}
+        parts: dict[int, Part] = {}
+        for place, (pair, weight) in enumerate(zip(factors, weights, strict=True)):
+            if takes_part(pair, weight):
+                start, self._multipliers[place] = (weight, 1.0) if coefficients is None else coefficients.start(place, weight)
+                A, B = (side.detach().to(device, torch.float32) for side in (pair.A, pair.B))
+                parts[place] = Part(A, B, start, pair.scaling * self._multipliers[place])
         self._start_weights = [parts[place].weight if place in parts else 0.0 for place in range(len(weights))]
         self._trained_places = [place for place in parts if place not in frozen]
         self._trained_ranks = [len(parts[place].A) for place in self._trained_places]
+        others = [] if coefficients is None else [place for place in parts if place in frozen]
+        self._weighted_places = [*self._trained_places, *others]
+        """Positions of the adapters whose weight is a parameter, where any is."""
         self.lay_out(
             [parts[place] for place in self._trained_places],
             [part for place, part in parts.items() if place in frozen],
@@ -170,9 +182,23 @@ class AdaptedModule(nn.Module, ABC):
         """
 
     def trained_weights(self) -> Tensor:
-        """The present merge weight of each trained adapter, [K], without gradient; called only where weights are trained."""
+        """The present merge weight of each adapter whose weight is trained, without gradient; called only where there is one."""
         assert self.weights is not None
         return self.weights.detach()
+
+    def coefficient_starts(self) -> dict[int, float]:
+        """The merge weight that each adapter's coefficient starts at, by position, without the multiplier."""
+        return {place: self._start_weights[place] for place in self._weighted_places}
+
+    def tie(self, parameter: nn.Parameter, places: Sequence[int], multiplied: Collection[int]) -> None:
+        """Take the coefficients from a parameter that other modules read too.
+
+        Args:
+            parameter: one coefficient for each of `places`.
+            places: positions of adapters, those of this module among them.
+            multiplied: positions at which the coefficient multiplies the module's own start.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no coefficients")
 
     @torch.no_grad()
     def export(self) -> Factors:
@@ -182,6 +208,10 @@ class AdaptedModule(nn.Module, ABC):
     def pair(self) -> tuple[Tensor, Tensor]:
         """The whole update as A [R', I], scaling included, and B [O, R'], differentiable."""
         return self.with_frozen(*self.merge(self.A, self.B))
+
+    def operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The update as A, B and the factor of each row of A, differentiable; None for 1: what a forward pass reads."""
+        return *self.pair(), None
 
     @torch.no_grad()
     def merged(self, A: Tensor, B: Tensor) -> Factors:
@@ -204,8 +234,8 @@ class AdaptedModule(nn.Module, ABC):
             return y
         if self.candidates is not None:
             return self._with_candidates(y, x, self.candidates)
-        A_RI, B_OR = self.pair()
-        y, hidden = add_low_rank(y, x, A_RI, B_OR, self.dropout if self.training else 0.0)
+        A_RI, B_OR, scale_R = self.operands()
+        y, hidden = add_low_rank(y, x, A_RI, B_OR, self.dropout if self.training else 0.0, scale_R)
         if self.observer is not None:
             self.observer(self.path, x, hidden[..., : self.A.shape[-2]])
         return y
@@ -226,9 +256,13 @@ class AdaptedModule(nn.Module, ABC):
         """Every adapter's present merge weight, 0 for one that takes no part."""
         values = list(self._start_weights)
         if self.weights is not None:
-            for place, value in zip(self._trained_places, self.trained_weights().tolist(), strict=True):
+            for place, value in zip(self._weighted_places, self.trained_weights().tolist(), strict=True):
                 values[place] = value
         return values
+
+    def component_weights(self) -> list[list[float]] | None:
+        """The present merge weight of each component, by adapter; None unless components have coefficients."""
+        return None
 
     def constant(self, name: str, value: Tensor) -> None:
         """Keep a tensor that is not trained and moves with the module."""
@@ -245,14 +279,16 @@ class TrainableMerge(ABC):
     Args:
         frozen: positions of adapters that take part and are not trained (`merge.frozen`, by name).
         train_weights: whether merge weights are parameters too, one an adapter and module (`merge.weights_learning_rate`).
+        coefficients: how merge weights are trained of all adapters, frozen ones too (`merge.train`); not with `train_weights`.
         paper: whether the kind does as its paper's published code does (`merge.paper`).
 
     Raises:
-        InputError: `paper`, and the kind has no published code to follow.
+        InputError: `paper`, and the kind has no published code to follow; coefficients, and the kind is no sum of updates.
     """
 
     frozen: frozenset[int] = frozenset()
     train_weights: bool = False
+    coefficients: Coefficients | None = None
     paper: bool = False
 
     module: ClassVar[type[AdaptedModule]]
@@ -261,12 +297,17 @@ class TrainableMerge(ABC):
     has_paper: ClassVar[bool] = False
     """Whether `paper` means something."""
 
+    has_coefficients: ClassVar[bool] = False
+    """Whether the update is a sum over components, so that each can have a coefficient."""
+
     title: ClassVar[str]
     """What is trained, in the words of the report: `the adapters side by side`."""
 
     def __post_init__(self) -> None:
         if self.paper and not self.has_paper:
             raise InputError(f"{type(self).__name__} has no published code to follow", field="paper", value=True)
+        if self.coefficients is not None and not self.has_coefficients:
+            raise InputError(f"{type(self).__name__} is not a sum of the adapters' updates", field="coefficients")
 
     @abstractmethod
     def rank(self, ranks: Sequence[int]) -> int:
@@ -285,7 +326,7 @@ class TrainableMerge(ABC):
     ) -> AdaptedModule:
         """The module that takes the place of `base`; arguments as for `AdaptedModule`."""
         counted = [None if pair is None else self.counted(pair) for pair in factors]
-        return self.module(path, base, counted, weights, dropout, self.frozen, self.train_weights)
+        return self.module(path, base, counted, weights, dropout, self.frozen, self.train_weights, self.coefficients)
 
 
 trainable_merges: Registry[TrainableMerge] = Registry("trainable merge")
