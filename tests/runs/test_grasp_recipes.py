@@ -104,11 +104,16 @@ def test_every_way_to_the_ratio_is_compared_on_the_same_ground(name: str) -> Non
         "two_pass": dataclasses.replace(single, mode="two_pass"),
         "single_pass": single,
         "grasp": Grasp(interval_steps=5, candidates=2),
-        "no_feedback": dataclasses.replace(single, feedback=False),
+        "no_feedback": single,
         "layerwise": Layerwise(interval_steps=5, candidates=2),
         "paper": Grasp(interval_steps=5, candidates=3, mode="two_pass", paper=True),
     }
-    assert len({recipe.model_copy(update={"name": "", "controller": single}).yaml() for recipe in main.values()}) == 1
+    assert {system: recipe.pruning.feedback for system, recipe in main.items() if recipe.pruning.feedback != "search"} == {
+        "no_feedback": "never"
+    }
+    same = {"name": "", "controller": single, "pruning": main["unpruned"].pruning}
+    assert len({recipe.model_copy(update=same).yaml() for recipe in main.values()}) == 1
+    assert len({dataclasses.replace(recipe.pruning, feedback="search") for recipe in main.values()}) == 1
     assert {recipe.dtype for recipe in main.values()} == {"bfloat16"}
 
 

@@ -51,8 +51,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "controller": Grasp(interval_steps=1, commit_level=0, settle_fraction=0.8),
     },
     "ratios for two groups of layers": {"pruning": Pruning(), "controller": Layerwise(groups=2, interval_steps=1, commit_level=0)},
-    "average": {
-        "pruning": Pruning(), "controller": Fixed(0.5), "tuning": dataclasses.replace(SHORT, average="ema", average_decay=0.7)
+    "average and feedback": {
+        "pruning": Pruning(feedback="always"), "controller": Fixed(0.5),
+        "tuning": dataclasses.replace(SHORT, average="ema", average_decay=0.7),
     },
     "recomputed": {
         "pruning": Pruning(), "controller": Fixed(0.5), "tuning": dataclasses.replace(SHORT, gradient_checkpointing=True, epochs=1)

@@ -61,6 +61,12 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "ratios for groups under a ramp": {"pruning": Pruning(schedule="linear"), "controller": Fixed((0.2, 0.7))},
     "judge": {"judge": judge},
+    "feedback": {"pruning": Pruning(feedback="always", interval_steps=3), "how": Linear()},
+    "feedback after a search, averaged": {
+        "pruning": Pruning(feedback="always", reset="initial"),
+        "controller": dataclasses.replace(LEARNS, settle_fraction=0.3),
+        "tuning": dataclasses.replace(SHORT, average="ema"),
+    },
     "average": {"tuning": dataclasses.replace(SHORT, average="ema"), "judge": early},
     "average after a search, with weights": {
         "tuning": dataclasses.replace(SHORT, average="uniform", average_from=0.0),

@@ -34,19 +34,21 @@ CONTROLLERS = {
 
 
 @pytest.mark.parametrize(
-    ("controller", "learns"),
+    ("controller", "feedback", "learns"),
     [
-        (Grasp(interval_steps=1, commit_level=0), True),
-        (Grasp(interval_steps=2, commit_level=0, mode="two_pass"), True),
-        (LAYERWISE, True),
-        (Grasp(interval_steps=1, commit_level=0, feedback=False), False),
-        (Layerwise(groups=2, interval_steps=1, commit_level=0, feedback=False), False),
-        (Grasp(interval_steps=1, mode="two_pass", paper=True), False),
-        (Grasp(interval_steps=1, mode="two_pass", paper=True, feedback=True), False),
+        (Grasp(interval_steps=1, commit_level=0), "search", True),
+        (Grasp(interval_steps=2, commit_level=0, mode="two_pass"), "search", True),
+        (LAYERWISE, "always", True),
+        (Grasp(interval_steps=1, commit_level=0), "never", False),
+        (LAYERWISE, "never", False),
+        (Grasp(interval_steps=1, mode="two_pass", paper=True), "search", False),
+        (Grasp(interval_steps=1, mode="two_pass", paper=True), "always", False),
     ],
     ids=["one pass", "two", "by layer", "one, off", "by layer, off", "paper", "paper, on"],
 )
-def test_the_stash_learns_between_commits_while_the_ratio_is_sought(llama: Backbone, controller: Grasp, learns: bool) -> None:
+def test_the_stash_learns_between_commits_while_the_ratio_is_sought(
+    llama: Backbone, controller: Grasp, feedback: Any, learns: bool
+) -> None:
     """Not in the published procedure, nor where that is switched off."""
     changed: list[bool] = []
     put_masks = Prune.put_masks
@@ -58,7 +60,7 @@ def test_the_stash_learns_between_commits_while_the_ratio_is_sought(llama: Backb
             changed.append(any(not torch.equal(before[name], value) for name, value in prune.unpruned().items()))
 
     with mock.patch.object(Prune, "put_masks", spy):
-        train(llama, pruning=Pruning(), controller=controller)
+        train(llama, pruning=Pruning(feedback=feedback), controller=controller)
     assert changed == [learns] * len(changed)
     assert len(changed) >= 3
 

@@ -16,7 +16,6 @@ from jaxtyping import Float64
 from pomona.control.base import DECIMALS, ByRounds, Mode, controllers
 from pomona.control.belief import Belief, believe, shortfall
 from pomona.control.curve_model import lasting_features, measured
-from pomona.control.handling import Handling
 from pomona.control.rounds import Candidate, ControllerState, Round, check_losses, check_settings
 from pomona.control.within_rounds import is_flat
 from pomona.ratios import Answer
@@ -56,7 +55,6 @@ class Bayes(ByRounds[ControllerState]):
         mode: `single_pass` settles the ratio after `settle_fraction` of the run, which then finishes with this ratio;
             `two_pass` learns the ratio in the whole run, for a second run from the start.
         settle_fraction: share of the run's steps in which a single pass searches, in (0, 1).
-        feedback: whether the gradients of the pruned model train the stash of pruned entries (arXiv 2006.07253).
 
     Raises:
         InputError: a value is out of its range.
@@ -70,7 +68,6 @@ class Bayes(ByRounds[ControllerState]):
     max_commit_change: float = 0.10
     mode: Mode = "single_pass"
     settle_fraction: float = 0.6
-    feedback: bool = True
 
     has_policy: ClassVar[bool] = False
 
@@ -101,11 +98,6 @@ class Bayes(ByRounds[ControllerState]):
     def propose(self, state: ControllerState) -> tuple[float, ...]:
         """The most informative ratios, in rising order; evenly spaced in the first round, or if there is no posterior yet."""
         return _proposed(self, state.seed, state.rounds)
-
-    @property
-    def handling(self) -> Handling:
-        """Pruned entries are trained with `feedback`."""
-        return Handling(trains_pruned=self.feedback)
 
     def observe(
         self,

@@ -82,10 +82,8 @@ class Grasp(ByRounds[GraspState]):
         race_level: level of the test that stops a candidate halfway, in [0, 1); 0 stops none. With fewer than 8 micro dev
             examples, or two candidates, none is stopped.
         proposals: ratios drawn in a round, of which `candidates` are tried; >= `candidates`. None: `candidates`, no screening.
-        feedback: whether the gradients of the pruned model train the stash of pruned entries (arXiv 2006.07253). Without it, a
-            revived entry has its old value, which biases the search towards the ratio in force.
         published: the published behaviours to use (`published.PUBLISHED`). Some make settings unused: `reinforce`: `updates`,
-            `clip` and `kl`; `any_gain`: `commit_level`; `all_probed`: `race_level` and `proposals`; `no_feedback`: `feedback`.
+            `clip` and `kl`; `any_gain`: `commit_level`; `all_probed`: `race_level` and `proposals`.
         paper: use all of them, whatever `published` names; requires `two_pass`.
 
     Raises:
@@ -110,7 +108,6 @@ class Grasp(ByRounds[GraspState]):
     settle_fraction: float = 0.6
     race_level: float = 0.5
     proposals: int | None = None
-    feedback: bool = True
     published: tuple[str, ...] = ()
     paper: bool = False
 
@@ -179,8 +176,8 @@ class Grasp(ByRounds[GraspState]):
 
     @property
     def handling(self) -> Handling:
-        """Pruned entries are trained with `feedback`."""
-        return self._rules.handling(feedback=self.feedback)
+        """The defaults, except for published behaviours."""
+        return self._rules.handling
 
     def reference(self, state: GraspState) -> tuple[float, ...] | None:
         """The ratios of the mask in force, for a new mask."""

@@ -38,12 +38,13 @@ class PublishedRules(Rules):
         """With `all_probed`."""
         return "all_probed" in self.on
 
-    def handling(self, *, feedback: bool) -> Handling:
+    @property
+    def handling(self) -> Handling:
         """See `Handling`."""
         return Handling(
             refreshes_importance="importance_once" not in self.on,
             starts_unpruned="starts_unpruned" in self.on,
-            trains_pruned=feedback and "no_feedback" not in self.on,
+            trains_pruned="no_feedback" not in self.on,
             clears_moments_at_commits_only="moments_at_commits" in self.on,
             restarts_adam="adam_restart" in self.on,
             masks_by_adapter="masks_by_adapter" in self.on,

@@ -28,9 +28,10 @@ class Rules:
         """Whether every candidate is probed on all examples, without screening and stopping: False."""
         return False
 
-    def handling(self, *, feedback: bool) -> Handling:
-        """The handling of masks and moments; `feedback` trains pruned entries."""
-        return Handling(trains_pruned=feedback)
+    @property
+    def handling(self) -> Handling:
+        """The handling of masks and moments: Pomona's defaults."""
+        return Handling()
 
     def first_deviation(self, width: float) -> float:
         """The policy's default first deviation, for an allowed range of this width."""

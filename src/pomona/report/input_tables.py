@@ -132,6 +132,7 @@ _PRUNING: Mapping[str, tuple[str, str | None, Mapping[str, str]]] = {
     "scope": ("Ranked within", None, {"tensor": "one tensor", "layer": "one layer", "global": "all modules"}),
     "activations": ("Norms from", "streamed", {"full_pass": "a pass over the training set before each selection"}),
     "reset": ("Pruned entries become", "zero", {"initial": "their start values"}),
+    "feedback": ("Pruned entries are trained", "search", {"always": "in the whole run"}),
     "schedule": (
         "Ratio is applied",
         "constant",

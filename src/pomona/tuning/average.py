@@ -7,7 +7,8 @@ In both, avg_n = avg_(n-1) + w_n (theta_n - avg_(n-1)), with w_n = (1 - d) / (1 
 the parameters.
 
 With pruning, the average begins when the exported ratio is in force, because parameters of the search or of a ramp are pruned at
-other ratios. The average is judged and exported under the mask in force, so the number of pruned entries is exact.
+other ratios. The average is judged and exported under the mask in force, so the number of pruned entries is exact. With feedback
+(`pruning.feedback: always`) the dense weights are averaged, because these are trained.
 """
 
 from __future__ import annotations
@@ -63,12 +64,14 @@ class Average(Transform):
         if step <= run.tuning.steps_before_average(run.total_steps) or (self._prune and not self._prune.exports(step)):
             return {}
         state.steps += 1
+        now = {name: parameter.detach() for name, parameter in run.parameters.items()}
+        if self._prune and self._prune.trains_pruned:
+            now |= self._prune.unpruned()
         if state.steps == 1:
-            state.values = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
+            state.values = {name: value.clone() for name, value in now.items()}
         else:
-            now = [run.parameters[name].detach() for name in state.values]
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                list(state.values.values()), now, latest_weight(run.tuning, state.steps)
+                list(state.values.values()), [now[name] for name in state.values], latest_weight(run.tuning, state.steps)
             )
         return {}
 

@@ -1,12 +1,15 @@
 """Pruning of a model in training: importance of the current factors, their masks, and their optimizer moments.
 
-There are two regimes; a run that learns its ratio uses first the one, then the other:
+There are three regimes; a run that learns its ratio uses first `held`, then one of the others:
     held       a committed mask stays in force; a stash keeps the pruned values, and the next commit can revive them (GRASP); with
                feedback, the stashed values are trained
     reselected after each step the lowest entries are reset; they can grow again before the next step (ALM)
-In both, the number of pruned entries is exact after each step, and the moments of pruned entries are cleared when a mask is
+    fed back   after each step the lowest entries of the dense weights are pruned: the dense weights are the kept entries and the
+               stash, and the gradients of the pruned model train them (dynamic pruning with feedback, arXiv 2006.07253)
+In all, the number of pruned entries is exact after each selection. The moments of pruned entries are cleared when a mask is
 selected or committed: otherwise momentum would revive these entries at once. While a mask is held without feedback, pruned entries
-have no moments; a controller may request the behaviour of the published code instead (`pomona.control.published`).
+have no moments; a controller may request the behaviour of the published code instead (`pomona.control.published`). Under a settled
+ratio with feedback, the moments are those of the dense weights, and nothing clears them.
 
 A mask applies to the merged factors; if the factors of several adapters are summed, it applies to each of them. Alternatively each
 adapter has its own mask (`Pruning.masks`), with the layout of the parameters.
@@ -199,17 +202,35 @@ class LiveMasks:
     def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
         """Commit masks: stash newly pruned entries, and revive entries that are no longer pruned."""
         changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self.state.masks, masks)))
-        newly_pruned = sum(int((masks[name] & ~mask).sum()) for name, mask in self.state.masks.items())
+        newly_pruned = {name: masks[name] & ~mask for name, mask in self.state.masks.items()}
+        self._commit(masks)
+        for name, parameter in self._parameters.items():
+            self._clear_moments(parameter, newly_pruned[name] if self._handling.clears_moments_at_commits_only else masks[name])
+            if self._handling.restarts_adam and parameter in self._optimizer.state:
+                self._optimizer.state[parameter]["step"].zero_()
+        entries = sum(int(own.sum()) for own in self._prunable.values())
+        return MaskChange(changed, sum(int(mask.sum()) for mask in newly_pruned.values()) / entries)
+
+    def _commit(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> None:
+        """Put masks in force: stash newly pruned entries, and revive entries that are no longer pruned."""
         for name, parameter in self._parameters.items():
             reset = self.state.reset[name]
             outcome = commit(parameter.detach(), self.state.masks[name], self.state.stash[name], masks[name], reset)
             parameter.copy_(outcome.W)
             self.state.stash[name] = outcome.stash
             self.state.masks[name] = masks[name]
-            self._clear_moments(parameter, outcome.newly_pruned if self._handling.clears_moments_at_commits_only else masks[name])
-            if self._handling.restarts_adam and parameter in self._optimizer.state:
-                self._optimizer.state[parameter]["step"].zero_()
-        return MaskChange(changed, newly_pruned / sum(int(own.sum()) for own in self._prunable.values()))
+
+    @torch.no_grad()
+    def feed_back(self, prune_ratio: float | Sequence[float] | None) -> None:
+        """Dynamic pruning with feedback: train the stash by the last step, and prune the lowest entries of the dense weights.
+
+        Args:
+            prune_ratio: a ratio, or one for each group; None: the mask in force stays.
+        """
+        self.enforce(feedback=True)
+        if prune_ratio is not None:
+            self.state.kept_scores = {}
+            self._commit(self.select(self.scores(), prune_ratio))
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float | Sequence[float]) -> None:

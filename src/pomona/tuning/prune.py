@@ -50,7 +50,8 @@ class Prune(Transform):
     """Prunes the factors of an attachment while they are trained.
 
     Until the controller's `settle_step`, a committed mask is held and the rounds search for a better ratio. Then the answer is in
-    force, and a new mask is selected after each step (see `live_masks`). A given ratio may follow a schedule.
+    force, and a new mask is selected after each step (see `live_masks`). A given ratio may follow a schedule. `pruning.feedback`
+    says in which of the two phases pruned entries are trained.
 
     Args:
         run: the training run; rewards are measured on its micro dev examples.
@@ -113,6 +114,11 @@ class Prune(Transform):
         """Whether the search is in progress, and the run continues after it."""
         return self.answer is None and self.settle_step < self._total_steps
 
+    @property
+    def trains_pruned(self) -> bool:
+        """Whether pruned entries are trained under the exported ratio too, so that their stash is a part of the trained weights."""
+        return self._pruning.feedback == "always"
+
     def exports(self, step: int) -> bool:
         """Whether the factors after this step are pruned at the exported ratio."""
         return self.answer is not None and step >= self._ramp_end
@@ -158,7 +164,7 @@ class Prune(Transform):
             return
         if step == 1 and not self._controller.handling.starts_unpruned:  # the first mask, as soon as there are statistics
             self._masks.hold(self._masks.select(self._masks.scores(), self.control.ratios))
-        self._masks.enforce(feedback=self._controller.handling.trains_pruned)
+        self._masks.enforce(feedback=self._pruning.feedback != "never" and self._controller.handling.trains_pruned)
 
     def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
@@ -171,7 +177,11 @@ class Prune(Transform):
             if step == 1:
                 self._masks.hold(self._masks.select(self._masks.scores(), ratios))
             self._masks.enforce()
-        elif step % pruning.interval_steps == 0 or last_of_epoch:
+            return
+        selects = step % pruning.interval_steps == 0 or last_of_epoch
+        if pruning.feedback == "always":
+            self._masks.feed_back(ratios if selects else None)
+        elif selects:
             self._masks.reselect(ratios)
 
     def round_due(self, step: int) -> bool:

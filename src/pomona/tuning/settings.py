@@ -108,6 +108,7 @@ class Tuning:
 Activations = Literal["streamed", "full_pass"]
 Reset = Literal["zero", "initial"]
 MasksOf = Literal["merged", "adapter"]
+Feedback = Literal["search", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,9 @@ class Pruning:
         schedule: schedule of a given ratio: `constant`, `linear` or `cubic` growth up to the ratio, or `once`: the mask is
             selected after the first step and then held.
         ramp_fraction: share of the run after which a growing schedule reaches the ratio, in (0, 1].
+        feedback: when the gradients of the pruned model train the pruned entries too, in a stash from which a later mask revives
+            them (dynamic pruning with feedback, arXiv 2006.07253): in the `search` for the ratio; `always`, also under a given or
+            settled ratio, where a pruned entry otherwise starts again at its reset value; or `never`.
         prunes_ties: whether entries with the same score as the last pruned entry are also pruned, as in the published code of
             GRASP; the published behaviours of a controller set it too.
         paper: ALM's published code: one norm for each layer, from passes of single examples, instead of `activations`; requires
@@ -152,6 +156,7 @@ class Pruning:
     reset: Reset = "zero"
     schedule: Schedule = "constant"
     ramp_fraction: float = 0.5
+    feedback: Feedback = "search"
     prunes_ties: bool = False
     paper: bool = False
 
@@ -162,7 +167,13 @@ class Pruning:
             raise InputError("must be in [0, 1]", field="pruning.forgetting", value=self.forgetting)
         if not 0 < self.ramp_fraction <= 1:
             raise InputError("must be in (0, 1]", field="pruning.ramp_fraction", value=self.ramp_fraction)
-        for name, kinds in (("activations", Activations), ("reset", Reset), ("schedule", Schedule), ("granularity", Granularity)):
+        for name, kinds in (
+            ("activations", Activations),
+            ("reset", Reset),
+            ("schedule", Schedule),
+            ("granularity", Granularity),
+            ("feedback", Feedback),
+        ):
             if getattr(self, name) not in get_args(kinds):
                 problem = f"must be one of {', '.join(get_args(kinds))}"
                 raise InputError(problem, field=f"pruning.{name}", value=getattr(self, name))
@@ -172,6 +183,13 @@ class Pruning:
         if self.masks == "adapter" and self.granularity != "parameter":
             problem = f"granularity {self.granularity!r} ranks parts of the merged factors, not of each adapter"
             raise InputError(problem, field="pruning.masks", value=self.masks, fix="Use merged, or granularity parameter")
+        if self.feedback == "always" and self.schedule == "once":
+            raise InputError(
+                "with schedule `once` the mask never changes, so no pruned entry is revived",
+                field="pruning.feedback",
+                value=self.feedback,
+                fix="Use search or never, or another schedule",
+            )
         if self.paper and self.activations != "streamed":
             raise InputError("`paper` uses its own norms: leave out `activations`", field="pruning")
         if self.paper and not isinstance(self.metric, DeltaSensitivity):
