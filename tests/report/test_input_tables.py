@@ -82,7 +82,7 @@ def test_choices_that_are_other_than_usual(grid: Callable[..., RunRecord]) -> No
     record = grid(granularity="parameter", select_by="rouge_l", reset="initial")
     content = record.model_dump()
     content["recipe"]["merge"] |= {"target": True, "frozen": ["stdlib"], "weights_learning_rate": 0.01, "paper": True}
-    content["recipe"]["pruning"] |= {"scope": "layer", "activations": "full_pass", "schedule": "cubic"}
+    content["recipe"]["pruning"] |= {"scope": "layer", "activations": "full_pass", "schedule": "cubic", "feedback": "always"}
     found = dict(choices(RunRecord.model_validate(content)))
     assert found == {
         "Merged by": "linear, sums of the adapters' own factors, with the target LoRA, stdlib not trained, "
@@ -92,6 +92,7 @@ def test_choices_that_are_other_than_usual(grid: Callable[..., RunRecord]) -> No
         "Ranked within": "one layer",
         "Norms from": "a pass over the training set before each selection",
         "Pruned entries become": "their start values",
+        "Pruned entries are trained": "in the whole run",
         "Ratio is applied": "by a cubic ramp",
         "Controller": "grid, 8 runs at given ratios",
         "Epochs and runs chosen by": "mean ROUGE-L on the dev set",
