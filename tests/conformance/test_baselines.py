@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from tests.adapters.builders import random_adapter
@@ -27,7 +27,8 @@ class Bench:
         self.trained.append(system)
         return random_adapter(9)
 
-    train_merge = train_new
+    def train_merge(self, system: str, sources: Sequence[Adapter] | None = None) -> Adapter:
+        return self.train_new(system)
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
         self.trained.append(system)

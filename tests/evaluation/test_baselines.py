@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ from tests.adapters.builders import Q0, exact_delta, random_adapter
 
 from pomona.adapters import Adapter
 from pomona.errors import InputError
+from pomona.evaluation import RandomSources
 from pomona.evaluation.baselines import MergeFinetune, StaticMerge, TargetLora, ZeroShot, baselines, find_baseline
 from pomona.merging import merge, merge_methods
 
@@ -23,14 +24,16 @@ class Bench:
     weights: list[float] = field(default_factory=lambda: [1.0, 0.5])
     seed: int = 7
     asked: list[tuple[str, str]] = field(default_factory=list)
+    merged: Sequence[Adapter] | None = None
     made: Adapter = field(default_factory=lambda: random_adapter(3))
 
     def train_new(self, system: str) -> Adapter:
         self.asked.append(("new", system))
         return self.made
 
-    def train_merge(self, system: str) -> Adapter:
+    def train_merge(self, system: str, sources: Sequence[Adapter] | None = None) -> Adapter:
         self.asked.append(("merge", system))
+        self.merged = sources
         return self.made
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
@@ -48,6 +51,36 @@ def test_trained_ones_ask_for_training_under_their_name() -> None:
     assert TargetLora().make("t", bench) is bench.made
     assert MergeFinetune().make("m", bench) is bench.made
     assert bench.asked == [("new", "t"), ("merge", "m")]
+
+
+def test_random_sources_are_noise_of_the_sources_shapes_and_sizes() -> None:
+    bench = Bench(sources=[random_adapter(1, rank=64), random_adapter(2, rank=64)])
+    assert RandomSources().make("r", bench) is bench.made
+    assert bench.asked == [("merge", "r")]
+    assert bench.merged is not None
+    for source, noise in zip(bench.sources, bench.merged, strict=True):
+        assert noise.modules == source.modules
+        for module in source:
+            one, other = source[module], noise[module]
+            assert other.scaling == one.scaling
+            for ours, theirs in zip((other.A, other.B), (one.A, one.B), strict=True):
+                assert ours.shape == theirs.shape
+                expected = float(theirs.double().square().mean().sqrt())
+                assert float(ours.double().std()) == pytest.approx(expected, rel=5 / (2 * ours.numel()) ** 0.5)
+                related = torch.corrcoef(torch.stack([ours.flatten().double(), theirs.flatten().double()]))[0, 1]
+                assert abs(float(related)) < 5 / ours.numel() ** 0.5
+    first, second = bench.merged
+    assert not torch.equal(first[first.modules[0]].A, second[second.modules[0]].A)
+
+
+def test_the_noise_of_random_sources_follows_the_seed() -> None:
+    prints = []
+    for seed in (7, 7, 8):
+        bench = Bench(seed=seed)
+        RandomSources().make("r", bench)
+        prints.append([one.fingerprint() for one in bench.merged or ()])
+    assert prints[0] == prints[1]
+    assert not {*prints[0]} & {*prints[2]}
 
 
 @pytest.mark.parametrize("method", list(merge_methods))

@@ -379,3 +379,17 @@ def test_what_may_be_the_shape_s_doing_is_said_beside_the_comparison(record: Run
     notes = [tile.note for tile in headline(record) if tile.label == "Against Target LoRA"]
     assert [note.endswith(", trained differently") for note in notes] == [True]
     assert "Target LoRA is trained differently from Pomona: it adapts q_proj" in descriptions_table(record).note
+
+
+def test_a_control_says_whether_the_sources_help(record: RunRecord) -> None:
+    base = how_good(record)
+    better = how_good(with_comparison(record, "random_sources", 2.0, 1.0, 3.0, p_holm=0.01))
+    assert better.startswith(base.removesuffix("."))
+    assert better.endswith(
+        "; it beats the control random sources (95% interval of the difference 1.0 to 3.0), "
+        "so the content of the sources helps, not only the form of the merge."
+    )
+    for low, p_holm in ((-1.0, 0.01), (1.0, 0.2)):
+        assert "it does not beat the control random sources" in how_good(
+            with_comparison(record, "random_sources", 2.0, low, 3.0, p_holm=p_holm)
+        )

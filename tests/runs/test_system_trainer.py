@@ -230,6 +230,21 @@ def test_a_target_lora_is_merged_and_trained_once_though_it_is_a_baseline_too(
 
 
 @pytest.mark.parametrize(
+    "how", [Merge(), Merge(method="linear", target=True), Merge(method="svd", rank=4)], ids=lambda how: how.method
+)
+def test_other_sources_are_merged_and_trained_as_the_run_s_own(tmp_path: Path, backbone: Backbone, how: Merge) -> None:
+    """The control `random_sources`: the same training, to the bit, of whatever sources are given."""
+    others = [tiny_adapter(backbone, seed=5), tiny_adapter(backbone, seed=6, rank=2, scaling=1.5)]
+    shop = shop_for(tmp_path / "one", backbone, merge=how)
+    given = shop.train_merge("random_sources", others)
+    weights = [source.weight for source in shop.prepared]
+    own = shop_for(tmp_path / "two", backbone, merge=how)
+    own.prepared = [SourceAdapter(name, "", one, weight) for name, one, weight in zip("ab", others, weights, strict=True)]
+    assert given.fingerprint() == own.train_merge("merge_finetune").fingerprint()
+    assert given.fingerprint() != shop.train_merge("merge_finetune").fingerprint(), "the run's own sources are as they were"
+
+
+@pytest.mark.parametrize(
     ("how", "rank"),
     [(Merge(target=True), 3 + 2 + 8), (Merge(method="linear", target=True), 8), (Merge(method="svd", rank=4, target=True), 4)],
     ids=lambda how: getattr(how, "method", ""),

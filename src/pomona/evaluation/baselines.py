@@ -37,8 +37,13 @@ class Trainer(Protocol):
         """A fresh LoRA trained on the target's training examples."""
         ...
 
-    def train_merge(self, system: str) -> Adapter:
-        """The trainable merge of the main job, fine-tuned in the same way, without pruning."""
+    def train_merge(self, system: str, sources: Sequence[Adapter] | None = None) -> Adapter:
+        """The trainable merge of the main job, fine-tuned in the same way, without pruning.
+
+        Args:
+            system: its name in the run.
+            sources: adapters to merge in place of the run's, of the same modules and ranks; None: the run's.
+        """
         ...
 
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:

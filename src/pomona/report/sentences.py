@@ -10,6 +10,7 @@ from pomona.comparison import Comparison
 from pomona.ratios import Answer
 from pomona.report.bounds import bound_reached
 from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
+from pomona.report.controls import control_clauses
 from pomona.report.wording import (
     comparison_of,
     counted,
@@ -80,6 +81,7 @@ def how_good(record: RunRecord) -> str:
             missing.append(name)
         else:
             clauses.append(_against(record, comparison, system_label(record, baseline) + _unlike(record, baseline)))
+    clauses += control_clauses(record, POMONA)
     text = start + (f": {'; '.join(clauses)}" if clauses else "")
     return text + (f"; it was not compared with {' or '.join(missing)}." if missing else ".")
 

@@ -143,9 +143,9 @@ class SystemTrainer:
         found = self.trained[point.named(MAIN)] = dataclasses.replace(self.trained.pop(best), answer=answer)
         return found
 
-    def train_merge(self, system: str) -> Adapter:
-        """The main job without pruning."""
-        return self._tuned(system, lambda point: self._train(system, *self._merged(system), point=point)).adapter
+    def train_merge(self, system: str, sources: Sequence[Adapter] | None = None) -> Adapter:
+        """The main job without pruning; of other sources than the run's where they are given."""
+        return self._tuned(system, lambda point: self._train(system, *self._merged(system, sources), point=point)).adapter
 
     def train_new(self, system: str) -> Adapter:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
@@ -208,29 +208,33 @@ class SystemTrainer:
         """The pass that learned the ratio."""
         return self.trained.get(SEARCH, self.trained[MAIN])
 
-    def _merged(self, system: str) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
+    def _merged(self, system: str, sources: Sequence[Adapter] | None = None) -> tuple[list[Adapter], list[Weight], TrainableMerge]:
         """What is trained: the adapters' own factors, side by side or summed, or one pair that a static method made of them."""
         how = trainable(self.recipe.merge, [source.name for source in self.prepared])
         if how is not None:
-            return *self._parts(), how
-        self.starts[system] = self._pair
-        return [self._pair], [1.0], Concat()
+            return *self._parts(sources), how
+        pair = self.starts[system] = self._pair if sources is None else self._pair_of(sources)
+        return [pair], [1.0], Concat()
 
-    def _parts(self) -> tuple[list[Adapter], list[Weight]]:
+    def _parts(self, sources: Sequence[Adapter] | None = None) -> tuple[list[Adapter], list[Weight]]:
         """The adapters that are merged, and their weights."""
+        sources = self.sources if sources is None else list(sources)
         if not self.recipe.merge.target:
-            return self.sources, self.weights
+            return sources, self.weights
         target = self._train_merged_target()
         weight: Weight = 1.0
         if self.recipe.merge.weights is not None:
             weight = by_norm(target, weight, harmonic_norm(self.sources, self.weights))
-        return [*self.sources, target], [*self.weights, weight]
+        return [*sources, target], [*self.weights, weight]
 
     @cached_property
     def _pair(self) -> Adapter:
+        return self._pair_of()
+
+    def _pair_of(self, sources: Sequence[Adapter] | None = None) -> Adapter:
         """The static merge that is trained, without modules that nothing is merged into: they would stay zero."""
         how = self.recipe.merge
-        adapters, weights = self._parts()
+        adapters, weights = self._parts(sources)
         merged = merge(adapters, how.method, weights, how.rank, self.seed, **how.parameters)
         kept = set(taking_part(self.recipe, self._source_ranks, self.backbone))
         return dataclasses.replace(merged, factors={module: merged[module] for module in merged if module in kept})
