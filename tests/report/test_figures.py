@@ -259,6 +259,20 @@ def test_zeros_that_the_adapter_leaves_out_are_said(grid: Save, granularity: str
     assert ("removed from the adapter" in caption) == (granularity != "parameter")
 
 
+def test_what_was_kept_of_each_source_is_a_map_of_sources_and_layers(grid: Save):
+    record: RunRecord = grid(granularity="source_rank")
+    names = [source.name for source in record.sources]
+    shares = [[1.0, 0.25 * one.layer if one.projection == "q_proj" else None] for one in record.modules if one.layer is not None]
+    modules = [one.model_copy(update={"kept_by_source": own}) for one, own in zip(record.modules, shares, strict=True)]
+    run = RunFolder(Path(), record.model_copy(update={"modules": modules}))
+    kept = all_figures(run)["layers"][0]
+    assert kept.key == "kept-by-source"
+    assert "removed from the adapter" in kept.caption
+    (drawn,) = spec_of(run, kept.key)["data"]
+    assert (drawn["y"], drawn["x"]) == (names[:2], [0, 1, 2, 3])
+    assert drawn["z"] == [[1.0, 1.0, 1.0, 1.0], [0.0, 0.25, 0.5, 0.75]]
+
+
 def test_entries_that_went_back_to_their_start_have_no_map_of_zeros(grid: Save):
     record: RunRecord = grid(reset="initial")
     uneven = record.model_copy(update={"modules": [record.modules[0].model_copy(update={"sparsity_A": 1.0}), *record.modules[1:]]})

@@ -180,6 +180,17 @@ def test_the_rule_of_weights_has_the_name_of_a_number(how: str) -> None:
         parse_recipe(copy.deepcopy(LEAST), Recipe, ["merge.weights=equal"])
 
 
+@pytest.mark.parametrize("method", ["linear", "svd", "ties"])
+@pytest.mark.parametrize("granularity", ["source_layer", "source_rank"])
+def test_units_of_sources_need_a_merge_that_keeps_them_apart(method: str, granularity: str) -> None:
+    changes = [f"pruning.granularity={granularity}", f"merge.method={method}"]
+    with pytest.raises(
+        InputError, match=rf"granularity: prunes .* merge method {method} .*'{granularity}'\)\. Use merge method concat"
+    ):
+        parse_recipe(copy.deepcopy(LEAST), Recipe, changes)
+    assert parse_recipe(copy.deepcopy(LEAST), Recipe, changes[:1]).pruning.granularity == granularity
+
+
 def test_a_lora_s_shape_may_be_left_open_or_named_as_peft_does() -> None:
     sources = [{"name": "a", "data": {"train": "a.jsonl"}, "lora": {"rank": 2, "target_modules": ".*_proj"}}]
     plain = parse_recipe({"data": {"train": "x.jsonl"}, "sources": sources}, Recipe)
@@ -541,6 +552,7 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ("pruning={granularity: module, scope: tensor}", "pruning.scope", "Use one of layer, global"),
         ("pruning.masks=adapters", "pruning.masks", "(got 'adapters')"),
         ("pruning={granularity: rank, masks: adapter}", "pruning.masks", "Use merged, or granularity parameter"),
+        ("pruning={granularity: source_layer, scope: tensor}", "pruning.scope", "Use one of layer, global"),
         ("controller={name: grasp, published: [any_gains]}", "published", "Did you mean 'any_gain'"),
         ("controller={name: grasp, published: [variance_floor]}", "published", "Add reinforce"),
         ("pruning.reset=one", "pruning.reset", "(got 'one')"),

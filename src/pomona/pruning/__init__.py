@@ -16,6 +16,7 @@ from pomona.pruning.select import (
     select_masks,
     select_masks_by_adapter,
 )
+from pomona.pruning.sources import SourceGranularity, select_masks_by_source
 
 __all__ = [
     "Granularity",
@@ -23,6 +24,7 @@ __all__ = [
     "ModuleScores",
     "Schedule",
     "Scope",
+    "SourceGranularity",
     "change_share",
     "check_scope",
     "commit",
@@ -35,5 +37,6 @@ __all__ = [
     "select_lowest",
     "select_masks",
     "select_masks_by_adapter",
+    "select_masks_by_source",
     "trial_values",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -50,9 +50,6 @@ class ModuleMasks(NamedTuple):
 class _Units(ABC):
     """One granularity: what its units are, how important each is, and which entries a unit consists of."""
 
-    default_scope: ClassVar[Scope]
-    scopes: ClassVar[tuple[Scope, ...]]
-
     @abstractmethod
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
         """One module's units, a vector for each set of them that competes under scope `tensor`."""
@@ -63,9 +60,6 @@ class _Units(ABC):
 
 
 class _Entries(_Units):
-    default_scope = "tensor"
-    scopes = ("tensor", "layer", "global")
-
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
         return scores.A.reshape(-1), scores.B.reshape(-1)
 
@@ -80,9 +74,6 @@ class _Components(_Units):
     Their importance is a product of means, so it does not depend on how the update is balanced between the two factors, and is 0
     where either half counts nothing. In fp64 on the CPU: the product of two small fp32 means would vanish.
     """
-
-    default_scope = "tensor"
-    scopes = ("tensor", "layer", "global")
 
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
         A_R, B_R = (
@@ -100,9 +91,6 @@ class _Components(_Units):
 
 
 class _Modules(_Units):
-    default_scope = "global"
-    scopes = ("layer", "global")
-
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
         return (torch.tensor([scores.update_size], dtype=torch.float64),)
 
@@ -111,24 +99,34 @@ class _Modules(_Units):
         return ModuleMasks(*(torch.full_like(matrix, gone, dtype=torch.bool) for matrix in (scores.A, scores.B)))
 
 
-_GRANULARITIES: Mapping[Granularity, _Units] = {"parameter": _Entries(), "module": _Modules(), "rank": _Components()}
+COMPONENTS = _Components()
+"""The rank-one components of a pair of factors as units."""
+
+_GRANULARITIES: Mapping[Granularity, _Units] = {"parameter": _Entries(), "module": _Modules(), "rank": COMPONENTS}
+_LARGE = ("module", "source_layer")  # these have no place within one tensor
+_SCOPES: Mapping[str, tuple[Scope, ...]] = dict.fromkeys(_LARGE, ("layer", "global"))
+_DEFAULTS: Mapping[str, Scope] = {"parameter": "tensor", "rank": "tensor"}
 
 
-def check_scope(granularity: Granularity, scope: Scope | None) -> Scope:
-    """The scope in force: the one given, or the default, `global` for modules and else `tensor`.
+def check_scope(granularity: str, scope: Scope | None) -> Scope:
+    """The scope in force: the one given, or the default: `tensor` for entries and components of merged factors, else `global`.
+
+    Args:
+        granularity: a `Granularity`, or a `SourceGranularity` of `pomona.pruning.sources`.
+        scope: as a user gives it.
 
     Raises:
         InputError: the granularity has no such scope: a module does not compete within one of its own tensors.
     """
-    units = _GRANULARITIES[granularity]
-    if scope is not None and scope not in units.scopes:
+    scopes = _SCOPES.get(granularity, get_args(Scope))
+    if scope is not None and scope not in scopes:
         raise InputError(
             f"granularity {granularity!r} has no such scope",
             field="pruning.scope",
             value=scope,
-            fix=f"Use one of {', '.join(units.scopes)}",
+            fix=f"Use one of {', '.join(scopes)}",
         )
-    return scope or units.default_scope
+    return scope or _DEFAULTS.get(granularity, "global")
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def chosen(record: RunRecord, path: str) -> object:
 
 
 def granularity(record: RunRecord) -> str:
-    """The unit of pruning: `parameter`, `rank` or `module`."""
+    """The unit of pruning, as the recipe names it."""
     return str(chosen(record, "pruning.granularity") or "parameter")
 
 

@@ -127,7 +127,13 @@ _PRUNING: Mapping[str, tuple[str, str | None, Mapping[str, str]]] = {
     "granularity": (
         "Unit of pruning",
         None,
-        {"parameter": "single entries", "rank": "rank-one components", "module": "modules"},
+        {
+            "parameter": "single entries",
+            "rank": "rank-one components",
+            "module": "modules",
+            "source_rank": "rank-one components of each source",
+            "source_layer": "each source's part in a layer",
+        },
     ),
     "scope": ("Ranked within", None, {"tensor": "one tensor", "layer": "one layer", "global": "all modules"}),
     "activations": ("Norms from", "streamed", {"full_pass": "a pass over the training set before each selection"}),

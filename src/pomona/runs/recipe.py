@@ -277,6 +277,7 @@ class Recipe(Section):
                 raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")
         if not self.trains_factors:
             self._check_frozen(names)
+        self._check_source_units()
         check_judge(self.select_by, "select_by")
         make_metrics(self.judges, self.task.language)
         learns = isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0
@@ -310,6 +311,16 @@ class Recipe(Section):
                 field="controller",
                 value=type(self.controller).__name__,
                 fix="Use controller {name: fixed, prune_ratio: 0}, or train factors too",
+            )
+
+    def _check_source_units(self) -> None:
+        apart = [name for name in trainable_merges if trainable_merges[name].module.keeps_apart]
+        if self.pruning.of_sources and self.merge.method not in apart:
+            raise InputError(
+                f"prunes parts of single sources, which merge method {self.merge.method} does not keep apart",
+                field="pruning.granularity",
+                value=self.pruning.granularity,
+                fix=f"Use merge method {' or '.join(apart)}, or granularity rank or module",
             )
 
     def _check_search(self) -> None:

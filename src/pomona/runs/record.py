@@ -119,6 +119,8 @@ class ModuleRecord(_Part):
     `sparsity_A`, `sparsity_B`: shares of exact zeros, before components that are all zero were left out of the adapter.
     `importance`: mean score of the entries of both factors that were kept. `merge_weights`: of the merged adapters in their order,
     where these were trained; where components have weights, their mean, and `component_weights` has each.
+    `kept_by_source`: share of the rank-one components of each merged adapter, in their order, that were kept, null for one that is
+    not trained there; null where the units of pruning are not of sources.
     """
 
     module: str
@@ -129,6 +131,7 @@ class ModuleRecord(_Part):
     importance: float
     merge_weights: list[float] | None = None
     component_weights: list[list[float]] | None = None
+    kept_by_source: list[float | None] | None = None
 
 
 class SourceRecord(_Part):

@@ -152,4 +152,5 @@ def _module(name: str, sparsity: Sparsity, trained: Fitted) -> ModuleRecord:
         importance=trained.importance.get(name, 0.0),
         merge_weights=None if weights is None else list(weights),
         component_weights=None if components is None else [list(one) for one in components],
+        kept_by_source=list(trained.kept_by_source[name]) if name in trained.kept_by_source else None,
     )

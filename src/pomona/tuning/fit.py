@@ -138,7 +138,21 @@ def _fitted(run: Run, pruning: Pruning | None, prune: Prune | None, best: KeepBe
         tokens=state.tokens,
         component_weights=attachment.component_weights(),
         coefficients=0 if attachment.layers else sum(one.numel() for one in attachment.weight_parameters().values()),
+        kept_by_source=_kept_by_source(attachment, pruning),
     )
+
+
+def _kept_by_source(attachment: Attachment, pruning: Pruning | None) -> dict[str, list[float | None]]:
+    """`Fitted.kept_by_source`, measured by zeros."""
+    if pruning is None or not pruning.of_sources or pruning.reset != "zero":
+        return {}
+    found: dict[str, list[float | None]] = {}
+    for path, layer in attachment.layers.items():
+        pair = layer.effective()
+        found[path] = [None] * len(layer.merge_weights())
+        for place, (A, B) in layer.parts(pair.A, pair.B).items():
+            found[path][place] = float((A.any(dim=1) & B.any(dim=0)).double().mean())
+    return found
 
 
 def _export(attachment: Attachment, pruning: Pruning | None) -> Adapter:

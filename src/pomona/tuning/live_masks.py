@@ -31,8 +31,18 @@ from pomona.adapters.factors import Factors
 from pomona.backbone.attach import Attachment
 from pomona.backbone.trainable.base import AdaptedModule
 from pomona.control import Handling
+from pomona.errors import InputError
 from pomona.importance import ModuleStatistics, mean_update_size
-from pomona.pruning import ModuleScores, change_share, commit, restored, select_masks, select_masks_by_adapter, trial_values
+from pomona.pruning import (
+    ModuleScores,
+    change_share,
+    commit,
+    restored,
+    select_masks,
+    select_masks_by_adapter,
+    select_masks_by_source,
+    trial_values,
+)
 from pomona.tuning.settings import Pruning
 from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.statistics import Statistics
@@ -79,6 +89,9 @@ class LiveMasks:
         optimizer: its moments are cleared.
         handling: which moments are cleared at a commit and while a mask is held, and whether a commit restarts Adam;
             None: Pomona's default.
+
+    Raises:
+        InputError: the granularity needs adapters that the merge keeps apart, and it does not.
     """
 
     def __init__(
@@ -97,7 +110,15 @@ class LiveMasks:
         self._parameters: dict[str, nn.Parameter] = attachment.parameters()
         initial = pruning.reset == "initial"
         reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
-        self._by_adapter = pruning.by_adapter(kept_apart=all(layer.keeps_apart for layer in self._layers.values()))
+        kept_apart = all(layer.keeps_apart for layer in self._layers.values())
+        if pruning.of_sources and not kept_apart:
+            raise InputError(
+                "prunes parts of single sources, which this merge does not keep apart",
+                field="pruning.granularity",
+                value=pruning.granularity,
+                fix="Use merge method concat, or granularity rank or module",
+            )
+        self._by_adapter = pruning.by_adapter(kept_apart=kept_apart)
         masks = self._no_masks()
         self._prunable = {name: ~mask for name, mask in masks.items()}
         self.state = MaskState(masks, {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset)
@@ -175,10 +196,10 @@ class LiveMasks:
 
     def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
         """The masks of a prune ratio, or of one ratio for each group of layers, with the settings' granularity and scope."""
-        pruning = self._pruning
-        if self._by_adapter:
+        pruning, granularity = self._pruning, self._pruning.granularity
+        if self._by_adapter or granularity in ("source_layer", "source_rank"):
             return self._select_by_adapter(scores, prune_ratio)
-        found = select_masks(scores, prune_ratio, pruning.granularity, pruning.scope, all_ties=pruning.prunes_ties)
+        found = select_masks(scores, prune_ratio, granularity, pruning.scope, all_ties=pruning.prunes_ties)
         return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
 
     def _select_by_adapter(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
@@ -186,7 +207,12 @@ class LiveMasks:
             path: {place: ModuleScores(A, B, 0.0) for place, (A, B) in layer.parts(scores[path].A, scores[path].B).items()}
             for path, layer in self._layers.items()
         }
-        found = select_masks_by_adapter(own, prune_ratio, self._pruning.scope, all_ties=self._pruning.prunes_ties)
+        pruning, granularity, ties = self._pruning, self._pruning.granularity, self._pruning.prunes_ties
+        if granularity in ("source_layer", "source_rank"):
+            together = pruning.sources_compete
+            found = select_masks_by_source(own, prune_ratio, granularity, pruning.scope, together=together, all_ties=ties)
+        else:
+            found = select_masks_by_adapter(own, prune_ratio, pruning.scope, all_ties=ties)
         masks = self._no_masks()
         for path, layer in self._layers.items():
             for place, (A, B) in layer.parts(*(masks[key] for key in _keys(path))).items():

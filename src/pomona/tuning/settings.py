@@ -15,7 +15,7 @@ from pomona.components import decoded, encoded
 from pomona.control import Controller
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda, importance_metrics
-from pomona.pruning import Granularity, Schedule, Scope, check_scope
+from pomona.pruning import Granularity, Schedule, Scope, SourceGranularity, check_scope
 from pomona.ratios import Answer
 
 Event = dict[str, object]
@@ -109,6 +109,7 @@ Activations = Literal["streamed", "full_pass"]
 Reset = Literal["zero", "initial"]
 MasksOf = Literal["merged", "adapter"]
 Feedback = Literal["search", "always", "never"]
+GRANULARITIES = Literal[Granularity, SourceGranularity]
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ class Pruning:
         activations: source of the activation norms: `streamed`, the forward passes of training, or `full_pass`, another pass over
             the whole training set before each selection.
         forgetting: decay factor of the streamed norms per step, in [0, 1].
-        granularity: the unit of pruning: an entry (`parameter`), a rank-one component (`rank`) or a `module`.
-        scope: the units that are ranked together: those of one `tensor`, of one `layer`, or all (`global`); None: `global` for
-            modules, else `tensor`.
+        granularity: the unit of pruning: an entry (`parameter`), a rank-one component (`rank`) or a `module`; or, in a merge that
+            keeps adapters apart, one adapter's part in a layer (`source_layer`) or one of its rank-one components (`source_rank`).
+        scope: the units that are ranked together: those of one `tensor`, of one `layer`, or all (`global`); None: `tensor` for
+            `parameter` and `rank`, else `global`.
         masks: `adapter`: each adapter loses the same share of its entries, whatever its weight; `merged`: the entries of the merged
-            factors are ranked together. None: `adapter` with method concat and granularity parameter, else `merged`.
+            factors are ranked together. With `source_rank` and `source_layer` the same of their units. None: `adapter` with method
+            concat and granularity parameter, and with `source_rank`; else `merged`.
         reset: the value of a pruned entry: `zero`, or its value at the start of training (`initial`).
         schedule: schedule of a given ratio: `constant`, `linear` or `cubic` growth up to the ratio, or `once`: the mask is
             selected after the first step and then held.
@@ -150,7 +153,7 @@ class Pruning:
     interval_steps: int = 1
     activations: Activations = "streamed"
     forgetting: float = 0.95
-    granularity: Granularity = "parameter"
+    granularity: GRANULARITIES = "parameter"
     scope: Scope | None = None
     masks: MasksOf | None = None
     reset: Reset = "zero"
@@ -171,7 +174,7 @@ class Pruning:
             ("activations", Activations),
             ("reset", Reset),
             ("schedule", Schedule),
-            ("granularity", Granularity),
+            ("granularity", GRANULARITIES),
             ("feedback", Feedback),
         ):
             if getattr(self, name) not in get_args(kinds):
@@ -180,7 +183,7 @@ class Pruning:
         check_scope(self.granularity, self.scope)
         if self.masks not in (None, *get_args(MasksOf)):
             raise InputError(f"must be one of {', '.join(get_args(MasksOf))}", field="pruning.masks", value=self.masks)
-        if self.masks == "adapter" and self.granularity != "parameter":
+        if self.masks == "adapter" and self.granularity in ("rank", "module"):
             problem = f"granularity {self.granularity!r} ranks parts of the merged factors, not of each adapter"
             raise InputError(problem, field="pruning.masks", value=self.masks, fix="Use merged, or granularity parameter")
         if self.feedback == "always" and self.schedule == "once":
@@ -208,12 +211,24 @@ class Pruning:
         return replace(self, masks=masks, prunes_ties=self.prunes_ties or handling.prunes_ties)
 
     def by_adapter(self, *, kept_apart: bool) -> bool:
-        """Whether each adapter has its own masks.
+        """Whether each adapter has its own masks of entries.
 
         Args:
             kept_apart: whether every entry of the merged factors belongs to one adapter.
         """
+        if self.of_sources:
+            return False
         return kept_apart and self.granularity == "parameter" if self.masks is None else self.masks == "adapter"
+
+    @property
+    def of_sources(self) -> bool:
+        """Whether the units belong to one merged adapter each, which only a merge that keeps adapters apart has."""
+        return self.granularity in ("source_layer", "source_rank")
+
+    @property
+    def sources_compete(self) -> bool:
+        """Whether the units of all adapters compete with each other; read only if `of_sources`."""
+        return self.granularity == "source_layer" if self.masks is None else self.masks == "merged"
 
     @property
     def needs_norms(self) -> bool:
@@ -266,6 +281,8 @@ class Fitted:
         reused: whether another run trained it; the seconds are then from that run.
         component_weights: module -> the merge weights of each adapter's components, if these were trained.
         coefficients: number of trained coefficients, if no factor was trained; else 0.
+        kept_by_source: module -> share of each adapter's rank-one components that were kept, in the order of the adapters; None for
+            one that is not trained there. Empty unless the granularity is of sources and pruned entries are zero.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"arbitrary_types_allowed": True}
@@ -286,6 +303,7 @@ class Fitted:
     reused: bool = False
     component_weights: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     coefficients: int = 0
+    kept_by_source: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 def _zero_share(factor: Tensor) -> float:

@@ -11,7 +11,7 @@ from pomona.report.wording import percent
 from pomona.runs.record import RunRecord
 
 _EVEN = 0.005
-_WHOLE = {"rank": "components", "module": "modules"}
+_WHOLE = {"rank": "components", "module": "modules", "source_rank": "components", "source_layer": "components"}
 
 
 def sparsity_by_layer(record: RunRecord) -> Figure | None:
@@ -24,7 +24,7 @@ def sparsity_by_layer(record: RunRecord) -> Figure | None:
         if found.layer is not None
         for factor, share in (("A", found.sparsity_A), ("B", found.sparsity_B))
     }
-    return _heat_map(
+    return heat_map(
         cells,
         key="sparsity-by-layer",
         title="Sparsity by layer",
@@ -42,7 +42,7 @@ def importance_by_layer(record: RunRecord) -> Figure | None:
         for found in record.modules
         if found.layer is not None
     }
-    return _heat_map(
+    return heat_map(
         cells,
         key="importance-by-layer",
         title="Importance by layer",
@@ -70,7 +70,7 @@ def left_out(record: RunRecord) -> str:
     return f" It is measured before {whole} that are all zero are removed from the adapter." if whole else ""
 
 
-def _heat_map(
+def heat_map(
     cells: Mapping[tuple[str, int], float | None],
     *,
     key: str,
@@ -80,6 +80,17 @@ def _heat_map(
     limits: tuple[float, float] | None,
     bar: dict[str, object],
 ) -> Figure | None:
+    """A row for each first key, a column for each layer; None without cells.
+
+    Args:
+        cells: (row, layer) -> value; None and missing cells are blank.
+        key: of the figure in the page.
+        title: of the figure.
+        caption: of the figure.
+        hover: plotly's template of a cell's text.
+        limits: of the color scale; None: those of the values.
+        bar: further settings of the color bar.
+    """
     import plotly.graph_objects as go
 
     if not cells:
