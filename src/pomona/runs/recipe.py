@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.backbone.speed import Switch
+from pomona.backbone.trainable import trainable_merges
 from pomona.control import Bayes, Controller, Fixed
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
