@@ -168,6 +168,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
         "CoefficientSettings",
         "Evaluation",
         "Tune",
+        "Pool",
         "Decoding",
         "Experiment",
     }

@@ -15,7 +15,7 @@ from pomona.report.pruning_tables import groups_table
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
-from pomona.runs.record import RunRecord
+from pomona.runs.record import CandidateRecord, PoolRecord, RunRecord
 
 
 def with_comparison(
@@ -379,6 +379,13 @@ def test_what_may_be_the_shape_s_doing_is_said_beside_the_comparison(record: Run
     notes = [tile.note for tile in headline(record) if tile.label == "Against Target LoRA"]
     assert [note.endswith(", trained differently") for note in notes] == [True]
     assert "Target LoRA is trained differently from Pomona: it adapts q_proj" in descriptions_table(record).note
+
+
+def test_a_pool_is_named_with_its_size_and_its_order(record: RunRecord) -> None:
+    names = [source.name for source in record.sources]
+    candidates = [CandidateRecord(name=name, loss=3.0, agreement=0.1, chosen=name in names) for name in (*names, "third")]
+    chosen = record.model_copy(update={"pool": PoolRecord(by="gradient", base_loss=4.0, candidates=candidates, seconds=1.0)})
+    assert what_was_run(chosen).startswith("Pomona merged the best 2 of 3 adapters by gradient (stdlib and torch) on ")
 
 
 def test_a_control_says_whether_the_sources_help(record: RunRecord) -> None:

@@ -28,6 +28,7 @@ from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message, termi
 from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
+from pomona.cli.rank_sources import rank_sources
 from pomona.cli.report import report
 from pomona.cli.train_adapter import train_adapter
 from pomona.errors import InputError, PomonaError
@@ -79,6 +80,7 @@ VERBS: tuple[Any, ...] = (
     adapt,
     experiment,
     train_adapter,
+    rank_sources,
     merge,
     evaluate,
     generate,

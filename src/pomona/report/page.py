@@ -13,6 +13,7 @@ from pomona.report import input_tables, pruning_tables, tables
 from pomona.report.answers_table import alarms, answers_table, own_alarm
 from pomona.report.examples import shown_examples
 from pomona.report.figures import all_figures, even_sparsity
+from pomona.report.pool_table import pool_table
 from pomona.report.read import RunFolder, read_run
 from pomona.report.sentences import three_sentences
 from pomona.report.tuned_table import tuned_table
@@ -81,6 +82,7 @@ def render(run: RunFolder) -> str:
         modules=pruning_tables.modules_table(record),
         even_sparsity=even_sparsity(record),
         sources=input_tables.sources_table(record),
+        pool=pool_table(record),
         choices=input_tables.choices_table(record),
         splits=input_tables.splits_table(record),
         timing=input_tables.timing_table(record),

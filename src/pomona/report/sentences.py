@@ -56,6 +56,8 @@ def what_was_run(record: RunRecord) -> str:
     test = _examples(record, "test", "held-out test")
     names = f" ({listed([source.name for source in record.sources])})" if record.sources else ""
     merged = f"{counted(len(record.sources), 'adapter')}{names}" if record.sources else "no source adapters"
+    if record.pool is not None and record.sources:
+        merged = f"the best {len(record.sources)} of {counted(len(record.pool.candidates), 'adapter')} by {record.pool.by}{names}"
     merged += " and the target LoRA" if chosen(record, "merge.target") else ""
     on = f"on {record.model} for the task {record.task}"
     if record.status != "done":

@@ -13,6 +13,7 @@ from pomona.backbone.load import Backbone
 from pomona.data import Splits
 from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.baselines import Baseline
+from pomona.runs.best_sources import with_best_sources
 from pomona.runs.environment import environment
 from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.predictions import prediction_line
@@ -109,17 +110,19 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
         PomonaError: training failed; the record says so.
     """
     progress, started = progress or Silent(), time.perf_counter() - plan.prepare_seconds
-    recipe, only, splits, shared, first = plan.recipe, plan.only, plan.splits, plan.shared, plan.first
+    given, only, splits, shared = plan.recipe, plan.only, plan.splits, plan.shared
     backbone = plan.backbone
     store.begin()
-    record = store.record() or _new_record(recipe, backbone, list(plan.warnings))
+    record = store.record() or _new_record(given, backbone, list(plan.warnings))
     record.cut = plan.encoding.cut
     record.status, record.error = "running", None
     store.write_record(record)
     with _accounted(store, record, started):
+        plan = with_best_sources(plan, record, progress)
+        recipe, first = plan.recipe, plan.first
         prepared = weighted(recipe, [shared.source(source, recipe, progress) for source in recipe.sources])
         prints = [shared.fingerprint(source.adapter) for source in prepared]
-        describe_inputs(record, recipe, backbone, splits, prepared, prints, first.splits if first else None)
+        describe_inputs(record, given, backbone, splits, prepared, prints, first.splits if first else None)
         store.write_record(record)
         record.timing.load_seconds += time.perf_counter() - started
         known, data = shared.fresh_loras(recipe), plan.encoding.data

@@ -26,6 +26,7 @@ from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
+from pomona.runs.pool import Pool
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe_fields import (
     ControllerField,
@@ -241,6 +242,7 @@ class Recipe(Section):
             the name of a metric of the answers to it.
         reward: what a controller that learns is rewarded by on the micro dev set: `loss`, the name of a metric of the answers to
             it, or weights such as `{loss: 0.5, rouge_l: 0.5}`, of the loss in nats per token and of scores over 100.
+        pool: which of the sources are merged; all where None.
         merge, lora, tuning, pruning, controller, search, evaluation: see their classes.
     """
 
@@ -254,6 +256,7 @@ class Recipe(Section):
     data: Data
     splits: SplitSizes = SplitSizes()
     sources: tuple[Source, ...] = Field(min_length=1)
+    pool: Pool | None = None
     merge: Merge = Merge()
     lora: Lora = Lora()
     tuning: Tuning = Tuning()
@@ -273,6 +276,10 @@ class Recipe(Section):
             raise ValueError(f"two sources have one name: {', '.join(names)}")
         for place, source in enumerate(self.sources):
             check_weight(source.weight, f"sources.{place}.weight")
+        if self.pool is not None and self.pool.top > len(names):
+            raise InputError(
+                f"there are {len(names)} sources", field="pool.top", value=self.pool.top, fix="Lower it, or leave `pool` out"
+            )
         for name in self.merge.frozen:
             if name not in names:
                 raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")

@@ -145,6 +145,32 @@ class SourceRecord(_Part):
     weight: float | list[float] | list[dict[str, Any]]
 
 
+class CandidateRecord(_Part):
+    """A candidate of the pool, as `pomona.backbone.pool` scores it on the training examples.
+
+    `loss`: nats per completion token of the model with the adapter alone. `agreement`: of the adapter's update with a step down the
+    loss, in [-1, 1]. `chosen`: whether it is merged.
+    """
+
+    name: str
+    loss: float
+    agreement: float
+    chosen: bool = True
+
+
+class PoolRecord(_Part):
+    """The sources from which `pool` chose, best first; `by`: what they are ordered by.
+
+    `base_loss`: of the bare model on the same training examples, nats per completion token. `seconds`: of the scoring; 0 where
+    another cell of the experiment did it.
+    """
+
+    by: Literal["loss", "gradient"]
+    base_loss: float
+    candidates: list[CandidateRecord]
+    seconds: float
+
+
 class SplitRecord(_Part):
     """How many examples a split has, and the fingerprint of their content."""
 
@@ -218,6 +244,7 @@ class RunRecord(_Part):
     search_splits: dict[str, SplitRecord] = Field(default_factory=dict)
     cut: dict[str, CutRecord] = Field(default_factory=dict)
     sources: list[SourceRecord] = Field(default_factory=list)
+    pool: PoolRecord | None = None
     systems: dict[str, SystemDescription] = Field(default_factory=dict)
     metrics: dict[str, dict[str, Estimate]] = Field(default_factory=dict)
     signatures: dict[str, str] = Field(default_factory=dict)

@@ -106,6 +106,10 @@ class SharedWork:
         """The pass that learned the ratio, for the runs to fill: where it has a seed of its own, it is the same for several."""
         return self._once("searched", searched_key(recipe), dict)
 
+    def ranked(self, recipe: Recipe, make: Callable[[], T]) -> T:
+        """The scores of the recipe's sources on its training examples, which depend on neither merge nor controller."""
+        return self._once("ranked", _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "sources", "lora"), make)
+
     def fingerprint(self, adapter: Adapter) -> str:
         """The adapter's fingerprint."""
         return self._once("fingerprint", adapter, adapter.fingerprint)

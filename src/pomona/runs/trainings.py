@@ -43,6 +43,9 @@ def planned_trainings(
     """All trainings of the run, in order."""
     data = encoding.data
     found = _source_trainings(sources) + (_source_trainings(first.sources) if first is not None else [])
+    if recipe.pool is not None:
+        tokens = count_tokens(data.train)
+        found.append(Training(f"scores of {len(recipe.sources)} sources", 0, tokens, (len(recipe.sources) + 1) * tokens))
     fresh = fresh_key(recipe), recipe.evaluation.tune
 
     def plain(name: str, data: FitData, once: object = None) -> Training:
