@@ -14,10 +14,10 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check format bench experiments docs lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments docs lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## make the environment
 
@@ -36,6 +36,14 @@ check: $(READY)  ## format, lint, types, the borders between the rooms
 format: $(READY)  ## rewrite the sources in the house style
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
+
+demo-sources: $(READY)  ## train the demo's two adapters again and put them in the package (long)
+	for name in stdlib torch; do \
+	  made=runs/demo-sources/$$name && rm -rf $$made $$made-float16 && \
+	  $(RUN)/pomona train-adapter recipes/demo-sources/$$name.yaml --output $$made && \
+	  $(RUN)/pomona export $$made --for peft --dtype float16 --output $$made-float16 && \
+	  cp $$made-float16/* src/pomona/adapters/embedded/docstrings-$$name/ || exit 1; \
+	done
 
 experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into runs/few-shot/ (very long)
 	$(RUN)/python -m benchmarks.gemma

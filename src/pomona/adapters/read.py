@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pomona.adapters.config import CONFIG_FILE, LoraConfig, read_config
+from pomona.adapters.embedded import embedded_folder, is_embedded
 from pomona.adapters.experts import expert_of, unstack
 from pomona.adapters.factors import Adapter, Factors
 from pomona.adapters.full_tensors import FileTensors
@@ -86,7 +87,7 @@ def read_adapter(path: Path | str) -> Adapter:
 
     Args:
         path: the folder that holds `adapter_config.json` and `adapter_model.safetensors`, or a folder with exactly one such
-            folder in it; or `hub:owner/name`, see `pomona.adapters.hub`.
+            folder in it; or `hub:owner/name`, see `pomona.adapters.hub`; or `embedded:name`, see `pomona.adapters.embedded`.
 
     Returns:
         An adapter whose provenance holds `path` (for the hub the name there, and `folder` and `commit`), `fan_in_fan_out`,
@@ -98,6 +99,9 @@ def read_adapter(path: Path | str) -> Adapter:
         InputError: the folder cannot be read as plain LoRA factors of linear modules and embeddings, with the reason and the
             fix.
     """
+    if is_embedded(path):
+        adapter = _read(embedded_folder(path))
+        return replace(adapter, provenance={**adapter.provenance, "path": str(path)})
     if not is_on_hub(path):
         return _read(Path(path))
     fetched = fetch(path)
