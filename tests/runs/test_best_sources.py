@@ -140,7 +140,7 @@ def test_only_training_examples_are_read(folder: Path) -> None:
         assert call(folder, "rank-sources", "all.yaml").code == 0
     assert len(seen) == 2 * len(splits.train)
     tokenizer = tiny_backbone().tokenizer
-    texts = {tokenizer.decode(list(one.tokens), skip_special_tokens=True) for one in seen}
+    texts = {str(tokenizer.decode(list(one.tokens), skip_special_tokens=True)) for one in seen}
 
     def read(example: Example) -> bool:
         return any(example.document in text for text in texts)

@@ -43,3 +43,19 @@ def test_an_experiment_s_table_shows_them() -> None:
     )
     bare = setting.model_copy(update={"systems": {}})
     assert "### systems" not in table(found.model_copy(update={"settings": {"default": bare}}))
+
+
+def test_what_the_dev_set_chose_from_one_grid_is_no_difference() -> None:
+    grid = {"learning_rate": [0.001, 0.002]}
+
+    def tuned(rate: float, epochs: int, over: dict[str, list[float]] | None) -> SystemDescription:
+        training: dict[str, float | None] = {"learning_rate": rate, "epochs": epochs, "weights_learning_rate": 100 * rate}
+        return SystemDescription(
+            label="", description="", adapted={"q_proj": 2}, trained_parameters=100, training=training, tuned_over=over
+        )
+
+    same = {"one": tuned(0.001, 4, grid), "two": tuned(0.002, 4, grid)}
+    assert unlike(same, "one") == []
+    assert unlike(same | {"two": tuned(0.002, 8, grid)}, "one") == ["two is not trained like one: epochs 8, one 4"]
+    assert len(unlike(same | {"two": tuned(0.002, 4, {"learning_rate": [0.002]})}, "one")) == 1
+    assert len(unlike({"one": tuned(0.001, 4, None), "two": tuned(0.002, 4, None)}, "one")) == 1

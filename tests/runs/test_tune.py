@@ -79,6 +79,13 @@ def test_the_points_are_the_product_and_the_longest_training_stands_for_its_pref
     assert [Point().named("it"), Point(0.1, 3).named("it")] == ["it", "it@learning_rate=0.1,epochs=3"]
 
 
+def test_the_rate_of_coefficients_follows_that_of_the_factors() -> None:
+    given = Tuning(learning_rate=0.02)
+    assert Point(0.01).weights_rate(0.5, given) == 0.25
+    assert Point(epochs=3).weights_rate(0.5, given) == 0.5
+    assert Point(0.01).weights_rate(None, given) is None
+
+
 @pytest.mark.parametrize(
     "grid",
     [{}, {"epochs": [0]}, {"learning_rate": [0.0]}, {"learning_rate": [0.1, "1e-1"]}, {"epochs": [1.5]}, {"rate": [1]}],
@@ -289,6 +296,26 @@ def test_a_search_over_ratios_is_tuned_as_a_whole(folder: Path) -> None:
     assert found.answer is not None
     assert [point.prune_ratio for point in found.answer.curve] == [0.2, 0.6]
     assert (found.systems["pomona"].training or {})["runs"] == 4
+
+
+def test_coefficients_are_tuned_by_the_same_grid(folder: Path) -> None:
+    """Their factors are frozen, so a grid of the factors' rate alone would train the same thing again and again."""
+    coefficients = "merge={train: coefficients, coefficients: {learning_rate: 0.1}}"
+    fixed = "controller={name: fixed, prune_ratio: 0}"
+    found = run(
+        folder, "coefficients", coefficients, fixed, "evaluation.tune={learning_rate: [0.0005, 0.005]}", "evaluation.baselines=[]"
+    )
+    losses = [point.dev_loss for point in found.tuned["pomona"]]
+    assert len(set(losses)) == 2
+    best = chosen(found, "pomona").learning_rate
+    assert best is not None
+    training = found.systems["pomona"].training
+    assert training is not None
+    assert training["weights_learning_rate"] == pytest.approx(0.1 * best / 0.005)
+    assert training["runs"] == 2
+    alone = run(folder, "one", coefficients, fixed, "evaluation.baselines=[]", "evaluation.tune=null", "tuning.learning_rate=0.005")
+    assert losses[1] == next(event["dev_loss"] for event in lines(folder / "one" / "history.jsonl")[::-1] if event.get("best"))
+    assert alone.tuned == {}
 
 
 def test_cells_of_an_experiment_obey_it_alike(folder: Path) -> None:

@@ -80,7 +80,8 @@ def unlike(systems: Mapping[str, SystemDescription], reference: str) -> list[str
                 f"it trains {said_count(one.trained_parameters)} parameters, {reference} {said_count(base.trained_parameters)}"
             )
         settings, others = one.training or {}, base.training or {}
-        alike = one.tuned_over.keys() if one.tuned_over and one.tuned_over == base.tuned_over else ()
+        alike = set(one.tuned_over or ()) if one.tuned_over == base.tuned_over else set()  # what the dev set chose for each
+        alike |= {"weights_learning_rate"} if "learning_rate" in alike else set()
         for key, value in settings.items():
             if key not in alike and others.get(key, value) != value:
                 found.append(f"{key} {_setting(value)}, {reference} {_setting(others[key])}")

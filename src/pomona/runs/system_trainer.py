@@ -346,7 +346,7 @@ class SystemTrainer:
                     controller=controller,
                     judge=self._judge(),
                     costs=self._costs(),
-                    weights_learning_rate=self.recipe.merge.weights_rate,
+                    weights_learning_rate=point.weights_rate(self.recipe.merge.weights_rate, self.recipe.tuning),
                     seed=derive_seed(self.seed, "fit"),
                     system=system,
                     checkpoint=self.store.checkpoint(system),

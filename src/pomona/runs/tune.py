@@ -32,6 +32,15 @@ class Point:
         """The settings of fine-tuning at this point."""
         return dataclasses.replace(given, **self._values())
 
+    def weights_rate(self, rate: float | None, given: Tuning) -> float | None:
+        """The learning rate of merge weights or coefficients at this point: it keeps its ratio to that of the factors.
+
+        Args:
+            rate: as the recipe gives it; None: they have no rate of their own.
+            given: the recipe's `tuning`.
+        """
+        return rate if rate is None or self.learning_rate is None else rate * (self.learning_rate / given.learning_rate)
+
     @property
     def label(self) -> str:
         """`learning_rate=0.0002,epochs=4`; empty where there is no grid."""
@@ -60,7 +69,8 @@ class Tune(BaseModel):
     The judge is `select_by`, as for the epochs of a training. A run that learns its ratio is repeated as a whole at every point.
 
     Args:
-        learning_rate: learning rates of the first epoch, each > 0; that of `tuning` where not given.
+        learning_rate: learning rates of the first epoch, each > 0; that of `tuning` where not given. The rate of merge weights and
+            coefficients is multiplied by the same factor: a rate that is twice that of `tuning` doubles it.
         epochs: numbers of epochs, each >= 1; that of `tuning` where not given.
     """
 
