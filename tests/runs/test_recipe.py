@@ -660,11 +660,36 @@ def test_values_that_do_not_fit(override: str, field: str, shown: str) -> None:
         ({"merge": {"train": "coefficients", "coefficients": {"start": "target"}}}, "merge.coefficients.start: no target LoRA is"),
         ({"merge": {"coefficients": {"unit": "layer"}}}, "merge.coefficients: no coefficients are trained. Set merge.train to"),
         ({"merge": {"train": "coefficients", "coefficients": {"negative_slope": 0}}}, "merge.coefficients.negative_slope: "),
+        ({"merge": {"train": []}}, "merge.train: names no stage (got [])"),
+        ({"merge": {"train": {"coefficients": 0.5, "factors": 0.6}}}, "merge.train: the shares of the stages must be above 0 and"),
+        ({"merge": {"train": {"coefficients": 0, "factors": 1}}}, "merge.train: the shares of the stages must be above 0 and add"),
+        ({"merge": {"train": {"coefficients": "half", "factors": 0.5}}}, "merge.train: the shares of the stages must be above 0"),
+        ({"merge": {"train": ["factors", "coefficients"]}}, "merge.train: coefficients come after factors, and a run that prunes"),
+        ({"merge": {"train": ["coefficients", "factors"], "method": "ties"}}, "merge.train: needs a merge that is the sum"),
+        (
+            {"merge": {"train": ["coefficients", "factors"], "frozen": ["one"]}},
+            "merge.frozen names every source: the stage factors of merge.train would train nothing",
+        ),
         ({"merge": {"train": "coefficients", "coefficients": {"unit": "row"}}}, "merge.coefficients.unit: "),
     ],
 )
 def test_contradictions(changes: dict[str, Any], part: str) -> None:
     assert refused(**changes).startswith(f"the.yaml: {part}")
+
+
+@pytest.mark.parametrize(
+    ("train", "stages"),
+    [
+        ("factors", [("factors", 1.0)]),
+        ("[coefficients, factors]", [("coefficients", 0.5), ("factors", 0.5)]),
+        ("{coefficients: 3e-1, factors: 0.7}", [("coefficients", 0.3), ("factors", 0.7)]),
+        ("[coefficients, factors, coefficients, factors]", [("coefficients", 0.25), ("factors", 0.25)] * 2),
+    ],
+)
+def test_stages(train: str, stages: list[tuple[str, float]]) -> None:
+    recipe = parsed(f"merge.train={train}", controller={"name": "fixed", "prune_ratio": 0})
+    assert list(recipe.merge.stages) == stages
+    assert parse_recipe(recipe.resolved(), Recipe, (), "the.yaml") == recipe
 
 
 @pytest.mark.parametrize("key", ["data", "sources"])

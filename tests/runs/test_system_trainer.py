@@ -355,6 +355,24 @@ def test_coefficients_are_trained_over_a_finished_target_lora_and_the_sources(
             torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
 
 
+def test_coefficients_first_and_factors_after_in_one_run(tmp_path: Path, backbone: Backbone) -> None:
+    shop = shop_for(tmp_path, backbone, merge=Merge(train=("coefficients", "factors"), frozen=("a",)))
+    main = shop.train_main()
+    shop.train_merge("merge_finetune")
+    steps = [event for event in shop.trained["pomona"].history if event["kind"] == "step"]
+    assert [(event["trained"], event["prune_ratio"]) for event in steps] == [("coefficients", 0.0), ("factors", 0.5)]
+    assert [event["trained"] for event in shop.trained["merge_finetune"].history if "trained" in event] == [
+        "coefficients",
+        "factors",
+    ]
+    for module in main:
+        frozen, weights = shop.sources[0][module], shop.trained["pomona"].merge_weights[module]
+        assert weights[0] != 1.0
+        assert torch.equal(main[module].A[2:], frozen.A)
+        torch.testing.assert_close(main[module].B[:, 2:], weights[0] * frozen.scaling * frozen.B, atol=1e-6, rtol=1e-6)
+        assert int((main[module].A[:2] == 0).sum()) == pruned_count(0.5, main[module].A[:2].numel())
+
+
 @pytest.mark.parametrize("start", ["given", "zero"])
 def test_coefficients_start_at_the_given_weights_or_at_zero(tmp_path: Path, backbone: Backbone, start: Any) -> None:
     how = Merge(train="coefficients", coefficients=CoefficientSettings(start=start, learning_rate=1e-9, unit="adapter"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -86,6 +87,13 @@ class Attachment:
         for module in self.modules.values():
             module.train(mode)
             module.base.eval()
+
+    def train_only(self, trained: Literal["factors", "coefficients"]) -> None:
+        """From now on compute gradients of the factors alone, or of the merge weights alone."""
+        for factor in self.parameters().values():
+            factor.requires_grad_(trained == "factors")
+        for weight in self.weight_parameters().values():
+            weight.requires_grad_(trained == "coefficients")
 
     def observe(self, observer: Observer | None) -> None:
         """Show what every trained module reads to `observer` from now on, in every forward pass; None ends it."""

@@ -43,8 +43,7 @@ def choices_table(record: RunRecord) -> Table:
 def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     merge = chosen(record, "merge.method")
     if merge is not None:
-        how = "the adapters side by side" if chosen(record, "merge.train") == "coefficients" else _trained(str(merge))
-        yield "Merged by", ", ".join([str(merge), how, *_merge_notes(record)])
+        yield "Merged by", ", ".join([str(merge), _trained(str(merge)), *_merge_notes(record)])
     answer = record.answer
     if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
         yield from _pruning_choices(record)
@@ -85,13 +84,24 @@ def _merge_notes(record: RunRecord) -> Iterator[str]:
     frozen = chosen(record, "merge.frozen")
     if isinstance(frozen, list) and frozen:
         yield f"{listed([str(name) for name in frozen])} not trained"
-    if chosen(record, "merge.train") == "coefficients":
-        gate = "binary gate" if chosen(record, "merge.coefficients.binary") else "coefficient"
-        yield f"one {gate} for each adapter and {chosen(record, 'merge.coefficients.unit')} trained, all factors frozen"
+    yield from _stage_notes(record)
     if chosen(record, "merge.weights_learning_rate") is not None:
         yield "merge weights trained"
     if chosen(record, "merge.paper"):
         yield "without scaling, as published"
+
+
+def _stage_notes(record: RunRecord) -> Iterator[str]:
+    """What is trained, where it is not the factors alone."""
+    train = chosen(record, "merge.train")
+    gate = "binary gate" if chosen(record, "merge.coefficients.binary") else "coefficient"
+    one = f"one {gate} for each adapter and {chosen(record, 'merge.coefficients.unit')}"
+    if train == "coefficients":
+        yield f"{one} trained, all factors frozen"
+    elif isinstance(train, list | Mapping) and "coefficients" in train:
+        shares = train.values() if isinstance(train, Mapping) else [1 / len(train)] * len(train)
+        stages = [f"{name} ({percent(share)} of the steps)" for name, share in zip(train, shares, strict=True)]
+        yield f"trained in stages: {', then '.join(stages)}; {one}"
 
 
 def _pruning_choices(record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from pomona.control import Controller, Fixed, Search, Trial
 from pomona.errors import PomonaError
 from pomona.tuning.fit import fit
 from pomona.tuning.settings import FitData, Pruning, Tuning
+from pomona.tuning.stages import Stage, stage_ends, steps_before_factors
 
 _BYTES_A_TRAINED_ENTRY = 16
 """Factor, gradient and AdamW's two moments, 4 bytes each."""
@@ -96,8 +97,13 @@ def summed(trainings: Sequence[Training]) -> Training:
     )
 
 
-def plain_training(name: str, data: FitData, tuning: Tuning, once: object = None) -> Training:
-    """A training without pruning."""
+def plain_training(name: str, data: FitData, tuning: Tuning, once: object = None, stages: Sequence[Stage] = ()) -> Training:
+    """A training without pruning.
+
+    Raises:
+        InputError: a stage has no optimizer step.
+    """
+    stage_ends(stages, tuning.total_steps(len(data.train)))
     return Training(
         name,
         tuning.total_steps(len(data.train)),
@@ -108,10 +114,20 @@ def plain_training(name: str, data: FitData, tuning: Tuning, once: object = None
 
 
 def pruned_training(
-    name: str, data: FitData, tuning: Tuning, pruning: Pruning, controller: Controller | Search, once: object = None
+    name: str,
+    data: FitData,
+    tuning: Tuning,
+    pruning: Pruning,
+    controller: Controller | Search,
+    once: object = None,
+    stages: Sequence[Stage] = (),
 ) -> Training:
-    """A training that prunes, with the rounds in which its ratio is learned; of a search, all of its runs."""
-    found = plain_training(name, data, tuning, once)
+    """A training that prunes, with the rounds in which its ratio is learned; of a search, all of its runs.
+
+    Raises:
+        InputError: a stage has no optimizer step.
+    """
+    found = plain_training(name, data, tuning, once, stages)
     if pruning.needs_norms and pruning.activations == "full_pass":
         passes = max(1, found.steps // pruning.interval_steps)
         found = dataclasses.replace(found, read_tokens=found.read_tokens + passes * count_tokens(data.train))
@@ -119,8 +135,9 @@ def pruned_training(
         runs = _count_runs(controller)
         steps, tokens, read_tokens = runs * found.steps, runs * found.tokens, runs * found.read_tokens
         return dataclasses.replace(found, steps=steps, tokens=tokens, read_tokens=read_tokens, runs=runs)
-    state = controller.start(0, found.steps)
-    rounds = sum(controller.round_due(state, step) for step in range(1, found.steps + 1))
+    pruned_steps = found.steps - steps_before_factors(stages, found.steps)
+    state = controller.start(0, pruned_steps)
+    rounds = sum(controller.round_due(state, step) for step in range(1, pruned_steps + 1))
     probes = rounds * (len(controller.propose(state)) + 1) if rounds else 0
     read_tokens = found.read_tokens + probes * count_tokens(data.micro_dev)
     return dataclasses.replace(found, rounds=rounds, probes=probes, read_tokens=read_tokens)

@@ -285,6 +285,13 @@ class Recipe(Section):
                 raise ValueError(f"merge.frozen names {name!r}, which is no source: {', '.join(names)}")
         if not self.trains_factors:
             self._check_frozen(names)
+        elif "coefficients" in [stage.trains for stage in self.merge.stages][1:] and self.controller != Fixed(0.0):
+            raise InputError(
+                "coefficients come after factors, and a run that prunes ends with factors",
+                field="merge.train",
+                value=self.merge.train,
+                fix="Put the stages of coefficients first, or use controller {name: fixed, prune_ratio: 0}",
+            )
         self._check_source_units()
         check_judge(self.select_by, "select_by")
         make_metrics(self.judges, self.task.language)
@@ -313,6 +320,8 @@ class Recipe(Section):
         """Without trained factors there must be trained merge weights, and nothing can be pruned."""
         if self.merge.learned_weights(names) is None:
             raise ValueError("merge.frozen names every source: nothing would be trained")
+        if len(self.merge.stages) > 1 and any(stage.trains == "factors" for stage in self.merge.stages):
+            raise ValueError("merge.frozen names every source: the stage factors of merge.train would train nothing")
         if self.controller != Fixed(0.0):
             raise InputError(
                 "prunes factors, and all factors are frozen",

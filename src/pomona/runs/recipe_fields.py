@@ -22,12 +22,12 @@ ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(c
 ImportanceField = Annotated[ImportanceMetric | None, decoded(importance_metrics), encoded(importance_metrics)]
 
 
-def _numbers(value: object) -> object:
+def numbers(value: object) -> object:
     """Numbers as floats wherever they stand; YAML 1.1 takes `1e-3` for text. `check_weight` says what else is wrong."""
     if isinstance(value, list | tuple):
-        return [_numbers(one) for one in value]
+        return [numbers(one) for one in value]
     if isinstance(value, dict):
-        return {key: one if key == "filter" else _numbers(one) for key, one in value.items()}
+        return {key: one if key == "filter" else numbers(one) for key, one in value.items()}
     try:
         return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
     except (ValueError, OverflowError):
@@ -40,12 +40,12 @@ def _rule(value: object) -> object:
 
 
 WeightRuleField = Annotated[WeightRule | None, BeforeValidator(_rule)]
-WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(_numbers)]
+WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(numbers)]
 
 
 def _reward(value: object) -> dict[str, float]:
     """`name`, or `{name: weight, ...}` -> the weights that are not 0, by name."""
-    given = {value: 1.0} if isinstance(value, str) else _numbers(value)
+    given = {value: 1.0} if isinstance(value, str) else numbers(value)
     if not isinstance(given, dict):
         raise InputError("must be `loss`, a metric's name, or weights by such names", field="reward", value=value)
     for name, weight in given.items():

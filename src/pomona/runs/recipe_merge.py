@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pomona.backbone.trainable import trainable_merges
 from pomona.backbone.trainable.coefficients import Coefficients, Unit
 from pomona.errors import InputError, suggest
 from pomona.merging import merge_methods
-from pomona.runs.recipe_fields import WeightRuleField
+from pomona.runs.recipe_fields import WeightRuleField, numbers
 from pomona.runs.section import Section
+from pomona.tuning.stages import Stage, Trained
+
+
+def _stages(value: object) -> object:
+    """Stages with shares that add up to 1, as they are written."""
+    if isinstance(value, dict) and value:
+        written = numbers(value)
+        shares = list(written.values()) if isinstance(written, dict) else []
+        if not all(isinstance(share, float) and 0 < share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            raise InputError("the shares of the stages must be above 0 and add up to 1", field="merge.train", value=value)
+        return written
+    if isinstance(value, list | tuple | dict) and not value:
+        raise InputError(
+            "names no stage", field="merge.train", value=value, fix=f"Use one or more of {', '.join(get_args(Trained))}"
+        )
+    return value
+
+
+TrainField = Annotated[Trained | tuple[Trained, ...] | dict[Trained, float], BeforeValidator(_stages)]
 
 
 class CoefficientSettings(Section):
@@ -54,7 +73,9 @@ class Merge(Section):
         frozen: names of sources that take part and whose factors are not trained (trainable merges only).
         weights: `nan`: each adapter's weight is also multiplied by a factor that is inverse to the norm of its update
             (`pomona.merging.norm_weights`); None leaves the sources' weights as given.
-        train: `factors`; or `coefficients`, with all factors frozen (`concat` only).
+        train: `factors`; `coefficients`, with all factors frozen; or stages of one run, one after the other, each with a share of
+            the optimizer steps: a list such as `[coefficients, factors]` (equal shares), or `{coefficients: 0.3, factors: 0.7}`.
+            Coefficients need `concat`.
         coefficients: how coefficients are trained.
         weights_learning_rate: trains the merge weights of the adapters whose factors are trained too, one an adapter and module, at
             this rate; where every adapter is frozen, the merge weights alone (trainable merges only). None leaves them as given.
@@ -67,7 +88,7 @@ class Merge(Section):
     target: bool = False
     frozen: tuple[str, ...] = ()
     weights: WeightRuleField = None
-    train: Literal["factors", "coefficients"] = "factors"
+    train: TrainField = "factors"
     coefficients: CoefficientSettings = CoefficientSettings()
     weights_learning_rate: float | None = Field(default=None, gt=0)
     paper: bool = False
@@ -127,11 +148,20 @@ class Merge(Section):
     @property
     def trains_coefficients(self) -> bool:
         """Whether `train` names coefficients."""
-        return self.train == "coefficients"
+        return any(stage.trains == "coefficients" for stage in self.stages)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What is trained, in order; one stage for the whole run where `train` is one word."""
+        if isinstance(self.train, dict):
+            return tuple(Stage(trains, share) for trains, share in self.train.items())
+        if isinstance(self.train, str):
+            return (Stage(self.train, 1.0),)
+        return tuple(Stage(trains, 1 / len(self.train)) for trains in self.train)
 
     def trains_factors(self, sources: Sequence[str]) -> bool:
         """Whether any factor is trained, given the names of the sources."""
-        return self.train == "factors" and (self.target or not set(sources) <= set(self.frozen))
+        return any(stage.trains == "factors" for stage in self.stages) and (self.target or not set(sources) <= set(self.frozen))
 
     def learned_weights(self, sources: Sequence[str]) -> Coefficients | None:
         """How the merge weights of all adapters are trained, frozen ones too; None where they are not.

@@ -46,9 +46,10 @@ def trainable(merge: Merge, names: Sequence[str]) -> TrainableMerge | None:
     if merge.method not in trainable_merges:
         return None
     kind = trainable_merges.create(merge.method, merge.parameters)
-    if (learned := merge.learned_weights(names)) is not None:
-        return replace(kind, frozen=frozenset(range(len(names) + merge.target)), coefficients=learned)
+    everyone = frozenset(range(len(names) + merge.target))
     frozen = frozenset(place for place, name in enumerate(names) if name in merge.frozen)
+    if (learned := merge.learned_weights(names)) is not None:
+        return replace(kind, frozen=frozen if merge.trains_factors(names) else everyone, coefficients=learned)
     return replace(kind, frozen=frozen, train_weights=merge.weights_learning_rate is not None, paper=merge.paper)
 
 

@@ -35,6 +35,7 @@ from pomona.tuning.keep_best import Judge
 from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Fitted, Pruning, Tuning
+from pomona.tuning.stages import Stage
 
 MAIN = "pomona"
 SEARCH = "pomona_search"
@@ -98,8 +99,8 @@ class SystemTrainer:
     def _train_main(self, point: Point) -> Fitted:
         pruning = self.recipe.pruning
         controller = self.recipe.controller
-        if not self.recipe.trains_factors:
-            return self._train_weights(point)
+        if self._never_prunes:
+            return self._train_unpruned(point)
         if isinstance(controller, Search):
             return self._train_trials(pruning, controller, point)
         pruning = pruning.following(controller)
@@ -107,11 +108,22 @@ class SystemTrainer:
             answer = (self.first or self)._learn(controller, point)
             self.trained |= self.first.trained if self.first else {}
             controller = Fixed(answer.ratios if answer.by_group else answer.prune_ratio)
-        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller, point=point)
+        return self._train(MAIN, *self._merged(MAIN), pruning=pruning, controller=controller, point=point, stages=self._stages)
 
-    def _train_weights(self, point: Point) -> Fitted:
-        """The main job where merge weights alone are trained: nothing is pruned."""
-        fitted = self._train(MAIN, *self._merged(MAIN), point=point)
+    @property
+    def _never_prunes(self) -> bool:
+        """Whether the main job is trained without a mask: factors are frozen, at its end or all the time."""
+        return not self.recipe.trains_factors or self.recipe.merge.stages[-1].trains == "coefficients"
+
+    @property
+    def _stages(self) -> Sequence[Stage]:
+        """The stages of the merge's training, where it has several."""
+        stages = self.recipe.merge.stages
+        return stages if len(stages) > 1 else ()
+
+    def _train_unpruned(self, point: Point) -> Fitted:
+        """The main job where nothing can be pruned."""
+        fitted = self._train(MAIN, *self._merged(MAIN), point=point, stages=self._stages)
         unpruned = Fixed(0.0)
         control = unpruned.start(0, 0)
         found = dataclasses.replace(fitted, answer=unpruned.choose(control), control=dataclasses.asdict(control))
@@ -124,7 +136,8 @@ class SystemTrainer:
         how, tuning = search.pruning(recipe.pruning), search.tuning(point.tuning(recipe.tuning))
         if system in self.searched and self.store.load_trained(system) is None:
             self.store.save_trained(system, dataclasses.replace(self.searched[system], reused=True))
-        fitted = self._train(SEARCH, *self._merged(SEARCH), pruning=how, controller=controller, tuning=tuning, point=point)
+        merged, stages = self._merged(SEARCH), self._stages
+        fitted = self._train(SEARCH, *merged, pruning=how, controller=controller, tuning=tuning, point=point, stages=stages)
         self.searched.setdefault(system, _in_memory(fitted))
         answer = fitted.answer
         assert answer is not None
@@ -136,7 +149,8 @@ class SystemTrainer:
         trials: list[Trial] = []
         while (prune_ratio := search.next(trials, seed)) is not None:
             system = f"{MAIN}_{prune_ratio!r}"
-            fitted = self._train(system, *merged, pruning=pruning, controller=Fixed(prune_ratio), point=point)
+            given = Fixed(prune_ratio)
+            fitted = self._train(system, *merged, pruning=pruning, controller=given, point=point, stages=self._stages)
             trials.append(Trial(prune_ratio, fitted.dev_scores))
         answer = search.choose(trials, seed)
         best = point.named(f"{MAIN}_{answer.prune_ratio!r}")
@@ -145,7 +159,11 @@ class SystemTrainer:
 
     def train_merge(self, system: str, sources: Sequence[Adapter] | None = None) -> Adapter:
         """The main job without pruning; of other sources than the run's where they are given."""
-        return self._tuned(system, lambda point: self._train(system, *self._merged(system, sources), point=point)).adapter
+
+        def train(point: Point) -> Fitted:
+            return self._train(system, *self._merged(system, sources), point=point, stages=self._stages)
+
+        return self._tuned(system, train).adapter
 
     def train_new(self, system: str) -> Adapter:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
@@ -330,6 +348,7 @@ class SystemTrainer:
         controller: Controller | None = None,
         tuning: Tuning | None = None,
         point: Point = AS_GIVEN,
+        stages: Sequence[Stage] = (),
     ) -> Fitted:
         system, tuning = point.named(system), tuning or point.tuning(self.recipe.tuning)
         found = self.store.load_trained(system)
@@ -347,6 +366,7 @@ class SystemTrainer:
                     judge=self._judge(),
                     costs=self._costs(),
                     weights_learning_rate=point.weights_rate(self.recipe.merge.weights_rate, self.recipe.tuning),
+                    stages=stages,
                     seed=derive_seed(self.seed, "fit"),
                     system=system,
                     checkpoint=self.store.checkpoint(system),
@@ -371,7 +391,7 @@ def prefixes_are_runs(recipe: Recipe, *, pruned: bool) -> bool:
         recipe: the run's.
         pruned: whether it is the main job, which prunes; then its ratio must be given, and without a ramp.
     """
-    if recipe.tuning.steps_before_average(10**9) > 0:  # a share of all steps
+    if recipe.tuning.steps_before_average(10**9) > 0 or len(recipe.merge.stages) > 1:  # a share of all steps
         return False
     return not pruned or (isinstance(recipe.controller, Fixed) and recipe.pruning.schedule in ("constant", "once"))
 

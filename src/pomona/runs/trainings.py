@@ -83,11 +83,14 @@ def _main_trainings(recipe: Recipe, encoding: Encoding, first: SearchPass | None
     """The main job, with the pass before it that learns the ratio."""
     pruning, controller, search = recipe.pruning, recipe.controller, recipe.search
 
-    if not recipe.trains_factors:
-        return [at_each_point(recipe, lambda tuning: plain_training(MAIN, encoding.data, tuning))]
+    stages = recipe.merge.stages
+    if not recipe.trains_factors or stages[-1].trains == "coefficients":
+        return [at_each_point(recipe, lambda tuning: plain_training(MAIN, encoding.data, tuning, stages=stages))]
 
     def main(controller: Controller | Search) -> Training:
-        return at_each_point(recipe, lambda tuning: pruned_training(MAIN, encoding.data, tuning, pruning, controller), pruned=True)
+        return at_each_point(
+            recipe, lambda tuning: pruned_training(MAIN, encoding.data, tuning, pruning, controller, stages=stages), pruned=True
+        )
 
     if not (isinstance(controller, Controller) and controller.passes == 2):
         return [main(controller)]
@@ -95,7 +98,7 @@ def _main_trainings(recipe: Recipe, encoding: Encoding, first: SearchPass | None
     how = search.pruning(recipe.pruning)
     once = None if first is None else (searched_key(recipe), recipe.evaluation.tune)
     searched = at_each_point(
-        recipe, lambda tuning: pruned_training(SEARCH, data, search.tuning(tuning), how, controller, once), pruned=True
+        recipe, lambda tuning: pruned_training(SEARCH, data, search.tuning(tuning), how, controller, once, stages), pruned=True
     )
     return [searched, main(Fixed(0.0))]
 

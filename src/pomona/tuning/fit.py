@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from pomona.tuning.probes import Costs
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.prune import Prune
 from pomona.tuning.settings import Event, FitData, Fitted, Pruning, Sparsity, Tuning
+from pomona.tuning.stages import Stage, Stages, steps_before_factors
 from pomona.tuning.statistics import Statistics
 from pomona.tuning.transform import Run, Transform
 
@@ -33,6 +34,7 @@ def fit(
     judge: Judge | None = None,
     costs: Costs | None = None,
     weights_learning_rate: float | None = None,
+    stages: Sequence[Stage] = (),
     seed: int = 0,
     system: str = "pomona",
     checkpoint: Path | None = None,
@@ -59,6 +61,8 @@ def fit(
         judge: scores each epoch for the choice of the best; default: minus the dev examples' losses.
         costs: the costs of a controller's candidates on the micro dev examples, lower is better; None: the losses.
         weights_learning_rate: learning rate of trained merge weights and coefficients; default: that of the factors.
+        stages: train factors and coefficients one after the other; empty: together. Pruning begins with the first stage that trains
+            factors.
         seed: root seed of the order of batches, dropout and the controller's draws.
         system: name in the history.
         checkpoint: file to save to and to resume from.
@@ -77,16 +81,20 @@ def fit(
     run = Run(attachment, data, tuning, optimizer, system, seed, engine, emit, progress or Silent())
     transforms: dict[str, Transform] = {}
     prune = None
+    first_step = 0
+    if stages:
+        transforms["stages"] = Stages(attachment, stages, run.total_steps)
+        first_step = steps_before_factors(stages, run.total_steps)
     if pruning is not None:
         statistics = Statistics(attachment, pruning, data.train, tuning.batch_size, controller.wants_estimates, engine, seed)
-        prune = Prune(run, pruning, controller, statistics, costs)
-        transforms = {"statistics": statistics, "prune": prune}
+        prune = Prune(run, pruning, controller, statistics, costs, first_step)
+        transforms |= {"statistics": statistics, "prune": prune}
     average = None
     if tuning.average != "none":
         average = transforms["average"] = Average(prune)
     best = transforms["best"] = KeepBest(prune, judge, average)
     try:
-        train(run, transforms, checkpoint, _fingerprint(run, pruning, controller))
+        train(run, transforms, checkpoint, _fingerprint(run, pruning, controller, stages))
     finally:
         attachment.observe(None)
         attachment.train(False)
@@ -102,7 +110,7 @@ def _adamw(attachment: Attachment, tuning: Tuning, weights_learning_rate: float)
     return torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
 
 
-def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller) -> dict[str, object]:
+def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller, stages: Sequence[Stage]) -> dict[str, object]:
     """The values that must be equal in a checkpoint and in the run that resumes from it."""
     return {
         "system": run.system,
@@ -111,6 +119,7 @@ def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller) -> d
         "tuning": run.tuning.shaping(),
         "pruning": repr(pruning),
         "controller": repr(controller),
+        **({"stages": repr(stages)} if stages else {}),
         "factors": {name: list(parameter.shape) for name, parameter in run.parameters.items()},
     }
 

@@ -85,7 +85,7 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
         "step": state.step,
         "epoch": epoch + 1,
         "loss": mean_loss,
-        "learning_rate": optimizer.param_groups[0]["lr"],
+        "learning_rate": next(group["lr"] for group in optimizer.param_groups if group["params"][0].requires_grad),
         "prune_ratio": 0.0,
     }
     for transform in transforms:
@@ -127,9 +127,11 @@ def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Seque
 
 
 def _gradients(run: Run) -> list[Tensor]:
-    """The gradient of every parameter; zeros if the loss does not depend on it."""
+    """The gradient of every parameter that is trained in this step; zeros if the loss does not depend on it."""
     found: list[Tensor] = []
     for parameter in run.parameters.values():
+        if not parameter.requires_grad:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         found.append(parameter.grad)

@@ -59,6 +59,7 @@ class Prune(Transform):
         controller: gives or learns the prune ratio.
         statistics: the input of importance; this transform must come before `Prune`.
         costs: the cost of a micro dev example; None: its loss.
+        steps_before: optimizer steps of the run before pruning begins; controller and schedule count from there.
 
     Raises:
         InputError: the controller learns, but there are no micro dev examples, or there is a schedule; or the statistics lack a
@@ -68,9 +69,16 @@ class Prune(Transform):
     state_type: ClassVar[Any] = PruneState
 
     def __init__(
-        self, run: Run, pruning: Pruning, controller: Controller, statistics: Statistics, costs: Costs | None = None
+        self,
+        run: Run,
+        pruning: Pruning,
+        controller: Controller,
+        statistics: Statistics,
+        costs: Costs | None = None,
+        steps_before: int = 0,
     ) -> None:
-        attachment, data, total_steps = run.attachment, run.data, run.total_steps
+        attachment, data, total_steps = run.attachment, run.data, run.total_steps - steps_before
+        self._steps_before = steps_before
         self.settle_step = controller.settle_step(total_steps)
         pruning = pruning.following(controller)
         if self.settle_step > 0 and not data.micro_dev:
@@ -121,18 +129,22 @@ class Prune(Transform):
 
     def exports(self, step: int) -> bool:
         """Whether the factors after this step are pruned at the exported ratio."""
-        return self.answer is not None and step >= self._ramp_end
+        return self.answer is not None and step - self._steps_before >= max(self._ramp_end, 1)
 
     # The hooks ------------------------------------------------------------------------------------------------------------
 
     def after_step(self, run: Run) -> dict[str, object]:
         """Apply the masks; adds the ratio to the step's event."""
-        self.put_masks(run.state.step, last_of_epoch=run.state.step % run.steps_per_epoch == 0)
+        if self._step(run) <= 0:
+            return {}
+        self.put_masks(self._step(run), last_of_epoch=run.state.step % run.steps_per_epoch == 0)
         return {"prune_ratio": self.prune_ratio}
 
     def between_steps(self, run: Run) -> None:
         """Run a round of the controller if it is due, and take its answer if the search ends here."""
-        step = run.state.step
+        step = self._step(run)
+        if step <= 0:
+            return
         if self.round_due(step):
             self._tell(run, "round", self.round)
         if self.settle_due(step):
@@ -146,9 +158,13 @@ class Prune(Transform):
 
     def _tell(self, run: Run, kind: str, act: Callable[[int], dict[str, object]]) -> None:
         with run.timed("probe"):
-            found = act(run.state.step)
-        run.tell(kind, **found)
+            found = act(self._step(run))
+        run.tell(kind, **found | {"step": run.state.step})
         run.progress.ratio(self.prune_ratio)
+
+    def _step(self, run: Run) -> int:
+        """The optimizer steps since pruning began."""
+        return run.state.step - self._steps_before
 
     # Their work -----------------------------------------------------------------------------------------------------------
 
