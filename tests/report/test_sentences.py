@@ -9,6 +9,7 @@ import pytest
 from pomona.comparison import Comparison
 from pomona.ratios import Answer, GroupRatio
 from pomona.report.card import model_card
+from pomona.report.controls import CONTROLS
 from pomona.report.figures.ratio import fitted_curve
 from pomona.report.figures.trials import score_by_ratio
 from pomona.report.pruning_tables import groups_table
@@ -400,3 +401,11 @@ def test_a_control_says_whether_the_sources_help(record: RunRecord) -> None:
         assert "it does not beat the control random sources" in how_good(
             with_comparison(record, "random_sources", 2.0, low, 3.0, p_holm=p_holm)
         )
+
+
+@pytest.mark.parametrize("control", list(CONTROLS))
+def test_every_control_has_a_clause_of_its_own(record: RunRecord, control: str) -> None:
+    for high, words in ((3.0, CONTROLS[control].beaten), (-3.0, CONTROLS[control].not_beaten)):
+        low = high - 2 if high > 0 else high - 1
+        found = with_comparison(record, control, (low + high) / 2, low, high, p_holm=0.01)
+        assert words in how_good(found)

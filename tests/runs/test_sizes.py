@@ -49,7 +49,12 @@ def test_what_the_dev_set_chose_from_one_grid_is_no_difference() -> None:
     grid = {"learning_rate": [0.001, 0.002]}
 
     def tuned(rate: float, epochs: int, over: dict[str, list[float]] | None) -> SystemDescription:
-        training: dict[str, float | None] = {"learning_rate": rate, "epochs": epochs, "weights_learning_rate": 100 * rate}
+        training: dict[str, float | None] = {
+            "learning_rate": rate,
+            "epochs": epochs,
+            "weights_learning_rate": 100 * rate,
+            "runs": epochs,
+        }
         return SystemDescription(
             label="", description="", adapted={"q_proj": 2}, trained_parameters=100, training=training, tuned_over=over
         )

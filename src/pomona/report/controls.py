@@ -22,6 +22,10 @@ CONTROLS: Mapping[str, _Control] = {
         "so the content of the sources helps, not only the form of the merge",
         "so the content of the sources is not shown to help: noise of their size does as well",
     ),
+    "target_recalibrated": _Control(
+        "so the sources add something to what recalibrating the target LoRA alone gives",
+        "so the sources are not shown to add anything to a recalibrated target LoRA",
+    ),
 }
 """System -> what a comparison with it says."""
 

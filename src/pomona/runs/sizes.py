@@ -82,6 +82,7 @@ def unlike(systems: Mapping[str, SystemDescription], reference: str) -> list[str
         settings, others = one.training or {}, base.training or {}
         alike = set(one.tuned_over or ()) if one.tuned_over == base.tuned_over else set()  # what the dev set chose for each
         alike |= {"weights_learning_rate"} if "learning_rate" in alike else set()
+        alike |= {"runs"} if alike else set()  # the whole grid has its own table
         for key, value in settings.items():
             if key not in alike and others.get(key, value) != value:
                 found.append(f"{key} {_setting(value)}, {reference} {_setting(others[key])}")
