@@ -30,7 +30,7 @@ NAMES = (
     "train_memory",
     "busy_machine",
 )
-COMMANDS = ("golden_runs", "house")
+COMMANDS = ("golden_runs", "house", "judges")
 
 
 def main(chosen: list[str]) -> int:

@@ -115,6 +115,14 @@ def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRec
     assert ("Search", "seed 42 and its own examples") in choices(RunRecord.model_validate(content))
 
 
+def test_a_tolerance_of_the_judge_is_said(grid: Callable[..., RunRecord]) -> None:
+    content = grid(select_by="rouge_l").model_dump()
+    content["recipe"]["select_tolerance"] = 1.0
+    found = dict(choices(RunRecord.model_validate(content)))
+    said = "mean ROUGE-L on the dev set; within 1 standard error of the best, by dev loss"
+    assert found["Epochs and runs chosen by"] == said
+
+
 def test_an_average_over_steps_is_said(grid: Callable[..., RunRecord]) -> None:
     content = grid().model_dump()
     for tuning, said in (

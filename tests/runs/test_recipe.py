@@ -577,6 +577,8 @@ def test_unknown_components_and_parameters(changes: dict[str, Any], part: str) -
         ),
         ("select_by=rouge", "select_by", "no such metric (got 'rouge'). Did you mean 'rouge_l'? Known: bert_score, bleu,"),
         ("select_by=los", "select_by", "Did you mean 'loss'?"),
+        ("select_tolerance=1", "select_tolerance", "Set select_by to a metric, or leave select_tolerance out"),
+        ("select_tolerance=-1", "select_tolerance", "(got -1)"),
         (
             "pruning.schedule=cubic",
             "pruning.schedule = 'cubic' needs a given ratio",

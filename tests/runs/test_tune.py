@@ -138,9 +138,9 @@ def test_where_nothing_depends_on_the_length_of_a_training(changes: dict[str, An
 # The choice -------------------------------------------------------------------------------------------------------------
 
 
-def fake(scores: tuple[float, ...], tokens: int = 5) -> Fitted:
+def fake(scores: tuple[float, ...], tokens: int = 5, dev_loss: float = 1.0) -> Fitted:
     adapter = read_adapter  # stands for an adapter that nobody looks at
-    return Fitted(adapter, 1, 1.0, scores, {}, {}, None, None, {}, [], 2.0, 0.5, tokens)  # pyright: ignore[reportArgumentType]
+    return Fitted(adapter, 1, dev_loss, scores, {}, {}, None, None, {}, [], 2.0, 0.5, tokens)  # pyright: ignore[reportArgumentType]
 
 
 def choose(scores: dict[float, tuple[float, ...] | None]) -> tuple[list[Any], dict[str, Fitted]]:
@@ -166,6 +166,21 @@ def test_the_highest_mean_score_wins_and_of_equals_the_first() -> None:
     kept = {"it", "it_search", "other@learning_rate=2.0"}
     assert set(trained) == kept | {f"{name}@learning_rate={rate}" for name in ("it", "it_search") for rate in (1.0, 3.0)}
     assert trained["it"].dev_scores == (3.0, 2.0)
+
+
+def test_within_the_tolerance_the_loss_chooses() -> None:
+    """The means are 3, 2 and 1; the differences to the first have errors of 1, and none."""
+    given = {1.0: ((4.0, 2.0), 3.0), 2.0: ((2.0, 2.0), 1.0), 3.0: ((2.0, 0.0), 0.5)}
+    for tolerance, expected in ((0.0, 1.0), (0.9, 1.0), (1.0, 2.0)):
+        trained: dict[str, Fitted] = {}
+
+        def train(point: Point, trained: dict[str, Fitted] = trained) -> Fitted:
+            scores, dev_loss = given[point.learning_rate or 0.0]
+            return trained.setdefault(point.named("it"), fake(scores, dev_loss=dev_loss))
+
+        tried = tune([Point(rate) for rate in given], train, trained, lambda name: name == "it", tolerance)
+        assert [one.point.learning_rate for one in tried if one.chosen] == [expected]
+        assert trained["it"].dev_scores == given[expected][0]
 
 
 def test_a_training_that_fails_is_the_worst_and_all_that_fail_are_an_error() -> None:

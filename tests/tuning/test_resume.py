@@ -67,6 +67,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "controller": dataclasses.replace(LEARNS, settle_fraction=0.3),
         "tuning": dataclasses.replace(SHORT, average="ema"),
     },
+    "judge with a tolerance": {
+        "tuning": dataclasses.replace(SHORT, epochs=4, accumulation_steps=4),
+        "judge": judge,
+        "tolerance": 3.0,
+    },
     "average": {"tuning": dataclasses.replace(SHORT, average="ema"), "judge": early},
     "average after a search, with weights": {
         "tuning": dataclasses.replace(SHORT, average="uniform", average_from=0.0),

@@ -57,7 +57,10 @@ def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "Reward of the rounds", "micro dev loss" if rewards_loss(record) else f"{reward_unit(record)}, on the micro dev set"
     if chosen(record, "select_by") is not None:
         name = "Epochs and runs chosen by" if is_search(record) else "Epochs chosen by"
-        yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}"
+        tolerance = chosen(record, "select_tolerance") or 0.0
+        errors = f"{tolerance:g} standard error{'' if tolerance == 1 else 's'}"
+        within = f"; within {errors} of the best, by dev loss" if tolerance else ""
+        yield name, judged_by(record) if select_metric(record) == LOSS else f"mean {judged_by(record)}{within}"
 
 
 def _averaged(record: RunRecord) -> str | None:

@@ -35,6 +35,8 @@ class StepLine(BaseModel):
 class EpochLine(BaseModel):
     """The end of an epoch in `history.jsonl`. `dev_score`: if epochs are judged by a metric; `best`: the best so far.
 
+    `kept_epoch`: the best epoch so far, where a later epoch can make an earlier one the best (`select_tolerance`).
+
     When a ratio is settled, the best epoch of the search appears again, with that step, and pruned at that ratio.
     """
 
@@ -45,6 +47,7 @@ class EpochLine(BaseModel):
     dev_loss: float | None = None
     dev_score: float | None = None
     best: bool = False
+    kept_epoch: int | None = None
 
 
 class SettledLine(BaseModel):

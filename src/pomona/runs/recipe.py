@@ -240,6 +240,8 @@ class Recipe(Section):
         sources: one or more.
         select_by: what the best epoch, the end of patience and the best of several runs are judged by: `loss` on the dev set, or
             the name of a metric of the answers to it.
+        select_tolerance: with a metric in `select_by`: standard errors of its score within which the dev loss chooses, >= 0; 0: the
+            score alone chooses. For the epochs and the points of `evaluation.tune` (`pomona.tuning.choice`).
         reward: what a controller that learns is rewarded by on the micro dev set: `loss`, the name of a metric of the answers to
             it, or weights such as `{loss: 0.5, rouge_l: 0.5}`, of the loss in nats per token and of scores over 100.
         pool: which of the sources are merged; all where None.
@@ -264,6 +266,7 @@ class Recipe(Section):
     controller: ControllerField = Bayes()
     search: FirstPass = FirstPass()
     select_by: str = LOSS
+    select_tolerance: float = Field(default=0.0, ge=0)
     reward: RewardField = Field(default_factory=lambda: {LOSS: 1.0})
     evaluation: Evaluation = Evaluation()
 
@@ -294,6 +297,13 @@ class Recipe(Section):
             )
         self._check_source_units()
         check_judge(self.select_by, "select_by")
+        if self.select_tolerance and self.select_by == LOSS:
+            raise InputError(
+                "lets the loss choose among epochs whose scores are nearly equal, and no metric scores them",
+                field="select_tolerance",
+                value=self.select_tolerance,
+                fix="Set select_by to a metric, or leave select_tolerance out",
+            )
         make_metrics(self.judges, self.task.language)
         learns = isinstance(self.controller, Controller) and self.controller.settle_step(100) > 0
         if not learns and self.reward != {LOSS: 1.0}:

@@ -6,7 +6,8 @@
                                                             dev_loss: null where it never could be, and was not judged;
                                                             dev_score beside it where a metric judges the epochs;
                                                             averaged_steps where the mean over so many steps was judged, and
-                                                            not the latest weights (`tuning.average`). At the step
+                                                            not the latest weights (`tuning.average`); kept_epoch, the best so
+                                                            far, with `select_tolerance`. At the step
                                                             where a ratio is settled the best epoch of its search comes again,
                                                             pruned at that ratio
     round  {kind, system, ...the fields of RoundRecord}

@@ -136,7 +136,7 @@ class SharedWork:
 
 def fresh_key(recipe: Recipe) -> str:
     """All that shapes a LoRA trained on the target alone, but for its shape."""
-    return _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by") + _how_answered(recipe)
+    return _key(recipe, *_MODEL, *_EXAMPLES, "tuning", "lora", "select_by", "select_tolerance") + _how_answered(recipe)
 
 
 def searched_key(recipe: Recipe) -> str:

@@ -290,7 +290,13 @@ class SystemTrainer:
             return train(AS_GIVEN)
         if system not in self.tried:
             points = grid.points(prefixes=prefixes_are_runs(self.recipe, pruned=pruned))
-            self.tried[system] = tune(points, train, self.trained, lambda training: system_of(training) == system)
+            self.tried[system] = tune(
+                points,
+                train,
+                self.trained,
+                lambda training: system_of(training) == system,
+                self.recipe.select_tolerance,
+            )
             for event in self.trained[system].history:
                 self.store.append_event(event)
         return self.trained[system]
@@ -364,6 +370,7 @@ class SystemTrainer:
                     pruning=pruning,
                     controller=controller,
                     judge=self._judge(),
+                    tolerance=self.recipe.select_tolerance,
                     costs=self._costs(),
                     weights_learning_rate=point.weights_rate(self.recipe.merge.weights_rate, self.recipe.tuning),
                     stages=stages,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pomona.errors import InputError, PomonaError
 from pomona.runs.tune import Point, without_point
+from pomona.tuning.choice import Judged, ranked
 from pomona.tuning.settings import Fitted
 
 
@@ -44,8 +45,9 @@ def tune(
     train: Callable[[Point], Fitted],
     trained: MutableMapping[str, Fitted],
     belongs: Callable[[str], bool],
+    tolerance: float = 0.0,
 ) -> list[TriedPoint]:
-    """Train at every point, and choose the one with the highest mean dev score; of equals the first.
+    """Train at every point, and choose one by the dev scores, and by the dev loss within the tolerance; of equals the first.
 
     A training whose loss is not finite counts as the worst. The chosen trainings lose the point in their names and their events.
 
@@ -54,6 +56,7 @@ def tune(
         train: the whole system at a point.
         trained: every training so far, by name.
         belongs: whether a training, named without its point, is one of the system's.
+        tolerance: standard errors of the score within which the loss chooses; see `pomona.tuning.choice`.
 
     Returns:
         What was tried, in order.
@@ -62,6 +65,7 @@ def tune(
         PomonaError: all trainings failed.
     """
     tried: list[TriedPoint] = []
+    judged: dict[int, Judged] = {}
     for point in points:
         try:
             fitted = train(point)
@@ -72,6 +76,8 @@ def tune(
                 raise
             tried.append(TriedPoint(point, error=str(error)))
             continue
+        if fitted.dev_scores:
+            judged[len(tried)] = Judged(fitted.dev_scores, fitted.dev_loss or 0.0)
         parts = [one for name, one in trained.items() if belongs(without_point(name)) and name == point.named(without_point(name))]
         tried.append(
             TriedPoint(
@@ -84,10 +90,9 @@ def tune(
                 seconds=sum(one.train_seconds + one.probe_seconds for one in parts),
             )
         )
-    scores = [-math.inf if one.score is None else one.score for one in tried]
-    best = scores.index(max(scores))
-    if tried[best].score is None:
+    if not judged:
         raise PomonaError(f"no point of the grid could be trained; the first: {tried[0].error}", field="evaluation.tune")
+    best = list(judged)[ranked(list(judged.values()), tolerance)[0]]
     tried[best] = dataclasses.replace(tried[best], chosen=True)
     _adopt(tried[best].point, trained, belongs)
     return tried

@@ -32,6 +32,7 @@ def fit(
     pruning: Pruning | None = None,
     controller: Controller | None = None,
     judge: Judge | None = None,
+    tolerance: float = 0.0,
     costs: Costs | None = None,
     weights_learning_rate: float | None = None,
     stages: Sequence[Stage] = (),
@@ -59,6 +60,7 @@ def fit(
         pruning: how to prune; None trains without.
         controller: how much to prune; `Fixed(0.0)` by default.
         judge: scores each epoch for the choice of the best; default: minus the dev examples' losses.
+        tolerance: standard errors of the judge's score within which the dev loss chooses the epoch; see `choice`.
         costs: the costs of a controller's candidates on the micro dev examples, lower is better; None: the losses.
         weights_learning_rate: learning rate of trained merge weights and coefficients; default: that of the factors.
         stages: train factors and coefficients one after the other; empty: together. Pruning begins with the first stage that trains
@@ -92,9 +94,9 @@ def fit(
     average = None
     if tuning.average != "none":
         average = transforms["average"] = Average(prune)
-    best = transforms["best"] = KeepBest(prune, judge, average)
+    best = transforms["best"] = KeepBest(prune, judge, average, tolerance)
     try:
-        train(run, transforms, checkpoint, _fingerprint(run, pruning, controller, stages))
+        train(run, transforms, checkpoint, _fingerprint(run, pruning, controller, stages, tolerance))
     finally:
         attachment.observe(None)
         attachment.train(False)
@@ -110,7 +112,9 @@ def _adamw(attachment: Attachment, tuning: Tuning, weights_learning_rate: float)
     return torch.optim.AdamW(groups, lr=tuning.learning_rate, weight_decay=tuning.weight_decay, fused=True)
 
 
-def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller, stages: Sequence[Stage]) -> dict[str, object]:
+def _fingerprint(
+    run: Run, pruning: Pruning | None, controller: Controller, stages: Sequence[Stage], tolerance: float
+) -> dict[str, object]:
     """The values that must be equal in a checkpoint and in the run that resumes from it."""
     return {
         "system": run.system,
@@ -120,6 +124,7 @@ def _fingerprint(run: Run, pruning: Pruning | None, controller: Controller, stag
         "pruning": repr(pruning),
         "controller": repr(controller),
         **({"stages": repr(stages)} if stages else {}),
+        **({"tolerance": tolerance} if tolerance else {}),
         "factors": {name: list(parameter.shape) for name, parameter in run.parameters.items()},
     }
 

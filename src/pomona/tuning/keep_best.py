@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from pomona.backbone.attach import Attachment
 from pomona.backbone.loss import example_losses
 from pomona.tuning.average import Average
+from pomona.tuning.choice import Judged, ranked
 from pomona.tuning.prune import Prune
 from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.transform import Run, Transform
@@ -49,6 +50,7 @@ class BestState:
     Args:
         best: the best epoch among those pruned at the exported ratio.
         searched: the best epoch of the search for the ratio; its pruned entries have their stashed values.
+        rivals, searched_rivals: the other epochs that a later one may make the best; none without a tolerance.
         first_exported: the first epoch whose factors may be exported; 0: none yet.
     """
 
@@ -56,6 +58,8 @@ class BestState:
 
     best: KeptEpoch = field(default_factory=KeptEpoch)
     searched: KeptEpoch = field(default_factory=KeptEpoch)
+    rivals: list[KeptEpoch] = field(default_factory=list)
+    searched_rivals: list[KeptEpoch] = field(default_factory=list)
     first_exported: int = 0
 
 
@@ -67,13 +71,20 @@ class KeepBest(Transform):
         judge: scores the epochs; None: minus the dev examples' losses.
         average: the run's average over steps, if any, which is judged and kept in place of the latest parameters. It must come
             before this transform.
+        tolerance: standard errors of the score within which the dev loss decides, >= 0 (`choice`); 0: the score alone decides.
     """
 
     state: BestState
     state_type: ClassVar[Any] = BestState
 
-    def __init__(self, prune: Prune | None = None, judge: Judge | None = None, average: Average | None = None) -> None:
-        self._prune, self._judge, self._average = prune, judge, average
+    def __init__(
+        self,
+        prune: Prune | None = None,
+        judge: Judge | None = None,
+        average: Average | None = None,
+        tolerance: float = 0.0,
+    ) -> None:
+        self._prune, self._judge, self._average, self._tolerance = prune, judge, average, tolerance
         self.state = BestState()
 
     def between_steps(self, run: Run) -> None:
@@ -94,11 +105,13 @@ class KeepBest(Transform):
             dev_loss, scores = self._judged(run) if exports or searches else (None, [])
             if exports and not state.first_exported:
                 state.first_exported = epoch
-            best = exports and self._is_better(run, scores, state.best)
-            if best:
-                state.best = KeptEpoch(epoch, dev_loss, scores, _copied(run))
-            elif prune and searches and scores and self._is_better(run, scores, state.searched):
-                state.searched = KeptEpoch(epoch, dev_loss, scores, _copied(run) | prune.unpruned())
+            new = KeptEpoch(epoch, dev_loss, scores)
+            if exports:
+                state.best, *state.rivals = self._kept([state.best, *state.rivals], new, lambda: _copied(run))
+            best = exports and state.best.epoch == epoch
+            if prune and searches and scores and not best:
+                known = [state.searched, *state.searched_rivals]
+                state.searched, *state.searched_rivals = self._kept(known, new, lambda: _copied(run) | prune.unpruned())
         run.state.stopped = patience is not None and self._exhausted(epoch, patience)
         averaged = self._average.state.steps if self._average else 0
         self._tell(run, epoch, dev_loss, scores, best=best, averaged_steps=averaged)
@@ -122,7 +135,7 @@ class KeepBest(Transform):
             _put(run, self._prune.pruned(searched.values))  # scored in place, with the merge weights of that epoch
             dev_loss, scores = self._judged(run)
             self.state.best = KeptEpoch(searched.epoch, dev_loss, scores, _copied(run))
-            self.state.searched = KeptEpoch()
+            self.state.searched, self.state.searched_rivals = KeptEpoch(), []
             _put(run, now)
         self._tell(run, searched.epoch, dev_loss, scores, best=True)
 
@@ -136,9 +149,20 @@ class KeepBest(Transform):
             return bool(state.searched.scores) and epoch - state.searched.epoch >= patience
         return bool(state.best.scores and state.first_exported) and epoch - max(state.best.epoch, state.first_exported) >= patience
 
-    def _is_better(self, run: Run, scores: Sequence[float], kept: KeptEpoch) -> bool:
-        """Whether an epoch with these scores replaces the kept one: its mean is higher, or one of them has no scores."""
-        return not kept.scores or not scores or run.engine.agree(_mean(scores) - _mean(kept.scores)) > 0
+    def _kept(self, kept: Sequence[KeptEpoch], new: KeptEpoch, values: Callable[[], dict[str, Tensor]]) -> list[KeptEpoch]:
+        """The epochs that may still be the best after a new one, the best first.
+
+        Without scores the latest epoch is the best.
+
+        Args:
+            kept: those before it, the best first.
+            new: the new epoch, without its parameters.
+            values: gives its parameters, for a new epoch that is kept.
+        """
+        epochs = sorted([*kept, new], key=lambda one: one.epoch) if kept[0].scores and new.scores else [new]
+        judged = [Judged(one.scores, one.dev_loss or 0.0) for one in epochs]
+        places = ranked(judged, self._tolerance) if new.scores else [0]
+        return [replace(one, values=values()) if one is new else one for one in (epochs[place] for place in places)]
 
     def _judged(self, run: Run) -> tuple[float | None, list[float]]:
         """The dev loss and the score of each dev example; None and empty without a dev set."""
@@ -147,14 +171,16 @@ class KeepBest(Transform):
         losses = example_losses(run.backbone, run.data.dev, run.tuning.batch_size)
         dev_loss = _mean(losses)
         run.check_finite("dev loss", dev_loss)
-        return dev_loss, list(self._judge(run.attachment)) if self._judge else [-loss for loss in losses]
+        scores = list(self._judge(run.attachment)) if self._judge else [-loss for loss in losses]
+        return run.engine.agree((dev_loss, scores))
 
     def _tell(
         self, run: Run, epoch: int, dev_loss: float | None, scores: Sequence[float], *, best: bool, averaged_steps: int = 0
     ) -> None:
         judged: dict[str, object] = {"dev_score": _mean(scores)} if self._judge and scores else {}
-        averaged = {"averaged_steps": averaged_steps} if averaged_steps else {}
-        run.tell("epoch", step=run.state.step, epoch=epoch, dev_loss=dev_loss, **judged, **averaged, best=best)
+        judged |= {"averaged_steps": averaged_steps} if averaged_steps else {}
+        judged |= {"kept_epoch": self.state.best.epoch} if self._tolerance and self.state.best.epoch else {}
+        run.tell("epoch", step=run.state.step, epoch=epoch, dev_loss=dev_loss, **judged, best=best)
 
 
 def _copied(run: Run) -> dict[str, Tensor]:

@@ -123,7 +123,9 @@ def _caption(run: RunFolder) -> str:
 
 
 def _kept(epochs: Sequence[EpochLine]) -> int | None:
-    """The last epoch that was better than all earlier ones, among those that could be exported."""
+    """The epoch that was exported: the one that the last line names, or the last one that was better than all earlier ones."""
+    if epochs and (named := epochs[-1].kept_epoch) is not None:
+        return max((place for place, epoch in enumerate(epochs) if epoch.epoch == named), default=None)
     return max((place for place, epoch in enumerate(epochs) if epoch.best), default=None)
 
 
