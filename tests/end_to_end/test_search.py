@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import sacrebleu
+import torch
 from tests.end_to_end.setting import adapter_bytes, comparable, inside, lines, make_setting, quota, recipe, write_recipe
 
 from pomona.adapters import read_adapter
@@ -307,6 +308,32 @@ def test_trained_coefficients_land_in_the_record_and_the_report(folder: Path) ->
         "concat, the adapters side by side, with the target LoRA, "
         "one coefficient for each adapter and layer trained, all factors frozen"
     )
+
+
+def test_what_pruning_kept_of_each_source_lands_in_the_record_and_the_report(folder: Path) -> None:
+    changes = ["pruning.granularity=source_layer", "merge.weights=nan", "merge.target=true"]
+    found = run(folder, "sources", FIXED, *changes, "evaluation.baselines=[]", "tuning.epochs=1")
+    kept: dict[tuple[int, int | None], set[float]] = {}
+    for module in found.modules:
+        assert module.kept_by_source is not None
+        assert len(module.kept_by_source) == 3
+        for place, share in enumerate(module.kept_by_source):
+            if share is not None:
+                kept.setdefault((place, module.layer), set()).add(share)
+    # Each adapter's part in a layer goes or stays, and half of these parts go.
+    assert all(len(shares) == 1 for shares in kept.values())
+    assert sum(shares == {0.0} for shares in kept.values()) == pruned_count(0.5, len(kept))
+    assert {1.0, 0.0} == set().union(*kept.values())
+    sources = [read_adapter(folder / f"adapters/{source.name}") for source in found.sources]
+    norms = [float(torch.cat([one.delta(module).flatten() for module in one]).norm()) for one in sources]
+    mean = 2 / sum(1 / norm for norm in norms)
+    assert [one.weight for one in found.sources] == pytest.approx([mean / norms[0], 0.5 * mean / norms[1]], rel=1e-4)
+    told = {row[0].text: row[1].text for row in choices_table(found).rows}
+    assert told["Unit of pruning"] == "each source's part in a layer"
+    assert told["Merged by"].endswith("with the target LoRA, weighted inversely to the norms of the updates")
+    page = write_report(folder / "sources").read_text(encoding="utf-8")
+    assert "What was kept of each source" in page
+    assert "target LoRA" in page
 
 
 def test_rank_pruning_writes_a_smaller_adapter(folder: Path) -> None:

@@ -93,5 +93,5 @@ def tucker2(X_TPQ: Float[Tensor, "T P Q"], rank: int) -> tuple[Float[Tensor, "P 
 
 
 def _leading(X_TPQ: Float[Tensor, "T P Q"], rank: int) -> Float[Tensor, "P L"]:
-    """The leading left singular vectors of `[X_1 X_2 ...]`, at most P."""
-    return torch.linalg.svd(torch.cat(list(X_TPQ), dim=1), full_matrices=True).U[:, :rank]
+    """The leading left singular vectors of `[X_1 X_2 ...]`; all of them span every X_t."""
+    return torch.linalg.svd(torch.cat(list(X_TPQ), dim=1), full_matrices=False).U[:, :rank]

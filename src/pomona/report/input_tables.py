@@ -88,6 +88,8 @@ def _merge_notes(record: RunRecord) -> Iterator[str]:
     if isinstance(frozen, list) and frozen:
         yield f"{listed([str(name) for name in frozen])} not trained"
     yield from _stage_notes(record)
+    if chosen(record, "merge.weights") is not None:
+        yield "weighted inversely to the norms of the updates"
     if chosen(record, "merge.weights_learning_rate") is not None:
         yield "merge weights trained"
     if chosen(record, "merge.paper"):

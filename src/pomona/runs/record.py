@@ -136,7 +136,7 @@ class ModuleRecord(_Part):
 
 
 class SourceRecord(_Part):
-    """A source adapter: where it came from, its fingerprint, and its merge weight as the recipe gives it."""
+    """A source adapter: where it came from, its fingerprint, and its merge weight, by the recipe's rule if it has one."""
 
     name: str
     origin: str
