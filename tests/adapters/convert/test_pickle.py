@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -50,6 +51,15 @@ def test_the_old_format_with_bf16_equals_its_twin_bit_for_bit(tmp_path: Path) ->
     assert {key: tensor.dtype for key, tensor in written.items()} == {key: tensor.dtype for key, tensor in tensors.items()}
     assert all(torch.equal(written[key], tensors[key]) for key in tensors)
     assert read_adapter(tmp_path / "out").fingerprint() == read_adapter(twin).fingerprint()
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.float16}, {"rank": 2}], ids=["copied", "rounded", "compressed"])
+def test_the_identity_of_the_base_is_kept(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = pickled(tmp_path / "old", peft_tensors())
+    base = {"hidden_size": 8, "layers": 2, "model_type": "llama", "vocabulary": 64, "weights": "ab" * 32}
+    (folder / "pomona.json").write_text(json.dumps({"base": base}))
+    convert(folder, tmp_path / "out", **options)
+    assert read_adapter(tmp_path / "out").provenance["base"] == base
 
 
 def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from pomona.adapters.keys import TENSOR_FILE, keys_of
 from pomona.adapters.new_folder import appearing, refuse_occupied
 from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.adapters.read import check_finite, read_adapter
+from pomona.adapters.same_base import BASE, PROVENANCE_FILE, stored_identity
 from pomona.adapters.tensors import TensorFile
 from pomona.adapters.write import write_adapter
 from pomona.errors import InputError
@@ -139,7 +140,7 @@ def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: fl
         plain = split_peft(config, tensors, folder)
     adapter = read_adapter(folder)
     check_finite(adapter)
-    provenance = {**adapter.provenance, "path": str(order.source.folder)}
+    provenance = {**adapter.provenance, "path": str(order.source.folder), **stored_identity(order.source.folder)}
     adapter = replace(adapter, base_model=_base_model(adapter.base_model, order.base_name), provenance=provenance)
     if adapter.base_model is not None and adapter.base_model.startswith(_MLX_MODELS):
         problem = f"the adapter names {adapter.base_model}, a model for MLX; --base names the model that it was made from"
@@ -176,6 +177,8 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
         with appearing(order.target) as partial:
             write_config(partial, {**plain.config, "base_model_name_or_path": adapter.base_model})
             shutil.copyfile(folder / TENSOR_FILE, partial / TENSOR_FILE)
+            if BASE in adapter.provenance:
+                shutil.copyfile(order.source.folder / PROVENANCE_FILE, partial / PROVENANCE_FILE)
     else:
         write_adapter(adapter, order.target, force=order.force, dtype=order.dtype)
     return Conversion(order.target, kind, len(adapter), rank, lost, warnings=(*plain.warnings, *_warnings(adapter, lost)))
