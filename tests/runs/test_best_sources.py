@@ -192,6 +192,20 @@ def test_a_killed_run_goes_on_with_the_sources_that_it_chose(folder: Path, recor
     assert untimed(folder / "killed") == untimed(folder / "pool")
 
 
+def test_cells_of_one_seed_score_their_sources_once(folder: Path) -> None:
+    base = content(pool={"top": 1})
+    systems = {"target": {"baseline": "target_lora"}, "pool": {}, "two": {"pool.top": 2}}
+    write_recipe(folder / "cells.yaml", {"name": "cells", "recipe": base, "seeds": [0, 1], "systems": systems})
+    with mock.patch.object(best_sources, "pool_losses", wraps=best_sources.pool_losses) as scored:
+        done = call(folder, "experiment", "cells.yaml", "--output", "cells")
+    assert done.code == 0, done.err
+    assert scored.call_count == 2
+    for cell, count in (("target-0", 1), ("pool-0", 1), ("two-0", 2), ("pool-1", 1)):
+        found = json.loads((folder / "cells" / cell / "record.json").read_text())
+        assert len(found["sources"]) == count
+        assert (found["pool"]["seconds"] == 0.0) == (cell in ("pool-0", "two-0", "pool-1"))
+
+
 def test_the_plan_counts_the_scores(folder: Path) -> None:
     with inside(folder):
         plan = prepare(read_recipe("pool.yaml", Recipe))

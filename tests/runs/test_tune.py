@@ -336,9 +336,13 @@ def test_coefficients_are_tuned_by_the_same_grid(folder: Path) -> None:
 def test_cells_of_an_experiment_obey_it_alike(folder: Path) -> None:
     content = {
         "name": "cells",
-        "recipe": recipe(tuning=TUNING, lora={}, evaluation={"draws": 100, "tune": {"learning_rate": [0.001, 0.01]}}),
+        "recipe": recipe(
+            tuning=TUNING,
+            controller={"name": "fixed", "prune_ratio": 0},
+            evaluation={"draws": 100, "tune": {"learning_rate": [0.001, 0.01]}},
+        ),
         "seeds": [0],
-        "systems": {"target": {"baseline": "target_lora"}, "plain": {"controller": {"name": "fixed", "prune_ratio": 0}}},
+        "systems": {"target": {"baseline": "target_lora"}, "plain": {}, "with_target": {"merge.target": True}},
     }
     write_recipe(folder / "cells.yaml", content)
     done = call(folder, "experiment", "cells.yaml", "--output", "cells")
@@ -346,7 +350,13 @@ def test_cells_of_an_experiment_obey_it_alike(folder: Path) -> None:
     record = ExperimentRecord.model_validate_json((folder / "cells" / "experiment.json").read_text())
     for cell in record.cells:
         assert [point.learning_rate for point in cell.tuned] == [0.001, 0.01]
-        assert cell.train_seconds == pytest.approx(sum(point.seconds or 0.0 for point in cell.tuned))
+        record_of = RunRecord.model_validate_json((folder / "cells" / cell.path / "record.json").read_text())
+        every = [point.seconds or 0.0 for points in record_of.tuned.values() for point in points]
+        assert cell.train_seconds == pytest.approx(sum(every))
+        # A target LoRA that is merged, tuned before in a cell of its own, is taken over with all its points.
+        tuned_before = record_of.tuned.get("target_lora", []) if cell.system == "with_target" else []
+        assert record_of.timing.reused_seconds == pytest.approx(sum(point.seconds or 0.0 for point in tuned_before))
+        assert (cell.system == "with_target") == bool(tuned_before)
     table = (folder / "cells" / "table.md").read_text()
     assert "### tuned on the dev set" in table
     assert "learning_rate" not in table.partition("### systems")[2], "a rate that the dev set chose is no difference in training"
