@@ -289,8 +289,9 @@ def test_trained_merge_weights_and_frozen_sources_land_in_the_record(folder: Pat
 
 def test_trained_coefficients_land_in_the_record_and_the_report(folder: Path) -> None:
     merge = "merge={target: true, train: coefficients, coefficients: {unit: layer, start: target}}"
-    changes = ["controller={name: fixed, prune_ratio: 0}", merge, "evaluation.baselines=[target_lora]", "tuning.epochs=1"]
+    changes = ["controller={name: fixed, prune_ratio: 0}", merge, "evaluation.baselines=[target_recalibrated]", "tuning.epochs=1"]
     found = run(folder, "coefficients", *changes)
+    assert set(found.tokens) == {"target_lora", "pomona", "target_recalibrated"}
     layers: dict[int | None, set[tuple[float, ...]]] = {}
     for module in found.modules:
         assert module.merge_weights is not None
@@ -301,7 +302,8 @@ def test_trained_coefficients_land_in_the_record_and_the_report(folder: Path) ->
     assert main.trained_parameters == 3 * len(layers)
     assert main.training is not None
     assert (main.training["learning_rate"], main.training["weights_learning_rate"]) == (None, 0.05)
-    assert found.systems["target_lora"].differences == []
+    control = found.systems["target_recalibrated"]
+    assert (control.trained_parameters, control.differences) == (len(layers), [])
     assert (found.prune_ratio, found.sparsity) == (0.0, pytest.approx(0.0, abs=0.01))
     told = {row[0].text: row[1].text for row in choices_table(found).rows}
     assert told["Merged by"] == (

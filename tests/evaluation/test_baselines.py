@@ -13,6 +13,7 @@ from pomona.adapters import Adapter
 from pomona.errors import InputError
 from pomona.evaluation import RandomSources
 from pomona.evaluation.baselines import MergeFinetune, StaticMerge, TargetLora, ZeroShot, baselines, find_baseline
+from pomona.evaluation.target_recalibrated import TargetRecalibrated
 from pomona.merging import merge, merge_methods
 
 
@@ -36,6 +37,10 @@ class Bench:
         self.merged = sources
         return self.made
 
+    def train_recalibrated(self, system: str) -> Adapter:
+        self.asked.append(("recalibrated", system))
+        return self.made
+
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
         raise AssertionError("a search was asked for")
 
@@ -50,7 +55,8 @@ def test_trained_ones_ask_for_training_under_their_name() -> None:
     bench = Bench()
     assert TargetLora().make("t", bench) is bench.made
     assert MergeFinetune().make("m", bench) is bench.made
-    assert bench.asked == [("new", "t"), ("merge", "m")]
+    assert TargetRecalibrated().make("r", bench) is bench.made
+    assert bench.asked == [("new", "t"), ("merge", "m"), ("recalibrated", "r")]
 
 
 def test_random_sources_are_noise_of_the_sources_shapes_and_sizes() -> None:

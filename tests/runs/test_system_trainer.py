@@ -355,6 +355,23 @@ def test_coefficients_are_trained_over_a_finished_target_lora_and_the_sources(
             torch.testing.assert_close(main[module].delta(), total(parts, module), atol=1e-5, rtol=0)
 
 
+def test_the_target_lora_s_own_coefficients_are_trained_after_it_and_it_is_trained_once(
+    tmp_path: Path, backbone: Backbone, fitted: list[str]
+) -> None:
+    for _ in range(2):  # the second time everything is found in the folder
+        shop = shop_for(tmp_path, backbone)
+        made, target = shop.train_recalibrated("target_recalibrated"), shop.train_new("target_lora")
+        assert fitted == ["target_lora", "target_recalibrated"]
+        trained = shop.trained["target_recalibrated"]
+        assert trained.coefficients == len(made)
+        for module in made:
+            (weight,) = trained.merge_weights[module]
+            assert weight == pytest.approx(1.0, abs=0.2)
+            assert weight != 1.0
+            assert torch.equal(made[module].A, target[module].A)
+            torch.testing.assert_close(made[module].delta(), weight * target[module].delta(), atol=1e-6, rtol=1e-5)
+
+
 def test_coefficients_first_and_factors_after_in_one_run(tmp_path: Path, backbone: Backbone) -> None:
     shop = shop_for(tmp_path, backbone, merge=Merge(train=("coefficients", "factors"), frozen=("a",)))
     main = shop.train_main()

@@ -119,3 +119,6 @@ def test_closed_gates_are_zero_and_open_ones_exactly_the_given_weight(llama: Bac
     found = [value for each in fitted.component_weights.values() for value in each[0]]
     assert set(found) == {0.0, 0.5}
     assert {value for each in fitted.component_weights.values() for value in each[1]} <= {0.0, 0.25}
+    for path, each in fitted.component_weights.items():
+        opened = sum(value != 0 for one in each for value in one)
+        assert (fitted.adapter[path].rank if path in fitted.adapter else 0) == opened  # closed components are left out

@@ -46,6 +46,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def train_recalibrated(self, system: str) -> Adapter:
+        """The LoRA of `target_lora`, trained once for both, whose coefficients are then trained, all factors frozen."""
+        ...
+
     def search(self, system: str, evaluations: int, find: Callable[[Callable[[Adapter], float]], Adapter]) -> Adapter:
         """What `find` makes of the training examples without a gradient.
 

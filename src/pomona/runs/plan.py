@@ -18,6 +18,7 @@ from pomona.data import Splits
 from pomona.errors import InputError
 from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora, find_baseline
 from pomona.evaluation.scores import make_metrics
+from pomona.evaluation.target_recalibrated import TargetRecalibrated
 from pomona.merging.ranks import merged_ranks
 from pomona.metrics.script import script_warning
 from pomona.pruning import layer_groups
@@ -195,7 +196,7 @@ def _rehearse(
         InputError: the sources cannot be merged in this way; there are more groups of layers than layers.
     """
     backbone = shared.backbone(recipe)
-    if only is not None and not isinstance(baselines[only], MergeFinetune | TargetLora):
+    if only is not None and not isinstance(baselines[only], MergeFinetune | TargetLora | TargetRecalibrated):
         return least_bytes(backbone, None), None, "nothing is trained by a gradient"
     pruning = None if only is not None or not recipe.trains_factors else recipe.pruning
     with _attached_stand_ins(recipe, sources, backbone) as attachment:

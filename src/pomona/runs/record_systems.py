@@ -74,7 +74,8 @@ def _training(recipe: Recipe, point: Point, trained: Fitted, runs: int) -> dict[
     tuning = dataclasses.asdict(point.tuning(recipe.tuning))
     found: dict[str, float | None] = {name: tuning[name] for name in _TUNING}
     if trained.merge_weights:
-        found["weights_learning_rate"] = point.weights_rate(recipe.merge.weights_rate, recipe.tuning)
+        rate = recipe.merge.weights_rate or recipe.merge.coefficients.learning_rate  # the second of `target_recalibrated`
+        found["weights_learning_rate"] = point.weights_rate(rate, recipe.tuning)
     if trained.coefficients:
         found["learning_rate"] = None
     return found | {"runs": runs}

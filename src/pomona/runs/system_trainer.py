@@ -169,6 +169,17 @@ class SystemTrainer:
         """A fresh LoRA on the target, of the main system's shape where the recipe does not give another."""
         return self._train_fresh(system, opponent(self.recipe, self.main_ranks, self.backbone))
 
+    def train_recalibrated(self, system: str) -> Adapter:
+        """The target LoRA of `train_new`, whose own coefficients are trained, from 1, as `merge.coefficients` says."""
+        target, settings = self.train_new(TARGET), self.recipe.merge.coefficients
+        own = dataclasses.replace(settings.of(0, target=True), starts=None)
+        how = Concat(frozen=frozenset({0}), coefficients=own)
+
+        def train(point: Point) -> Fitted:
+            return self._train(system, [target], [1.0], how, point=point, weights_rate=settings.learning_rate)
+
+        return self._tuned(system, train).adapter
+
     @cached_property
     def main_ranks(self) -> Ranks:
         """What the main system trains: module -> rank."""
@@ -355,6 +366,7 @@ class SystemTrainer:
         tuning: Tuning | None = None,
         point: Point = AS_GIVEN,
         stages: Sequence[Stage] = (),
+        weights_rate: float | None = None,
     ) -> Fitted:
         system, tuning = point.named(system), tuning or point.tuning(self.recipe.tuning)
         found = self.store.load_trained(system)
@@ -372,7 +384,7 @@ class SystemTrainer:
                     judge=self._judge(),
                     tolerance=self.recipe.select_tolerance,
                     costs=self._costs(),
-                    weights_learning_rate=point.weights_rate(self.recipe.merge.weights_rate, self.recipe.tuning),
+                    weights_learning_rate=point.weights_rate(weights_rate or self.recipe.merge.weights_rate, self.recipe.tuning),
                     stages=stages,
                     seed=derive_seed(self.seed, "fit"),
                     system=system,

@@ -10,6 +10,7 @@ from pomona.control import Controller, Fixed, Search
 from pomona.data import Splits
 from pomona.evaluation.baselines import Baseline, MergeFinetune, TargetLora
 from pomona.evaluation.lorahub import LoraHub
+from pomona.evaluation.target_recalibrated import TargetRecalibrated
 from pomona.runs.encoding import Encoding
 from pomona.runs.estimate import Training, count_tokens, plain_training, pruned_training, summed
 from pomona.runs.recipe import Recipe
@@ -64,9 +65,14 @@ def planned_trainings(
     for name, baseline in baselines.items():
         if isinstance(baseline, LoraHub):
             found.append(Training(name, 0, 0, baseline.evaluations * count_tokens(data.train)))
-        elif baseline.trains and name not in {one.name for one in found}:
-            known = main_ranks(recipe, sources.ranks, backbone) if isinstance(baseline, TargetLora) else None
-            found.append(plain(name, data, known and (*fresh, opponent(recipe, known, backbone))))
+            continue
+        known = main_ranks(recipe, sources.ranks, backbone) if isinstance(baseline, TargetLora | TargetRecalibrated) else None
+        once = known and (*fresh, opponent(recipe, known, backbone))
+        if isinstance(baseline, TargetRecalibrated):
+            found += [] if TARGET in {one.name for one in found} else [plain(TARGET, data, once)]
+            once = None
+        if baseline.trains and name not in {one.name for one in found}:
+            found.append(plain(name, data, once))
     return found
 
 

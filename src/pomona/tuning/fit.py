@@ -170,7 +170,8 @@ def _kept_by_source(attachment: Attachment, pruning: Pruning | None) -> dict[str
 
 
 def _export(attachment: Attachment, pruning: Pruning | None) -> Adapter:
-    """The adapter; if whole components were pruned, without them."""
+    """The adapter; if whole components were pruned, or closed by a gate, without them."""
     adapter = attachment.export()
-    whole = pruning is not None and pruning.granularity != "parameter"
+    gates = any(module.coefficients is not None and module.coefficients.binary for module in attachment.modules.values())
+    whole = gates or (pruning is not None and pruning.granularity != "parameter")
     return without_zero_components(adapter) if whole else adapter
