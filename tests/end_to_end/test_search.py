@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import sacrebleu
 import torch
-from tests.end_to_end.setting import adapter_bytes, comparable, inside, lines, make_setting, quota, recipe, write_recipe
+from tests.end_to_end.setting import adapter_bytes, call, comparable, inside, lines, make_setting, quota, recipe, write_recipe
 
 from pomona.adapters import read_adapter
 from pomona.backbone.attach import Attachment
@@ -336,6 +336,24 @@ def test_what_pruning_kept_of_each_source_lands_in_the_record_and_the_report(fol
     page = write_report(folder / "sources").read_text(encoding="utf-8")
     assert "What was kept of each source" in page
     assert "target LoRA" in page
+
+
+def test_the_command_checks_what_is_trained_and_a_stage_without_a_step_is_found_first(folder: Path) -> None:
+    for train, controller, code, part in (
+        ({"coefficients": 0.01, "factors": 0.99}, "bayes", 2, "merge.train: a run of 18 optimizer steps leaves the stage coef"),
+        (
+            "coefficients",
+            "bayes",
+            2,
+            "controller: prunes factors, and all factors are frozen (got 'Bayes')",
+        ),
+        (["coefficients", "factors"], "bayes", 0, "ok: "),
+        ("coefficients", {"name": "fixed", "prune_ratio": 0}, 0, "ok: "),
+    ):
+        write_recipe(folder / "trained.yaml", recipe(merge={"target": True, "train": train}, controller=controller))
+        outcome = call(folder, "check", "trained.yaml")
+        assert outcome.code == code
+        assert part in outcome.out + outcome.err
 
 
 def test_rank_pruning_writes_a_smaller_adapter(folder: Path) -> None:

@@ -22,6 +22,7 @@ from pomona.control import Fixed, Grasp, Layerwise
 from pomona.engines import NATIVE
 from pomona.importance import GradientSmoothed
 from pomona.tuning.settings import Event, Pruning
+from pomona.tuning.stages import Stage
 
 WORLD = 2
 # 7 examples in batches of 2: in each epoch one batch is a single example, of which the second process gets nothing.
@@ -37,6 +38,10 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "coefficients": {
         "how": Concat(frozen=frozenset({0, 1}), coefficients=Coefficients("layer")), "weights_learning_rate": 0.05,
+    },
+    "stages": {
+        "how": Concat(coefficients=Coefficients()), "weights_learning_rate": 0.05,
+        "stages": (Stage("coefficients", 0.5), Stage("factors", 0.5)),
     },
     "components by a full pass": {
         "pruning": Pruning(granularity="rank", scope="global", activations="full_pass"), "controller": Fixed(0.5)

@@ -59,10 +59,11 @@ def what_was_run(record: RunRecord) -> str:
     if record.pool is not None and record.sources:
         merged = f"the best {len(record.sources)} of {counted(len(record.pool.candidates), 'adapter')} by {record.pool.by}{names}"
     merged += " and the target LoRA" if chosen(record, "merge.target") else ""
+    trained = "trained its coefficients" if chosen(record, "merge.train") == "coefficients" else "fine-tuned the merge"
     on = f"on {record.model} for the task {record.task}"
     if record.status != "done":
         return f"{_UNFINISHED[record.status]}: the plan is to merge {merged} {on} and to fine-tune the merge on {train}."
-    return f"Pomona merged {merged} {on}, fine-tuned the merge on {train}, and tested the result on {test}."
+    return f"Pomona merged {merged} {on}, {trained} on {train}, and tested the result on {test}."
 
 
 def how_good(record: RunRecord) -> str:

@@ -34,6 +34,25 @@ def test_the_sum_and_its_gradients_are_those_of_separate_operations(dropout: flo
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_a_scale_of_the_rows_of_a_has_a_gradient_too(dropout: float) -> None:
+    y, x, A, B = case()
+    scale = torch.tensor([0.0, -1.5, 0.3, 2.0, 1.0, -0.2], dtype=torch.float64, requires_grad=True)
+    leaves = (y, x, A, B, scale)
+    torch.manual_seed(1)
+    found, hidden = add_low_rank(y * 1.0, x, A, B, dropout, scale)
+    torch.manual_seed(1)
+    mask = keep_mask(x, int(dropout * STEPS)) if dropout else torch.ones_like(x, dtype=torch.bool)
+    read = (x * mask / (1 - dropout)) @ (scale[:, None] * A).T
+    torch.testing.assert_close(found, y + read @ B.T)
+    torch.testing.assert_close(hidden, read)
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours = torch.autograd.grad((found * upstream).sum(), leaves)
+    theirs = torch.autograd.grad(((y + read @ B.T) * upstream).sum(), leaves)
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
 def test_nothing_is_computed_for_inputs_without_gradient() -> None:
     y, x, A, B = case()
     found, _ = add_low_rank((y * 1.0).detach(), x.detach(), A, B, 0.0)
