@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pomona.adapters.experts import expert_of
 
 # The order of these names in the model or within a layer; all other names come after them, alphabetically.
@@ -37,6 +39,7 @@ def model_order(module: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if _is_number(part) else (1, _PLACE.get(part, len(_FIRST)), part) for part in module.split("."))
 
 
+@functools.cache  # pruning asks for the same few modules after every optimizer step
 def layer_number(module: str) -> int | None:
     """The layer of a module: the first whole number among the parts of its path; None outside the layers."""
     return next((int(part) for part in module.split(".") if _is_number(part)), None)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -44,7 +45,7 @@ class Attachment:
     backbone: Backbone
     modules: Mapping[str, AdaptedModule]
 
-    @property
+    @cached_property
     def layers(self) -> dict[str, AdaptedModule]:
         """The modules whose factors are trained in this run, in order."""
         return {path: module for path, module in self.modules.items() if module.trained}

@@ -55,7 +55,7 @@ class Backbone:
     folder: Path | None = None
     speed: Speed = field(default_factory=Speed)
 
-    @property
+    @functools.cached_property
     def device(self) -> torch.device:
         """Where the model's weights are."""
         return self.model.device
@@ -71,7 +71,7 @@ class Backbone:
         """How many tokens the model has an embedding for; its tokenizer may have more."""
         return embedding_rows(self.model)
 
-    @property
+    @functools.cached_property
     def pad_id(self) -> int:
         """A token to pad with, for which the model has an embedding."""
         return padding_id(self.tokenizer, self.embedding_rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from torch import Tensor
@@ -34,13 +34,13 @@ class Engine(ABC):
         """Whether this process writes files: one of all ranks does."""
         return self.rank == 0
 
+    @abstractmethod
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """The part of `items` that this rank processes; the shares of all ranks together are all items, each once."""
-        return items[self.rank :: self.world_size]
 
+    @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to the parameters' `grad`."""
-        loss.backward()
 
     @abstractmethod
     def sum(self, tensors: Sequence[Tensor]) -> None:
@@ -54,10 +54,10 @@ class Engine(ABC):
     def agree(self, value: T) -> T:
         """The value of rank 0, on every rank: a rounding must not lead two ranks to different decisions."""
 
+    @abstractmethod
     def gather(self, tensor: Tensor) -> Tensor:
-        """The whole of a tensor of which each rank may hold a part, for a checkpoint; the tensor itself by default."""
-        return tensor
+        """The whole of a tensor of which each rank may hold a part, for a checkpoint."""
 
+    @abstractmethod
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision of a forward pass; by default that of the model and the factors, without a cast."""
-        return nullcontext()
+        """The context of a forward pass, which sets its precision."""

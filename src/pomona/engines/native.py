@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +30,14 @@ class Native(Engine):
         """1 where `torch.distributed` is not initialised."""
         return dist.get_world_size() if _is_parallel() else 1
 
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every `world_size`-th item, from number `rank` on."""
+        return items[self.rank :: self.world_size]
+
+    def backward(self, loss: Tensor) -> None:
+        """Torch's own backward pass."""
+        loss.backward()
+
     @torch.no_grad()
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """One exchange for all tensors of one dtype and device."""
@@ -50,6 +59,14 @@ class Native(Engine):
         box = [value]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensor itself: every rank holds the whole of it."""
+        return tensor
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """No cast: the precision is that of the model and the factors."""
+        return nullcontext()
 
 
 def _is_parallel() -> bool:

@@ -108,7 +108,7 @@ def norms_of(factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tens
         ValueError: their lengths are not those of the factors.
     """
     input_norm_I, hidden_norm_R = statistics.input_norm_I, statistics.hidden_norm_R
-    if input_norm_I.shape != (factors.in_features,) or hidden_norm_R.shape != (factors.rank,):
+    if input_norm_I.shape != factors.A.shape[1:] or hidden_norm_R.shape != factors.A.shape[:1]:
         raise ValueError(
             f"norms of shape {tuple(input_norm_I.shape)} and {tuple(hidden_norm_R.shape)} do not fit factors with "
             f"{factors.in_features} input features and rank {factors.rank}"

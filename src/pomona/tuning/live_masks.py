@@ -119,12 +119,17 @@ class LiveMasks:
                 fix="Use merge method concat, or granularity rank or module",
             )
         self._by_adapter = pruning.by_adapter(kept_apart=kept_apart)
-        masks = self._no_masks()
-        self._prunable = {name: ~mask for name, mask in masks.items()}
-        self.state = MaskState(masks, {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset)
+        self._prunable = {name: ~mask for name, mask in self._padding().items()}
+        self.state = MaskState(
+            self._no_masks(), {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset
+        )
 
     def _no_masks(self) -> Masks:
-        """Masks that prune nothing, except, for masks by adapter, the zeros that pad an adapter of lower rank."""
+        """New masks that prune nothing except `_padding`."""
+        return {name: ~prunable for name, prunable in self._prunable.items()}
+
+    def _padding(self) -> Masks:
+        """Where masks by adapter have the zeros that pad an adapter of lower rank; nowhere for other masks."""
         masks: Masks = {}
         for path, layer in self._layers.items():
             if self._by_adapter:

@@ -17,7 +17,7 @@ from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.tuning.state import load_state, save_state
-from pomona.tuning.transform import Run, Transform
+from pomona.tuning.transform import Hooks, Run, Transform
 
 
 def train(
@@ -41,27 +41,27 @@ def train(
         run.restore(load_state(checkpoint, fingerprint, run.backbone.device), transforms)
     run.progress.begin(f"tuning {run.system}", run.total_steps)
     run.progress.advance(run.state.step)
-    hooks = list(transforms.values())
+    hooks = Hooks.of(transforms.values())
     with gradient_checkpointing(run.backbone) if tuning.gradient_checkpointing else nullcontext():
         while run.state.step < run.total_steps and not run.state.stopped:
             with run.timed("train"):
                 event = _step(run, hooks)
             run.tell("step", **event)
             run.progress.advance(1, f"loss {event['loss']:.3f}")
-            for transform in hooks:
-                transform.between_steps(run)
+            for between_steps in hooks.between_steps:
+                between_steps(run)
             if run.state.step % run.steps_per_epoch == 0:
-                for transform in hooks:
-                    transform.end_epoch(run)
+                for end_epoch in hooks.end_epoch:
+                    end_epoch(run)
             if checkpoint and run.state.step % tuning.checkpoint_steps == 0:
                 state = run.snapshot(transforms)  # on every rank: an engine may gather what the ranks hold in parts
                 if run.engine.is_main:
                     save_state(checkpoint, state, fingerprint)
-    for transform in hooks:
-        transform.end(run)
+    for end in hooks.end:
+        end(run)
 
 
-def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
+def _step(run: Run, hooks: Hooks) -> dict[str, object]:
     """Take one optimizer step; returns the fields of its event."""
     state, tuning, optimizer = run.state, run.tuning, run.optimizer
     epoch, within = divmod(state.step, run.steps_per_epoch)
@@ -69,10 +69,10 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
     for group in optimizer.param_groups:
         group["lr"] = group["first_rate"] * decay
 
-    loss = _backward(run, transforms, _batches(run, epoch, within))
+    loss = _backward(run, hooks, _batches(run, epoch, within))
     run.engine.sum([loss, *_gradients(run)])
-    for transform in transforms:
-        transform.after_backward(run)
+    for after_backward in hooks.after_backward:
+        after_backward(run)
     mean_loss = float(loss)
     run.check_finite("training loss", mean_loss)
     limit = math.inf if tuning.gradient_clip is None else tuning.gradient_clip
@@ -88,8 +88,8 @@ def _step(run: Run, transforms: Sequence[Transform]) -> dict[str, object]:
         "learning_rate": next(group["lr"] for group in optimizer.param_groups if group["params"][0].requires_grad),
         "prune_ratio": 0.0,
     }
-    for transform in transforms:
-        event |= transform.after_step(run)
+    for after_step in hooks.after_step:
+        event |= after_step(run)
     return event
 
 
@@ -100,7 +100,7 @@ def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:
     return [[run.data.train[index] for index in indices] for indices in order]
 
 
-def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Sequence[Encoded]]) -> Tensor:
+def _backward(run: Run, hooks: Hooks, batches: Sequence[Sequence[Encoded]]) -> Tensor:
     """Add this rank's gradients of the mean loss per completion token of the batches; returns its share of the loss, nats."""
     backbone, engine = run.backbone, run.engine
     targets = sum(len(example) - example.completion_start for examples in batches for example in examples)
@@ -112,14 +112,14 @@ def _backward(run: Run, transforms: Sequence[Transform], batches: Sequence[Seque
         if not mine:
             continue
         batch = make_batch(backbone, mine)
-        for transform in transforms:
-            transform.before_forward(batch)
+        for before_forward in hooks.before_forward:
+            before_forward(batch)
         # Gradient checkpointing already recomputes the activation functions within the layers.
         recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
         with engine.autocast(), recomputed:
             loss = token_losses(backbone, batch).sum() / targets
-        for transform in transforms:
-            transform.after_forward()
+        for after_forward in hooks.after_forward:
+            after_forward()
         engine.backward(loss)
         total += loss.detach()
     run.attachment.train(False)

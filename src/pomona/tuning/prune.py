@@ -96,12 +96,16 @@ class Prune(Transform):
         self.control = controller.start(
             derive_seed(run.seed, "controller"), total_steps, group_shares(entries, controller.layer_groups)
         )
-        self.answer: Answer | None = controller.choose(self.control) if self.settle_step == 0 else None
+        self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, run.engine
+        self.answer: Answer | None = None
+        self._answer_ratios: tuple[float, ...] = ()
+        """The answer's ratio over all entries, then that of each group of layers."""
+        if self.settle_step == 0:
+            self._take_answer()
         self.prune_ratio = self.control.prune_ratio
         """The ratio in force; the share of all entries, if groups of layers have their own ratios."""
         self._ramp_end = ramp_end(pruning.schedule, total_steps, pruning.ramp_fraction)
         self._total_steps = total_steps
-        self._attachment, self._pruning, self._controller, self._engine = attachment, pruning, controller, run.engine
         self.final_importance: dict[str, float] = {}
         """`importance` after the last step."""
         self._masks = LiveMasks(attachment, pruning, statistics, run.optimizer, controller.handling)
@@ -176,18 +180,17 @@ class Prune(Transform):
             last_of_epoch: the factors may be exported now, so their mask must be exact for any interval.
         """
         if self.answer is not None:
-            self._after_settled_step(self.answer, step, last_of_epoch=last_of_epoch)
+            self._after_settled_step(step, last_of_epoch=last_of_epoch)
             return
         if step == 1 and not self._controller.handling.starts_unpruned:  # the first mask, as soon as there are statistics
             self._masks.hold(self._masks.select(self._masks.scores(), self.control.ratios))
         self._masks.enforce(feedback=self._pruning.feedback != "never" and self._controller.handling.trains_pruned)
 
-    def _after_settled_step(self, answer: Answer, step: int, *, last_of_epoch: bool) -> None:
+    def _after_settled_step(self, step: int, *, last_of_epoch: bool) -> None:
         pruning = self._pruning
         # A ramp scales every ratio by the same factor, so it scales their mean by this factor.
         self.prune_ratio, *ratios = (
-            scheduled_ratio(pruning.schedule, one, step, self._total_steps, pruning.ramp_fraction)
-            for one in (answer.prune_ratio, *answer.ratios)
+            scheduled_ratio(pruning.schedule, one, step, self._total_steps, pruning.ramp_fraction) for one in self._answer_ratios
         )
         if pruning.schedule == "once":
             if step == 1:
@@ -242,13 +245,18 @@ class Prune(Transform):
 
     def settle(self, step: int) -> dict[str, object]:
         """Take the controller's answer, which is in force from now on; returns the history's line."""
-        self.answer = self._controller.choose(self.control)
-        self.prune_ratio = self.answer.prune_ratio
+        answer = self._take_answer()
+        self.prune_ratio = answer.prune_ratio
         scores = self._masks.scores()
-        dev_check = self._dev_check(scores, self.answer)
-        self._masks.hold(self._masks.select(scores, self.answer.ratios))
-        by_group = _by_group(self.answer.ratios if self.answer.by_group else ())
+        dev_check = self._dev_check(scores, answer)
+        self._masks.hold(self._masks.select(scores, answer.ratios))
+        by_group = _by_group(answer.ratios if answer.by_group else ())
         return {"step": step, "prune_ratio": self.prune_ratio, "dev_check": dev_check, **by_group}
+
+    def _take_answer(self) -> Answer:
+        answer = self.answer = self._controller.choose(self.control)
+        self._answer_ratios = (answer.prune_ratio, *answer.ratios)
+        return answer
 
     def _dev_check(self, scores: Mapping[str, ModuleScores], answer: Answer) -> list[list[float]]:
         """(prune ratio, cost by the curve, dev loss) at the lowest ratio tried, the answer and the highest, to compare the two.
@@ -298,7 +306,9 @@ class Prune(Transform):
     @state.setter
     def state(self, state: PruneState) -> None:
         self.control = self._controller.load_state(state.control)
-        self.answer = self._controller.choose(self.control) if state.answered else None
+        self.answer = None
+        if state.answered:
+            self._take_answer()
         self.prune_ratio, self._masks.state = state.prune_ratio, state.masks
 
 

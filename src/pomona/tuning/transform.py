@@ -1,6 +1,6 @@
 """A transform adds to plain training: statistics, pruning with its controller, or the choice of the best epoch.
 
-The loop calls each hook of every transform, in the transforms' order:
+The loop calls each hook of the transforms that override it, in the transforms' order:
 
     before_forward, after_forward    around the forward pass of each batch
     after_backward                   the step's gradients are complete: summed over batches and ranks, not clipped
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -181,3 +181,26 @@ class Transform:
 
     def end(self, run: Run) -> None:
         """Called after the last step of the run."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The hooks of a run's transforms, in the transforms' order, without those that have no effect."""
+
+    before_forward: list[Callable[[Batch], None]]
+    after_forward: list[Callable[[], None]]
+    after_backward: list[Callable[[Run], None]]
+    after_step: list[Callable[[Run], Mapping[str, object]]]
+    between_steps: list[Callable[[Run], None]]
+    end_epoch: list[Callable[[Run], None]]
+    end: list[Callable[[Run], None]]
+
+    @classmethod
+    def of(cls, transforms: Iterable[Transform]) -> Hooks:
+        """The hooks that the classes of the transforms override."""
+        found: dict[str, list[Any]] = {hook.name: [] for hook in dataclasses.fields(cls)}
+        for transform in transforms:
+            for name, hooks in found.items():
+                if getattr(type(transform), name) is not getattr(Transform, name):
+                    hooks.append(getattr(transform, name))
+        return cls(**found)
