@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo demo-sources test check format bench experiments docs lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments few-shot docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,15 @@ demo-sources: $(READY)  ## train the demo's two adapters again and put them in t
 experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into runs/few-shot/ (very long)
 	$(RUN)/python -m benchmarks.gemma
 	$(RUN)/pomona experiment recipes/experiments/few-shot.yaml
+
+few-shot: $(READY) $(GEMMA)  ## few-shot merging on nine targets, into runs/few-shot-merging/ (some twenty hours; goes on where it stopped)
+	$(RUN)/python -m benchmarks.gemma
+	for recipe in recipes/few-shot/*.yaml; do \
+	  made=runs/few-shot-sources/$$(basename $$recipe .yaml); \
+	  test -e $$made || $(RUN)/pomona train-adapter $$recipe --output $$made || exit 1; \
+	done
+	$(RUN)/pomona experiment recipes/experiments/few-shot-merging.yaml \
+	  $$(test -e runs/few-shot-merging/experiment.yaml && echo --resume)
 
 bench: $(READY) $(GEMMA)  ## ratios against peers measured in the same run (long)
 	$(RUN)/python -m benchmarks

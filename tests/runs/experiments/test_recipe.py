@@ -18,7 +18,15 @@ from pomona.runs.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
-OWN_DATA = {"pruning-scitldr-title", "pruning-csl-title", "grasp-xquad-ar", "grasp-xquad-zh", "few-shot"}
+OWN_DATA = {
+    "pruning-scitldr-title",
+    "pruning-csl-title",
+    "grasp-xquad-ar",
+    "grasp-xquad-zh",
+    "few-shot",
+    "few-shot-merging",
+    "demo",
+}
 GRASP = {"grasp-scitldr-title", "grasp-micro-dev", "grasp-ablation", "grasp-published"}
 BASE: dict[str, Any] = {
     "name": "base",
