@@ -81,6 +81,32 @@ def test_an_unknown_configuration_or_split_is_one_line(hub: list[str], source: s
     assert hub == ["hf://datasets/owner/name"]
 
 
+def test_a_data_set_that_is_a_script_is_read_from_the_copy_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy has a folder for each configuration; other errors are not taken for this one."""
+    real: Callable[..., object] = datasets.load_dataset
+    for config in ("ar", "default"):
+        (tmp_path / config / "test").mkdir(parents=True)
+        (tmp_path / config / "test" / "0000.jsonl").write_text(json.dumps({"document": config}))
+    problem: Exception = RuntimeError("Dataset scripts are no longer supported, but found name.py")
+
+    def load(address: str, config: str | None = None, *, split: str, revision: str = "main", data_dir: str = "") -> object:
+        assert address == "hf://datasets/owner/name"
+        if revision == "main":
+            raise problem
+        assert revision == "refs/convert/parquet"
+        return real(str(tmp_path), config, split=split, data_dir=data_dir, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [row.fields for row in read_rows("hub:owner/name:ar@test")] == [{"document": "ar"}]
+    problem = ValueError("Couldn't find cache for owner/name for config 'default'")
+    assert [row.fields for row in read_rows("hub:owner/name@test")] == [{"document": "default"}]
+    with pytest.raises(InputError, match="cannot be read from the hub"):
+        read_rows("hub:owner/name:zh@test")
+    problem = RuntimeError("another error")
+    with pytest.raises(InputError, match="another error"):
+        read_rows("hub:owner/name:ar@test")
+
+
 def test_without_a_network_the_hub_is_not_reached() -> None:
     """The library itself: the tests run with HF_HUB_OFFLINE=1."""
     with pytest.raises(
