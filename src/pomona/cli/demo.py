@@ -17,7 +17,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the demo at --output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as one JSON object.")] = False,
 ) -> None:
-    """Run the main job on what comes with the installation, in about ten minutes on two cores."""
+    """Run the main job on what comes with the installation, in a few minutes on two cores."""
     from pomona.cli.running import run_and_report
     from pomona.runs.demo import demo_recipe
 
