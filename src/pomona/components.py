@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,12 @@ from pomona.errors import InputError, suggest
 from pomona.registry import Registry
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _adapter(component: type[T]) -> TypeAdapter[T]:
+    """Pydantic's validator of a component; building one takes a millisecond, and an experiment has thousands of components."""
+    return TypeAdapter(component)
 
 
 def decoded(registry: Registry[Any]) -> BeforeValidator:
@@ -27,7 +34,7 @@ def decoded(registry: Registry[Any]) -> BeforeValidator:
         if not isinstance(name, str):
             raise InputError(f"the {registry.kind} needs a name", value=dict(value), fix=f"Known: {', '.join(registry)}")
         _check_known(registry, name, parameters)
-        return TypeAdapter(registry[name]).validate_python(parameters)
+        return _adapter(registry[name]).validate_python(parameters)
 
     return BeforeValidator(decode)
 
@@ -57,7 +64,7 @@ def typed(registry: Registry[T], name: str, parameters: Mapping[str, object]) ->
     """
     _check_known(registry, name, parameters)
     try:
-        return TypeAdapter(registry[name]).validate_python(dict(parameters))
+        return _adapter(registry[name]).validate_python(dict(parameters))
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{registry.kind} {name!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from benchmarks import judges
 from pomona.runs.record import Estimate, RunRecord, SplitRecord
 
 
-def write(folder: Path, judge: dict[str, Any], epochs: list[tuple[float, float | None, bool, int | None]], score: float) -> None:
+def write(
+    folder: Path, judge: dict[str, Any], epochs: Sequence[tuple[float, float | None, bool, int | None]], score: float
+) -> None:
     """A finished run with one training; an epoch is (dev loss, dev score, best, kept epoch)."""
     folder.mkdir(parents=True)
     record = RunRecord(

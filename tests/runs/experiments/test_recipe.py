@@ -224,7 +224,7 @@ def test_every_experiment_of_the_recipes_is_sound(path: Path) -> None:
         base = read_recipe(path.parent / "../adaptive-lora-merge.yaml", Recipe)
         assert all(cell.recipe.data == base.data for cell in cells)
     # No two systems of a setting are the same run.
-    shapes = [(cell.setting, cell.only, cell.recipe.model_copy(update={"name": ""}).yaml()) for cell in cells]
+    shapes = [(cell.setting, cell.only, cell.recipe.model_copy(update={"name": ""}).model_dump_json()) for cell in cells]
     assert len(set(shapes)) == len(shapes)
 
 
