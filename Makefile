@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo demo-sources test check format bench experiments few-shot docs lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,7 +61,10 @@ few-shot: $(READY) $(GEMMA)  ## few-shot merging on nine targets, into runs/few-
 bench: $(READY) $(GEMMA)  ## ratios against peers measured in the same run (long)
 	$(RUN)/python -m benchmarks
 
-docs: $(READY)  ## build the site into site/
+reference: $(READY)  ## write the reference pages of commands, recipes, records and components again
+	$(RUN)/python docs/make_reference.py
+
+docs: reference  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 lock: $(UV)  ## resolve the locked requirement files again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import re
@@ -25,12 +26,11 @@ from pomona.runs.recipe import Recipe, TrainRecipe
 from pomona.runs.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
-GENERATED = {ROOT / "docs/reference" / f"{name}.md" for name in ("commands", "recipe", "record", "registries")}
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")])
 EVERY_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 COMMAND: Any = typer.main.get_command(app)
 
-_LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 _BLOCK = re.compile(r"^(?:<!-- (?P<mark>[\w-]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _RECIPES = {"recipe": Recipe, "train-recipe": TrainRecipe}
 
@@ -72,11 +72,22 @@ def parse(arguments: list[str]) -> str:
     return verb
 
 
+@functools.cache
+def anchors(document: Path) -> set[str]:
+    """The anchors of a page's headings, by the rule that GitHub and the site share."""
+    text = re.sub(r"^(`{3,}).*?^\1$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = [re.sub(r"[^\w\- ]", "", title.lower()) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {title.strip().replace(" ", "-") for title in titles}
+
+
 @EVERY_DOCUMENT
-def test_every_relative_link_leads_to_a_file(document: Path) -> None:
-    for target, _ in _LINK.findall(document.read_text(encoding="utf-8")):
-        path = (document.parent / target).resolve()
-        assert path.exists() or path in GENERATED, f"{document.name} links to {target}"
+def test_every_link_within_the_repository_leads_to_a_file_and_a_heading(document: Path) -> None:
+    for target, anchor in _LINK.findall(document.read_text(encoding="utf-8")):
+        path = (document.parent / target).resolve() if target else document
+        assert path.exists(), f"{document.name} links to {target}"
+        assert path.is_relative_to(ROOT), f"{document.name} links to {target}"
+        if anchor:
+            assert anchor[1:] in anchors(path), f"{document.name} links to {target}{anchor}"
 
 
 @EVERY_DOCUMENT
@@ -88,8 +99,8 @@ def test_every_command_line_parses(document: Path) -> None:
             pytest.fail(f"{document.name}: pomona {shlex.join(arguments)}: {error}")
 
 
-def test_readme_names_every_verb_in_a_line_that_parses() -> None:
-    assert {parse(arguments) for arguments in command_lines(ROOT / "README.md")} == set(COMMAND.commands)
+def test_the_page_of_verbs_names_every_verb_in_a_line_that_parses() -> None:
+    assert {parse(arguments) for arguments in command_lines(ROOT / "docs/which-verb.md")} == set(COMMAND.commands)
 
 
 @EVERY_DOCUMENT
@@ -120,6 +131,27 @@ def test_python_names_what_the_package_has(document: Path) -> None:
             assert [name for name in names.split(", ") if not hasattr(pomona, name)] == []
 
 
+def test_the_index_and_the_site_list_every_page() -> None:
+    index, site = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/index.md", "mkdocs.yml"))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")} - {"index.md"}
+    decisions = {page for page in pages if page.startswith("adr/0")}  # listed by an index of their own
+    assert {page for page in pages - decisions if f"]({page})" not in index} == set()
+    assert {page for page in pages if f"- {page}\n" not in f"{site}\n"} == set()
+
+
+@EVERY_DOCUMENT
+def test_no_row_of_a_table_of_keys_is_there_twice(document: Path) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", document.read_text(encoding="utf-8"), re.MULTILINE):
+        keys = re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE)
+        assert [key for key in set(keys) if keys.count(key) > 1] == [], document.name
+
+
+@EVERY_DOCUMENT
+def test_every_table_names_its_columns(document: Path) -> None:
+    tables = re.findall(r"^(\|.*\|)\n\|[ :|-]+\|$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [head for head in tables if any(not cell.strip() for cell in head.strip("|").split("|"))] == []
+
+
 def test_every_decision_record_begins_with_its_decision_and_is_listed() -> None:
     index, site = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/adr/index.md", "mkdocs.yml"))
     records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
@@ -133,8 +165,8 @@ def test_every_decision_record_begins_with_its_decision_and_is_listed() -> None:
 
 
 @pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs/hooks.py")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -142,9 +174,14 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None:
-    assert [f"## pomona {verb}" in hooks.commands_page() for verb in COMMAND.commands] == [True] * len(COMMAND.commands)
-    page = hooks.registries_page()
+def test_the_reference_pages_are_up_to_date(reference: ModuleType) -> None:
+    stale = [name for name, text in reference.pages().items() if (reference.REFERENCE / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "run `make reference`"
+
+
+def test_the_reference_names_every_verb_and_component(reference: ModuleType) -> None:
+    assert [f"## pomona {verb}" in reference.commands_page() for verb in COMMAND.commands] == [True] * len(COMMAND.commands)
+    page = reference.registries_page()
     assert [name for name in merge_methods if f"### {name}\n" not in page] == []
     assert 'A row: `{"document": "DOCUMENT", "summary": "ANSWER"}`, and optionally `id`.' in page
     assert '"input": "DOCUMENT", "output": "ANSWER"}`, and optionally `id`; `input` may be missing.' in page
@@ -152,8 +189,8 @@ def test_the_reference_names_every_verb_and_component(hooks: ModuleType) -> None
     assert f"| `max_commit_change` | `0.1` | {moves} |" in page
 
 
-def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleType) -> None:
-    page = hooks.recipe_page()
+def test_the_reference_has_every_key_of_a_recipe_with_its_default(reference: ModuleType) -> None:
+    page = reference.recipe_page()
     sections = {
         "Recipe",
         "TrainRecipe",
@@ -182,12 +219,16 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(hooks: ModuleT
     assert "| `controller` | [controller](registries.md#controllers) | `bayes` |" in page
     of_experiment = page[page.index("## Experiment\n") :]
     assert [key for key in Experiment.model_fields if f"| `{key}` |" not in of_experiment] == []
+    assert "| key | value | default |\n" not in page  # a table without meanings
+    assert re.findall(r"^\| `(\w+)` .*\|\s*\|$", page, re.MULTILINE) == []  # a key without a meaning
 
 
-def test_the_reference_has_every_key_of_a_record(hooks: ModuleType) -> None:
-    page = hooks.record_page()
+def test_the_reference_has_every_key_of_a_record(reference: ModuleType) -> None:
+    page = reference.record_page()
     assert [key for key in RunRecord.model_fields if f"| `{key}` |" not in page] == []
     assert "| `metrics` | text → text → [Estimate](#estimate) | `{}` |" in page
     of_experiment = page[page.index("## ExperimentRecord\n") :]
     assert [key for key in ExperimentRecord.model_fields if f"| `{key}` |" not in of_experiment] == []
+    headings = re.findall(r"^## (\w+)$", page, re.MULTILINE)
+    assert len(headings) == len(set(headings))
     assert set(re.findall(r"\(#(\w+)\)", page)) <= {name.lower() for name in re.findall(r"^## (\w+)$", page, re.MULTILINE)}

@@ -16,7 +16,7 @@ from pomona.report.pruning_tables import groups_table
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
-from pomona.runs.record import CandidateRecord, PoolRecord, RunRecord
+from pomona.runs.record import PoolRecord, RankedSource, RunRecord
 
 
 def with_comparison(
@@ -384,7 +384,7 @@ def test_what_may_be_the_shape_s_doing_is_said_beside_the_comparison(record: Run
 
 def test_a_pool_is_named_with_its_size_and_its_order(record: RunRecord) -> None:
     names = [source.name for source in record.sources]
-    candidates = [CandidateRecord(name=name, loss=3.0, agreement=0.1, chosen=name in names) for name in (*names, "third")]
+    candidates = [RankedSource(name=name, loss=3.0, agreement=0.1, chosen=name in names) for name in (*names, "third")]
     chosen = record.model_copy(update={"pool": PoolRecord(by="gradient", base_loss=4.0, candidates=candidates, seconds=1.0)})
     assert what_was_run(chosen).startswith("Pomona merged the best 2 of 3 adapters by gradient (stdlib and torch) on ")
 

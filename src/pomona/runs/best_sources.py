@@ -12,7 +12,7 @@ from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.pool import By
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Recipe
-from pomona.runs.record import CandidateRecord, PoolRecord, RunRecord
+from pomona.runs.record import PoolRecord, RankedSource, RunRecord
 from pomona.runs.shared_work import SharedWork
 from pomona.seeding import stream
 from pomona.tuning.progress import Progress
@@ -92,7 +92,7 @@ def rank_sources(recipe: Recipe, shared: SharedWork, by: By, top: int, progress:
     """
     started, fresh = time.perf_counter(), False
 
-    def make() -> tuple[float, Sequence[CandidateRecord]]:
+    def make() -> tuple[float, Sequence[RankedSource]]:
         nonlocal fresh
         fresh = True
         return _scored(recipe, shared, progress)
@@ -104,7 +104,7 @@ def rank_sources(recipe: Recipe, shared: SharedWork, by: By, top: int, progress:
     return PoolRecord(by=by, base_loss=base_loss, candidates=candidates, seconds=seconds)
 
 
-def _scored(recipe: Recipe, shared: SharedWork, progress: Progress) -> tuple[float, Sequence[CandidateRecord]]:
+def _scored(recipe: Recipe, shared: SharedWork, progress: Progress) -> tuple[float, Sequence[RankedSource]]:
     """The loss of the bare model, and every source's scores in the recipe's order."""
     backbone, examples, tuning = shared.backbone(recipe), shared.encoded(recipe).data.train, recipe.tuning
     adapters = [shared.source(source, recipe, progress).adapter for source in recipe.sources]
@@ -124,4 +124,4 @@ def _scored(recipe: Recipe, shared: SharedWork, progress: Progress) -> tuple[flo
     )
     progress.end(f"the highest agreement {max(agreed):.4f}")
     rows = zip(recipe.sources, losses, agreed, strict=True)
-    return base_loss, [CandidateRecord(name=source.name, loss=loss, agreement=one) for source, loss, one in rows]
+    return base_loss, [RankedSource(name=source.name, loss=loss, agreement=one) for source, loss, one in rows]

@@ -245,7 +245,13 @@ class Recipe(Section):
         reward: what a controller that learns is rewarded by on the micro dev set: `loss`, the name of a metric of the answers to
             it, or weights such as `{loss: 0.5, rouge_l: 0.5}`, of the loss in nats per token and of scores over 100.
         pool: which of the sources are merged; all where None.
-        merge, lora, tuning, pruning, controller, search, evaluation: see their classes.
+        merge: how the sources become one trained system, and which of its parts are trained.
+        lora: the shape of each LoRA that the run trains from scratch: sources that have `data`, and the target LoRA.
+        tuning: how the merge and every trained baseline are trained: epochs, learning rate, batches, the longest example.
+        pruning: which entries are pruned, by what importance, when, and what a pruned entry becomes.
+        controller: what sets the prune ratio: it is learned in the run, given, or chosen among several runs.
+        search: where the first of two passes, which learns the ratio, differs from the second.
+        evaluation: the systems to compare with, the metrics, and how answers are decoded on the test set.
     """
 
     name: str = "run"
@@ -408,7 +414,15 @@ class Recipe(Section):
 
 
 class TrainRecipe(Section):
-    """One plain LoRA on one task: a source or a target adapter."""
+    """One plain LoRA on one task: a source or a target adapter.
+
+    Args:
+        name: of the adapter; its folder is `adapters/<name>` by default.
+        data: what the adapter is trained on; `dev` and `test` are not read.
+        examples: how many of them, drawn by seed; None takes all.
+        lora: the shape of the adapter; with `--from` that of the given adapter is kept.
+        tuning: how it is trained.
+    """
 
     name: str = "adapter"
     seed: int = Field(default=0, ge=0)

@@ -146,7 +146,7 @@ class SourceRecord(_Part):
     weight: float | list[float] | list[dict[str, Any]]
 
 
-class CandidateRecord(_Part):
+class RankedSource(_Part):
     """A candidate of the pool, as `pomona.backbone.pool` scores it on the training examples.
 
     `loss`: nats per completion token of the model with the adapter alone. `agreement`: of the adapter's update with a step down the
@@ -168,7 +168,7 @@ class PoolRecord(_Part):
 
     by: Literal["loss", "gradient"]
     base_loss: float
-    candidates: list[CandidateRecord]
+    candidates: list[RankedSource]
     seconds: float
 
 

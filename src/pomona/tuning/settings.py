@@ -39,7 +39,8 @@ class Tuning:
         gradient_clip: largest norm of the whole gradient; None for no limit.
         patience_epochs: stop after this number of epochs without a better dev loss, counted from the first exportable epoch, or
             from the first epoch of a search that is followed by another run; None: never stop; ALM: 3.
-        max_tokens: longest example, prompt and completion together.
+        max_tokens: longest example, prompt and completion together. A longer prompt loses the end of its document, or its beginning
+            where the task has no document.
         checkpoint_steps: optimizer steps between checkpoints, >= 1.
         gradient_checkpointing: recompute the layers' activations in the backward pass instead of storing them: less memory, about
             a third more time.

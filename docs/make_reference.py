@@ -1,4 +1,7 @@
-"""MkDocs hooks: the reference pages that are made from the program itself, so that they cannot fall behind it."""
+"""Write the reference pages that are made from the program: `make reference`. A test compares them with the program.
+
+The pages are files of the repository, so that links to them lead somewhere in a checkout and on the site.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 if typing.TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
-
     from pomona.registry import Registry
 
+REFERENCE = Path(__file__).parent / "reference"
+_MADE = "<!-- Written by `make reference`: change the docstrings of the program, not this file. -->\n\n"
 _ENTRY = re.compile(r"(?P<names>\w+(?:, \w+)*): (?P<text>.+)")
 _SECTION = re.compile(r"(Args|Returns|Raises):")
 _WORDS = {
@@ -32,18 +34,10 @@ _WORDS = {
 _BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to the site."""
-    from mkdocs.structure.files import File
-
-    for name, content in (
-        ("commands", commands_page()),
-        ("recipe", recipe_page()),
-        ("record", record_page()),
-        ("registries", registries_page()),
-    ):
-        files.append(File.generated(config, f"reference/{name}.md", content=content))
-    return files
+def pages() -> dict[str, str]:
+    """File name -> text of each generated page."""
+    made = {"commands": commands_page, "recipe": recipe_page, "record": record_page, "registries": registries_page}
+    return {f"{name}.md": _MADE + page() for name, page in made.items()}
 
 
 def commands_page() -> str:
@@ -54,7 +48,7 @@ def commands_page() -> str:
 
     parts = [
         "# Commands",
-        "Each verb's help, as `pomona VERB --help` prints it. `--debug`, with any verb, shows the traceback of an error.",
+        "Each verb's help, as `--help` prints it. `--debug`, with any verb, shows the traceback of an error.",
         "An error is one line on standard error: the problem, its place, and the fix. `--json` prints one object for programs.",
         "## Exit codes",
         "| code | meaning |\n| --- | --- |\n| 0 | done |\n| 1 | failed: for example the training diverged |\n"
@@ -129,7 +123,7 @@ def recipe_page() -> str:
         "The other headings are sections of these.",
     ]
     told_elsewhere = {TrainRecipe: Recipe}
-    return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe], told_elsewhere), *_sections([Experiment], {})]) + "\n"
+    return "\n\n".join([*parts, *_sections([Recipe, TrainRecipe, Experiment], told_elsewhere)]) + "\n"
 
 
 def record_page() -> str:
@@ -142,11 +136,11 @@ def record_page() -> str:
         "The content of `record.json` in a run folder, and of `experiment.json` in an experiment's folder. "
         "A key whose value is not known yet, or could not be determined, has its default.",
     ]
-    return "\n\n".join([*parts, *_sections([RunRecord], {}), *_sections([ExperimentRecord], {})]) + "\n"
+    return "\n\n".join([*parts, *_sections([RunRecord, ExperimentRecord], {})]) + "\n"
 
 
 def _sections(waiting: list[Any], told_elsewhere: Mapping[Any, Any]) -> Iterator[str]:
-    """Heading, prose and table of each class, and then of those that its keys hold."""
+    """Heading, prose and table of each class, and then of the classes that its keys hold, each once."""
     seen: set[Any] = set()
     while waiting:
         cls = waiting.pop(0)
@@ -157,8 +151,7 @@ def _sections(waiting: list[Any], told_elsewhere: Mapping[Any, Any]) -> Iterator
         rows = []
         for key, annotation, bounds, default in _fields(cls):
             waiting += [kind for kind in _flat(annotation) if _is_section(kind)]
-            meaning = meanings.get(key, "").replace("see their classes.", "")
-            rows.append(f"| `{key}` | {_type(annotation)}{bounds} | {default} | {meaning} |")
+            rows.append(f"| `{key}` | {_type(annotation)}{bounds} | {default} | {meanings.get(key, '')} |")
         yield f"## {cls.__name__}"
         yield _prose(cls)
         yield "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows] if meanings else _bare(rows))
@@ -296,3 +289,8 @@ def _meanings(cls: Any) -> dict[str, str]:
 def _cell(text: str) -> str:
     """Text for a table's cell, with `null` where a recipe says it and Python says None."""
     return re.sub(r"\bNone\b", "null", " ".join(text.split())).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
