@@ -12,6 +12,7 @@ NAMES = (
     "architectures",
     "frozen_products",
     "step_overhead",
+    "other_tools",
     "merge_exact",
     "merge_speed",
     "merge_io",

@@ -131,6 +131,17 @@ def test_python_names_what_the_package_has(document: Path) -> None:
             assert [name for name in names.split(", ") if not hasattr(pomona, name)] == []
 
 
+def test_the_readme_is_short_and_its_figures_are_those_of_the_results() -> None:
+    readme, results = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results/index.md"))
+    assert len(readme.splitlines()) <= 120
+    demo = results[results.index("## The demo\n") : results.index("## Cost of pruning per step\n")]
+    rows = dict(re.findall(r"^\| \**([^|*]+)\** \| (\d+\.\d\d) \(", demo, re.MULTILINE))
+    named = {"the model alone": "Zero shot", "Pomona": "Pomona", "a LoRA": "Target LoRA", "the two adapters": "Merge (concat)"}
+    for words, system in named.items():
+        line = next(line for line in readme.splitlines() if line.startswith(f"| {words}"))
+        assert f"{float(rows[system]):.1f}" in line, system
+
+
 def test_the_index_and_the_site_list_every_page() -> None:
     index, site = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/index.md", "mkdocs.yml"))
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")} - {"index.md"}
