@@ -19,6 +19,12 @@ def experiment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an experiment: cells that are done stay, all others are run.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Where the cells run: on this machine, or on a Ray cluster (RAY_ADDRESS).")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Run N cells at a time, each worker with its own model and share of the cores.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything that any cell names; list the cells.")] = False,
     trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of each model, for time and memory.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -31,6 +37,7 @@ def experiment(
     from pomona.runs.experiments.recipe import EXPERIMENT, TABLE, read_experiment, select
     from pomona.runs.experiments.run import prepare_cells, run_experiment, states
     from pomona.runs.experiments.table import table
+    from pomona.runs.experiments.workers import find_engine
     from pomona.runs.shared_work import SharedWork
     from pomona.tuning.progress import Display
 
@@ -38,6 +45,7 @@ def experiment(
     chosen = select(cells, systems=_names(systems), settings=_names(settings), seeds=_numbers(seeds))
     folder = output or Path("runs") / read.name
     if dry_run:
+        find_engine(engine, workers, folder)
         shared = SharedWork(test_seed=read.seeds[0])
         try:
             with Display() as display:
@@ -58,7 +66,7 @@ def experiment(
             typer.echo(line)
         return
     with resumable(folder, EXPERIMENT, named=output is not None), Display() as display:
-        result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display)
+        result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display, engine=engine, workers=workers)
     typer.echo(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}")
     asked = {cell.path for cell in chosen}
     lacking = [cell.path for cell in result.cells if cell.path in asked and cell.status != "done"]

@@ -15,6 +15,7 @@ from pomona.runs.experiments.recipe import EXPERIMENT, RESULT, TABLE, Cell, Expe
 from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.experiments.scores import gather
 from pomona.runs.experiments.table import table
+from pomona.runs.experiments.workers import find_engine, run_on_workers
 from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.record import RunRecord
 from pomona.runs.record_inputs import describe_splits
@@ -31,6 +32,8 @@ def run_experiment(
     chosen: Sequence[Cell] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> ExperimentRecord:
     """Run the cells and make the table.
 
@@ -44,6 +47,10 @@ def run_experiment(
         chosen: the cells to run; all by default. The table shows all that are done.
         resume: go on with the experiment that stands there.
         progress: shown to a person.
+        engine: where the cells run: `local`, on this machine, or `ray`, on a cluster (extra `ray`).
+        workers: how many cells run at a time. Local: in this process where it is 1 or None. Ray: None is what the cluster has
+            room for. Each worker holds its own model. The number has no influence on any result but by the number of torch's
+            threads, which rounds sums differently.
 
     Returns:
         What `experiment.json` holds.
@@ -56,12 +63,18 @@ def run_experiment(
     chosen = cells if chosen is None else chosen
     shared = SharedWork(test_seed=experiment.seeds[0])
     check_folder(folder, cells, shared, resume=resume)
+    found_engine = find_engine(engine, workers, folder)
     plan = prepare_cells(chosen, folder, shared, progress)
     for warning in plan.warnings:
         progress.warn(warning)
     _write(folder / EXPERIMENT, experiment.yaml())
-    for place, cell in enumerate(chosen, start=1):
-        _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
+    if found_engine is None:
+        for place, cell in enumerate(chosen, start=1):
+            _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
+    else:
+        lacking = [cell for cell in chosen if cell.path in plan.cells]
+        del shared, plan  # the model leaves this process: each worker has its own
+        run_on_workers(lacking, found_engine, progress)
     found = gather(experiment, cells, folder)
     _write(folder / RESULT, found.model_dump_json(indent=2) + "\n")
     _write(folder / TABLE, table(found))
@@ -184,11 +197,19 @@ def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: SharedWork, pro
     if plan is None:
         finished(store, progress)
         return
-    try:
-        execute(plan, store, progress)
-    except (PomonaError, RuntimeError, ArithmeticError) as error:  # of torch, out of memory among them; the record has the reason
+    reason = run_cell(cell, plan, folder, shared, progress)
+    if reason is not None:
         progress.begin("failed", 0)
-        progress.end(" ".join(str(error).split()))
+        progress.end(" ".join(reason.split()))
+
+
+def run_cell(cell: Cell, plan: RunPlan, folder: Path, shared: SharedWork, progress: Progress | None = None) -> str | None:
+    """Run a cell that is not done, or go on with it: why it failed, which its record says too, or None."""
+    try:
+        execute(plan, _store(cell, folder, shared), progress)
+    except (PomonaError, RuntimeError, ArithmeticError) as error:  # of torch, out of memory among them
+        return str(error)
+    return None
 
 
 def _store(cell: Cell, folder: Path, shared: SharedWork) -> RunStore:
