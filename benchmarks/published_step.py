@@ -159,7 +159,7 @@ class OurStep:
         self._attachment.train(True)
         batch = make_batch(backbone, chosen)
         self.statistics.before_forward(batch)
-        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        loss = token_losses(backbone, batch).sum() / len(batch.targets)
         self.statistics.after_forward()
         loss.backward()
         self._attachment.train(False)

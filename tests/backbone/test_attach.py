@@ -87,12 +87,13 @@ def peft_weights(model: Any, path: str, place: int) -> tuple[nn.Parameter, nn.Pa
 def mean_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean loss of the completion tokens, from all logits, one example at a time."""
     total = torch.zeros(())
-    for tokens, completion, content in zip(batch.tokens, batch.completion, batch.content, strict=True):
+    completions = torch.zeros(batch.tokens.numel(), dtype=torch.bool).index_fill(0, batch.targets, True).view(batch.tokens.shape)
+    for tokens, completion, content in zip(batch.tokens, completions, batch.content, strict=True):
         length = int(content.sum())
         all_logits = model(input_ids=tokens[None, :length]).logits[0]
         wanted = completion[1:length]
         total = total + F.cross_entropy(all_logits[:-1][wanted], tokens[1:length][wanted], reduction="sum")
-    return total / batch.completion.sum()
+    return total / len(batch.targets)
 
 
 def test_loss_and_gradients_are_those_of_peft_with_both_adapters_active(backbone: Backbone) -> None:
@@ -103,7 +104,7 @@ def test_loss_and_gradients_are_those_of_peft_with_both_adapters_active(backbone
     expected.backward()
     with attached(backbone, adapters) as attachment:
         attachment.train(True)
-        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        loss = token_losses(backbone, batch).sum() / len(batch.targets)
         loss.backward()
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
         assert len(adapters[1]) == len(adapters[0]) - 1
@@ -476,7 +477,7 @@ def test_loss_and_gradients_of_each_adapter_are_those_of_plain_tensors(backbone:
     expected = mean_loss(reference, batch)
     expected.backward()
     with attached(backbone, adapters, weights=WEIGHTS, how=how) as attachment:
-        loss = token_losses(backbone, batch).sum() / batch.completion.sum()
+        loss = token_losses(backbone, batch).sum() / len(batch.targets)
         loss.backward()
         torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=0)
         checked = 0

@@ -100,14 +100,14 @@ def test_an_empty_prompt_without_an_opening_token_still_leaves_something_to_pred
 def test_collate_pads_on_the_right() -> None:
     batch = collate([Encoded((5, 6, 7, 8), 3), Encoded((9, 10), 1)], PAD, torch.device("cpu"))
     assert batch.tokens.tolist() == [[5, 6, 7, 8], [9, 10, PAD, PAD]]
-    assert batch.completion.tolist() == [[False, False, False, True], [False, True, False, False]]
+    assert batch.targets.tolist() == [3, 5]
     assert batch.content.tolist() == [[True] * 4, [True, True, False, False]]
 
 
 def test_padding_that_is_also_the_end_token_does_not_hide_the_end() -> None:
     """Many models pad with their end token: the masks come from lengths, not from the padding's id."""
     batch = collate([Encoded((5, 6, EOS), 1), Encoded((7, EOS), 1)], EOS, torch.device("cpu"))
-    assert batch.completion.tolist() == [[False, True, True], [False, True, False]]
+    assert batch.targets.tolist() == [1, 2, 4]
     assert batch.content.tolist() == [[True] * 3, [True, True, False]]
 
 

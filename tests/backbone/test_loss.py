@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import TARGETS, tiny_adapter, tiny_examples
+from tests.support.pretended_device import move, pretended_device
+from tests.tiny import TARGETS, tiny_adapter, tiny_backbone, tiny_examples
 from torch import Tensor
 
 from pomona.backbone.attach import attached
 from pomona.backbone.batches import Encoded, collate
 from pomona.backbone.load import Backbone
-from pomona.backbone.loss import example_losses, token_losses
-from pomona.backbone.speed import Packing
+from pomona.backbone.loss import example_losses, make_batch, token_losses
+from pomona.backbone.speed import Packing, Switch, switched_on
 
 CPU = torch.device("cpu")
 PAD = 0
@@ -113,3 +115,27 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_
         [loss for place, loss in enumerate(expected) if place not in lost], abs=1e-5
     )
     assert given[0][0] == 6
+
+
+@pytest.mark.parametrize("speed", ["auto", "off"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_gpu_is_not_waited_for(architecture: str, speed: Switch) -> None:
+    """Forward and backward, with the completion head and with the model's own, on padded batches; and one read for all losses."""
+    backbone = tiny_backbone(architecture)
+    examples = tiny_examples(3, seed=4)
+    with pretended_device() as device, attached(backbone, [tiny_adapter(backbone)]) as attachment:
+        move(backbone.model)
+        there = replace(backbone, speed=switched_on(backbone.model, speed))
+        device.reset()
+        token_losses(there, make_batch(there, examples)).sum().backward()
+        assert device.reset().synchronisations == 0
+        assert all(parameter.grad is not None for parameter in attachment.parameters().values())
+        found = example_losses(there, examples, 3)
+        assert device.reset().synchronisations == 1
+    assert found == pytest.approx(example_losses_one_by_one(architecture, examples), abs=1e-5)
+
+
+def example_losses_one_by_one(architecture: str, examples: list[Encoded]) -> list[float]:
+    backbone = tiny_backbone(architecture)
+    with attached(backbone, [tiny_adapter(backbone)]), torch.no_grad():
+        return [float(losses_from_all_logits(backbone, example).mean()) for example in examples]

@@ -37,7 +37,7 @@ def measured(backbone: Backbone, examples: list[Encoded] = EXAMPLES) -> tuple[li
         parameters = attachment.parameters()
         batch = make_batch(backbone, examples[:4])
         with backbone.speed.training_pass(backbone.model):
-            loss = token_losses(backbone, batch)[batch.completion].mean()
+            loss = token_losses(backbone, batch).flatten()[batch.targets].mean()
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         candidates = [{name: value.detach() * scale for name, value in parameters.items()} for scale in (1.0, 0.5, -1.0)]
         of_candidates = candidate_losses(attachment, examples[:3], candidates, max_tokens=200)

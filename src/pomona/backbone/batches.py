@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -42,13 +43,14 @@ class Batch:
 
     Args:
         tokens: [B, T].
-        completion: True where the token is part of a completion, [B, T].
+        targets: places of the N tokens that are part of a completion, counted row by row, ascending. The host knows them from the
+            examples: a device that makes them from a mask has to be waited for.
         content: True where the token is not padding, [B, T].
         lengths: tokens of each example where they are packed; None where they are padded.
     """
 
     tokens: Int[Tensor, "B T"]
-    completion: Bool[Tensor, "B T"]
+    targets: Int[Tensor, " N"]
     content: Bool[Tensor, "B T"]
     lengths: tuple[int, ...] | None = None
 
@@ -102,25 +104,32 @@ def collate(examples: Sequence[Encoded], pad: int, device: torch.device) -> Batc
     """Pad B encoded examples on the right to their longest."""
     longest = max(map(len, examples))
     tokens = torch.full((len(examples), longest), pad, dtype=torch.long)
-    completion = torch.zeros((len(examples), longest), dtype=torch.bool)
-    content = torch.zeros_like(completion)
+    content = torch.zeros((len(examples), longest), dtype=torch.bool)
     for row, example in enumerate(examples):
         tokens[row, : len(example)] = torch.tensor(example.tokens)
-        completion[row, example.completion_start : len(example)] = True
         content[row, : len(example)] = True
-    return Batch(tokens.to(device), completion.to(device), content.to(device))
+    starts = [row * longest for row in range(len(examples))]
+    return Batch(_sent(tokens, device), _sent(_targets(examples, starts), device), _sent(content, device))
 
 
 def pack(examples: Sequence[Encoded], device: torch.device) -> Batch:
     """Lay encoded examples end to end in one row."""
     tokens = torch.tensor([[token for example in examples for token in example.tokens]])
-    completion = torch.cat([torch.arange(len(example)) >= example.completion_start for example in examples])[None]
-    return Batch(
-        tokens.to(device),
-        completion.to(device),
-        torch.ones_like(completion).to(device),
-        tuple(len(example) for example in examples),
-    )
+    lengths = [len(example) for example in examples]
+    targets = _targets(examples, [0, *accumulate(lengths)][:-1])
+    content = torch.ones_like(tokens, dtype=torch.bool)
+    return Batch(_sent(tokens, device), _sent(targets, device), _sent(content, device), tuple(lengths))
+
+
+def _targets(examples: Sequence[Encoded], starts: Sequence[int]) -> Int[Tensor, " N"]:
+    """`Batch.targets` of examples that start at these places."""
+    own = (torch.arange(first + one.completion_start, first + len(one)) for one, first in zip(examples, starts, strict=True))
+    return torch.cat([*own])
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; the host does not wait for a GPU to take a copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def training_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:

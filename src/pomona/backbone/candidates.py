@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Encoded
-from pomona.backbone.loss import make_batch, token_losses
+from pomona.backbone.loss import example_means, make_batch, token_losses
 from pomona.backbone.memory import each_batch
 from pomona.backbone.speed import Packing, SharedPasses
 from pomona.backbone.trainable.base import Candidates, RowsDifferError
@@ -104,11 +104,9 @@ class _Measurement:
         batch = make_batch(self._attachment.backbone, chosen)
         try:
             with _in_force(self._attachment, self._updates, group, batch.tokens.numel()):
-                of_tokens = token_losses(self._attachment.backbone, batch)[batch.completion]
+                means = example_means(token_losses(self._attachment.backbone, batch), batch, chosen)
         except RowsDifferError:
             return None
-        counts = [len(example) - example.completion_start for example in chosen]
-        means = torch.stack([part.mean() for part in of_tokens.split(counts)])
         return means.view(len(group), len(indices)).tolist()
 
 

@@ -7,12 +7,12 @@ logits are never used.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pomona.backbone.batches import Batch, Encoded, collate, evaluation_order, pack
@@ -31,18 +31,19 @@ def make_batch(backbone: Backbone, examples: Sequence[Encoded]) -> Batch:
     return collate(examples, backbone.pad_id, backbone.device)
 
 
-def hidden_states(backbone: Backbone, batch: Batch, needed: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
+def hidden_states(backbone: Backbone, batch: Batch, needed: Int[Tensor, " N"] | None = None) -> Float[Tensor, "B T H"]:
     """The model without its output head: last hidden states, after the final norm. Differentiable.
 
     Args:
         backbone: the model.
         batch: in either layout.
-        needed: where the states are read; elsewhere they may mean nothing. None: everywhere.
+        needed: places of the tokens whose states are read, counted row by row; others may mean nothing. None: all.
     """
     with backbone.speed.hidden_pass(backbone.model, needed) if needed is not None else nullcontext():
         if batch.lengths is not None:
             return packed_states(backbone.model, batch.tokens, batch.lengths)
-        return backbone.model.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        with _a_sequence_a_row():
+            return backbone.model.base_model(input_ids=batch.tokens, use_cache=False).last_hidden_state
 
 
 def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
@@ -50,27 +51,64 @@ def token_losses(backbone: Backbone, batch: Batch) -> Float[Tensor, "B T"]:
 
     Position t holds the loss of predicting token t from the tokens before it. Differentiable.
     """
-    predicts = torch.zeros_like(batch.completion)
-    predicts[:, :-1] = batch.completion[:, 1:]
-    targets_N = batch.tokens[batch.completion]
+    predicts_N = batch.targets - 1  # a completion follows a prompt in its row
+    targets_N = _rows(batch.tokens, batch.targets)
     head = backbone.model.get_output_embeddings()
     if CompletionHead in backbone.speed:
         assert isinstance(head, nn.Linear)
-        hidden_NH = hidden_states(backbone, batch, predicts)[predicts]
+        hidden_NH = _rows(hidden_states(backbone, batch, predicts_N), predicts_N)
         of_frozen = product if FrozenProducts in backbone.speed else F.linear
         losses_N = completion_loss(hidden_NH, head.weight, head.bias, targets_N, of_frozen)
     else:
         if batch.lengths is None:
-            logits_NV = backbone.model(input_ids=batch.tokens, logits_to_keep=predicts, use_cache=False).logits
+            assert head is not None
+            with _head_reads(head, predicts_N), _a_sequence_a_row():
+                logits_NV = backbone.model(input_ids=batch.tokens, use_cache=False).logits
         elif Packing in backbone.speed:  # so the head is plain
             assert isinstance(head, nn.Linear)
-            logits_NV = head(hidden_states(backbone, batch, predicts)[predicts])
+            logits_NV = head(_rows(hidden_states(backbone, batch, predicts_N), predicts_N))
         else:
             raise ValueError("a packed batch needs a model that packs")
         losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-    # Both masks are read row by row, so the n-th kept position predicts the n-th completion token.
-    grid = torch.zeros(batch.tokens.shape, dtype=losses_N.dtype, device=losses_N.device)
-    return grid.masked_scatter(batch.completion, losses_N)
+    grid = torch.zeros(batch.tokens.numel(), dtype=losses_N.dtype, device=losses_N.device)
+    return grid.index_copy(0, batch.targets, losses_N).view(batch.tokens.shape)
+
+
+def _rows(grid: Tensor, places: Int[Tensor, " N"]) -> Tensor:
+    """The entries [N, ...] of a tensor [B, T, ...] at these places."""
+    return grid.flatten(0, 1).index_select(0, places)
+
+
+@contextmanager
+def _head_reads(head: nn.Module, places: Int[Tensor, " N"]) -> Iterator[None]:
+    """Within the block the output head gets the hidden states at these places alone."""
+    hook = head.register_forward_pre_hook(lambda _, inputs: (_rows(inputs[0], places), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _a_sequence_a_row() -> Iterator[None]:
+    """Within the block transformers does not look for packed sequences: it would wait for the device to learn of none."""
+    from transformers import masking_utils
+
+    find = vars(masking_utils).get("find_packed_sequence_indices")
+    if find is None:  # another version, which looks elsewhere or not at all
+        yield
+        return
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = find
+
+
+def example_means(grid: Float[Tensor, "B T"], batch: Batch, examples: Sequence[Encoded]) -> Float[Tensor, " E"]:
+    """Mean of `token_losses` over each example's completion, nats per token."""
+    of_tokens = grid.flatten().index_select(0, batch.targets)
+    return torch.stack([part.mean() for part in of_tokens.split([len(one) - one.completion_start for one in examples])])
 
 
 @torch.no_grad()
@@ -84,9 +122,7 @@ def example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: 
     def means(indices: Sequence[int]) -> list[float]:
         chosen = [examples[index] for index in indices]
         batch = make_batch(backbone, chosen)
-        of_tokens = token_losses(backbone, batch)[batch.completion]
-        counts = [len(example) - example.completion_start for example in chosen]
-        return [float(part.mean()) for part in of_tokens.split(counts)]
+        return example_means(token_losses(backbone, batch), batch, chosen).tolist()
 
     for indices, found in each_batch(evaluation_order([len(example) for example in examples], batch_size), means):
         for index, loss in zip(indices, found or (), strict=found is not None):

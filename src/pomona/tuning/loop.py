@@ -16,6 +16,7 @@ from torch import Tensor
 from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
+from pomona.tuning.settings import Event
 from pomona.tuning.state import load_state, save_state
 from pomona.tuning.transform import Hooks, Run, Transform
 
@@ -45,9 +46,9 @@ def train(
     with gradient_checkpointing(run.backbone) if tuning.gradient_checkpointing else nullcontext():
         while run.state.step < run.total_steps and not run.state.stopped:
             with run.timed("train"):
-                event = _step(run, hooks)
-            run.tell("step", **event)
-            run.progress.advance(1, f"loss {event['loss']:.3f}")
+                event, loss = _step(run, hooks)
+            run.log.step(event, loss)
+            run.progress.advance(1, "" if run.log.latest_loss is None else f"loss {run.log.latest_loss:.3f}")
             for between_steps in hooks.between_steps:
                 between_steps(run)
             if run.state.step % run.steps_per_epoch == 0:
@@ -57,12 +58,13 @@ def train(
                 state = run.snapshot(transforms)  # on every rank: an engine may gather what the ranks hold in parts
                 if run.engine.is_main:
                     save_state(checkpoint, state, fingerprint)
+    run.log.read()
     for end in hooks.end:
         end(run)
 
 
-def _step(run: Run, hooks: Hooks) -> dict[str, object]:
-    """Take one optimizer step; returns the fields of its event."""
+def _step(run: Run, hooks: Hooks) -> tuple[Event, Tensor]:
+    """Take one optimizer step; returns its event, and its loss, which is still on the device."""
     state, tuning, optimizer = run.state, run.tuning, run.optimizer
     epoch, within = divmod(state.step, run.steps_per_epoch)
     decay = tuning.learning_rate_decay**epoch
@@ -73,24 +75,25 @@ def _step(run: Run, hooks: Hooks) -> dict[str, object]:
     run.engine.sum([loss, *_gradients(run)])
     for after_backward in hooks.after_backward:
         after_backward(run)
-    mean_loss = float(loss)
-    run.check_finite("training loss", mean_loss)
+    run.log.finite("training loss", loss, state.step)
     limit = math.inf if tuning.gradient_clip is None else tuning.gradient_clip
-    run.check_finite("training gradient", float(torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)))
+    run.log.finite("training gradient", torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit), state.step)
 
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    event: dict[str, object] = {
+    event: Event = {
+        "kind": "step",
+        "system": run.system,
         "step": state.step,
         "epoch": epoch + 1,
-        "loss": mean_loss,
+        "loss": None,  # the log reads it from the device
         "learning_rate": next(group["lr"] for group in optimizer.param_groups if group["params"][0].requires_grad),
         "prune_ratio": 0.0,
     }
     for after_step in hooks.after_step:
         event |= after_step(run)
-    return event
+    return event, loss
 
 
 def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:

@@ -15,7 +15,6 @@ The `state` of a transform is everything in it that changes; a checkpoint holds 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +29,8 @@ from pomona.backbone.attach import Attachment
 from pomona.backbone.batches import Batch, training_order
 from pomona.backbone.load import Backbone
 from pomona.engines import Engine
-from pomona.errors import PomonaError
 from pomona.seeding import derive_seed, stream
+from pomona.tuning.log import Log, check_finite
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import Event, FitData, Tuning
 from pomona.tuning.state import TrainState, random_state, restore_random_state, typed
@@ -93,11 +92,18 @@ class Run:
             self._order = epoch, training_order(lengths, self.tuning.batch_size, stream(self.seed, "batches", epoch))
         return self._order[1]
 
-    def tell(self, kind: str, **fields: object) -> None:
-        """Add an event to the history."""
-        event: Event = {"kind": kind, "system": self.system, **fields}
+    @cached_property
+    def log(self) -> Log:
+        """Adds events to the history."""
+        return Log.on(self.backbone.device, self.system, self._add)
+
+    def _add(self, event: Event) -> None:
         self.state.history.append(event)
         self.emit(event)
+
+    def tell(self, kind: str, **fields: object) -> None:
+        """Add an event to the history; that of a step by `log.step`."""
+        self.log.tell({"kind": kind, "system": self.system, **fields})
 
     @contextmanager
     def timed(self, kind: Literal["train", "probe"]) -> Iterator[None]:
@@ -113,12 +119,7 @@ class Run:
         Raises:
             PomonaError: the value is not finite.
         """
-        if not math.isfinite(value):
-            raise PomonaError(
-                f"the {name} of {self.system} is not finite after {self.state.step} steps",
-                value=value,
-                fix="Lower tuning.learning_rate, or train with dtype float32",
-            )
+        check_finite(name, value, self.system, self.state.step)
 
     def start_random_streams(self) -> None:
         """Seed dropout, differently on every rank."""
@@ -126,6 +127,7 @@ class Run:
 
     def snapshot(self, transforms: Mapping[str, Transform]) -> TrainState:
         """The complete state; it shares memory with the run."""
+        self.log.read()
         gather = self.engine.gather
         return dataclasses.replace(
             self.state,

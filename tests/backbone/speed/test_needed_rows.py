@@ -18,13 +18,13 @@ FIRST = {"gpt2": ("attn.c_attn",)}
 def test_needed_states_and_gradients_are_the_same(backbone: Backbone) -> None:
     assert NeededRows in backbone.speed
     batch = pack(tiny_examples(4, seed=1), CPU)
-    needed = batch.completion
+    needed = batch.targets
     targets = FIRST.get(backbone.name.removeprefix("tiny-"), ("self_attn.q_proj", "self_attn.v_proj"))
     with attached(backbone, [tiny_adapter(backbone, targets=targets)]) as attachment:
         parameters = list(attachment.parameters().values())
         found = []
         for asked in (needed, None):
-            states = hidden_states(backbone, batch, asked)[needed]
+            states = hidden_states(backbone, batch, asked)[0, needed]
             found.append((states, *torch.autograd.grad(states.square().sum(), parameters)))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -39,13 +39,13 @@ def test_the_last_mlp_sees_only_the_rows_that_are_read(llama: Backbone) -> None:
     hook = last.register_forward_pre_hook(lambda _, args: rows.append(args[0][..., 0].numel()))
     token_losses(llama, batch)
     hook.remove()
-    assert rows == [int(batch.completion.sum())]
+    assert rows == [len(batch.targets)]
     assert "forward" not in vars(last)
 
 
 def test_nothing_is_left_out_before_an_adapter_or_where_layers_run_again() -> None:
     llama = tiny_backbone("llama")
-    needed = torch.ones(1, 4, dtype=torch.bool)
+    needed = torch.arange(4)
     parts = llama.model.model.layers[-1]
 
     def left_out() -> list[str]:

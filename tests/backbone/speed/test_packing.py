@@ -21,8 +21,12 @@ def test_a_packed_batch_lays_examples_end_to_end() -> None:
     assert batch.tokens.tolist() == [[token for example in examples for token in example.tokens]]
     assert batch.lengths == tuple(map(len, examples))
     assert bool(batch.content.all())
-    parts = batch.completion[0].split(batch.lengths)
-    assert [part.nonzero()[0].item() for part in parts] == [example.completion_start for example in examples]
+    starts = [0, len(examples[0]), len(examples[0]) + len(examples[1])]
+    assert batch.targets.tolist() == [
+        start + place
+        for start, example in zip(starts, examples, strict=True)
+        for place in range(example.completion_start, len(example))
+    ]
 
 
 def test_losses_and_gradients_are_those_of_a_padded_batch(backbone: Backbone) -> None:
@@ -35,7 +39,7 @@ def test_losses_and_gradients_are_those_of_a_padded_batch(backbone: Backbone) ->
         for batch in (pack(examples, CPU), collate(examples, 0, CPU)):
             losses = token_losses(backbone, batch)
             gradients = torch.autograd.grad(losses.sum(), list(attachment.parameters().values()))
-            found.append((losses[batch.completion], *gradients))
+            found.append((losses.flatten()[batch.targets], *gradients))
     for ours, theirs in zip(*found, strict=True):
         assert theirs.abs().max() > 1e-2
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)

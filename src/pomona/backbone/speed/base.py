@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from pomona.registry import Registry
@@ -45,8 +45,8 @@ class SpeedUp(ABC):
         """Entered around a forward pass whose activations are kept for a backward pass."""
         return nullcontext()
 
-    def hidden_pass(self, model: PreTrainedModel, needed: Bool[Tensor, "B T"]) -> AbstractContextManager[None]:
-        """Entered around a forward pass whose last hidden states are read where `needed` alone."""
+    def hidden_pass(self, model: PreTrainedModel, needed: Int[Tensor, " N"]) -> AbstractContextManager[None]:
+        """Entered around a forward pass whose last hidden states are read at the places `needed` alone, counted row by row."""
         return nullcontext()
 
 
@@ -75,7 +75,7 @@ class Speed:
             yield
 
     @contextmanager
-    def hidden_pass(self, model: PreTrainedModel, needed: Bool[Tensor, "B T"]) -> Iterator[None]:
+    def hidden_pass(self, model: PreTrainedModel, needed: Int[Tensor, " N"]) -> Iterator[None]:
         """See `SpeedUp.hidden_pass`: all of them together."""
         with ExitStack() as stack:
             for one in self.used:
