@@ -6,6 +6,8 @@ UV     := .tools/bin/uv
 RUN    := .venv/bin
 READY  := .venv/.ready
 GEMMA  := .tools/gemma/.ready
+# Local copies of the data sets that the recipes name, where they are.
+MIRROR := $(if $(wildcard ../shared/data),POMONA_MIRROR=benchmarks/mirror.yaml)
 LOCKS  := requirements/dev.txt requirements/embedded.txt
 
 export HF_HUB_OFFLINE ?= 1
@@ -40,22 +42,22 @@ format: $(READY)  ## rewrite the sources in the house style
 demo-sources: $(READY)  ## train the demo's two adapters again and put them in the package (long)
 	for name in stdlib torch; do \
 	  made=runs/demo-sources/$$name && rm -rf $$made $$made-float16 && \
-	  $(RUN)/pomona train-adapter recipes/demo-sources/$$name.yaml --output $$made && \
+	  $(RUN)/pomona train-adapter src/pomona/recipes/demo-sources/$$name.yaml --output $$made && \
 	  $(RUN)/pomona export $$made --for peft --dtype float16 --output $$made-float16 && \
 	  cp $$made-float16/* src/pomona/adapters/embedded/docstrings-$$name/ || exit 1; \
 	done
 
 experiments: $(READY) $(GEMMA)  ## few-shot results on eight data sets, into runs/few-shot/ (very long)
 	$(RUN)/python -m benchmarks.gemma
-	$(RUN)/pomona experiment recipes/experiments/few-shot.yaml
+	$(MIRROR) $(RUN)/pomona experiment src/pomona/recipes/experiments/few-shot.yaml
 
 few-shot: $(READY) $(GEMMA)  ## few-shot merging on nine targets, into runs/few-shot-merging/ (some twenty hours; goes on where it stopped)
 	$(RUN)/python -m benchmarks.gemma
-	for recipe in recipes/few-shot/*.yaml; do \
+	for recipe in src/pomona/recipes/few-shot/*.yaml; do \
 	  made=runs/few-shot-sources/$$(basename $$recipe .yaml); \
-	  test -e $$made || $(RUN)/pomona train-adapter $$recipe --output $$made || exit 1; \
+	  test -e $$made || $(MIRROR) $(RUN)/pomona train-adapter $$recipe --output $$made || exit 1; \
 	done
-	$(RUN)/pomona experiment recipes/experiments/few-shot-merging.yaml \
+	$(MIRROR) $(RUN)/pomona experiment src/pomona/recipes/experiments/few-shot-merging.yaml \
 	  $$(test -e runs/few-shot-merging/experiment.yaml && echo --resume)
 
 bench: $(READY) $(GEMMA)  ## ratios against peers measured in the same run (long)

@@ -112,7 +112,7 @@ def run() -> bool:
 def given_setting() -> Setting:
     """That of the recipe of the single pass; its source adapters are trained where the cache does not have them."""
     with contextlib.chdir(REPOSITORY):  # the recipe's paths begin here
-        recipe, shared = read_recipe(Path("recipes") / "single-pass.yaml", Recipe), SharedWork()
+        recipe, shared = read_recipe(Path("src/pomona/recipes") / "single-pass.yaml", Recipe), SharedWork()
         data = shared.encoded(recipe).data
         sources = [shared.source(source, recipe, Silent()).adapter for source in recipe.sources]
     return Setting(shared.backbone(recipe), sources, data, recipe.tuning)

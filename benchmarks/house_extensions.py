@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-COPIED = ("src", "tests", "docs", "recipes", "pyproject.toml", "CONTRIBUTING.md", "README.md", "CHANGELOG.md")
+COPIED = ("src", "tests", "docs", "pyproject.toml", "CONTRIBUTING.md", "README.md", "CHANGELOG.md")
 _ENDED = re.compile(r"^(PASSED|FAILED|ERROR) (\S+)", re.MULTILINE)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook  # isort: skip
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("POMONA_MIRROR", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: threads of each would wait for those of the others
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

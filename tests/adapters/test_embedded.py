@@ -13,7 +13,7 @@ from pomona.errors import InputError
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import TrainRecipe
 
-RECIPES = Path(__file__).parents[2] / "recipes" / "demo-sources"
+RECIPES = Path(__file__).parents[2] / "src" / "pomona" / "recipes" / "demo-sources"
 
 
 @pytest.mark.parametrize("name", embedded_names())

@@ -31,6 +31,13 @@ def test_columns_change_places_and_one_column_may_be_two_fields() -> None:
     assert one({"text": "t"}, text="text") == {"text": "t"}
 
 
+def test_a_joined_column_moves_too() -> None:
+    assert one({"source": ["a", "b"], "target": ["t"]}, document="source[]", references="target") == {
+        "document": "a b",
+        "references": ["t"],
+    }
+
+
 def test_what_names_a_row_stays_where_it_is() -> None:
     (row,) = mapped([Row(1, {"title": "t", "key": 5})], {"group": "title", "id": "key"}, "x")
     assert row == Row(1, {"title": "t", "key": 5, "id": 5}, group="t")
@@ -48,6 +55,10 @@ def test_what_names_a_row_stays_where_it_is() -> None:
         ({"x": {"a.b": 1}}, "x.a.b", 1),
         ({"translation": None}, "translation.en", None),
         ({"answers": [{"text": "a"}, None]}, "answers.text", ["a", None]),
+        ({"sentences": ["One. ", "Two."]}, "sentences[]", "One. Two."),
+        ({"a": {"b": ["x", "y"]}}, "a.b[]", "x y"),
+        ({"a[]": "own name"}, "a[]", "own name"),
+        ({"sentences": None}, "sentences[]", None),
     ],
 )
 def test_a_path_goes_into_objects_and_lists(fields: dict[str, object], path: str, value: object) -> None:
@@ -57,6 +68,8 @@ def test_a_path_goes_into_objects_and_lists(fields: dict[str, object], path: str
 @pytest.mark.parametrize(
     ("fields", "path", "message"),
     [
+        ({"source": "one text"}, "source[]", "[] joins a list of texts, and this is none (got 'source[]'). Leave [] out"),
+        ({"source": ["a", 1]}, "source[]", "[] joins a list of texts, and this is none"),
         ({"abstrct": "a", "title": "t"}, "abstract", "there is no such column (got 'abstract'). Did you mean 'abstrct'? Known: ab"),
         ({"t": {"en": "a"}}, "t.fr", "there is no such column (got 'fr'). Known: en."),
         ({"t": {"en": "a"}}, "u.en", "there is no such column (got 'u.en'). Known: t."),

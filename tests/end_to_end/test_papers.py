@@ -19,7 +19,7 @@ from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import FirstPass, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPERS = {path.stem: path for path in sorted((ROOT / "recipes/papers").glob("*.yaml"))}
+PAPERS = {path.stem: path for path in sorted((ROOT / "src/pomona/recipes/papers").glob("*.yaml"))}
 PUBLISHED = {"grasp-xlsum": "grasp-lora", "grasp-mlqa": "grasp-lora", "alm-scitldr": "adaptive-lora-merge"}
 DATA = ROOT.parent / "shared" / "data"
 ROWS = 12
@@ -32,6 +32,18 @@ def local(name: str, split: str) -> list[dict[str, Any]]:
 
 def xlsum(rows: Iterable[Mapping[str, Any]], text: str, summary: str) -> list[dict[str, Any]]:
     return [{"id": row["id"], "url": "", "title": "", "summary": row[summary], "text": row[text]} for row in rows]
+
+
+def scitldr(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """An abstract is a list of sentences."""
+    return [
+        {
+            "source": [f"{one.strip()}." for one in row["document"].rstrip(".").split(". ")],
+            "paper_id": row["id"],
+            "target": row["references"],
+        }
+        for row in rows
+    ]
 
 
 def mlqa(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -53,6 +65,10 @@ def wiki_lingua(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 HUB: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    **{
+        f"allenai/scitldr/Abstract/{there}": lambda here=here: scitldr(local("scitldr/en", here))
+        for there, here in (("train", "train"), ("validation", "dev"), ("test", "test"))
+    },
     "csebuetnlp/xlsum/english/train": lambda: xlsum(local("scitldr/en", "train"), "document", "summary"),
     **{
         f"csebuetnlp/xlsum/arabic/{there}": lambda here=here: xlsum(local("tydiqa_goldp/ar", here), "context", "question")
@@ -114,9 +130,6 @@ def twin(given: dict[str, Any]) -> dict[str, Any]:
     recipe = dict(given["recipe"])
     recipe |= {"model": "model", "dtype": "float32", "task": shrunk_task(recipe["task"])}
     recipe["splits"] = {"train": 4, "micro_dev": 2, "dev": 2, "test": 2}
-    recipe["data"] = {
-        key: str(value).replace("../shared/data", str(DATA)) if key != "columns" else value for key, value in recipe["data"].items()
-    }
     small = {"epochs": 1, "max_tokens": 200}
     recipe["tuning"] = recipe["tuning"] | small
     recipe["sources"] = [
@@ -151,7 +164,7 @@ def test_every_paper_has_its_kit() -> None:
 def test_a_kit_has_the_published_settings_on_the_papers_model(name: str) -> None:
     pytest.importorskip("bert_score")
     experiment, cells = read_experiment(PAPERS[name])
-    published = read_recipe(ROOT / "recipes" / f"{PUBLISHED[name]}.yaml", Recipe)
+    published = read_recipe(ROOT / "src/pomona/recipes" / f"{PUBLISHED[name]}.yaml", Recipe)
     assert experiment.name == name
     assert experiment.seeds == (0, 1, 2)
     first = {(cell.setting, cell.system): cell.recipe for cell in cells if cell.seed == 0}

@@ -220,7 +220,7 @@ def make_record(*, rounds: int = 10, layers: int = 30) -> RunRecord:
 
 @functools.cache
 def _grid_recipe() -> str:
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes/adaptive-lora-merge.yaml", Recipe)
+    recipe = read_recipe(Path(__file__).parents[2] / "src/pomona/recipes/adaptive-lora-merge.yaml", Recipe)
     return json.dumps(recipe.resolved())
 
 

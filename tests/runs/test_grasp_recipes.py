@@ -16,7 +16,7 @@ from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import FirstPass, Merge, Recipe
 from pomona.tuning.settings import Pruning
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "src" / "pomona" / "recipes"
 COMPARED = ("grasp-scitldr-title", "grasp-xquad-ar", "grasp-xquad-zh")
 
 

@@ -217,15 +217,15 @@ def test_shapes_that_cannot_be(changes: dict[str, Any], part: str) -> None:
     assert part in str(error.value)
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("src/pomona/recipes/*.yaml")), ids=lambda file: file.name)
 def test_the_repository_s_recipes_are_sound(file: Path) -> None:
     kind = Recipe if "sources" in yaml.safe_load(file.read_text(encoding="utf-8")) else TrainRecipe
     recipe = read_recipe(file, kind)
     assert parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))), kind) == recipe
 
 
-def test_the_demo_s_recipe_is_the_one_in_recipes() -> None:
-    assert demo_recipe() == read_recipe(ROOT / "recipes" / "demo.yaml", Recipe)
+def test_the_demo_s_recipe_takes_overrides() -> None:
+    assert demo_recipe() == read_recipe(ROOT / "src/pomona/recipes/demo.yaml", Recipe)
     assert demo_recipe(["seed=9"]).seed == 9
 
 

@@ -9,7 +9,7 @@ import typer
 
 
 def adapt(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML; recipes/ has complete ones.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML; `pomona recipes` has complete ones.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. Default: runs/<the recipe's name>.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set tuning.epochs=2.")

@@ -9,7 +9,7 @@ import typer
 
 
 def experiment(
-    recipe: Annotated[Path, typer.Argument(help="An experiment in YAML; recipes/experiments/ has complete ones.")],
+    recipe: Annotated[Path, typer.Argument(help="An experiment in YAML; `pomona recipes` has complete ones.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The experiment's folder. Default: runs/<the experiment's name>.")
     ] = None,

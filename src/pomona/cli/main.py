@@ -29,6 +29,7 @@ from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
 from pomona.cli.rank_sources import rank_sources
+from pomona.cli.recipes import recipes
 from pomona.cli.report import report
 from pomona.cli.train_adapter import train_adapter
 from pomona.errors import InputError, PomonaError
@@ -89,6 +90,7 @@ VERBS: tuple[Any, ...] = (
     convert,
     export,
     report,
+    recipes,
     env,
 )
 NAMED = {list_registered: "list"}

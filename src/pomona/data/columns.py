@@ -11,6 +11,7 @@ from pomona.data.formats.rows import Row, place
 from pomona.errors import InputError, suggest
 
 _KEYS = ("id", "group")
+_JOINED = "[]"
 _MOST_NAMES = 30
 _LONGEST_NAME = 40
 
@@ -20,7 +21,8 @@ def mapped(rows: Iterable[Row], columns: Mapping[str, str], source: Path | str) 
 
     A column moves: its old name is removed, so that a task does not read it twice. Unnamed columns keep their names, and so do
     columns that only `id` and `group` name. A path with dots leads into objects (`translation.en`) and into each object of a list
-    (`answers.text` is the list of the answers' texts); a column whose own name contains the dots takes precedence.
+    (`answers.text` is the list of the answers' texts); a column whose own name contains the dots takes precedence. A path that
+    ends in `[]` joins a list of texts with spaces (`sentences[]`).
 
     The field `group` works with every task: examples with one group come from one document, so they stay in one split, and
     intervals are clustered by group. If `group` is null, the task's own group is kept.
@@ -31,17 +33,31 @@ def mapped(rows: Iterable[Row], columns: Mapping[str, str], source: Path | str) 
         source: the origin of the rows, for errors.
 
     Raises:
-        InputError: a row lacks the column, or a group is neither a string nor a whole number.
+        InputError: a row lacks the column, `[]` finds no list of texts, or a group is neither a string nor a whole number.
     """
     return [_mapped(row, columns, place(source, row.line)) for row in rows]
 
 
 def _mapped(row: Row, columns: Mapping[str, str], where: str) -> Row:
-    found = {field: _value(row.fields, column, field, where) for field, column in columns.items()}
-    moved = {column for field, column in columns.items() if field not in _KEYS}
+    found = {field: _found(row.fields, column, field, where) for field, column in columns.items()}
+    moved = {column.removesuffix(_JOINED) for field, column in columns.items() if field not in _KEYS}
     fields = {name: value for name, value in row.fields.items() if name not in moved}
     group = found.pop("group", None)
     return replace(row, fields=fields | found, group=None if group is None else _group(group, where))
+
+
+def _found(fields: Mapping[str, object], path: str, field: str, where: str) -> object:
+    """The value at `path`, joined if the path says so."""
+    if path in fields or not path.endswith(_JOINED):
+        return _value(fields, path, field, where)
+    texts = _value(fields, path.removesuffix(_JOINED), field, where)
+    if texts is None:
+        return None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            "[] joins a list of texts, and this is none", file=where, field=field, value=path, fix=f"Leave {_JOINED} out"
+        )
+    return " ".join(text.strip() for text in texts)
 
 
 def _value(holder: object, path: str, field: str, where: str) -> object:

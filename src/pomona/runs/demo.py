@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
+from pomona.recipes import read_packaged
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe import Recipe
@@ -16,5 +16,4 @@ def demo_recipe(overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: an override that does not fit.
     """
-    text = files("pomona.runs").joinpath("demo.yaml").read_text(encoding="utf-8")
-    return parse_recipe(read_yaml(text), Recipe, overrides, "demo.yaml")
+    return parse_recipe(read_yaml(read_packaged("demo")), Recipe, overrides, "demo.yaml")

@@ -26,6 +26,7 @@ from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
+from pomona.runs.mirror import mirrored
 from pomona.runs.pool import Pool
 from pomona.runs.read_yaml import read_yaml
 from pomona.runs.recipe_fields import (
@@ -47,12 +48,13 @@ class Data(Section):
     """Where examples come from: files, data sets of the hub, or the docstrings of an installed package.
 
     Paths are relative to the working folder. Kinds of files: `.jsonl`, `.json` (SQuAD's, too), `.csv`, `.tsv`, `.parquet`; a data
-    set of the hub is `hub:owner/name`, `hub:owner/name:config@split`.
+    set of the hub is `hub:owner/name`, `hub:owner/name:config@split`, for which local files may stand in (`POMONA_MIRROR`).
 
     Args:
         train: a source, or a list of sources that make one pool; the only pool where `dev` and `test` are not given.
         dev, test: sources of their own, or lists.
-        columns: the task's field -> the data's column, a dotted path where columns are nested; `group` is the field of a key
+        columns: the task's field -> the data's column, a dotted path where columns are nested, and `sentences[]` for a list of
+            texts to be joined; `group` is the field of a key
             whose rows stay in one split and by which intervals are clustered.
         incomplete_rows: `refuse` a row with a field that the task cannot use, or `skip` it, with a warning that counts them.
         near_duplicates: `apart` keeps documents that are nearly the same out of two splits; `allow` does not look, for inputs
@@ -69,6 +71,11 @@ class Data(Section):
     near_duplicates: Literal["apart", "allow"] = "apart"
     docstrings: str | None = None
     exclude_docstrings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mirrored(cls, given: object) -> object:
+        return mirrored(given) if isinstance(given, dict) else given
 
     @staticmethod
     def files(source: str | tuple[str, ...] | None) -> tuple[str, ...]:

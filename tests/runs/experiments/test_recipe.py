@@ -17,7 +17,7 @@ from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
-RECIPES = sorted((ROOT / "recipes" / "experiments").glob("*.yaml"))
+RECIPES = sorted((ROOT / "src" / "pomona" / "recipes" / "experiments").glob("*.yaml"))
 OWN_DATA = {
     "pruning-scitldr-title",
     "pruning-csl-title",
