@@ -6,9 +6,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.pretended_device import moved, pretended_device, values
 from torch import Tensor
 
-from pomona.pruning import pruned_count, select_lowest
+from pomona.pruning import (
+    Granularity,
+    ModuleScores,
+    Scope,
+    lowest,
+    lowest_of_rows,
+    no_nan,
+    pruned_count,
+    select_lowest,
+    select_masks,
+)
 
 PERCENTS = st.integers(0, 100)
 # Few distinct values, so that most draws tie.
@@ -111,3 +122,75 @@ def test_edges_of_shape_and_gradient() -> None:
     weights = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
     assert select_lowest(weights * 2, 0.34).tolist() == [False, True, False]
     assert weights.grad is None
+
+
+# On an accelerator -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([0.0, -0.0, 0.25, 1.5, -2.0, 1e-42, 3e38, float("inf")]), min_size=6, max_size=6),
+        min_size=1,
+        max_size=4,
+    ),
+    count=st.integers(0, 6),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    all_ties=st.booleans(),
+)
+@settings(deadline=None, max_examples=100)
+def test_rows_together_lose_what_each_loses_by_itself(
+    rows: list[list[float]], count: int, dtype: torch.dtype, all_ties: bool
+) -> None:
+    scores = torch.tensor(rows, dtype=dtype)
+    expected = torch.stack([select_lowest(row, count / 6, all_ties=all_ties) for row in scores])
+    assert torch.equal(lowest_of_rows(scores, count, all_ties=all_ties), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowest, "LONG", 0)  # the search by bits
+        assert torch.equal(lowest_of_rows(scores, count, all_ties=all_ties), expected)
+
+
+@given(bits=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=50), data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_a_threshold_is_found_among_any_floats(bits: list[int], data: st.DataObject) -> None:
+    scores = torch.tensor(bits, dtype=torch.int32).view(torch.float32).nan_to_num(nan=1.0, posinf=None, neginf=None)
+    count = data.draw(st.integers(1, len(bits)))
+    found = lowest.threshold_by_bits(scores[None], count)
+    assert found.item() == sorted(scores.tolist())[count - 1]
+
+
+@pytest.mark.parametrize(("scope", "long"), [("tensor", 1 << 20), ("layer", 1 << 20), ("global", 0)])
+@pytest.mark.parametrize("granularity", ["parameter", "rank", "module"])
+def test_masks_are_the_same_on_a_gpu_that_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, granularity: Granularity, scope: Scope, long: int
+) -> None:
+    if (granularity, scope) == ("module", "tensor"):
+        pytest.skip("a module does not compete within one of its tensors")
+    monkeypatch.setattr(lowest, "LONG", long)
+    generator = torch.Generator().manual_seed(3)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randint(0, 5, shape, generator=generator).float()
+
+    here = {
+        f"layers.{layer}.{name}": ModuleScores(drawn(3, 8), drawn(6, 3), drawn().double())
+        for layer in range(3)
+        for name in ("q", "v")
+    }
+    with pretended_device() as device:
+        there = {module: ModuleScores(*map(moved, one)) for module, one in here.items()}
+        found = select_masks(there, 0.37, granularity, scope)
+        counts = device.reset()
+    assert counts.synchronisations == 0
+    if (granularity, scope) == ("parameter", "tensor"):
+        assert counts.kernels == 20  # two shapes: stack, threshold, and eight for the mask and its ties
+    for module, expected in select_masks(here, 0.37, granularity, scope).items():
+        for one, other in zip(found[module], expected, strict=True):
+            assert torch.equal(values(one), other)
+
+
+def test_nan_is_told_without_waiting() -> None:
+    with pretended_device() as device:
+        fine, broken = moved(torch.tensor([1.0, float("inf")])), moved(torch.tensor([1.0, float("nan")]))
+        told = [no_nan([fine, fine]), no_nan([fine, broken])]
+        assert device.counts.synchronisations == 0
+    assert [float(values(one)) for one in told] == [0.0, pytest.approx(float("nan"), nan_ok=True)]

@@ -29,11 +29,8 @@ def at(by_layers: dict[int, tuple[int, int, int, int]], layers: int) -> list[flo
 @pytest.mark.parametrize("layers", [32, 80])
 def test_launches_with_pruning_against_those_without(by_layers: dict[int, tuple[int, int, int, int]], layers: int) -> None:
     plain, _, pruned, _ = at(by_layers, layers)
-    assert pruned <= 1.90 * plain
+    assert pruned <= 1.60 * plain
 
 
-@pytest.mark.parametrize("layers", [2, 32, 80])
-def test_synchronisations_of_a_step(by_layers: dict[int, tuple[int, int, int, int]], layers: int) -> None:
-    _, plain, _, pruned = at(by_layers, layers)
-    assert plain == 0
-    assert pruned <= 16 * layers
+def test_no_step_waits(by_layers: dict[int, tuple[int, int, int, int]]) -> None:
+    assert [(plain, pruned) for _, plain, _, pruned in by_layers.values()] == [(0, 0)] * 2

@@ -14,7 +14,7 @@ from pomona.importance.base import at_least_fp32, widened
 
 
 @torch.no_grad()
-def mean_update_size(factors: Factors, input_norm_I: Float[Tensor, " I"]) -> float:
+def mean_update_size(factors: Factors, input_norm_I: Float[Tensor, " I"]) -> Float[Tensor, ""]:
     """Mean entry of the dense update, weighted by the norm of the input: `mean_oj |scaling * (B A)_oj| * input_norm_I[j]`.
 
     ALM's ablation (arXiv 2505.24174) prunes the modules where this is lowest. Computed in blocks of rows: the O x I matrix is
@@ -25,7 +25,7 @@ def mean_update_size(factors: Factors, input_norm_I: Float[Tensor, " I"]) -> flo
         input_norm_I: L2 norm of each input feature, [I], >= 0.
 
     Returns:
-        The mean, >= 0, in the unit of the module's output; it can be compared between modules.
+        The mean, >= 0, fp64, in the unit of the module's output; it can be compared between modules.
 
     Raises:
         ValueError: the norms are not as many as the factors' input features.
@@ -37,4 +37,5 @@ def mean_update_size(factors: Factors, input_norm_I: Float[Tensor, " I"]) -> flo
     size = weight_I.new_zeros(())
     for _, delta_bI in wide.delta_blocks(wide.A.dtype):
         size += (delta_bI.abs_() @ weight_I).sum()
-    return float(size) / (factors.out_features * factors.in_features)
+    wide_size = (size.cpu() if size.device.type == "mps" else size).double()  # Apple's GPUs have no fp64
+    return wide_size / (factors.out_features * factors.in_features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pomona.pruning.in_force import Schedule, change_share, commit, ramp_end, restored, scheduled_ratio, trial_values
+from pomona.pruning.lowest import lowest_of_rows, no_nan, pruned_count, select_lowest
 from pomona.pruning.select import (
     Granularity,
     ModuleMasks,
@@ -11,8 +12,6 @@ from pomona.pruning.select import (
     check_scope,
     group_shares,
     layer_groups,
-    pruned_count,
-    select_lowest,
     select_masks,
     select_masks_by_adapter,
 )
@@ -30,6 +29,8 @@ __all__ = [
     "commit",
     "group_shares",
     "layer_groups",
+    "lowest_of_rows",
+    "no_nan",
     "pruned_count",
     "ramp_end",
     "restored",

@@ -9,18 +9,17 @@ Axes: R rank, I input features, O output features.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pomona.adapters.model_order import layer_number
 from pomona.errors import InputError
+from pomona.pruning.lowest import lowest_of_groups
 
 Granularity = Literal["parameter", "module", "rank"]
 Scope = Literal["tensor", "layer", "global"]
@@ -37,7 +36,7 @@ class ModuleScores(NamedTuple):
 
     A: Float[Tensor, "R I"]
     B: Float[Tensor, "O R"]
-    update_size: float
+    update_size: float | Float[Tensor, ""]
 
 
 class ModuleMasks(NamedTuple):
@@ -51,38 +50,37 @@ class _Units(ABC):
     """One granularity: what its units are, how important each is, and which entries a unit consists of."""
 
     @abstractmethod
-    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
-        """One module's units, a vector for each set of them that competes under scope `tensor`."""
+    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
+        """One module's units, a tensor for each set of them that competes under scope `tensor`."""
 
     @abstractmethod
-    def masks(self, pruned: Sequence[Bool[Tensor, " _"]], scores: ModuleScores) -> ModuleMasks:
-        """The factors' masks, from those of the units; `pruned` has a vector for each of `importance`."""
+    def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
+        """The factors' masks, from those of the units; `pruned` has a tensor for each of `importance`."""
 
 
 class _Entries(_Units):
-    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
-        return scores.A.reshape(-1), scores.B.reshape(-1)
+    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
+        return scores.A, scores.B
 
-    def masks(self, pruned: Sequence[Bool[Tensor, " _"]], scores: ModuleScores) -> ModuleMasks:
-        A, B = pruned
-        return ModuleMasks(A.reshape(scores.A.shape), B.reshape(scores.B.shape))
+    def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
+        return ModuleMasks(*pruned)
 
 
 class _Components(_Units):
     """Row r of A with column r of B.
 
     Their importance is a product of means, so it does not depend on how the update is balanced between the two factors, and is 0
-    where either half counts nothing. In fp64 on the CPU: the product of two small fp32 means would vanish.
+    where either half counts nothing. In fp64: the product of two small fp32 means would vanish.
     """
 
-    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
+    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
         A_R, B_R = (
-            matrix.mean(dim=dim, dtype=torch.promote_types(matrix.dtype, torch.float32)).cpu().double()
+            _double(matrix.mean(dim=dim, dtype=torch.promote_types(matrix.dtype, torch.float32)))
             for matrix, dim in ((scores.A, 1), (scores.B, 0))
         )
         return (A_R * B_R,)
 
-    def masks(self, pruned: Sequence[Bool[Tensor, " _"]], scores: ModuleScores) -> ModuleMasks:
+    def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
         (pruned_R,) = pruned
         pruned_R = pruned_R.to(scores.A.device)
         return ModuleMasks(
@@ -91,12 +89,18 @@ class _Components(_Units):
 
 
 class _Modules(_Units):
-    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, " _"], ...]:
-        return (torch.tensor([scores.update_size], dtype=torch.float64),)
+    def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
+        size = scores.update_size
+        return (_double(size.reshape(1)) if isinstance(size, Tensor) else torch.tensor([size], dtype=torch.float64),)
 
-    def masks(self, pruned: Sequence[Bool[Tensor, " _"]], scores: ModuleScores) -> ModuleMasks:
-        gone = bool(pruned[0])
-        return ModuleMasks(*(torch.full_like(matrix, gone, dtype=torch.bool) for matrix in (scores.A, scores.B)))
+    def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
+        gone = pruned[0].to(scores.A.device)
+        return ModuleMasks(*(gone.expand(matrix.shape).contiguous() for matrix in (scores.A, scores.B)))
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In fp64; on the CPU where the device has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 COMPONENTS = _Components()
@@ -158,29 +162,32 @@ def select_masks(
         all_ties: see `select_lowest`; then a group may lose more than its count.
 
     Returns:
-        module path -> masks, in the order of `scores`, each with memory of its own.
+        module path -> masks, in the order of `scores`; they may share memory.
 
     Raises:
         InputError: see `check_scope`; there are more groups than layers.
         ValueError: a ratio is not in [0, 1], or the importance of a unit is NaN.
     """
-    if isinstance(prune_ratio, Sequence):
-        found: dict[str, ModuleMasks] = {}
-        for modules, share in zip(layer_groups(scores, len(prune_ratio)), prune_ratio, strict=True):
-            found |= select_masks({module: scores[module] for module in modules}, share, granularity, scope, all_ties=all_ties)
-        return {module: found[module] for module in scores}
     units, scope = _GRANULARITIES[granularity], check_scope(granularity, scope)
+    group_of, ratio_of = by_layers(scores, prune_ratio)
     importance = {(module, place): one for module in scores for place, one in enumerate(units.importance(scores[module]))}
-    groups: dict[object, list[tuple[str, int]]] = {}
-    for module, place in importance:
-        groups.setdefault(_group(scope, module, place), []).append((module, place))
-    pruned: dict[str, list[Tensor]] = {module: [] for module in scores}
-    for members in groups.values():
-        pooled = [importance[member] for member in members]
-        mask = select_lowest(pooled[0] if len(pooled) == 1 else torch.cat(pooled), prune_ratio, all_ties=all_ties)
-        for (module, _), part in zip(members, mask.split([len(one) for one in pooled]), strict=True):
-            pruned[module].append(part if len(pooled) == 1 else part.clone())
-    return {module: units.masks(pruned[module], scores[module]) for module in scores}
+    pruned = lowest_of_groups(
+        importance,
+        lambda key: (group_of[key[0]], _group(scope, *key)),
+        lambda key: ratio_of[key[0]],
+        all_ties=all_ties,
+    )
+    found: dict[str, list[Tensor]] = {module: [] for module in scores}
+    for (module, _), mask in pruned.items():
+        found[module].append(mask)
+    return {module: units.masks(found[module], scores[module]) for module in scores}
+
+
+def by_layers(modules: Iterable[str], prune_ratio: float | Sequence[float]) -> tuple[dict[str, int], dict[str, float]]:
+    """Each module's group of layers, and its ratio."""
+    ratios = prune_ratio if isinstance(prune_ratio, Sequence) else (prune_ratio,)
+    groups = list(enumerate(layer_groups(modules, len(ratios))))
+    return {one: group for group, own in groups for one in own}, {one: ratios[group] for group, own in groups for one in own}
 
 
 def _group(scope: Scope, module: str, place: int) -> object:
@@ -215,14 +222,23 @@ def select_masks_by_adapter(
         InputError: there are more groups than layers.
         ValueError: a ratio is not in [0, 1], or a score is NaN.
     """
-    ratios = prune_ratio if isinstance(prune_ratio, Sequence) else (prune_ratio,)
-    found: dict[str, dict[int, ModuleMasks]] = {module: {} for module in scores}
-    for modules, ratio in zip(layer_groups(scores, len(ratios)), ratios, strict=True):
-        for adapter in sorted({adapter for module in modules for adapter in scores[module]}):
-            own = {module: scores[module][adapter] for module in modules if adapter in scores[module]}
-            for module, masks in select_masks(own, ratio, "parameter", scope, all_ties=all_ties).items():
-                found[module][adapter] = masks
-    return found
+    scope, (group_of, ratio_of) = scope or "tensor", by_layers(scores, prune_ratio)
+    entries = {
+        (module, adapter, place): side
+        for module, own in scores.items()
+        for adapter, one in own.items()
+        for place, side in enumerate((one.A, one.B))
+    }
+    pruned = lowest_of_groups(
+        entries,
+        lambda key: (key[1], group_of[key[0]], _group(scope, key[0], key[2])),
+        lambda key: ratio_of[key[0]],
+        all_ties=all_ties,
+    )
+    return {
+        module: {adapter: ModuleMasks(*(pruned[module, adapter, place] for place in (0, 1))) for adapter in own}
+        for module, own in scores.items()
+    }
 
 
 def layer_groups(modules: Iterable[str], groups: int) -> list[list[str]]:
@@ -267,63 +283,3 @@ def group_shares(entries: Mapping[str, int], groups: int) -> tuple[float, ...]:
     """
     total = sum(entries.values())
     return tuple(sum(entries[module] for module in group) / total for group in layer_groups(entries, groups))
-
-
-def pruned_count(prune_ratio: float, n: int) -> int:
-    """How many of `n` entries are pruned: `floor(prune_ratio * n)`, meant in decimal. The only place that rounds.
-
-    0.29 of 100 is 29, although `0.29 * 100` is 28.999999999999996 in binary: the product is rounded to nine decimals first.
-
-    Args:
-        prune_ratio: share of the entries to prune, in [0, 1].
-        n: number of entries, >= 0.
-
-    Raises:
-        ValueError: the ratio is not in [0, 1], or n is negative.
-    """
-    if not 0.0 <= prune_ratio <= 1.0:
-        raise ValueError(f"prune_ratio must be in [0, 1], got {prune_ratio!r}")
-    if n < 0:
-        raise ValueError(f"n must be >= 0, got {n!r}")
-    return min(n, math.floor(round(prune_ratio * n, 9)))
-
-
-@torch.no_grad()
-def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float, *, all_ties: bool = False) -> Bool[Tensor, "*shape"]:
-    """The mask of the `pruned_count(prune_ratio, n)` lowest scores; True = pruned.
-
-    Of equal scores the one with the lower flat (row-major) index is pruned first, so the mask is the one that a stable
-    sort would give, and masks are nested: a lower ratio's mask lies within a higher one's.
-    One selection finds the threshold, one comparison the mask; only scores that tie with the threshold are looked at again.
-
-    Args:
-        scores: importance of each entry, any shape, floating dtype.
-        prune_ratio: in [0, 1].
-        all_ties: whether all scores that equal the highest one pruned are pruned too, however many they are (the published code of
-            GRASP: `score <= kthvalue`); where the count is 0, none is.
-
-    Raises:
-        ValueError: the ratio is not in [0, 1], or a score is NaN (it has no place in the order).
-    """
-    flat = scores.detach().reshape(-1)
-    count = pruned_count(prune_ratio, flat.numel())
-    if flat.numel() and bool(flat.max().isnan()):
-        raise ValueError(f"{int(flat.isnan().sum())} of {flat.numel()} scores are NaN")
-    if count == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = _lowest(flat, count)
-    mask = flat <= threshold
-    surplus = int(torch.count_nonzero(mask)) - count
-    if surplus and not all_ties:
-        ties = (flat == threshold).nonzero().reshape(-1)
-        mask[ties[-surplus:]] = False
-    return mask.reshape(scores.shape)
-
-
-def _lowest(flat: Float[Tensor, " n"], count: int) -> float | Tensor:
-    """The `count`-th lowest value."""
-    if flat.device.type != "cpu":
-        return flat.kthvalue(count).values
-    # On a CPU numpy's vectorised partition takes a tenth of the time of torch.kthvalue; numpy has no bfloat16.
-    values = flat.float() if flat.dtype == torch.bfloat16 else flat
-    return float(np.partition(values.numpy(), count - 1)[count - 1])

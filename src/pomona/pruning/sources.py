@@ -8,15 +8,16 @@ Axes: R rank of one adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pomona.adapters.model_order import layer_number
-from pomona.pruning.select import COMPONENTS, ModuleMasks, ModuleScores, Scope, check_scope, layer_groups, select_lowest
+from pomona.pruning.lowest import lowest_of_groups
+from pomona.pruning.select import COMPONENTS, ModuleMasks, ModuleScores, Scope, by_layers, check_scope
 
 SourceGranularity = Literal["source_layer", "source_rank"]
 
@@ -54,48 +55,40 @@ def select_masks_by_source(
         all_ties: see `select_lowest`.
 
     Returns:
-        module path -> adapter -> masks, as the scores are laid out, each with memory of its own.
+        module path -> adapter -> masks, as the scores are laid out; they may share memory.
 
     Raises:
         InputError: the granularity has no such scope; there are more groups than layers.
         ValueError: a ratio is not in [0, 1], or the importance of a unit is NaN.
     """
-    scope = check_scope(granularity, scope)
-    ratios = prune_ratio if isinstance(prune_ratio, Sequence) else (prune_ratio,)
-    pruned: dict[_Part, Bool[Tensor, " R"]] = {}
-    for modules, ratio in zip(layer_groups(scores, len(ratios)), ratios, strict=True):
-        parts = {(module, adapter): COMPONENTS.importance(own)[0] for module in modules for adapter, own in scores[module].items()}
-        find = _components if granularity == "source_rank" else _layers
-        pruned |= find(parts, ratio, scope, together=together, all_ties=all_ties)
+    scope, (group_of, ratio_of) = check_scope(granularity, scope), by_layers(scores, prune_ratio)
+    parts = {(module, adapter): COMPONENTS.importance(own)[0] for module in scores for adapter, own in scores[module].items()}
+    units = _units(parts, granularity)
+    pruned = lowest_of_groups(
+        {unit: parts[unit] if granularity == "source_rank" else _sum(parts, members) for unit, members in units.items()},
+        lambda part: (group_of[part[0]], _group(scope, part[0]), None if together else part[1]),
+        lambda part: ratio_of[part[0]],
+        all_ties=all_ties,
+    )
+    of_parts = {one: pruned[unit].expand(len(parts[one])) for unit, members in units.items() for one in members}
     return {
-        module: {adapter: COMPONENTS.masks([pruned[module, adapter]], one) for adapter, one in own.items()}
+        module: {adapter: COMPONENTS.masks([of_parts[module, adapter]], one) for adapter, one in own.items()}
         for module, own in scores.items()
     }
 
 
-def _components(
-    parts: Mapping[_Part, Float[Tensor, " R"]], ratio: float, scope: Scope, *, together: bool, all_ties: bool
-) -> dict[_Part, Bool[Tensor, " R"]]:
-    groups: dict[object, list[_Part]] = {}
+def _units(parts: Iterable[_Part], granularity: SourceGranularity) -> dict[_Part, list[_Part]]:
+    """The parts that go as one, or whose components compete by themselves, under the first of them."""
+    units: dict[object, list[_Part]] = {}
     for module, adapter in parts:
-        groups.setdefault((_group(scope, module), None if together else adapter), []).append((module, adapter))
-    found: dict[_Part, Tensor] = {}
-    for members in groups.values():
-        mask = select_lowest(torch.cat([parts[one] for one in members]), ratio, all_ties=all_ties)
-        found |= zip(members, mask.split([len(parts[one]) for one in members]), strict=True)
-    return found
+        unit = (module if granularity == "source_rank" else _layer(module), adapter)
+        units.setdefault(unit, []).append((module, adapter))
+    return {members[0]: members for members in units.values()}
 
 
-def _layers(
-    parts: Mapping[_Part, Float[Tensor, " R"]], ratio: float, scope: Scope, *, together: bool, all_ties: bool
-) -> dict[_Part, Bool[Tensor, " R"]]:
-    """As `_components` of parts that have one component each: all that an adapter has in a layer, under its first module there."""
-    units: dict[tuple[object, int], list[_Part]] = {}
-    for module, adapter in parts:
-        units.setdefault((_layer(module), adapter), []).append((module, adapter))
-    sums = {members[0]: torch.stack([parts[one].sum() for one in members]).sum()[None] for members in units.values()}
-    chosen = _components(sums, ratio, scope, together=together, all_ties=all_ties)
-    return {one: chosen[members[0]].expand(len(parts[one])) for members in units.values() for one in members}
+def _sum(parts: Mapping[_Part, Float[Tensor, " R"]], members: Sequence[_Part]) -> Float[Tensor, " 1"]:
+    """The importance of all that an adapter has in a layer."""
+    return torch.stack([parts[one].sum() for one in members]).sum()[None]
 
 
 def _layer(module: str) -> object:
