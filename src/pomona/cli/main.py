@@ -32,7 +32,7 @@ from pomona.cli.rank_sources import rank_sources
 from pomona.cli.recipes import recipes
 from pomona.cli.report import report
 from pomona.cli.train_adapter import train_adapter
-from pomona.errors import InputError, PomonaError
+from pomona.errors import InputError, PomonaError, command_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,8 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return verb(*args, **kwargs)
+            with command_line():
+                return verb(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
             typer.echo(message(interrupt), err=True)
             raise SystemExit(exit_code(interrupt)) from None
