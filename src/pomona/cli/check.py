@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 if TYPE_CHECKING:
     from pomona.runs.base_plan import Plan
 
@@ -69,12 +71,12 @@ def check(
     failed = any(finding.level == "error" for finding in findings)
     if as_json:
         told = {"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}
-        typer.echo(json.dumps(told | ({"plans": {name: plan.summary() for name, plan in plans.items()}} if recipes else {})))
+        say(json.dumps(told | ({"plans": {name: plan.summary() for name, plan in plans.items()}} if recipes else {})))
     else:
         for finding in findings:
             about = finding.message if finding.message.startswith(finding.subject) else f"{finding.subject}: {finding.message}"
-            typer.echo(f"{finding.level}: {about}")
+            say(f"{finding.level}: {about}")
         for name, plan in plans.items():
-            typer.echo("\n".join([f"\nplan of {name}", *plan.lines()]))
+            say("\n".join([f"\nplan of {name}", *plan.lines()]), lines=True)
     if failed:
         raise typer.Exit(2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 if TYPE_CHECKING:
     from pomona.adapters.base_modules import BaseModules
     from pomona.adapters.convert import Conversion
@@ -86,26 +88,26 @@ def convert(
     )
     if as_json:
         dropped = [{"name": one.name, "change": _finite(one.change)} for one in done.dropped]
-        typer.echo(json.dumps({**dataclasses.asdict(done), "output": str(output), "dropped": dropped}))
+        say(json.dumps({**dataclasses.asdict(done), "output": str(output), "dropped": dropped}))
         return
     _say(done, output, dtype)
 
 
 def _say(done: Conversion, output: Path, dtype: str | None) -> None:
     for warning in done.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     if done.dropped:
         shown = ", ".join(f"{one.name} ({_change(one.change)})" for one in done.dropped[:_SHOWN])
         more = f" and {len(done.dropped) - _SHOWN} more" if len(done.dropped) > _SHOWN else ""
-        typer.echo(f"warning: {len(done.dropped)} changed tensors are left out: {shown}{more}", err=True)
+        say(f"warning: {len(done.dropped)} changed tensors are left out: {shown}{more}", err=True)
     modules = "1 module" if done.modules == 1 else f"{done.modules} modules"
-    typer.echo(f"{done.kind}: {modules} of rank {'' if done.approximation is None else 'at most '}{done.rank}, in {output}")
+    say(f"{done.kind}: {modules} of rank {'' if done.approximation is None else 'at most '}{done.rank}, in {output}")
     lost = done.approximation
     if lost is None:
-        typer.echo("Every value is kept" if dtype in {None, "float32"} else f"Values are rounded to {dtype}")
+        say("Every value is kept" if dtype in {None, "float32"} else f"Values are rounded to {dtype}")
     else:
         worst = f"at worst {_percent(lost.worst_error)}, at {lost.worst_module}"
-        typer.echo(f"The factors lose {_percent(lost.error)} of the update; {worst}")
+        say(f"The factors lose {_percent(lost.error)} of the update; {worst}")
 
 
 def _finite(share: float | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import typer
+from pomona.cli.say import say
 
 if TYPE_CHECKING:
     from pomona.runs.base_plan import Plan
@@ -32,14 +32,14 @@ def print_plan(make: Callable[[], Plan], subject: str, *, as_json: bool) -> None
     except InputError as error:
         if as_json:
             finding = {"level": "error", "subject": "", "message": str(error)}
-            typer.echo(json.dumps({"ok": False, "findings": [finding]}))
+            say(json.dumps({"ok": False, "findings": [finding]}))
         raise
     findings = plan.findings(subject)
     if as_json:
         told = {"ok": True, "findings": [dataclasses.asdict(one) for one in findings], "plan": plan.summary()}
-        typer.echo(json.dumps(told))
+        say(json.dumps(told))
         return
     for finding in findings:
-        typer.echo(f"{finding.level}: {finding.message}")
+        say(f"{finding.level}: {finding.message}")
     for line in plan.lines():
-        typer.echo(line)
+        say(line)

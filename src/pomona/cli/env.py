@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Show versions, devices and the cache folder."""
@@ -16,8 +18,8 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
 
     found = {**environment(), "cache": str(cache_folder())}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2), lines=True)
         return
     for key, value in found.items():
         shown = ", ".join(f"{name} {version}" for name, version in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{key:<13} {shown}")
+        say(f"{key:<13} {shown}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 if TYPE_CHECKING:
     from pomona.runs.record import EvaluationRecord
 
@@ -93,7 +95,7 @@ def evaluate(
         wanted = {key: value for key, value in settings.items() if key in {"metrics", "draws", "seed"}}
         found = score_predictions(answers, chosen.examples, chosen.task, **wanted)
         for warning in found.warnings:
-            typer.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
     else:
         from pomona.backbone.load import load_backbone
         from pomona.runs.adapters_base import model_for
@@ -107,7 +109,7 @@ def evaluate(
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
             for warning in found.warnings:
                 display.warn(warning)
-    typer.echo(found.model_dump_json(indent=2, exclude={"predictions"}) if as_json else _table(found))
+    say(found.model_dump_json(indent=2, exclude={"predictions"}) if as_json else _table(found), lines=True)
     if output is not None:
         write_predictions(output, chosen.examples, found.predictions)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def experiment(
     recipe: Annotated[Path, typer.Argument(help="An experiment in YAML; `pomona recipes` has complete ones.")],
@@ -52,26 +54,26 @@ def experiment(
                 plan = prepare_cells(chosen, folder, shared, display, trial=trial)
         except InputError as error:
             if as_json:
-                typer.echo(json.dumps({"ok": False, "error": str(error)}))
+                say(json.dumps({"ok": False, "error": str(error)}))
             raise
         found = states(folder, chosen, shared)
         if as_json:
-            typer.echo(json.dumps({"ok": True, "cells": found, "warnings": list(plan.warnings), "plan": plan.summary()}))
+            say(json.dumps({"ok": True, "cells": found, "warnings": list(plan.warnings), "plan": plan.summary()}))
             return
         for path, state in found.items():
-            typer.echo(f"{state:<12} {folder / path}")
+            say(f"{state:<12} {folder / path}")
         for warning in plan.warnings:
-            typer.echo(f"warning: {warning}")
+            say(f"warning: {warning}")
         for line in plan.lines():
-            typer.echo(line)
+            say(line)
         return
     with resumable(folder, EXPERIMENT, named=output is not None), Display() as display:
         result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display, engine=engine, workers=workers)
-    typer.echo(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}")
+    say(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}", lines=True)
     asked = {cell.path for cell in chosen}
     lacking = [cell.path for cell in result.cells if cell.path in asked and cell.status != "done"]
     if lacking:
-        typer.echo(f"error: {len(lacking)} of {len(chosen)} cells failed: {', '.join(lacking)}", err=True)
+        say(f"error: {len(lacking)} of {len(chosen)} cells failed: {', '.join(lacking)}", err=True)
         raise typer.Exit(1)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 if TYPE_CHECKING:
     from pomona.adapters import Adapter
 
@@ -61,19 +63,19 @@ def export(
     if as_json:
         shown = {"target": target, "output": str(output), "modules": done.modules, "rank": done.rank}
         lost = None if compression is None else dataclasses.asdict(compression)
-        typer.echo(json.dumps({**shown, "compression": lost, **done.details, "use": done.use, "warnings": warnings}))
+        say(json.dumps({**shown, "compression": lost, **done.details, "use": done.use, "warnings": warnings}))
         return
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{done.modules} modules of rank {done.rank} for {target}, in {output}")
+        say(f"warning: {warning}", err=True)
+    say(f"{done.modules} modules of rank {done.rank} for {target}, in {output}")
     if compression is not None:
         worst = f"at worst {_percent(compression.worst_error)}, at {compression.worst_module}"
-        typer.echo(f"Compressing to rank {compression.rank} lost {_percent(compression.error)} of the update; {worst}")
+        say(f"Compressing to rank {compression.rank} lost {_percent(compression.error)} of the update; {worst}")
     rounding = done.details.get("rounding")
     if isinstance(rounding, dict):
         worst = f"at worst {_percent(rounding['worst_error'])}, at {rounding['worst_module']}"
-        typer.echo(f"Rounding to the base's dtype lost {_percent(rounding['error'])} of the update; {worst}")
-    typer.echo(done.use)
+        say(f"Rounding to the base's dtype lost {_percent(rounding['error'])} of the update; {worst}")
+    say(done.use, lines=True)
 
 
 def _percent(share: float) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say, say_answer
+
 
 def generate(
     prompts: Annotated[
@@ -83,7 +85,7 @@ def generate(
             f"{len(lost)} of {len(encoded)} prompts, by {sum(lost)} tokens in all"
         )
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     with contextlib.ExitStack() as stack:
         if given is not None:
             stack.enter_context(stack.enter_context(attached(backbone, [given])).folded())
@@ -99,6 +101,6 @@ def generate(
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
             found = {"prompt": text, "text": answer and answer.text, "ended": answer and answer.ended, "warnings": warnings}
-            typer.echo(json.dumps(found, ensure_ascii=False))
+            say(json.dumps(found, ensure_ascii=False))
         else:
-            typer.echo(answer.text if answer else "")
+            say_answer(answer.text if answer else "")

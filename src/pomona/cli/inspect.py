@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pomona.cli.say import say
+from pomona.plain_text import visible
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -35,7 +38,7 @@ def inspect(
     described: list[dict[str, Any]] = [describe_adapter(adapter) for adapter in opened]
     if len(opened) == 1:
         if as_json:
-            typer.echo(json.dumps(described[0]))
+            say(json.dumps(described[0]))
         else:
             _print_one(str(adapters[0]), described[0])
         return
@@ -44,7 +47,7 @@ def inspect(
     named = [{"path": str(path), **figures} for path, figures in zip(adapters, described, strict=True)]
     pairs = compare_all(opened)
     if as_json:
-        typer.echo(json.dumps({"adapters": named, "pairs": pairs}))
+        say(json.dumps({"adapters": named, "pairs": pairs}))
     else:
         _print_several(named, pairs)
 
@@ -58,7 +61,7 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
     )
     for one in described["modules"]:
         table.add_row(
-            one["module"],
+            visible(one["module"]),
             f"{one['out_features']} x {one['in_features']}",
             str(one["rank"]) + (f" ({one['padding']} padding)" if one["padding"] else ""),
             f"{one['scaling']:.4g}",
@@ -70,12 +73,12 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
         )
     _print(table)
     spread = total["mean_effective_rank"]
-    typer.echo(
+    say(
         f"{total['modules']} modules, {total['parameters']:,} parameters{_padding(total)}, norm {total['delta_norm']:.4g}, "
         f"mean effective rank {_figure(spread)}, zeros {total['sparsity']:.1%}"
     )
     for one in described["whole"]:
-        typer.echo(f"brings {one['parameter']} whole, {' x '.join(map(str, one['shape']))}")
+        say(f"brings {one['parameter']} whole, {' x '.join(map(str, one['shape']))}")
 
 
 def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
@@ -88,8 +91,8 @@ def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) 
         total = one["total"]
         lowest, highest = total["ranks"][0], total["ranks"][-1]
         table.add_row(
-            one["path"],
-            one["base_model"] or "not named",
+            visible(one["path"]),
+            visible(one["base_model"] or "not named"),
             str(total["modules"]),
             f"{total['parameters'] / 1e6:.2f} M"
             + (f" ({total['padding'] / total['parameters']:.0%} padding)" if total["padding"] else ""),
@@ -108,11 +111,16 @@ def _print_several(adapters: list[dict[str, Any]], pairs: list[dict[str, Any]]) 
     for pair in pairs:
         total = pair["total"]
         figures = ("cosine", "shared_cosine", "input_overlap", "output_overlap")
-        table.add_row(pair["first"], pair["second"], str(total["shared_modules"]), *(_figure(total[name], 3) for name in figures))
+        table.add_row(
+            visible(pair["first"]),
+            visible(pair["second"]),
+            str(total["shared_modules"]),
+            *(_figure(total[name], 3) for name in figures),
+        )
     _print(table)
     for pair in pairs:
         if pair["total"]["other_shape"]:
-            typer.echo(
+            say(
                 f"{pair['first']} and {pair['second']}: {pair['total']['other_shape']} modules are of one name and two shapes, "
                 "and were not compared"
             )
@@ -135,7 +143,7 @@ def _table(title: str, names: tuple[str, ...], figures: tuple[str, ...]) -> Tabl
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(title=Text(visible(title)), title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in names:
         table.add_column(heading, overflow="fold")
     for heading in figures:

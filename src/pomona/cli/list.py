@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def list_registered(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """List merge methods, trainable merges, importance metrics, controllers, tasks, metrics and baselines."""
@@ -14,4 +16,4 @@ def list_registered(as_json: Annotated[bool, typer.Option("--json", help="Print 
     from pomona.cli.registered import plain, registered
 
     found = registered()
-    typer.echo(json.dumps(found, indent=2) if as_json else plain(found))
+    say(json.dumps(found, indent=2) if as_json else plain(found), lines=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -31,8 +30,10 @@ from pomona.cli.merge import merge
 from pomona.cli.rank_sources import rank_sources
 from pomona.cli.recipes import recipes
 from pomona.cli.report import report
+from pomona.cli.say import say
 from pomona.cli.train_adapter import train_adapter
-from pomona.errors import InputError, PomonaError, command_line
+from pomona.cli.unforeseen import told
+from pomona.errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,23 +48,17 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with command_line():
-                return verb(*args, **kwargs)
+            return verb(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            typer.echo(message(interrupt), err=True)
+            say(message(interrupt), err=True)
             raise SystemExit(exit_code(interrupt)) from None
-        except typer.Exit:  # a verb's own exit code
+        except (typer.Exit, SystemExit, GeneratorExit):  # a verb's own exit code
             raise
         except BrokenPipeError:  # the reader has seen enough: `pomona list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
-        except Exception as error:
-            if os.environ.get("POMONA_DEBUG"):
-                traceback.print_exc()
-            known = isinstance(error, PomonaError)
-            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
-            typer.echo(f"error: {text}", err=True)
-            raise SystemExit(error.exit_code if known else 1) from None
+        except BaseException as error:
+            raise SystemExit(told(error)) from None
 
     return call
 
@@ -104,7 +99,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         import pomona
 
-        typer.echo(f"pomona {pomona.__version__}")
+        say(f"pomona {pomona.__version__}")
         raise typer.Exit
 
 
@@ -123,14 +118,19 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     if len(arguments) < len(sys.argv) - 1:
         os.environ["POMONA_DEBUG"] = "1"
+    if any("\0" in argument for argument in arguments):
+        say("error: an argument holds a NUL character, which no path or name has. See `pomona --help`.", err=True)
+        raise SystemExit(InputError.exit_code)
     try:
         with terminable():
             code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
     except typer.Abort:  # Ctrl-C before the verb had begun
         raise SystemExit(INTERRUPTED) from None
     except USAGE_ERROR as error:
-        typer.echo(f"error: {_usage_problem(error)}", err=True)
+        say(f"error: {_usage_problem(error)}", err=True)
         raise SystemExit(InputError.exit_code) from None
+    except Exception as error:
+        raise SystemExit(told(error)) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def merge(
     adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders of PEFT LoRA adapters, or hub:owner/name.")],
@@ -74,13 +76,13 @@ def merge(
     ranks = sorted({merged[module].rank for module in merged})
     if as_json:
         done = {"output": str(output), "modules": len(merged), "rank": ranks[-1], "base_model": merged.base_model}
-        typer.echo(json.dumps({**done, **{k: v for k, v in merged.provenance.items() if k != "rank"}}))
+        say(json.dumps({**done, **{k: v for k, v in merged.provenance.items() if k != "rank"}}))
         return
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{len(adapters)} adapters merged by {method}: {len(merged)} modules of rank {ranks[-1]}, in {output}")
+        say(f"warning: {warning}", err=True)
+    say(f"{len(adapters)} adapters merged by {method}: {len(merged)} modules of rank {ranks[-1]}, in {output}")
     if lost["worst_module"] is None:
-        typer.echo("Nothing is lost to the rank")
+        say("Nothing is lost to the rank")
     else:
         worst = f"at worst {percent(lost['worst'])}, at {lost['worst_module']}"
-        typer.echo(f"Keeping rank {ranks[-1]} lost {percent(lost['relative'])} of the merged update; {worst}")
+        say(f"Keeping rank {ranks[-1]} lost {percent(lost['relative'])} of the merged update; {worst}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 if TYPE_CHECKING:
     from pomona.runs.record import PoolRecord
 
@@ -50,7 +52,7 @@ def rank_sources(
         for warning in shared.checked(read).warnings:
             progress.warn(warning)
         found = rank_sources(read, shared, order, count, progress)
-    typer.echo(found.model_dump_json(indent=2) if as_json else _table(found))
+    say(found.model_dump_json(indent=2) if as_json else _table(found), lines=True)
 
 
 def _table(found: PoolRecord) -> str:

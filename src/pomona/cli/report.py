@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, finished or not.", show_default=False)],
@@ -15,4 +17,4 @@ def report(
     from pomona.report import write_report
 
     for run in runs:
-        typer.echo(write_report(run))
+        say(write_report(run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from pomona.cli.say import say
 
 if TYPE_CHECKING:
     from pomona.runs.recipe import Recipe
@@ -33,12 +33,12 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
     page = write_report(folder)
     (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
     if as_json:
-        typer.echo(record.model_dump_json(indent=2))
+        say(record.model_dump_json(indent=2), lines=True)
         return
-    typer.echo("")
+    say("")
     for sentence in three_sentences(record):
-        typer.echo(sentence)
-    typer.echo("")
+        say(sentence)
+    say("")
     width = max(22, *(len(description.label) + 2 for description in record.systems.values()))
     for system, description in record.systems.items():
         shown = [
@@ -46,8 +46,8 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
             for name in (record.primary_metric, "loss")
             if (found := record.metrics.get(system, {}).get(name))
         ]
-        typer.echo(f"  {description.label:<{width}}" + "   ".join(shown))
+        say(f"  {description.label:<{width}}" + "   ".join(shown))
     made_of = [(one.label, text) for one in record.systems.values() if (text := what_it_is_made_of(one))]
-    typer.echo("".join(f"\n  {label:<{width}}{text}" for label, text in made_of) + "\n")
+    say("".join(f"\n  {label:<{width}}{text}" for label, text in made_of) + "\n", lines=True)
     for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", page)):
-        typer.echo(f"{what:<8} {path}")
+        say(f"{what:<8} {path}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def train_adapter(
     recipe: Annotated[Path, typer.Argument(help="A recipe in YAML: model, data, task, lora, tuning.")],
@@ -43,4 +45,4 @@ def train_adapter(
         return
     with Display() as display:
         adapter = train(read, folder, force=force, progress=display, start=start)
-    typer.echo(f"{len(adapter)} modules, in {folder}")
+    say(f"{len(adapter)} modules, in {folder}")

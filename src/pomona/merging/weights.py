@@ -19,6 +19,9 @@ from pomona.errors import InputError, suggest
 Weight: TypeAlias = float | Sequence[float] | Sequence[Mapping[str, object]]
 """One adapter's weight, as a user gives it."""
 
+LARGEST_WEIGHT = 1e6
+"""Of either sign."""
+
 _ENTRY_KEYS = ("filter", "value")
 _EVERY_MODULE = "*"
 # What the models' embeddings of tokens and positions are called; any other module without a layer number (`lm_head`, `score`,
@@ -123,6 +126,9 @@ def _number(value: object, place: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise InputError("must be a finite number", field=place, value=value)
+    if abs(number) > LARGEST_WEIGHT:
+        problem = f"must be at most {LARGEST_WEIGHT:,.0f}: an adapter's update is multiplied by it"
+        raise InputError(problem, field=place, value=value)
     return number
 
 

@@ -15,8 +15,10 @@ from pomona.data.tasks import tasks
 from pomona.errors import InputError, PomonaError, suggest
 from pomona.evaluation.scores import LOSS
 from pomona.importance import importance_metrics
+from pomona.plain_files import open_plain
 from pomona.registry import Registry
-from pomona.runs.read_yaml import read_yaml
+from pomona.runs.ranges import check_numbers, check_texts
+from pomona.runs.read_yaml import LARGEST_BYTES, UnusableYamlError, read_yaml
 from pomona.stand_ins import refuse_pointer
 
 R = TypeVar("R", bound=BaseModel)
@@ -38,8 +40,9 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with open_plain(path) as file:
+            text = file.read(LARGEST_BYTES + 1).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"the recipe cannot be read: {reason}", file=path, fix="Give a YAML file in UTF-8") from error
     refuse_pointer(path, text[:64].encode())
@@ -48,7 +51,10 @@ def read_recipe(path: Path | str, kind: type[R], overrides: Sequence[str] = ()) 
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: `0b_`, a number without digits
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"not YAML: {getattr(error, 'problem', error)}", file=place, fix="Correct the recipe's syntax") from error
+        problem = getattr(error, "problem", error)
+        if isinstance(error, UnusableYamlError):
+            raise InputError(f"the recipe {problem}" if str(problem).startswith("holds") else str(problem), file=place) from error
+        raise InputError(f"not YAML: {problem}", file=place, fix="Correct the recipe's syntax") from error
     return parse_recipe(content, kind, overrides, path)
 
 
@@ -58,8 +64,11 @@ def parse_recipe(content: object, kind: type[R], overrides: Sequence[str] = (), 
         raise InputError("a recipe is a mapping of keys to values", file=file, value=content)
     for override in overrides:
         _override(content, override, kind)
+    check_texts(content, file)
     try:
-        return kind.model_validate(content)
+        read = kind.model_validate(content)
+        check_numbers(content, read, None)
+        return read
     except ValidationError as error:
         raise _explain(error, kind, file) from error
     except PomonaError as error:

@@ -33,7 +33,9 @@ from pomona.runs.recipe_fields import (
     ControllerField,
     DataSource,
     ImportanceField,
+    PlainName,
     RewardField,
+    RunName,
     TaskField,
     WeightField,
     check_judge,
@@ -155,7 +157,7 @@ class Source(Section):
             whose first with `filter` in a module's path counts and which may end with a `{value}` for the rest.
     """
 
-    name: str
+    name: PlainName
     adapter: Path | None = None
     data: Data | None = None
     task: TaskField | None = None
@@ -261,7 +263,7 @@ class Recipe(Section):
         evaluation: the systems to compare with, the metrics, and how answers are decoded on the test set.
     """
 
-    name: str = "run"
+    name: RunName = "run"
     seed: int = Field(default=0, ge=0)
     model: str = EMBEDDED
     device: str = "auto"
@@ -431,7 +433,7 @@ class TrainRecipe(Section):
         tuning: how it is trained.
     """
 
-    name: str = "adapter"
+    name: RunName = "adapter"
     seed: int = Field(default=0, ge=0)
     model: str = EMBEDDED
     device: str = "auto"

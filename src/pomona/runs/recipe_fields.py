@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from pomona.components import decoded, encoded
 from pomona.control import Controller, Search, controllers
@@ -16,10 +16,35 @@ from pomona.evaluation.scores import LOSS
 from pomona.importance import ImportanceMetric, importance_metrics
 from pomona.merging import WeightRule
 from pomona.metrics import metrics
+from pomona.plain_text import is_plain
 
 TaskField = Annotated[Task, decoded(tasks), encoded(tasks)]
 ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(controllers)]
 ImportanceField = Annotated[ImportanceMetric | None, decoded(importance_metrics), encoded(importance_metrics)]
+
+
+_LONGEST_PART = 200  # bytes; file systems allow 255, and names of files are made of it
+
+
+def _plain_name(name: str) -> str:
+    if not name.strip() or not is_plain(name) or len(name.encode()) > _LONGEST_PART:
+        raise ValueError(f"a name has letters on one line, up to {_LONGEST_PART} bytes, and nothing that acts on a terminal")
+    return name
+
+
+def _run_name(name: str) -> str:
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} or "\\" in part or part.startswith("~") or part != part.strip() for part in parts):
+        raise ValueError("it names a folder in runs/ or adapters/, and never one outside: leave out `..`, `~` and a `/` at an end")
+    for part in parts:
+        _plain_name(part)
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+"""A name in tables, records and on terminals."""
+RunName = Annotated[str, AfterValidator(_run_name)]
+"""A name that a folder gets: of a run, or `experiment/system-seed`."""
 
 
 def numbers(value: object) -> object:

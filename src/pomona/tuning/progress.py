@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from pomona.plain_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -94,6 +96,7 @@ class Display:
 
     def begin(self, stage: str, total: int) -> None:
         """Show a new bar, or print that the stage begins."""
+        stage = visible(stage)
         self._stage, self._started, self._ratios = stage, time.monotonic(), []
         self._told, self._done, self._total = self._started, 0, total
         if not self._console.is_terminal:
@@ -104,7 +107,7 @@ class Display:
         """Move the bar, or print the progress if nothing was printed for 30 seconds."""
         if self._task is None:
             return
-        told = " ".join(filter(None, (note, self._trace())))
+        told = " ".join(filter(None, (visible(note), self._trace())))
         self._bars.update(self._task, advance=done, note=told)
         self._done += done
         if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
@@ -122,7 +125,7 @@ class Display:
         self._say(line)
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, markup=False)
+        self._console.print(visible(line), soft_wrap=True, markup=False)
 
     def ratio(self, prune_ratio: float) -> None:
         """Add a tick to the ratio's trace."""
@@ -132,7 +135,7 @@ class Display:
         """Print each warning once."""
         if warning not in self._warned:
             self._warned.add(warning)
-            self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+            self._console.print(visible(f"warning: {warning}"), soft_wrap=True, markup=False)
 
     def _trace(self) -> str:
         if not self._ratios:
