@@ -29,6 +29,7 @@ NAMES = (
     "controller_policy",
     "probe_batching",
     "train_memory",
+    "scale",
     "busy_machine",
 )
 COMMANDS = ("golden_runs", "house", "judges")
