@@ -80,6 +80,26 @@ def test_equal_documents_equal_summaries_and_near_equal_documents_stay_once(pack
     assert [row["summary"] for row in docstring_rows("orchard_fixture")] == ["The first of its kind.", "The last one is different."]
 
 
+def test_code_is_the_function_without_its_docstring(package: Path) -> None:
+    steps = "\n".join(f"    fruit_{number} = pick(basket, {number})  # the next one" for number in range(4))
+    (package / "a.py").write_text(
+        f'"""A module has no code of its own.\n\n{body(1)}\n"""\n'
+        f'@cached\ndef harvest(basket, *, tired=False):\n    """Pick four fruits in a row.\n\n    {body(2)}\n    """\n'
+        f"{steps}\n    return fruit_0\n"
+        f'def empty():\n    """There is nothing but a docstring.\n\n    {body(3)}\n    """\n'
+        f'def short():\n    """This one has very little code."""\n    return 1\n'
+        f'def unfinished(basket):\n    """No full stop at the end"""\n{steps}\n'
+    )
+    code = "\n".join(f"    fruit_{number} = pick(basket, {number})" for number in range(4))
+    assert docstring_rows("orchard_fixture", "code") == [
+        {
+            "id": "orchard_fixture/a.py:harvest",
+            "document": f"def harvest(basket, *, tired=False):\n{code}\n    return fruit_0",
+            "summary": "Pick four fruits in a row.",
+        }
+    ]
+
+
 def test_files_that_cannot_be_read_or_parsed_are_skipped_without_a_warning(package: Path) -> None:
     good = f'"""The first of its kind.\n\n{body(1)} \\d\n"""\n'  # an escape that the parser warns of
     (package / "good.py").write_text(good)
@@ -118,7 +138,7 @@ def test_a_real_package_gives_about_as_many_pairs_as_expected() -> None:
     assert len({row["id"] for row in rows}) == len(rows)
     assert [row["id"].partition(":")[0] for row in rows] == sorted(row["id"].partition(":")[0] for row in rows)
     for row in rows:
-        assert DOCUMENT_CHARACTERS[0] <= len(row["document"]) <= DOCUMENT_CHARACTERS[1]
+        assert DOCUMENT_CHARACTERS["text"][0] <= len(row["document"]) <= DOCUMENT_CHARACTERS["text"][1]
         assert SUMMARY_CHARACTERS[0] <= len(row["summary"]) <= SUMMARY_CHARACTERS[1]
         assert row["summary"].endswith(".")
         assert "\n" not in row["summary"]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pomona.data import Example, Splits, examples, incomplete_rows, make_splits, number_rows, read_rows
-from pomona.data.corpora import docstring_rows, without
+from pomona.data.corpora import Documents, docstring_rows, without
 from pomona.data.leaks import near_documents
 from pomona.data.pools import Pool
 from pomona.data.tasks import Task
@@ -83,10 +83,10 @@ def draw(pool: tuple[Example, ...], count: int | None, seed: int) -> tuple[Examp
 
 def _pools(data: Data, task: Task) -> tuple[tuple[Example, ...], tuple[Example, ...] | None, tuple[Example, ...] | None]:
     if data.docstrings is not None:
-        rows = _docstrings(data.docstrings)
+        rows = _docstrings(data.docstrings, data.documents)
         for package in data.exclude_docstrings:
-            rows = without(rows, _docstrings(package))
-        return examples(number_rows(rows), task, f"docstrings of {data.docstrings}"), None, None
+            rows = without(rows, _docstrings(package, data.documents))
+        return examples(number_rows(rows), task, data.origin), None, None
 
     def pool(source: str | tuple[str, ...]) -> tuple[Example, ...]:
         skip = data.incomplete_rows == "skip"
@@ -107,9 +107,9 @@ def _joined(of_files: Sequence[Sequence[Example]]) -> tuple[Example, ...]:
 
 
 @functools.cache
-def _docstrings(package: str) -> list[dict[str, str]]:
+def _docstrings(package: str, documents: Documents) -> list[dict[str, str]]:
     """Parsing a large package takes seconds, and a recipe names it up to three times. Nothing changes the rows."""
-    return docstring_rows(package)
+    return docstring_rows(package, documents)
 
 
 def skipped_rows(data: Data, task: Task) -> list[str]:

@@ -18,6 +18,7 @@ from pomona.backbone.load import DTYPES, EMBEDDED
 from pomona.backbone.speed import Switch
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Bayes, Controller, Fixed
+from pomona.data.corpora import Documents
 from pomona.data.splits import SplitSizes
 from pomona.data.tasks import Summarization
 from pomona.errors import InputError
@@ -61,7 +62,8 @@ class Data(Section):
         incomplete_rows: `refuse` a row with a field that the task cannot use, or `skip` it, with a warning that counts them.
         near_duplicates: `apart` keeps documents that are nearly the same out of two splits; `allow` does not look, for inputs
             that are nearly the same by nature, such as records of a few fields.
-        docstrings: an installed package, or `stdlib`, in place of files.
+        docstrings: an installed package, or `stdlib`, in place of files: each docstring's first line is the summary.
+        documents: of docstrings: `text`, the rest of the docstring; `code`, the function without the docstring.
         exclude_docstrings: packages whose docstrings are taken out of it.
     """
 
@@ -72,6 +74,7 @@ class Data(Section):
     incomplete_rows: Literal["refuse", "skip"] = "refuse"
     near_duplicates: Literal["apart", "allow"] = "apart"
     docstrings: str | None = None
+    documents: Documents = "text"
     exclude_docstrings: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -87,7 +90,9 @@ class Data(Section):
     @property
     def origin(self) -> str:
         """Where the training examples come from, in words."""
-        return f"docstrings of {self.docstrings}" if self.docstrings else " and ".join(self.files(self.train))
+        if not self.docstrings:
+            return " and ".join(self.files(self.train))
+        return f"{'functions' if self.documents == 'code' else 'docstrings'} of {self.docstrings}"
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -99,6 +104,8 @@ class Data(Section):
             raise ValueError("give either `train` (a file) or `docstrings` (an installed package)")
         if self.docstrings is not None and (self.dev or self.test):
             raise ValueError("`docstrings` is one pool: it takes no `dev` or `test` file")
+        if self.docstrings is None and self.documents != "text":
+            raise ValueError("`documents` says what `docstrings` gives, so it needs `docstrings`")
         if self.docstrings is not None and self.columns:
             raise ValueError("`docstrings` has no columns to map")
         return self

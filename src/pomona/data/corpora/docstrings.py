@@ -1,4 +1,4 @@
-"""The embedded corpus: docstrings of installed packages, as pairs of a body and its summary line.
+"""The embedded corpus: docstrings of installed packages, as pairs of a summary line and its document: the rest, or the code.
 
 No text is copied into this repository and no package is imported: sources are found on disk and read with `ast`.
 """
@@ -15,30 +15,38 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pomona.data.content import normalised
 from pomona.errors import InputError
 
-DOCUMENT_CHARACTERS = (120, 600)
+Documents = Literal["text", "code"]
+DOCUMENT_CHARACTERS: Mapping[Documents, tuple[int, int]] = {"text": (120, 600), "code": (120, 1200)}
 SUMMARY_CHARACTERS = (20, 100)
 _SHINGLE_WORDS = 4
 _NEAR_SHARE = 0.5
 _NOT_THE_PACKAGE = frozenset({"test", "tests", "__pycache__"})
 _NOT_THE_LIBRARY = _NOT_THE_PACKAGE | {"site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
 _BLANK_LINES = re.compile(r"\n{3,}")
-# A string whose first line is like a summary, with more text after it: other files are not parsed, which is 100 times slower.
-_CANDIDATE = re.compile(r"""(\"{3}|'{3})\\?\s*[^\n]{19,99}\.[ \t]*\n(?:(?!\1)[\s\S]){120,}?\1""")
+# A string whose first line is like a summary, for texts with more text after it: other files are not parsed, which is 100 times
+# slower.
+_CANDIDATE: Mapping[Documents, re.Pattern[str]] = {
+    "text": re.compile(r"""(\"{3}|'{3})\\?\s*[^\n]{19,99}\.[ \t]*\n(?:(?!\1)[\s\S]){120,}?\1"""),
+    "code": re.compile(r"""(\"{3}|'{3})\\?\s*[^\n]{19,99}\.[ \t]*(\n|\1)"""),
+}
 
 
-def docstring_rows(package: str) -> list[dict[str, str]]:
+def docstring_rows(package: str, documents: Documents = "text") -> list[dict[str, str]]:
     """The docstrings of an installed package as rows of the summarization task, without repeats and near-repeats.
 
-    A pair is a docstring whose first line is the summary (20 to 100 characters, ending in a full stop) and whose rest, without
-    its indentation, is the document (120 to 600 characters). Of pairs with the same document, the same summary, or near-equal
-    documents (more than half of the shorter one's four-word sequences, see `without`), the first is kept.
+    The summary is a docstring's first line (20 to 100 characters, ending in a full stop). The document is the docstring's rest,
+    without its indentation (120 to 600 characters); or the code of the function that has the docstring, without the docstring,
+    comments and decorators, in the layout of `ast.unparse` (120 to 1,200 characters). Of pairs with the same document, the same
+    summary, or near-equal documents (more than half of the shorter one's four-word sequences, see `without`), the first is kept.
 
     Args:
         package: "stdlib" for the interpreter's standard library, or a top-level package's name ("torch"); it is not imported.
+        documents: `text`: the docstrings' rests; `code`: the functions.
 
     Returns:
         Rows `id` (`torch/nn/functional.py:relu`), `document`, `summary`, ordered by path, then by place in the file. A second
@@ -51,7 +59,7 @@ def docstring_rows(package: str) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     with _no_cycle_search():
         for path, name in _sources(package):
-            for row in _pairs(path, name):
+            for row in _pairs(path, name, documents):
                 if not seen.covers(row):
                     seen.add(row)
                     rows.append(row)
@@ -149,13 +157,13 @@ def _package_root(package: str) -> Path:
     return Path(spec.origin)
 
 
-def _pairs(path: Path, name: str) -> Iterator[dict[str, str]]:
+def _pairs(path: Path, name: str, documents: Documents) -> Iterator[dict[str, str]]:
     """The pairs of one file, in the order of the source."""
     try:
         source = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return
-    if not _CANDIDATE.search(source):
+    if not _CANDIDATE[documents].search(source):
         return
     try:
         with warnings.catch_warnings():
@@ -164,20 +172,20 @@ def _pairs(path: Path, name: str) -> Iterator[dict[str, str]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     times: dict[str, int] = {}
-    for qualified, docstring in _docstrings(tree, ()):
+    for qualified, node, docstring in _docstrings(tree, ()):
         times[qualified] = times.get(qualified, 0) + 1
-        pair = _pair(docstring)
+        pair = _pair(docstring) if documents == "text" else _pair_of_code(node, docstring)
         if pair is not None:
             again = f"#{times[qualified]}" if times[qualified] > 1 else ""
             yield {"id": f"{name}:{qualified}{again}", "document": pair[0], "summary": pair[1]}
 
 
-def _docstrings(node: ast.AST, qualified: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(qualified name, docstring as written) of the module, its classes and functions, in the order of the source."""
+def _docstrings(node: ast.AST, qualified: tuple[str, ...]) -> Iterator[tuple[str, ast.AST, str]]:
+    """(qualified name, node, docstring as written) of the module, its classes and functions, in the order of the source."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         docstring = ast.get_docstring(node, clean=False)
         if docstring:
-            yield ".".join(qualified) or "module", docstring
+            yield ".".join(qualified) or "module", node, docstring
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _docstrings(child, (*qualified, child.name))
@@ -190,8 +198,24 @@ def _pair(docstring: str) -> tuple[str, str] | None:
     summary, _, rest = inspect.cleandoc(docstring).partition("\n")
     summary = summary.strip()
     document = _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in inspect.cleandoc(f"\n{rest}").split("\n"))).strip()
-    fits = summary.endswith(".") and _within(summary, SUMMARY_CHARACTERS) and _within(document, DOCUMENT_CHARACTERS)
+    fits = _is_summary(summary) and _within(document, DOCUMENT_CHARACTERS["text"])
     return (document, summary) if fits else None
+
+
+def _pair_of_code(node: ast.AST, docstring: str) -> tuple[str, str] | None:
+    """(code, summary) of a function, or None if it is none, or does not fit the limits."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or len(node.body) == 1:
+        return None
+    summary = inspect.cleandoc(docstring).partition("\n")[0].strip()
+    if not _is_summary(summary):
+        return None
+    node.body, node.decorator_list = node.body[1:], []
+    code = ast.unparse(node)
+    return (code, summary) if _within(code, DOCUMENT_CHARACTERS["code"]) else None
+
+
+def _is_summary(line: str) -> bool:
+    return line.endswith(".") and _within(line, SUMMARY_CHARACTERS)
 
 
 def _within(text: str, limits: tuple[int, int]) -> bool:
