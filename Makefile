@@ -74,7 +74,7 @@ package: $(UV)  ## build wheel and sdist, and use them with the oldest and the n
 	for resolution in lowest-direct highest; do \
 	  made=.tools/package-$$resolution && rm -rf $$made && \
 	  $(UV) venv --quiet --python $$($(PYTHON) -c 'import sys; print(sys.executable)') $$made && \
-	  $(UV) pip install --quiet --python $$made --resolution $$resolution dist/*.whl && \
+	  $(UV) pip install --quiet --python $$made --resolution $$resolution --requirement pyproject.toml dist/*.whl && \
 	  $$made/bin/python packaging/smoke.py || exit 1; \
 	done
 	$(UV) pip install --quiet --python .tools/package-highest --no-deps --reinstall dist/*.tar.gz

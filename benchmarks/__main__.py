@@ -13,6 +13,7 @@ NAMES = (
     "frozen_products",
     "step_overhead",
     "other_tools",
+    "by_hand",
     "merge_exact",
     "merge_speed",
     "merge_io",
