@@ -9,8 +9,13 @@ import pytest
 import torch
 from tests.tiny import scripted_backbone, tiny_adapter, tiny_backbone
 
+from pomona.backbone.attach import Attachment, attached
+from pomona.backbone.batches import encode
 from pomona.backbone.decoding import Decoding
+from pomona.backbone.generate import Generated, generate
 from pomona.backbone.load import Backbone
+from pomona.backbone.loss import example_losses
+from pomona.backbone.trainable import AdaptedModule
 from pomona.data import Example
 from pomona.data.tasks import Summarization
 from pomona.errors import InputError
@@ -149,3 +154,34 @@ def test_what_cannot_be_encoded_is_found_before_anything_is_generated(backbone: 
         answer(backbone, None, EXAMPLES, TASK, max_tokens=6, **arguments)
     with pytest.raises(InputError, match="the model has no chat template"):
         answer(backbone, None, [dataclasses.replace(EXAMPLES[0], history=())], TASK, max_tokens=60, **arguments)
+
+
+def test_in_bfloat16_the_losses_and_texts_are_those_of_the_model_that_was_trained() -> None:
+    """A small update, of which folding into bfloat16 would lose a part."""
+    backbone = tiny_backbone()
+    torch.nn.Module.to(backbone.model, torch.bfloat16)
+    adapter = tiny_adapter(backbone, size=0.03)
+    encoded, _ = encode(EXAMPLES, backbone.tokenizer, 512)
+    found, bare = ask(backbone, adapter), ask(backbone)
+    with attached(backbone, [adapter]) as attachment:
+        expected = example_losses(backbone, encoded, 8)
+        said = [TASK.parse(one.text) for one in texts_within(attachment)]
+        lost = torch.cat([rounding(layer).flatten() for layer in attachment.modules.values()])
+    update = torch.cat([adapter.delta(path).flatten() for path in adapter])
+    assert lost.norm() > 0.1 * update.norm()
+    assert found.losses == pytest.approx(expected, rel=1e-6)
+    assert found.losses != pytest.approx(bare.losses, rel=1e-4)
+    assert list(found.texts) == said
+
+
+def texts_within(attachment: Attachment) -> list[Generated]:
+    prompts = [one.prompt for one in EXAMPLES]
+    found = generate(attachment.backbone, prompts, max_new_tokens=TASK.max_new_tokens, batch_size=2)
+    return [one for one in found if one is not None]
+
+
+def rounding(layer: AdaptedModule) -> torch.Tensor:
+    """What is lost of an update by folding it."""
+    weight: Any = layer.base.weight
+    delta = layer.export().delta()
+    return (weight + delta.to(weight.dtype)).float() - (weight.float() + delta)

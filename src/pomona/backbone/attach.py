@@ -23,7 +23,7 @@ from pomona.adapters.same_base import BASE
 from pomona.adapters.targets import Targets
 from pomona.backbone.base_copies import proven_copies
 from pomona.backbone.base_modules import modules_of
-from pomona.backbone.linear_modules import is_transposed, linear_shape
+from pomona.backbone.linear_modules import holds_update, is_transposed, linear_shape
 from pomona.backbone.load import Backbone
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.trainable import AdaptedModule, Concat, TrainableMerge
@@ -105,6 +105,9 @@ class Attachment:
     def folded(self) -> Iterator[None]:
         """Within the block the update is part of the base weights: nothing extra to compute. Leaving restores them bit for bit.
 
+        A weight that is not in float32 keeps its update beside it, as in training: folding into bfloat16 loses a third of the
+        update, and the model that answers would not be the one that was trained and judged.
+
         Raises:
             ValueError: within another such block, which would add the update twice.
         """
@@ -113,6 +116,8 @@ class Attachment:
         kept: dict[str, Tensor] = {}
         try:
             for path, layer in self.modules.items():
+                if not holds_update(layer.base):
+                    continue
                 weight: Tensor = layer.base.weight  # pyright: ignore[reportAssignmentType]
                 kept[path] = weight.detach().clone()
                 delta = layer.export().delta()

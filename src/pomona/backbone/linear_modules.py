@@ -12,9 +12,11 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
-    """(O, I) of a linear module."""
+    """(O, I) of a linear module, by what it says of itself: a quantised weight has another shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
     rows, columns = weight_of(module).shape
-    return (columns, rows) if is_transposed(module) else (rows, columns)
+    return columns, rows
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:
@@ -22,3 +24,11 @@ def weight_of(module: nn.Module) -> torch.Tensor:
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     return weight
+
+
+def holds_update(module: nn.Module) -> bool:
+    """Whether an update can be added to the weight and is still there afterwards.
+
+    Rounding to bfloat16 loses a third of a small update, and a quantised weight all of it.
+    """
+    return weight_of(module).dtype in (torch.float32, torch.float64)

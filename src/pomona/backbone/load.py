@@ -23,6 +23,7 @@ from pomona.backbone.model_folder import check_files, fetched_folder, lacks_toke
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.speed import Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
+from pomona.backbone.trial_copy import trial_copy
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -165,11 +166,13 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
     nn.Module.to(network, place)
-    if not _is_causal(network):
+    _try_pass(network, model)
+    tried = trial_copy(network)
+    if not is_causal(tried):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
-    return replace(backbone, speed=switched_on(network, speed))
+    return replace(backbone, speed=switched_on(network, speed, tried))
 
 
 def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrainedTokenizerBase:
@@ -188,11 +191,33 @@ def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrained
 
 
 @torch.no_grad()
-def _is_causal(network: PreTrainedModel) -> bool:
-    """Whether the first position's logits ignore the second token. Right padding without a mask rests on it."""
-    logits_2TV = network(input_ids=torch.tensor([[0, 1], [0, 2]], device=network.device)).logits
+def is_causal(network: PreTrainedModel) -> bool:
+    """Whether the first position's outputs ignore the second token. Right padding without a mask rests on it.
+
+    Args:
+        network: in float32 (`trial_copy`): what rounding does in half precision is as much as what an encoder's second token does.
+    """
+    logits_2TV = network(input_ids=torch.tensor([[0, 1], [0, 2]], device=network.device), use_cache=False).logits
     change = (logits_2TV[0, 0] - logits_2TV[1, 0]).abs().max()
     return bool(change <= 16 * torch.finfo(logits_2TV.dtype).eps * logits_2TV.abs().max())
+
+
+@torch.no_grad()
+def _try_pass(network: PreTrainedModel, model: str) -> None:
+    """See that the model runs in its precision on its device: some have parts in float32 alone.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        network(input_ids=torch.tensor([[0, 1]], device=network.device), use_cache=False)
+    except _FAILURES as error:
+        raise InputError(
+            f"the model does not run in {str(network.dtype).removeprefix('torch.')} on {network.device.type}: {_reason(error)}",
+            field="dtype",
+            value=model,
+            fix="Set dtype to float32, or use another model",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -54,7 +54,7 @@ def answer(
     label: str,
     decoding: Decoding | None = None,
 ) -> Answers:
-    """Let a system answer: the base model, or the base model with one adapter folded into its weights.
+    """Let a system answer: the base model, or the base model with one adapter, folded into its weights where they are in float32.
 
     Args:
         backbone: the model, with nothing attached.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from pomona.backbone.trial_copy import trial_copy
 from pomona.registry import Registry
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ class SpeedUp(ABC):
 
     @abstractmethod
     def suits(self, model: PreTrainedModel) -> bool:
-        """Whether it is used for this model on its device. Asked once, when the model is loaded; it may try a short pass."""
+        """Whether it is used for this model on its device. Asked once, when the model is loaded; it may try a short pass.
+
+        Args:
+            model: on its device, in float32, of the model's first layers where it is in another precision (`trial_copy`).
+        """
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027 (most change nothing)
         """Change the model for good, where that takes no time and no weight is another afterwards."""
@@ -83,17 +88,19 @@ class Speed:
             yield
 
 
-def switched_on(model: PreTrainedModel, switch: Switch = "auto") -> Speed:
+def switched_on(model: PreTrainedModel, switch: Switch = "auto", tried: PreTrainedModel | None = None) -> Speed:
     """The speed-ups that suit a frozen model, each prepared. Called once, when the model is loaded.
 
     Args:
         model: on its device, in eval mode, without adapters: those would be part of what is tried.
         switch: `off` for none.
+        tried: its `trial_copy`, where there is one already.
     """
     used: list[SpeedUp] = []
     if switch == "auto":
+        tried = trial_copy(model) if tried is None else tried
         for one in sorted(map(speed_ups.create, speed_ups), key=lambda one: not one.changes_model):
-            if one.suits(model):
+            if one.suits(tried):
                 one.prepare(model)
                 used.append(one)
     return Speed(tuple(used))
