@@ -445,7 +445,7 @@ def test_a_link_to_itself_and_a_name_that_no_file_has(tmp_path: Path) -> None:
         read_adapter(tmp_path / ("n" * 5000))
 
 
-@pytest.mark.parametrize("call", ["pathlib.Path.read_text", "os.open", "pathlib.Path.iterdir"])
+@pytest.mark.parametrize("call", ["pathlib.Path.open", "os.open", "pathlib.Path.iterdir"])
 def test_what_the_disk_refuses(call: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "outer" / "adapter")
     with mock.patch(call, side_effect=PermissionError(13, "Permission denied")), pytest.raises(InputError) as caught:

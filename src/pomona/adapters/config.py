@@ -6,6 +6,7 @@ PEFT looks up a module's rank and alpha by the first pattern `p`, in the file's 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -18,6 +19,8 @@ from typing import TypeVar
 from pomona.adapters.not_peft import refuse_mlx_config
 from pomona.adapters.targets import ALL_LINEAR, Targets
 from pomona.errors import InputError
+from pomona.patterns import Expressions, check_expression
+from pomona.plain_files import open_plain
 from pomona.stand_ins import refuse_stand_in
 
 T = TypeVar("T")
@@ -26,6 +29,7 @@ CONFIG_FILE = "adapter_config.json"
 
 _AGAIN = "Copy the adapter again from its source"
 
+_LARGEST_JSON = 2**26  # bytes; the index of a model of experts has some megabytes
 _LARGEST_RANK = 10**6
 _LARGEST_ALPHA = 3e38  # of fp32, in which the update is added
 _BASE_CHANGING = re.compile(r"pissa.*|olora|corda|loftq|lora_ga")
@@ -118,23 +122,45 @@ class LoraConfig:
 
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""
-        return _first_match(self.rank_pattern, module, self.r)
+        return _value(self.rank_pattern, self._ranks.first(module), self.r)
 
     def scaling(self, module: str) -> float:
         """`alpha / r`, or `alpha / sqrt(r)` for rsLoRA, of a module."""
         rank = self.rank(module)
-        return _first_match(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+        alpha = _value(self.alpha_pattern, self._alphas.first(module), self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def warnings(self, modules: Iterable[str]) -> list[str]:
         """Possible mistakes, including patterns that match none of these modules and so have no effect."""
         known = list(modules)
         found = list(self.doubts)
-        for name, patterns in (("rank_pattern", self.rank_pattern), ("alpha_pattern", self.alpha_pattern)):
-            unused = [pattern for pattern in patterns if not any(_matches(pattern, module) for module in known)]
+        for name, patterns, expressions in (
+            ("rank_pattern", self.rank_pattern, self._ranks),
+            ("alpha_pattern", self.alpha_pattern, self._alphas),
+        ):
+            unused = [list(patterns)[place] for place in expressions.prepare(known)]
             if unused:
                 more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
                 found.append(f"{name}: {', '.join(unused[:3])}{more} match no adapted module and are ignored, as in PEFT")
         return found
+
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Match the patterns with many modules at once; `rank` and `scaling` are then quick.
+
+        Raises:
+            InputError: it takes too long.
+        """
+        known = list(modules)
+        self._ranks.prepare(known)
+        self._alphas.prepare(known)
+
+    @functools.cached_property
+    def _ranks(self) -> Expressions:
+        return Expressions(map(_in_peft, self.rank_pattern), "rank_pattern")
+
+    @functools.cached_property
+    def _alphas(self) -> Expressions:
+        return Expressions(map(_in_peft, self.alpha_pattern), "alpha_pattern")
 
 
 def read_config(file: Path) -> LoraConfig:
@@ -222,9 +248,12 @@ def read_json_object(file: Path) -> dict[str, object]:
         InputError: the file cannot be read, or is not a JSON object in UTF-8.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
-        refuse_stand_in(file, text[:64].encode())
-        raw = json.loads(text)
+        with open_plain(file) as stream:
+            content = stream.read(_LARGEST_JSON + 1)
+        refuse_stand_in(file, content[:64].removeprefix(b"\xef\xbb\xbf"))
+        if len(content) > _LARGEST_JSON:
+            raise InputError(f"has more than {_LARGEST_JSON:,} bytes, which no config has", file=file, fix=_AGAIN)
+        raw = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)  # some editors begin with a byte-order mark
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair, written as \ud800, could never be printed
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
@@ -237,12 +266,21 @@ def read_json_object(file: Path) -> dict[str, object]:
     return raw
 
 
-def _first_match(patterns: Mapping[str, T], module: str, default: T) -> T:
-    return next((value for pattern, value in patterns.items() if _matches(pattern, module)), default)
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key {twice[:40]!r} is given twice")
+    return found
 
 
-def _matches(pattern: str, module: str) -> bool:
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+def _value(patterns: Mapping[str, T], place: int | None, default: T) -> T:
+    return default if place is None else list(patterns.values())[place]
+
+
+def _in_peft(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 def _kept(raw: Mapping[str, object], file: Path) -> dict[str, object]:
@@ -320,18 +358,15 @@ def _patterns(raw: Mapping[str, object], name: str, file: Path) -> dict[str, obj
     if not isinstance(patterns, dict):
         raise InputError("is not a map of module pattern to number", file=file, field=name, value=patterns)
     for pattern in patterns:
-        _check_expression(pattern, file, name, rf"(.*\.)?({pattern})$")
+        _check_expression(pattern, file, name, _in_peft(str(pattern)))
     return patterns
 
 
 def _check_expression(pattern: object, file: Path, name: str, whole: str | None = None) -> None:
     """Raise if the pattern is not a regular expression, alone or within PEFT's `whole` expression."""
-    if not isinstance(pattern, str) or not pattern.isprintable():
-        raise InputError("is not a regular expression", file=file, field=name, value=pattern)
-    try:
-        re.compile(pattern if whole is None else whole)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"is not a regular expression: {error}", file=file, field=name, value=pattern) from error
+    problem = check_expression(pattern) or (check_expression(whole) if whole is not None else None)
+    if problem is not None:
+        raise InputError(problem, file=file, field=name, value=pattern)
 
 
 def _names(raw: Mapping[str, object], name: str, file: Path) -> tuple[str, ...]:

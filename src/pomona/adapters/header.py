@@ -93,6 +93,7 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
     unsorted = {_whole(key, pairs, parsed, tensors): key for key in others if key not in copies.values()}
     if not pairs:
         raise InputError("holds no LoRA tensors", file=tensors.file, fix="Save the adapter with PEFT's save_pretrained")
+    config.prepare(pair.trained_as for pair in pairs.values())
     stacks = find_stacks({module: _in_file(tensors, pair) for module, pair in pairs.items()}, config, tensors.file)
     for module, pair in pairs.items():
         _check_pair(tensors, module, pair, None if module in stacks else config)

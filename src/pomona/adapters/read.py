@@ -25,6 +25,8 @@ from pomona.adapters.same_base import stored_identity
 from pomona.adapters.shapes import ShapedFactors, renamed
 from pomona.adapters.tensors import TensorFile, all_finite
 from pomona.errors import InputError
+from pomona.patterns import TooSlowError
+from pomona.plain_files import open_plain
 from pomona.stand_ins import refuse_stand_in
 
 _AGAIN = "Copy the adapter again from its source"
@@ -121,7 +123,12 @@ def _read(path: Path) -> Adapter:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
     config = read_config(config_file)
     tensors = TensorFile(tensor_file)
-    header = check_header(tensors, config)
+    try:
+        header = check_header(tensors, config)
+        names = [name for module, pair in header.pairs.items() for name in (pair.trained_as, module, newer_spelling(module))]
+        config.targets.prepare(names)
+    except TooSlowError as error:
+        raise InputError(str(error), file=config_file) from error
     embeddings = frozenset(module for module, pair in header.pairs.items() if pair.embedding)
     factors = FolderFactors(tensors, config, header.pairs)
     for module, pair in header.pairs.items():
@@ -176,7 +183,7 @@ def _folder(path: Path) -> Path:
     if not path.exists():
         raise InputError("no such folder", file=path, fix=f"Give a folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not path.is_dir():
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             refuse_stand_in(path, stream.read(64))
         raise InputError("is a file", file=path, fix=f"Give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if (path / CONFIG_FILE).is_file():

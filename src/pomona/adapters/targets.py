@@ -5,17 +5,18 @@ PEFT attaches factors to the modules of the config, not of the file: it ignores 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pomona.adapters.names import older_spelling
+from pomona.patterns import Expressions
 
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
 """The last part of the path of an output head, which `all-linear` leaves out."""
 
-_ANY_LAYER = re.compile(r".*?\.[^.]*\.(?P<layer>\d+)\.")
+_ANY_LAYER = r".*?\.[^.]*\.(?P<layer>\d+)\."
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class Targets:
     layers: Collection[int] | None = None
     layer_patterns: tuple[str, ...] = ()
 
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Match the expressions of all fields with many modules at once; `leaves_out` is then quick.
+
+        Raises:
+            InputError: an expression takes too long.
+        """
+        known = list(modules)
+        for expressions in (self._wanted, self._excluded, self._layers if self.layers is not None else None):
+            if expressions is not None:
+                expressions.prepare(known)
+
     def leaves_out(self, module: str, *, embedding: bool = False) -> str | None:
         """The config's field that makes PEFT ignore this module; None if PEFT adapts it.
 
@@ -43,16 +55,16 @@ class Targets:
             module: path in the model.
             embedding: whether it is an embedding, which `all-linear` excludes.
         """
-        if self.exclude and _matches(self.exclude, module):
+        if self.exclude and _matches(self.exclude, self._excluded, module):
             return "exclude_modules"
         if self.modules is None:
             return None
         if isinstance(self.modules, str) and self.modules.lower() == ALL_LINEAR:
             return "target_modules" if embedding or module.rpartition(".")[2] == HEAD else None
-        if not _matches(self.modules, module):
+        if not _matches(self.modules, self._wanted, module):
             return "target_modules"
         named = isinstance(self.modules, str) or module in self.modules
-        if self.layers is None or named or self._layer(module) in self.layers:
+        if self.layers is None or named or self._layers.layer(module) in self.layers:
             return None
         return "layers_to_transform"
 
@@ -63,16 +75,29 @@ class Targets:
         ends = {end for module in modules for name in (module, older_spelling(module) or module) for end in _ends(name)}
         return sorted(set(self.modules) - ends)
 
-    def _layer(self, module: str) -> int | None:
+    @functools.cached_property
+    def _wanted(self) -> Expressions | None:
+        return _expression(self.modules, "target_modules")
+
+    @functools.cached_property
+    def _excluded(self) -> Expressions | None:
+        return _expression(self.exclude, "exclude_modules")
+
+    @functools.cached_property
+    def _layers(self) -> Expressions:
         patterns = [rf"(?:^|.*?\.){pattern}\.(?P<layer>\d+)\." for pattern in self.layer_patterns] or [_ANY_LAYER]
-        match = next((match for pattern in patterns if (match := re.match(pattern, module))), None)
-        return int(match["layer"]) if match else None
+        return Expressions(patterns, "layers_pattern")
 
 
-def _matches(wanted: Collection[str] | str, module: str) -> bool:
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, module) is not None
-    return any(end in wanted for end in _ends(module))
+def _expression(wanted: Collection[str] | str | None, field: str) -> Expressions | None:
+    is_one = isinstance(wanted, str) and wanted.lower() != ALL_LINEAR
+    return Expressions([wanted], field, full=True) if is_one and isinstance(wanted, str) and wanted else None
+
+
+def _matches(wanted: Collection[str] | str, expression: Expressions | None, module: str) -> bool:
+    if expression is not None:
+        return expression.first(module) is not None
+    return not isinstance(wanted, str) and any(end in wanted for end in _ends(module))
 
 
 def _ends(module: str) -> list[str]:

@@ -19,12 +19,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pomona.errors import InputError, PomonaError
+from pomona.plain_files import refuse_special
 from pomona.stand_ins import refuse_stand_in
 
 DTYPES: Mapping[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _AGAIN = "Copy the adapter again from its source"
+_LARGE = 2**28  # bytes; below it nobody asks what memory is available
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class TensorFile:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        refuse_special(file)
         try:
             descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, descriptor)
             self._stream = FileIO(descriptor, closefd=False)
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", file=file) from error
+        _refuse_larger_than_memory(os.fstat(descriptor).st_size, file)
         entries, _, start = read_header(file, self._stream)
         self.info: Mapping[str, TensorInfo] = {
             name: TensorInfo(tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()
@@ -75,7 +79,7 @@ class TensorFile:
         dtypes = {self.info[name].dtype for name in names}
         if len(dtypes) > 1 or any(end != start for (_, end), (start, _) in itertools.pairwise(spans)):
             return [self.read(name)[0] for name in names]
-        raw = np.empty(spans[-1][1] - spans[0][0], dtype=np.uint8)
+        raw = self._room(spans[-1][1] - spans[0][0], names[0])
         self._stream.seek(spans[0][0])
         if self._stream.readinto(raw.data) != raw.nbytes:
             raise InputError("ends before its last tensor", file=self.file, field=names[0], fix=_AGAIN)
@@ -87,6 +91,16 @@ class TensorFile:
             problem = "holds NaN or infinite values"
             raise InputError(problem, file=self.file, field=bad, fix="Use an earlier checkpoint of the adapter")
         return tensors
+
+    def _room(self, size: int, name: str) -> np.ndarray:
+        """Memory for so many bytes; a system that gives more than it has would end this process once it is used."""
+        try:
+            if size > _LARGE and size > (available := _available_bytes()):
+                raise MemoryError(f", and {_shown(available)} are available")
+            return np.empty(size, dtype=np.uint8)
+        except MemoryError as error:
+            why = str(error) if str(error).startswith(",") else ", which this process does not get"
+            raise InputError(f"needs {_shown(size)} of memory{why}", file=self.file, field=name) from error
 
 
 def write_tensors(file: Path, layout: Mapping[str, TensorInfo], tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -206,6 +220,27 @@ def _cut(stream: FileIO) -> str | None:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
     return f"it has {has:,} of its {needed:,} bytes, as if its download broke off" if has < needed < 2**50 else None
+
+
+def _refuse_larger_than_memory(size: int, file: Path) -> None:
+    """Refuse a file that no work on it can hold; one with holes takes no room on the disk, however large it says that it is."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
+    if size > memory:
+        raise InputError(f"has {_shown(size)}, and this machine has {_shown(memory)} of memory", file=file, fix=_AGAIN)
+
+
+def _available_bytes() -> int:
+    """Memory that can be used without swapping, where the system says so; else all that the machine has."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**63
+
+
+def _shown(size: int) -> str:
+    units = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+    return next((f"{size / bytes_:.1f} {unit}" for bytes_, unit in units if size >= bytes_), f"{size:,} bytes")
 
 
 def _size(info: TensorInfo) -> int:

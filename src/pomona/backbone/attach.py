@@ -247,6 +247,7 @@ def target_paths(backbone: Backbone, target_modules: Sequence[str] | str) -> lis
     endings = {path.rpartition(".")[2] for path in paths}
     for target in [target_modules] if isinstance(target_modules, str) else target_modules:
         wanted = Targets(target_modules if isinstance(target_modules, str) else [target])
+        wanted.prepare(paths)
         if all(wanted.leaves_out(path) for path in paths):
             # Of an expression the last word is most likely the module's name.
             name = (re.findall(r"\w+", target) or [target])[-1]
@@ -254,6 +255,7 @@ def target_paths(backbone: Backbone, target_modules: Sequence[str] | str) -> lis
             fix = (whole if isinstance(target_modules, str) else "") + suggest(name, endings)
             raise InputError("the model has no such linear module", field="target_modules", value=target, fix=fix)
     wanted = Targets(target_modules)
+    wanted.prepare(paths)
     found = {path: module for path, module in linear.items() if wanted.leaves_out(path) is None}
     refuse_packed(found)
     return list(found)

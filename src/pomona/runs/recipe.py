@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from pomona.evaluation.scores import LOSS, make_metrics
 from pomona.importance import DeltaSensitivity
 from pomona.merging.weights import check_weight
 from pomona.metrics import Metric
+from pomona.patterns import check_expression
 from pomona.runs.mirror import mirrored
 from pomona.runs.pool import Pool
 from pomona.runs.read_yaml import read_yaml
@@ -131,11 +131,9 @@ class Lora(Section):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        if isinstance(self.target_modules, str):
-            try:
-                re.compile(self.target_modules)
-            except re.error as error:
-                raise ValueError(f"target_modules is no regular expression: {error}") from error
+        problem = check_expression(self.target_modules) if isinstance(self.target_modules, str) else None
+        if problem is not None:
+            raise ValueError(f"target_modules {problem}")
         return self
 
     @property

@@ -13,6 +13,7 @@ from pomona.adapters.export.checkpoint import INDEX, SINGLE
 from pomona.adapters.keys import PICKLE_FILE, TENSOR_FILE
 from pomona.adapters.not_peft import MLX_FILE, by_number
 from pomona.errors import InputError
+from pomona.plain_files import refuse_special
 
 _READS = (
     f"Give a folder with {CONFIG_FILE} and {TENSOR_FILE}, {PICKLE_FILE} or {MLX_FILE}, or a model folder with {CONFIG} and {SINGLE}"
@@ -44,6 +45,7 @@ def find_source(path: Path) -> Source:
     """
     if not path.exists():
         raise InputError("no such file or folder", file=path, fix=_READS)
+    refuse_special(path)
     if path.is_file():
         return _from_file(path)
     if (path / CONFIG_FILE).is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pomona.adapters.config import read_json_object
 from pomona.errors import InputError
+from pomona.plain_files import refuse_special
 from pomona.stand_ins import refuse_pointer
 
 CONFIG = "config.json"
@@ -83,6 +84,7 @@ def read_base(path: Path, *, sizes: bool = True) -> Base:
     Raises:
         InputError: neither, or it does not name the model's class, or does not say a size that it must.
     """
+    refuse_special(path)
     if path.is_file():
         return _from_gguf(path)
     file = path / CONFIG

@@ -18,6 +18,7 @@ from torch import Tensor
 from pomona.adapters.config import read_json_object
 from pomona.adapters.tensors import DTYPES, read_header
 from pomona.errors import InputError
+from pomona.plain_files import refuse_special
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCK_ENTRIES = 2**20
@@ -117,6 +118,7 @@ def read_file(file: Path) -> Checkpoint:
 
 
 def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    refuse_special(file)
     try:
         with FileIO(file) as stream:
             entries, metadata, start = read_header(file, stream)

@@ -9,6 +9,8 @@ from pomona.data.formats.arrow import INSTALL_DATA, table_rows
 from pomona.data.formats.rows import Row, read_bytes
 from pomona.errors import InputError, MissingPackageError
 
+_MAGIC = b"PAR1"
+
 
 def parse_parquet(path: Path) -> list[Row]:
     """The rows of a Parquet file, numbered from 1; see `table_rows`.
@@ -22,6 +24,8 @@ def parse_parquet(path: Path) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
+    if (head := read_bytes(path, len(_MAGIC))) and head != _MAGIC:  # before a file of any size is read
+        raise InputError("not a whole Parquet file: it begins otherwise", file=path, fix="Write it again")
     content = read_bytes(path)
     try:
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()

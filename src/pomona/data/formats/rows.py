@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pomona.errors import InputError
+from pomona.plain_files import open_plain
 from pomona.stand_ins import refuse_pointer
 
 HUB = "hub:"
+LARGEST_BYTES = 2**31
+"""Of a file of rows, which is held in memory as a whole."""
+_HEAD = 2**12
+_HOLE = 64  # bytes
 _WITHOUT_LINES = (".json", ".parquet")
 
 
@@ -50,10 +56,18 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
         InputError: the file is missing, is a folder or a Git LFS pointer, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(count)
+        with open_plain(path) as file:
+            content = file.read(count if count >= 0 else _HEAD)
             refuse_pointer(path, content)
-            return content
+            if count >= 0:
+                return content
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST_BYTES:
+                problem = f"has {size:,} bytes, and {LARGEST_BYTES:,} at most are read"
+                raise InputError(problem, file=path, fix="Split it, or draw the examples that are needed")
+            if len(content) >= _HOLE and not content.strip(b"\0"):
+                raise InputError("is no text: it begins with NUL characters alone", file=path, fix="Copy it again from its source")
+            return content + file.read()
     except FileNotFoundError as error:
         raise InputError("no such file", file=path, fix="Check the path") from error
     except IsADirectoryError as error:
