@@ -111,9 +111,32 @@ def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
 def test_dropout_goes_on_from_where_it_was(tmp_path: Path) -> None:
     torch.manual_seed(5)
     torch.rand(7)
-    save_checkpoint(tmp_path / "one", random_state())
+    save_checkpoint(tmp_path / "one", random_state(CPU))
     expected = [torch.nn.functional.dropout(torch.ones(50), 0.5) for _ in range(3)]
     torch.manual_seed(6)
-    restore_random_state(load_checkpoint(tmp_path / "one", CPU))
+    restore_random_state(load_checkpoint(tmp_path / "one", CPU), CPU)
     for one in expected:
         assert torch.equal(torch.nn.functional.dropout(torch.ones(50), 0.5), one)
+
+
+def test_the_generator_of_the_runs_own_device_is_kept_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is resumed sees more GPUs, or fewer, or none, and lies on another one of them."""
+    states = {number: torch.full((4,), number, dtype=torch.uint8) for number in range(8)}
+
+    class Generators:
+        @staticmethod
+        def get_rng_state(device: torch.device) -> torch.Tensor:
+            return states[device.index]
+
+        @staticmethod
+        def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
+            states[device.index] = state
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Generators)
+    saved = random_state(torch.device("cuda:5"))
+    assert sorted(saved) == ["cpu", "cuda"]
+    restore_random_state(saved, torch.device("cuda:1"))
+    assert {number: int(state[0]) for number, state in states.items()} == {**{n: n for n in range(8)}, 1: 5}
+    restore_random_state(random_state(CPU), torch.device("cuda:2"))
+    assert int(states[2][0]) == 2
+    restore_random_state(saved, CPU)

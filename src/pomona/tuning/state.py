@@ -17,7 +17,7 @@ from pomona.tuning.settings import Event
 
 T = TypeVar("T")
 
-FORMAT = 5
+FORMAT = 6
 """Version of a checkpoint's content. A checkpoint of another format is refused."""
 
 HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -37,7 +37,7 @@ class TrainState:
         factors: parameter name -> its values.
         optimizer: parameter name -> AdamW's moments and step counter.
         transforms: name of a transform -> its own state, of its own type.
-        random: generator -> its state.
+        random: type of device -> the state of its generator, on rank 0.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
@@ -80,14 +80,17 @@ def typed(kind: type[T], values: object) -> T:
     return TypeAdapter(kind).validate_python(values)
 
 
-def random_state() -> dict[str, Tensor]:
-    """The state of torch's global generators, the source of dropout."""
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's global generators that a run on this device draws dropout from, by type of device.
+
+    Other devices of the machine take no part, so the run can be resumed with more of them, or with fewer.
+    """
     states = {"cpu": torch.get_rng_state()}
-    return states | {f"cuda.{index}": torch.cuda.get_rng_state(index) for index in range(torch.cuda.device_count())}
+    return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state(device)}
 
 
-def restore_random_state(states: Mapping[str, Tensor]) -> None:
-    """Set torch's global generators to a state from `random_state`."""
+def restore_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set torch's global generators to the states of `random_state`; that of a device of another type remains as it is."""
     torch.set_rng_state(states["cpu"].cpu())
-    for index in range(torch.cuda.device_count()):
-        torch.cuda.set_rng_state(states[f"cuda.{index}"].cpu(), index)
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)

@@ -122,8 +122,11 @@ class Run:
         check_finite(name, value, self.system, self.state.step)
 
     def start_random_streams(self) -> None:
-        """Seed dropout, differently on every rank."""
-        torch.manual_seed(derive_seed(self.seed, "dropout", *([self.engine.rank] if self.engine.rank else [])))
+        """Seed dropout, differently on every rank, and after a resume differently from the first step's."""
+        place = [self.engine.rank] if self.engine.rank else []
+        if place and self.state.step:
+            place.append(self.state.step)
+        torch.manual_seed(derive_seed(self.seed, "dropout", *place))
 
     def snapshot(self, transforms: Mapping[str, Transform]) -> TrainState:
         """The complete state; it shares memory with the run."""
@@ -137,7 +140,7 @@ class Run:
                 for name, parameter in self.parameters.items()
             },
             transforms={name: transform.state for name, transform in transforms.items()},
-            random=random_state(),
+            random=random_state(self.backbone.device),
         )
 
     @torch.no_grad()
@@ -148,8 +151,10 @@ class Run:
             self.optimizer.state[parameter] = state.optimizer[name]
         for name, transform in transforms.items():
             transform.state = typed(transform.state_type, state.transforms[name])
-        restore_random_state(state.random)
         self.state = dataclasses.replace(state, factors={}, optimizer={}, transforms={}, random={})
+        self.start_random_streams()
+        if self.engine.is_main:  # the checkpoint has the state of rank 0 alone, and no two ranks may draw the same
+            restore_random_state(state.random, self.backbone.device)
         for event in self.state.history:
             self.emit(event)
 
