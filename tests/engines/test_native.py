@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pomona.backbone.loss import token_losses
 from pomona.backbone.published_norms import PublishedNorms
 from pomona.backbone.statistics import StreamedNorms
 from pomona.engines import Native
+from pomona.errors import InputError
 
 WORLD = 2
 ENGINE = Native()
@@ -72,7 +74,30 @@ def work(number: int, folder: str) -> None:
     floats = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * (number + 1)  # not contiguous
     doubles, whole = torch.full((3,), 0.5 + number, dtype=torch.float64), torch.tensor(number + 10)
     ENGINE.sum([floats, doubles, whole, small := torch.tensor([float(number)])])
+    sent = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * (number + 1)
+    ENGINE.broadcast([sent])
+    calls: list[list[int]] = []
+
+    def squares(items: Sequence[int]) -> list[int]:
+        calls.append(list(items))
+        return [item * item for item in items]
+
+    def only_here() -> list[int]:
+        # Within it this process is alone: nothing here may wait for the other one.
+        return [number, ENGINE.world_size, *ENGINE.map([1, 2, 3], squares)]
+
+    def wrong() -> None:
+        raise InputError("is wrong", field="here", value=number)
+
+    mapped, shares = [ENGINE.map(range(count), squares) for count in (5, 1, 0)], calls[:]
+    with pytest.raises(InputError) as error:
+        ENGINE.on_main(wrong)
     results = {
+        "sent": sent,
+        "mapped": mapped,
+        "calls": shares,
+        "on main": ENGINE.on_main(only_here),
+        "wrong": str(error.value),
         "rank": torch.tensor([ENGINE.rank, ENGINE.world_size]),
         "share": torch.tensor(ENGINE.share(range(7))),
         "floats": floats,
@@ -134,8 +159,23 @@ def test_shares_are_all_items_once_and_rank_0_decides(ranks: list[dict[str, Tens
     assert [found["same"].item() for found in ranks] == [0.1, 0.1]
 
 
+def test_rank_0_is_copied_exactly_and_work_is_shared_in_order(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["sent"].tolist() == [[1.0, 3.0], [2.0, 4.0]]
+        assert found["mapped"] == [[0, 1, 4, 9, 16], [0], []]
+    assert [found["calls"] for found in ranks] == [[[0, 2, 4], [0]], [[1, 3]]]
+
+
+def test_work_of_rank_0_alone_comes_to_all_and_so_does_its_error(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["on main"] == [0, 1, 1, 4, 9]
+        assert found["wrong"] == "here: is wrong (got 0)"
+
+
 def test_one_process_alone_is_the_whole_world() -> None:
     tensor = torch.tensor([1.0, 2.0])
     ENGINE.sum([tensor])
     assert tensor.tolist() == [1.0, 2.0]
     assert (ENGINE.rank, ENGINE.world_size, ENGINE.share([5, 6, 7]), ENGINE.agree(0.3)) == (0, 1, [5, 6, 7], 0.3)
+    assert ENGINE.map([5, 6, 7], lambda items: [item + 1 for item in items]) == [6, 7, 8]
+    assert ENGINE.on_main(lambda: 4) == 4

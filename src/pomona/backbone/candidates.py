@@ -35,6 +35,7 @@ def candidate_losses(
     It is `example_losses` with the parameters set to each candidate's values in turn, up to rounding. Observers see nothing of
     it. A pass holds the same examples for each of its candidates. Where one example does not fit for all of them, it is measured
     for half of them at a time, as it is where a module does not read all tokens. What memory does not hold by itself is NaN.
+    The examples are shared out over the ranks of the model's engine.
 
     Args:
         attachment: what is attached; as before afterwards.
@@ -51,11 +52,21 @@ def candidate_losses(
         raise ValueError(f"max_tokens {max_tokens}: at least 1")
     if not candidates or not examples:
         return [[] for _ in candidates]
-    measurement = _Measurement(attachment, examples, _updates(attachment, candidates), len(candidates), max_tokens)
-    together = len(candidates) if SharedPasses in attachment.backbone.speed else 1
-    for first in range(0, len(candidates), together):
-        measurement.run(range(first, first + together), range(len(examples)))
-    return measurement.losses
+    updates = _updates(attachment, candidates)
+
+    def measure(mine: Sequence[Encoded]) -> list[list[float]]:
+        measurement = _Measurement(attachment, mine, updates, len(candidates), max_tokens)
+        together = len(candidates) if SharedPasses in attachment.backbone.speed else 1
+        for first in range(0, len(candidates), together):
+            measurement.run(range(first, first + together), range(len(mine)))
+        return _transposed(measurement.losses)
+
+    return _transposed(attachment.backbone.engine.map(examples, measure))
+
+
+def _transposed(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Losses by example, of losses by candidate, and the reverse."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 class _Measurement:

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pomona.engines import NATIVE
 from pomona.errors import MissingPackageError
 
 NAME = "SmolLM2-135M-Instruct"
@@ -38,7 +39,8 @@ def embedded_model() -> Path:
     """
     gguf = _gguf_file()
     folder = cache_folder() / "models" / f"smollm2-135m-instruct-{importlib.metadata.version(DISTRIBUTION)}"
-    if not folder.exists():
+    NATIVE.on_main(lambda: None if folder.exists() else convert_gguf(gguf, folder))
+    if not folder.exists():  # this process has another disk than the first one
         convert_gguf(gguf, folder)
     return folder
 

@@ -55,8 +55,9 @@ def generate(
 ) -> list[Generated | None]:
     """Complete each prompt, in the prompts' order.
 
-    Attach adapters and fold them before the call; this knows the model only. Where memory does not hold a batch, this and all
-    later batches are halved; a prompt that does not fit by itself gets None.
+    Attach adapters and fold them before the call; this knows the model only. The prompts are shared out over the ranks of the
+    model's engine. Where memory does not hold a batch, this and all later batches are halved; a prompt that does not fit by itself
+    gets None.
 
     Args:
         backbone: the model, as it stands.
@@ -66,7 +67,7 @@ def generate(
         stop_at_line_end: end an answer at its first line end.
         stop: texts that end an answer, besides the model's own end tokens.
         decoding: greedy by default.
-        on_batch: told how many prompts each finished batch had.
+        on_batch: told how many prompts each finished batch of this rank had.
 
     Raises:
         InputError: a prompt has no token at all, or one that the model has no embedding for.
@@ -80,7 +81,6 @@ def generate(
     end = AnswerEnd.of(backbone, line=stop_at_line_end, stop=tuple(stop))
     # Every answer has draws of its own, so that it does not matter which batch it is in.
     draws_PT = torch.rand((len(encoded), max_new_tokens), generator=stream(decoding.seed, "decoding")) if decoding.samples else None
-    answers: list[Generated | None] = [None] * len(encoded)
     # transformers' beam search takes padding for something that was said.
     alone = decoding.num_beams > 1 and decoding.looks_back
 
@@ -88,11 +88,16 @@ def generate(
         draws_BT = None if draws_PT is None else draws_PT[list(indices)]
         return _batch(backbone, [encoded[index] for index in indices], end, decoding, max_new_tokens, draws_BT)
 
-    for indices, rows in each_batch(evaluation_order([len(tokens) for tokens in encoded], 1 if alone else batch_size), batch):
-        for index, tokens in zip(indices, rows or (), strict=rows is not None):
-            answers[index] = Generated(end.text(tokens), tuple(tokens), end(tokens))
-        on_batch(len(indices))
-    return answers
+    def answer(mine: Sequence[int]) -> list[Generated | None]:
+        answers: dict[int, Generated] = {}
+        batches = evaluation_order([len(encoded[index]) for index in mine], 1 if alone else batch_size)
+        for indices, rows in each_batch([[mine[place] for place in places] for places in batches], batch):
+            for index, tokens in zip(indices, rows or (), strict=rows is not None):
+                answers[index] = Generated(end.text(tokens), tuple(tokens), end(tokens))
+            on_batch(len(indices))
+        return [answers.get(index) for index in mine]
+
+    return backbone.engine.map(range(len(encoded)), answer)
 
 
 def _tokens(backbone: Backbone, prompt: str | Sequence[int]) -> list[int]:

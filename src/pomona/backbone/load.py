@@ -24,6 +24,7 @@ from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.speed import Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
 from pomona.backbone.trial_copy import trial_copy
+from pomona.engines import NATIVE, Engine
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Backbone:
         warnings: what loading it gave to say.
         folder: where its files are; None: it was made in memory.
         speed: the speed-ups in use; by default none, the plain path.
+        engine: shares out the examples whose losses or answers are wanted; by default over the ranks of `torch.distributed`.
     """
 
     model: PreTrainedModel
@@ -55,6 +57,7 @@ class Backbone:
     warnings: tuple[str, ...] = ()
     folder: Path | None = None
     speed: Speed = field(default_factory=Speed)
+    engine: Engine = NATIVE
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -262,4 +265,8 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise InputError("no such device here", field="device", value=device, fix="Use auto, cpu, cuda or cuda:N") from error
+    if place.index is not None and place.type != "cpu" and NATIVE.world_size > 1:
+        raise InputError(
+            "names one device for all processes, but each has its own", field="device", value=device, fix=f"Use {place.type}"
+        )
     return place

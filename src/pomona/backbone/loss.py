@@ -115,8 +115,13 @@ def example_means(grid: Float[Tensor, "B T"], batch: Batch, examples: Sequence[E
 def example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:
     """Mean loss of each example's completion tokens, nats per token, in the order given. No gradient, no dropout.
 
-    Batches that memory does not hold are halved; the loss of an example that does not fit by itself is NaN.
+    The examples are shared out over the ranks of the model's engine. Batches that memory does not hold are halved; the loss of an
+    example that does not fit by itself is NaN.
     """
+    return backbone.engine.map(examples, lambda mine: _example_losses(backbone, mine, batch_size))
+
+
+def _example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:
     losses = [math.nan] * len(examples)
 
     def means(indices: Sequence[int]) -> list[float]:

@@ -75,6 +75,7 @@ def evaluate(
         refuse_given(of_answers | of_model, "--predictions runs no model")
 
     from pomona.cli.selection import from_data, from_recipe
+    from pomona.engines import NATIVE
     from pomona.evaluation.answers import check_room
     from pomona.runs.evaluate import evaluate as run
     from pomona.runs.evaluate import read_adapters, ready_metrics, score_predictions
@@ -93,7 +94,7 @@ def evaluate(
     if predictions is not None:
         answers = read_predictions(predictions, chosen.examples)
         wanted = {key: value for key, value in settings.items() if key in {"metrics", "draws", "seed"}}
-        found = score_predictions(answers, chosen.examples, chosen.task, **wanted)
+        found = NATIVE.on_main(lambda: score_predictions(answers, chosen.examples, chosen.task, **wanted))
         for warning in found.warnings:
             say(f"warning: {warning}", err=True)
     else:
@@ -110,7 +111,7 @@ def evaluate(
             for warning in found.warnings:
                 display.warn(warning)
     say(found.model_dump_json(indent=2, exclude={"predictions"}) if as_json else _table(found), lines=True)
-    if output is not None:
+    if output is not None and NATIVE.is_main:
         write_predictions(output, chosen.examples, found.predictions)
 
 

@@ -27,6 +27,7 @@ from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message, termi
 from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
+from pomona.cli.processes import end, processes
 from pomona.cli.rank_sources import rank_sources
 from pomona.cli.recipes import recipes
 from pomona.cli.report import report
@@ -50,15 +51,14 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
         try:
             return verb(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            say(message(interrupt), err=True)
-            raise SystemExit(exit_code(interrupt)) from None
+            end(message(interrupt), exit_code(interrupt))
         except (typer.Exit, SystemExit, GeneratorExit):  # a verb's own exit code
             raise
         except BrokenPipeError:  # the reader has seen enough: `pomona list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except BaseException as error:
-            raise SystemExit(told(error)) from None
+            told(error)
 
     return call
 
@@ -122,15 +122,14 @@ def main() -> None:
         say("error: an argument holds a NUL character, which no path or name has. See `pomona --help`.", err=True)
         raise SystemExit(InputError.exit_code)
     try:
-        with terminable():
+        with terminable(), processes(arguments):
             code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
     except typer.Abort:  # Ctrl-C before the verb had begun
         raise SystemExit(INTERRUPTED) from None
     except USAGE_ERROR as error:
-        say(f"error: {_usage_problem(error)}", err=True)
-        raise SystemExit(InputError.exit_code) from None
+        end(f"error: {_usage_problem(error)}", InputError.exit_code)
     except Exception as error:
-        raise SystemExit(told(error)) from None
+        told(error)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

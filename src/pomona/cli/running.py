@@ -22,6 +22,7 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         as_json: print the record.
     """
     from pomona.cli.interrupted import resumable
+    from pomona.engines import NATIVE
     from pomona.report import model_card, three_sentences, what_it_is_made_of, write_report
     from pomona.runs.adapt import adapt
     from pomona.runs.store import RECIPE
@@ -30,6 +31,8 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
     folder = output
     with resumable(folder, RECIPE, named=named), Display() as display:
         record = adapt(recipe, folder, resume=resume, progress=display)
+    if not NATIVE.is_main:
+        return
     page = write_report(folder)
     (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
     if as_json:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import traceback
+from typing import NoReturn
 
-from pomona.cli.say import say
+from pomona.cli.processes import end
 from pomona.errors import InputError, PomonaError
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
 """What the errors of torch and of the system say where memory is lacking."""
 
 
-def told(error: BaseException) -> int:
-    """Print an error in one line, with the traceback before it where `--debug` asks for it; returns the exit code.
+def told(error: BaseException) -> NoReturn:
+    """Print an error in one line, with the traceback before it where `--debug` asks for it, and end the command.
 
     Args:
         error: any; also a panic of a library in Rust, which is no `Exception`.
+
+    Raises:
+        SystemExit: with the exit code.
     """
     if os.environ.get("POMONA_DEBUG"):
         traceback.print_exception(error)
     text, code = _line(error)
-    say(f"error: {text}", err=True)
-    return code
+    end(f"error: {text}", code)
 
 
 def _line(error: BaseException) -> tuple[str, int]:

@@ -1,19 +1,21 @@
 """The contract of an engine: what a training step needs of the machine, and nothing else.
 
 The loop, the statistics and the probes call these methods alone, so a run on other hardware or with another distribution library
-is one new subclass. Every rank calls the methods that exchange data (`sum`, `agree`, `gather`) at the same places.
+is one new subclass. Every rank calls the methods that exchange data (`sum`, `broadcast`, `agree`, `map`, `on_main`, `gather`) at
+the same places.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from torch import Tensor
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Engine(ABC):
@@ -48,6 +50,37 @@ class Engine(ABC):
 
         Args:
             tensors: of the same shapes, dtypes and order on every rank.
+        """
+
+    @abstractmethod
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Set each tensor to its values on rank 0, in place.
+
+        Args:
+            tensors: of the same shapes, dtypes and order on every rank.
+        """
+
+    @abstractmethod
+    def map(self, items: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
+        """The results of `work` on all items, in the items' order, the same on every rank.
+
+        Args:
+            items: the same on every rank.
+            work: gives one result for each item that it is called with; it must not call the engine. A rank calls it with its
+                share of the items, or not at all if there are fewer items than ranks.
+        """
+
+    @abstractmethod
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, on every rank; the other ranks wait. Rank 0 begins when every rank has arrived.
+
+        An engine is a single process within `work`, so that nothing in it waits for the other ranks.
+
+        Args:
+            work: reads or writes files that the ranks share, or takes a decision that depends on them.
+
+        Raises:
+            PomonaError: `work` raised it; every rank raises it.
         """
 
     @abstractmethod

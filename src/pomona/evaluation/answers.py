@@ -86,7 +86,7 @@ def answer(
     started = time.perf_counter()
     prompts = answering_prompts(backbone, examples, task, max_tokens)
     encoded, _ = encode(examples, backbone.tokenizer, max_tokens, backbone.embedding_rows)
-    progress.begin(f"evaluating {label}", len(examples))
+    progress.begin(f"evaluating {label}", len(backbone.engine.share(examples)))
     generated = decode(backbone, prompts, task, batch_size=batch_size, decoding=decoding, on_batch=progress.advance)
     losses = example_losses(backbone, encoded, LOSS_BATCH_SIZE)
     progress.end(f"loss {sum(losses) / len(losses):.3f}")

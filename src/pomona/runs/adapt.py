@@ -11,6 +11,8 @@ from pathlib import Path
 from pomona.adapters import Adapter
 from pomona.backbone.load import Backbone
 from pomona.data import Splits
+from pomona.engines import NATIVE
+from pomona.engines.launch import failure_elsewhere
 from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.baselines import Baseline
 from pomona.runs.best_sources import with_best_sources
@@ -43,6 +45,9 @@ def adapt(
 
     Everything that can be wrong with the input is found before anything is trained or written. A run that was interrupted goes
     on with `resume` and ends as it would have ended.
+
+    If `torch.distributed` is initialised, every rank calls this with the same arguments, and gets the same record. The ranks share
+    the work and the run folder's disk; rank 0 writes.
 
     Args:
         recipe: what to do.
@@ -134,16 +139,21 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
         answers = {name: _answers(name, adapter, trainer, splits, record, shared) for name, adapter in systems.items()}
         adapter = systems[only or MAIN]
         adapter = None if adapter is None else loaded(adapter)
-        describe_results(record, trainer, splits, adapter, answers)
-        describe_systems(record, trainer, systems)
-        describe_tuning(record, trainer)
-        store.write_predictions(_predictions(splits, answers))
-        if adapter is not None:
-            store.write_adapter(adapter)
-        record.status = "done"
-    _say(record, progress)
+
+        def finish() -> RunRecord:
+            describe_results(record, trainer, splits, adapter, answers)
+            describe_systems(record, trainer, systems)
+            describe_tuning(record, trainer)
+            store.write_predictions(_predictions(splits, answers))
+            if adapter is not None:
+                store.write_adapter(adapter)
+            record.status = "done"
+            return record
+
+        complete = NATIVE.on_main(finish)
+    _say(complete, progress)
     store.drop_checkpoints()
-    return record
+    return complete
 
 
 def _first_trainer(first: SearchPass, shared: SharedWork, main: SystemTrainer) -> SystemTrainer:
@@ -258,11 +268,13 @@ def _accounted(store: RunStore, record: RunRecord, started: float) -> Iterator[N
     before = record.timing.total_seconds
     try:
         yield
-    except KeyboardInterrupt:
-        record.status = "interrupted"
-        raise
-    except Exception as error:
-        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+    except (KeyboardInterrupt, Exception) as error:
+        if (other := failure_elsewhere()) is not None:  # a launcher ends the other processes by a signal
+            record.status, record.error = "failed", f"in another process: {other.text}"
+        elif isinstance(error, KeyboardInterrupt):
+            record.status = "interrupted"
+        else:
+            record.status, record.error = "failed", f"{type(error).__name__}: {error}"
         raise
     finally:
         record.timing.total_seconds = before + time.perf_counter() - started

@@ -88,8 +88,10 @@ def evaluate(
         )
         for name, adapter in systems.items()
     }
-    return evaluation_record(
-        answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed, every_pair=True, warnings=warnings
+    return backbone.engine.on_main(
+        lambda: evaluation_record(
+            answers, examples, task, chosen, model=backbone.name, draws=draws, seed=seed, every_pair=True, warnings=warnings
+        )
     )
 
 

@@ -18,6 +18,7 @@ from pomona.backbone.embedded import cache_folder
 from pomona.backbone.load import Backbone
 from pomona.backbone.published_norms import check_published
 from pomona.data import Example, fingerprint
+from pomona.engines import NATIVE
 from pomona.errors import InputError
 from pomona.evaluation.answers import check_room
 from pomona.evaluation.baselines import StaticMerge, TargetLora, find_baseline
@@ -177,13 +178,17 @@ def train_cached(
 ) -> Path:
     """Train a plain LoRA, or find it in the cache. Returns its folder."""
     folder = _cache_folder(backbone, chosen, lora, tuning, seed)
-    if not folder.exists():
+    if not NATIVE.on_main(folder.exists):
         adapter = train_plain(backbone, chosen, lora, tuning, seed=seed, label=label, progress=progress)
-        try:
-            write_adapter(adapter, folder)
-        except InputError:
-            if not folder.exists():  # else another run has trained the same one meanwhile
-                raise
+
+        def keep() -> None:
+            try:
+                write_adapter(adapter, folder)
+            except InputError:
+                if not folder.exists():  # else another run has trained the same one meanwhile
+                    raise
+
+        NATIVE.on_main(keep)
     return folder
 
 

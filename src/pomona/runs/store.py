@@ -6,6 +6,9 @@
     checkpoint/<system>.answers.json       its answers on the test set
 
 `checkpoint/` goes when the run is done.
+
+Several processes of one run share the folder's disk. The first one writes, and all of them read. A write that no process reads in
+this run is done by the first process without the others; all else goes through `on_main`, where they wait for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from pomona.adapters import Adapter, read_adapter, write_adapter
+from pomona.engines import NATIVE
 from pomona.errors import InputError
 from pomona.evaluation.answers import Answers
 from pomona.runs.record import RunRecord
@@ -45,11 +49,14 @@ class RunStore:
     def __init__(self, folder: Path, recipe: str, *, resume: bool) -> None:
         self.folder = folder
         self._recipe = recipe
-        known = folder / RECIPE
+        NATIVE.on_main(lambda: self._check(resume=resume))
+
+    def _check(self, *, resume: bool) -> None:
+        folder, known = self.folder, self.folder / RECIPE
         if resume:
             if not known.is_file():
                 raise InputError("no run to resume", file=folder, fix="Leave out --resume to start one")
-            if known.read_text(encoding="utf-8") != recipe:
+            if known.read_text(encoding="utf-8") != self._recipe:
                 raise InputError(
                     "the recipe differs from the one that this run began with",
                     file=known,
@@ -64,6 +71,11 @@ class RunStore:
         Raises:
             InputError: the disk refuses.
         """
+        NATIVE.on_main(self._begin)
+        if not (self.folder / RECIPE).exists():
+            raise InputError("is not on a disk that all processes of this run share", file=self.folder, fix="Give another --output")
+
+    def _begin(self) -> None:
         if (self.folder / RECIPE).exists():
             return
         try:
@@ -76,7 +88,8 @@ class RunStore:
     def record(self) -> RunRecord | None:
         """The record as it was last written, if any."""
         path = self.folder / RECORD
-        return RunRecord.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+        text = NATIVE.on_main(lambda: path.read_text(encoding="utf-8") if path.exists() else None)
+        return None if text is None else RunRecord.model_validate_json(text)
 
     def write_record(self, record: RunRecord) -> None:
         """Replace the record."""
@@ -90,6 +103,8 @@ class RunStore:
 
     def append_event(self, event: Event) -> None:
         """Add a line, as it happens."""
+        if not NATIVE.is_main:
+            return
         with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
             file.write(_line(event))
 
@@ -105,9 +120,13 @@ class RunStore:
 
     def save_trained(self, system: str, fitted: Fitted) -> Fitted:
         """Keep a trained system, and give it back with its adapter in the folder; its loop's checkpoint is not needed any more."""
-        write_adapter(fitted.adapter, self.folder / "checkpoint" / system / ADAPTER, force=True)
-        self._write(f"checkpoint/{system}/fitted.json", json.dumps(_FITTED.dump_python(fitted, exclude={"adapter"})))
-        self.checkpoint(system).unlink(missing_ok=True)
+
+        def write() -> None:
+            write_adapter(fitted.adapter, self.folder / "checkpoint" / system / ADAPTER, force=True)
+            self._write(f"checkpoint/{system}/fitted.json", json.dumps(_FITTED.dump_python(fitted, exclude={"adapter"})))
+            self.checkpoint(system).unlink(missing_ok=True)
+
+        NATIVE.on_main(write)
         found = self.load_trained(system)
         assert found is not None
         return found
@@ -115,10 +134,9 @@ class RunStore:
     def load_trained(self, system: str) -> Fitted | None:
         """A system that was trained before, or None."""
         folder = self.folder / "checkpoint" / system
-        if not (folder / "fitted.json").exists():
-            return None
-        values = json.loads((folder / "fitted.json").read_text(encoding="utf-8"))
-        return _FITTED.validate_python(values | {"adapter": read_adapter(folder / ADAPTER)})
+        file = folder / "fitted.json"
+        text = NATIVE.on_main(lambda: file.read_text(encoding="utf-8") if file.exists() else None)
+        return None if text is None else _FITTED.validate_python(json.loads(text) | {"adapter": read_adapter(folder / ADAPTER)})
 
     def save_answers(self, system: str, answers: Answers) -> None:
         """Keep a system's answers on the test set."""
@@ -127,9 +145,8 @@ class RunStore:
     def load_answers(self, system: str) -> Answers | None:
         """Answers that were given before, or None."""
         path = self.folder / "checkpoint" / f"{system}.answers.json"
-        if not path.exists():
-            return None
-        return _ANSWERS.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        text = NATIVE.on_main(lambda: path.read_text(encoding="utf-8") if path.exists() else None)
+        return None if text is None else _ANSWERS.validate_python(json.loads(text))
 
     def write_adapter(self, adapter: Adapter) -> None:
         """Write the exported adapter."""
@@ -137,10 +154,12 @@ class RunStore:
 
     def drop_checkpoints(self) -> None:
         """Drop what only a resumed run needs. The record must say `done` before: half of the checkpoints is none."""
-        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+        NATIVE.on_main(lambda: shutil.rmtree(self.folder / "checkpoint", ignore_errors=True))
 
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all."""
+        if not NATIVE.is_main:
+            return
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.writing")

@@ -12,6 +12,7 @@ from pomona.backbone.attach import attached, target_paths
 from pomona.backbone.base_modules import modules_of
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example
+from pomona.engines import NATIVE
 from pomona.errors import InputError
 from pomona.runs.base_plan import Plan
 from pomona.runs.encoding import encode_examples
@@ -136,7 +137,7 @@ def train_adapter(
     Raises:
         InputError: wrong input, found before training begins.
     """
-    refuse_occupied(Path(output), force=force)
+    NATIVE.on_main(lambda: refuse_occupied(Path(output), force=force))
     plan = prepare_training(recipe, start=start, progress=progress)
     adapter = train_plain(
         plan.backbone,
@@ -148,7 +149,7 @@ def train_adapter(
         progress=progress or Silent(),
         start=plan.start,
     )
-    write_adapter(adapter, Path(output), force=force)
+    NATIVE.on_main(lambda: write_adapter(adapter, Path(output), force=force))
     return read_adapter(output)
 
 

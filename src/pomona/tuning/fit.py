@@ -10,7 +10,7 @@ import torch
 from pomona.adapters import Adapter, without_zero_components
 from pomona.backbone.attach import Attachment
 from pomona.control import Controller, Fixed
-from pomona.engines import NATIVE, Engine
+from pomona.engines import Engine
 from pomona.errors import InputError
 from pomona.tuning.average import Average
 from pomona.tuning.keep_best import Judge, KeepBest
@@ -41,7 +41,7 @@ def fit(
     checkpoint: Path | None = None,
     emit: Callable[[Event], None] = lambda event: None,
     progress: Progress | None = None,
-    engine: Engine = NATIVE,
+    engine: Engine | None = None,
 ) -> Fitted:
     """Fine-tune the attached factors or their coefficients; prune factors, with a ratio that a controller gives or learns.
 
@@ -70,7 +70,7 @@ def fit(
         checkpoint: file to save to and to resume from.
         emit: called with each event of the history; after a resume, first with the events up to the checkpoint.
         progress: display for the user.
-        engine: runs a step; default: one process, or the ranks of `torch.distributed`.
+        engine: runs a step; default: that of the model, for one process or the ranks of `torch.distributed`.
 
     Raises:
         PomonaError: a loss or the gradient became NaN or infinite.
@@ -78,7 +78,7 @@ def fit(
     """
     if not data.train:
         raise InputError("there are no training examples", field="train")
-    controller = controller or Fixed(0.0)
+    controller, engine = controller or Fixed(0.0), engine or attachment.backbone.engine
     optimizer = _adamw(attachment, tuning, weights_learning_rate or tuning.learning_rate)
     run = Run(attachment, data, tuning, optimizer, system, seed, engine, emit, progress or Silent())
     transforms: dict[str, Transform] = {}

@@ -38,8 +38,9 @@ def train(
     """
     tuning, fingerprint = run.tuning, fingerprint or {}
     run.start_random_streams()
-    if checkpoint and checkpoint.exists():
+    if checkpoint and run.engine.on_main(checkpoint.exists):
         run.restore(load_state(checkpoint, fingerprint, run.backbone.device), transforms)
+    run.engine.broadcast(list(run.parameters.values()))  # ranks on unlike machines may have merged with other roundings
     run.progress.begin(f"tuning {run.system}", run.total_steps)
     run.progress.advance(run.state.step)
     hooks = Hooks.of(transforms.values())

@@ -27,7 +27,7 @@ class Probes:
         examples: the micro dev set, N.
         max_tokens: largest number of tokens of one forward pass, over all candidates.
         costs: the cost of an example; None: its loss, for which the candidates of a round share forward passes.
-        engine: gives all ranks the same costs.
+        engine: gives all ranks the same costs; losses are the same on all ranks, which share the examples.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Probes:
         if self._costs is None:
             chosen = [self.examples[index] for index in examples]
             values = [self._masks.values(masks) for masks in trials]
-            return self._engine.agree(candidate_losses(self._attachment, chosen, values, self._max_tokens))
+            return candidate_losses(self._attachment, chosen, values, self._max_tokens)
         rows = []
         for masks in trials:
             with self._masks.trial(masks):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pomona.engines import NATIVE
+from pomona.engines.launch import failed_alike
 from pomona.errors import InputError, PomonaError
 from pomona.runs.adapt import execute, finished, open_store
 from pomona.runs.base_plan import Plan
@@ -62,12 +64,18 @@ def run_experiment(
     folder = Path(output) if output is not None else Path("runs") / experiment.name
     chosen = cells if chosen is None else chosen
     shared = SharedWork(test_seed=experiment.seeds[0])
-    check_folder(folder, cells, shared, resume=resume)
+    NATIVE.on_main(lambda: check_folder(folder, cells, shared, resume=resume))
+    if NATIVE.world_size > 1 and (engine != "local" or (workers or 1) > 1):
+        raise InputError(
+            "each worker runs cells of its own, but the processes of a launcher share the work of every cell",
+            field="--engine, --workers",
+            fix="Start `pomona experiment` without a launcher, or leave out these options",
+        )
     found_engine = find_engine(engine, workers, folder)
     plan = prepare_cells(chosen, folder, shared, progress)
     for warning in plan.warnings:
         progress.warn(warning)
-    _write(folder / EXPERIMENT, experiment.yaml())
+    NATIVE.on_main(lambda: _write(folder / EXPERIMENT, experiment.yaml()))
     if found_engine is None:
         for place, cell in enumerate(chosen, start=1):
             _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
@@ -75,6 +83,11 @@ def run_experiment(
         lacking = [cell for cell in chosen if cell.path in plan.cells]
         del shared, plan  # the model leaves this process: each worker has its own
         run_on_workers(lacking, found_engine, progress)
+    return NATIVE.on_main(lambda: _result(experiment, cells, folder))
+
+
+def _result(experiment: Experiment, cells: Sequence[Cell], folder: Path) -> ExperimentRecord:
+    """Gather what the cells have found, and write it."""
     found = gather(experiment, cells, folder)
     _write(folder / RESULT, found.model_dump_json(indent=2) + "\n")
     _write(folder / TABLE, table(found))
@@ -208,13 +221,15 @@ def run_cell(cell: Cell, plan: RunPlan, folder: Path, shared: SharedWork, progre
     try:
         execute(plan, _store(cell, folder, shared), progress)
     except (PomonaError, RuntimeError, ArithmeticError) as error:  # of torch, out of memory among them
+        if not failed_alike():
+            raise
         return str(error)
     return None
 
 
 def _store(cell: Cell, folder: Path, shared: SharedWork) -> RunStore:
     place = folder / cell.path
-    return open_store(cell.recipe, place, cell.only, shared, resume=(place / RECIPE).exists())
+    return open_store(cell.recipe, place, cell.only, shared, resume=NATIVE.on_main((place / RECIPE).exists))
 
 
 def _write(path: Path, text: str) -> None:
