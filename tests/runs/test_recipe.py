@@ -446,7 +446,7 @@ def test_the_last_of_two_overrides_counts() -> None:
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("seed", "--set: an override is key=value (got 'seed')"),
+        ("seed", "overrides: an override is key=value (got 'seed')"),
         ("=1", "an override is key=value"),
         ("sources.1.weight=1", "'1' counts into a list of 1"),
         ("sources.one.weight=1", "'one' counts into a list of 1"),

@@ -60,7 +60,7 @@ def test_an_empty_folder_may_stand_there(tmp_path: Path) -> None:
 def test_anything_else_that_stands_there_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=r"already exists\. Give another --output, or --resume") as caught:
+    with pytest.raises(InputError, match=r"already exists\. Give another `output`, or resume=True") as caught:
         RunStore(tmp_path, RECIPE, resume=False)
     assert str(caught.value).startswith(f"{tmp_path}: ")
     assert files(tmp_path) == {name}

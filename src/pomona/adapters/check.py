@@ -21,7 +21,7 @@ from pomona.adapters.full_tensors_fit import full_tensors_fit
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.same_base import Base as OneBase
 from pomona.adapters.same_base import base_warnings
-from pomona.errors import InputError, suggest
+from pomona.errors import InputError, spoken, suggest
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Finding:
     level: Literal["error", "warning", "ok"]
     subject: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", spoken(self.message))
 
 
 def check_adapters(

@@ -27,7 +27,7 @@ def refuse_occupied(target: Path, *, force: bool, marker: str = CONFIG_FILE, kin
     if not target.exists() or _is_empty_folder(target):
         return
     if not force:
-        raise InputError("already exists", file=target, fix="Choose another folder, or give --force (force=True) to replace it")
+        raise InputError("already exists", file=target, fix="Choose another folder, or give --force to replace it")
     if not (target / marker).is_file():
         # Replacing deletes the old folder, so it must be of the same kind.
         raise InputError(f"is not an {kind} folder and will not be replaced", file=target, fix="Choose another folder")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pomona.backbone.answer_end import AnswerEnd
 from pomona.backbone.batches import evaluation_order
+from pomona.backbone.cache_argument import cache_argument
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import Backbone
 from pomona.backbone.memory import each_batch
@@ -166,16 +167,17 @@ class _Loop:
         rows, ended = list(range(len(input_ids))), set[int]()
         tokens_BT = input_ids
         positions_B1 = positions(content_BT)[:, -1:]
-        logits_BV, cache = prefill(model, input_ids, content_BT, state["past_key_values"], grouped=GroupedPrefill in self._speed)
+        name = cache_argument(model)
+        logits_BV, cache = prefill(model, input_ids, content_BT, state[name], grouped=GroupedPrefill in self._speed)
         for step in range(int(generation_config.max_new_tokens or 0)):
             if step:
                 logits_BV = model(
                     input_ids=tokens_BT[:, -1:],
                     attention_mask=None if mask_BT is None else content_BT,
                     position_ids=positions_B1,
-                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **{name: cache},
                 ).logits[:, -1]
             scores_BV = logits_BV.float()
             if self._processors:

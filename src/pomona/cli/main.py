@@ -34,7 +34,7 @@ from pomona.cli.report import report
 from pomona.cli.say import say
 from pomona.cli.train_adapter import train_adapter
 from pomona.cli.unforeseen import told
-from pomona.errors import InputError
+from pomona.errors import InputError, command_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +49,8 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return verb(*args, **kwargs)
+            with command_line():
+                return verb(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
             end(message(interrupt), exit_code(interrupt))
         except (typer.Exit, SystemExit, GeneratorExit):  # a verb's own exit code

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from pomona.adapters.truncated import Loss
+from pomona.errors import spoken
 
 WORTH_A_WARNING = 0.1
 """From this share of the merged update on, a loss is worth a warning."""
@@ -46,7 +47,7 @@ def rank_warning(losses: Mapping[str, Loss], ranks: Mapping[str, int]) -> list[s
         return []
     enough = _enough(losses, ranks)
     fix = "a higher rank (--rank) loses less" if enough is None else f"rank {enough} (--rank {enough}) loses less than 5%"
-    return [f"the merge lost {percent(relative)} of its update to rank {max(ranks.values())}; {fix}"]
+    return [spoken(f"the merge lost {percent(relative)} of its update to rank {max(ranks.values())}; {fix}")]
 
 
 def percent(share: float) -> str:

@@ -121,7 +121,7 @@ def test_what_is_no_linear_map_is_lost_only_on_demand(tmp_path: Path) -> None:
         convert(folder, tmp_path / "out", rank=4, base=base)
     assert "3 tensors that are no linear maps differ" in str(caught.value)
     assert "model.norm.weight (by 50 %)" in str(caught.value)
-    assert "--drop other" in str(caught.value)
+    assert "`drop` other" in str(caught.value)
     assert not (tmp_path / "out").exists()
     done = convert(folder, tmp_path / "out", rank=4, base=base, drop=["other"])
     assert done.dropped[0].name == "model.norm.weight"
@@ -183,9 +183,9 @@ def not_a_number(tensors: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("edit", "options", "said"),
     [
-        (None, {"rank": None}, "--rank: is needed"),
-        (None, {"drop": ["norms"]}, "--drop: cannot be left out (got 'norms')"),
-        (None, {"base": None}, "--base: the base model's folder is needed"),
+        (None, {"rank": None}, "rank: is needed"),
+        (None, {"drop": ["norms"]}, "drop: cannot be left out (got 'norms')"),
+        (None, {"base": None}, "base: the base model's folder is needed"),
         (edited(model_type="mistral"), {}, "is of another architecture than the base model, which is 'llama'"),
         (edited(quantization_config={"bits": 4}), {}, "quantization_config: the model is quantised"),
         (with_tensors(quantised), {}, f"{Q0}.weight: is stored as I8, so the model is quantised"),

@@ -158,12 +158,12 @@ def edited(**changes: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        (None, {}, "--rank: is needed"),
-        (None, {"rank": 2, "base": None}, "--base: the base model's folder is needed"),
+        (None, {}, "rank: is needed"),
+        (None, {"rank": 2, "base": None}, "base: the base model's folder is needed"),
         (None, {"rank": 0}, "at least 1"),
-        (None, {"max_error": 1.5}, "--max-error: must be above 0 and below 1"),
-        (None, {"rank": 2, "scaling": 3.0}, "--scaling: has no effect"),
-        (None, {"rank": 2, "drop": ["other"]}, "--drop: has no effect"),
+        (None, {"max_error": 1.5}, "max_error: must be above 0 and below 1"),
+        (None, {"rank": 2, "scaling": 3.0}, "scaling: has no effect"),
+        (None, {"rank": 2, "drop": ["other"]}, "drop: has no effect"),
         (lose_magnitude, {"rank": 2}, f"{Q0}: has factors and no DoRA magnitude"),
         (cut_magnitude, {"rank": 2}, f"{Q0}: has magnitudes of shape (5,) and not (16,)"),
         (lose_factors, {"rank": 2}, f"{Q0}: has a DoRA magnitude and no factors"),

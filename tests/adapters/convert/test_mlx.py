@@ -108,7 +108,7 @@ def test_older_configs_scale_by_alpha_too(tmp_path: Path) -> None:
     convert(folder, tmp_path / "out")
     assert read_adapter(tmp_path / "out")[Q0].scaling == 80.0
     unclear = mlx_folder(tmp_path / "unclear", small(), lora_parameters=parameters)
-    with pytest.raises(InputError, match=r"--scaling 80 or --scaling 10\."):
+    with pytest.raises(InputError, match=r"`scaling` 80 or `scaling` 10\."):
         convert(unclear, tmp_path / "other")
     convert(unclear, tmp_path / "other", scaling=10.0)
     assert read_adapter(tmp_path / "other")[Q0].scaling == 10.0

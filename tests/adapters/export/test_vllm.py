@@ -41,7 +41,7 @@ def test_the_rank_that_vllm_must_be_started_with(rank: int, allowed: int, tmp_pa
 
 def test_a_rank_above_all_of_them(tmp_path: Path) -> None:
     assert problems_for("vllm", of_rank(513)) == ["has rank 513, and vLLM takes at most 512. Give --rank 512."]
-    with pytest.raises(InputError, match=r"--for vllm: has rank 513.*Give --rank 512"):
+    with pytest.raises(InputError, match=r'target="vllm": has rank 513.*Give `rank` 512'):
         export_vllm(of_rank(513), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -153,9 +153,9 @@ def test_select(tmp_path: Path) -> None:
     chosen = select(cells, systems=["p30"], settings=["b"], seeds=[0, 2])
     assert [cell.path for cell in chosen] == ["b/p30-0", "b/p30-2"]
     for wrong, message in (
-        ({"systems": ["p3"]}, "--systems: is not in the experiment (got 'p3'). Did you mean 'p30'? Known: bare, p30."),
-        ({"settings": ["c"]}, "--settings: is not in the experiment (got 'c'). Known: a, b."),
-        ({"seeds": [7]}, "--seeds: is not in the experiment (got 7). Known: 0, 1, 2."),
+        ({"systems": ["p3"]}, "systems: is not in the experiment (got 'p3'). Did you mean 'p30'? Known: bare, p30."),
+        ({"settings": ["c"]}, "settings: is not in the experiment (got 'c'). Known: a, b."),
+        ({"seeds": [7]}, "seeds: is not in the experiment (got 7). Known: 0, 1, 2."),
     ):
         with pytest.raises(InputError) as caught:
             select(cells, **wrong)  # pyright: ignore[reportArgumentType]

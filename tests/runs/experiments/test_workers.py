@@ -179,7 +179,7 @@ def test_engines_by_name(tmp_path: Path) -> None:
     found = find_engine("local", 3, tmp_path)
     assert found is not None
     assert (found.count, found.name) == (3, "local")
-    with pytest.raises(InputError, match=r"--workers: at least one worker is needed \(got 0\). Give 1 or more"):
+    with pytest.raises(InputError, match=r"workers: at least one worker is needed \(got 0\). Give 1 or more"):
         find_engine("local", 0, tmp_path)
-    with pytest.raises(InputError, match=r"--engine: no such engine \(got 'dask'\). Use local or ray"):
+    with pytest.raises(InputError, match=r"engine: no such engine \(got 'dask'\). Use local or ray"):
         find_engine("dask", None, tmp_path)

@@ -31,7 +31,7 @@ def refuse_output(target: str, output: Path, *, force: bool) -> None:
         raise InputError("is a folder", file=output, fix="Name the GGUF file to write")
     elif output.exists():
         if not force:
-            raise InputError("already exists", file=output, fix="Choose another file, or give --force (force=True) to replace it")
+            raise InputError("already exists", file=output, fix="Choose another file, or give --force to replace it")
         with output.open("rb") as stream:
             if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                 raise InputError("is no GGUF file and will not be replaced", file=output, fix="Choose another file")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pomona.backbone.batches import similar_order
+from pomona.backbone.cache_argument import cache_argument
 from pomona.backbone.speed.base import SpeedUp, speed_ups
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache
     """
     lengths: list[int] = content_BT.sum(dim=1).tolist()
     groups = similar_order(lengths, _ROWS) if grouped and _can_be_joined(cache) else [list(range(len(lengths)))]
-    logits, parts = [], []
+    name, logits, parts = cache_argument(model), [], []
     for rows in groups:
         longest = max(lengths[row] for row in rows)
         content = content_BT[rows, -longest:]
@@ -60,9 +61,9 @@ def prefill(model: PreTrainedModel, tokens_BT: Tensor, content_BT: Tensor, cache
             input_ids=tokens_BT[rows, -longest:],
             attention_mask=None if content.all() else content,
             position_ids=positions(content),
-            past_key_values=part,
             use_cache=True,
             logits_to_keep=1,
+            **{name: part},
         )
         logits.append(output.logits[:, -1])
         parts.append(part)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pomona.errors import InputError, suggest
+from pomona.errors import InputError, spoken, suggest
 from pomona.evaluation.baselines import find_baseline
 from pomona.evaluation.scores import make_metrics
 from pomona.runs.experiments.over_settings import members
@@ -185,7 +185,7 @@ def _parsed(content: Mapping[str, Any], overrides: Mapping[str, Any], file: Path
         texts = [f"{key}={yaml.safe_dump(value)}" for key, value in overrides.items()]
         return parse_recipe(copy.deepcopy(dict(content)), Recipe, texts)
     except InputError as error:
-        raise InputError(str(error).replace("--set: ", ""), file=file, field=where) from error
+        raise InputError(str(error).removeprefix(f"{spoken('--set')}: "), file=file, field=where) from error
 
 
 def select(
