@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.real_data import DATA
 
 from pomona.data import Example, examples, number_rows, read_jsonl
 from pomona.data.tasks import PromptedTask, Task, tasks
@@ -17,7 +17,6 @@ from pomona.data.tasks.templates import check_template
 from pomona.errors import InputError
 from pomona.metrics import metrics
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 LANGUAGES = ("en", "ar", "zh", "ja")
 
 # (task, its document's field, its answers' field, column of each field that is called otherwise in these sets, the sets)
@@ -320,8 +319,6 @@ def test_it_says_what_it_is_and_refuses_what_it_cannot_use(name: str, field: str
 )
 def test_real_rows_become_examples(name: str, document: str, answers: str, columns: dict[str, str], path: str, form: str) -> None:
     file = DATA / path / "test.jsonl"
-    if not file.exists():
-        pytest.skip(f"{file} is absent")
     language = path.split("/")[1].removeprefix("ctx-").partition("_")[0]
     task = create(name, form=form, language=language)
     rows: list[dict[str, Any]] = [

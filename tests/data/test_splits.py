@@ -3,11 +3,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.real_data import DATA
 
 from pomona.data import Example, Splits, SplitSizes, check_leaks, fingerprint, make_splits, read_rows
 from pomona.data.content import normalised
@@ -300,10 +300,6 @@ def test_where_the_pool_is_too_small_train_yields_to_micro_dev() -> None:
     assert homes == {"pai", "dev"}
 
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data sets are not here")
 @pytest.mark.parametrize(
     "name",
     ["scitldr/en", "scitldr_title/en", "csl_title/zh", "xquad/ar", "xquad/zh", "jsquad/ja", "tydiqa_goldp/ar", "e2e_nlg/en"],

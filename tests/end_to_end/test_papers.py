@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.end_to_end.setting import call, write_recipe
+from tests.real_data import DATA
 from tests.tiny import save_tiny_model
 
 from pomona.control import Fixed
@@ -21,7 +22,6 @@ from pomona.runs.recipe import FirstPass, Recipe
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = {path.stem: path for path in sorted((ROOT / "src/pomona/recipes/papers").glob("*.yaml"))}
 PUBLISHED = {"grasp-xlsum": "grasp-lora", "grasp-mlqa": "grasp-lora", "alm-scitldr": "adaptive-lora-merge"}
-DATA = ROOT.parent / "shared" / "data"
 ROWS = 12
 
 
@@ -181,7 +181,6 @@ def test_a_kit_has_the_published_settings_on_the_papers_model(name: str) -> None
             assert (recipe.controller, recipe.search) == (Fixed(0), FirstPass())
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data sets are not here")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_twin_of_a_kit_runs_from_the_hub_to_the_table(name: str, folder: Path, asked: set[str]) -> None:
     """Every system in the first setting, the last one in the others."""

@@ -7,7 +7,6 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +15,13 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from tests.real_data import DATA
 
 from pomona.errors import InputError
 from pomona.metrics import Bleu, Chrf, Metric, corpus_score, metrics
 from pomona.metrics.segment import segment
 from pomona.metrics.text import words_without_rest
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SETS = {
     "en": ("scitldr/en", "references"),
     "ar": ("arcd/ar", "context"),
@@ -68,10 +67,7 @@ def thinned(line: str, generator: random.Random) -> str:
 def real(language: str) -> tuple[list[str], list[list[str]]]:
     """Predictions, some of them empty or wrong, with one to three references; contexts are cut into a line for each sentence."""
     path, field = SETS[language]
-    file = DATA / path / "test.jsonl"
-    if not file.exists():
-        pytest.skip(f"{file} is absent")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:40]]
+    rows = [json.loads(line) for line in (DATA / path / "test.jsonl").read_text(encoding="utf-8").splitlines()[:40]]
     generator = random.Random(0)
     references = []
     for row in rows:
