@@ -70,12 +70,13 @@ def _start(name: str, folder: Path, *, resume: bool = False, rank: int = 0, rank
     code = 0
     try:
         import pomona
+        from pomona.runs.adapt import adapt
 
         if store is not None:
             torch.distributed.init_process_group(
                 "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
             )
-        pomona.adapt(pomona.read_recipe(Path(f"{name}.yaml"), pomona.Recipe), folder, resume=resume)
+        adapt(pomona.read_recipe(Path(f"{name}.yaml"), pomona.Recipe), folder, resume=resume)
         folder.with_name(IMPORTED).write_text("\n".join(list(sys.modules)), encoding="utf-8")
     except BaseException:
         traceback.print_exc()

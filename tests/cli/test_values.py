@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from pomona.api.dtype import dtype_of
 from pomona.backbone.decoding import Decoding
-from pomona.cli.values import columns_of, decoding_of, dtype_of, metrics_of, refuse_given, settings, value_of
+from pomona.cli.values import columns_of, decoding_of, metrics_of, refuse_given, settings, value_of
 from pomona.errors import InputError
 
 

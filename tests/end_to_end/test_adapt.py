@@ -36,6 +36,7 @@ from pomona.backbone.generate import generate
 from pomona.backbone.load import Backbone, load_backbone
 from pomona.data import Example
 from pomona.pruning import pruned_count
+from pomona.runs.adapt import adapt
 from pomona.runs.examples import read_splits
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe, TrainRecipe
@@ -304,7 +305,7 @@ def test_a_second_run_is_bit_identical(folder: Path, run: Path) -> None:
 
 def test_another_seed_is_another_run(folder: Path, run: Path, record: RunRecord) -> None:
     with inside(folder):
-        other = pomona.adapt(read_recipe("run.yaml", Recipe, ["seed=1"]), "other-seed")
+        other = adapt(read_recipe("run.yaml", Recipe, ["seed=1"]), "other-seed")
     assert adapter_bytes(folder / "other-seed") != adapter_bytes(run)
     assert other.splits["test"].fingerprint != record.splits["test"].fingerprint
     assert [one.candidates for one in other.rounds] != [one.candidates for one in record.rounds]
@@ -322,7 +323,7 @@ def test_resume_of_a_done_run_returns_at_once(folder: Path, run: Path, record: R
 def test_two_passes_train_again_under_the_ratio_of_the_first(folder: Path, trained: Outcome) -> None:
     changes = ["controller.mode=two_pass", "evaluation.baselines=[zero_shot]"]
     with inside(folder):
-        done = pomona.adapt(read_recipe("run.yaml", Recipe, changes), "two-pass")
+        done = adapt(read_recipe("run.yaml", Recipe, changes), "two-pass")
     history = lines(folder / "two-pass" / "history.jsonl")
     kinds = [(event["system"], event["kind"]) for event in history]
     assert kinds.count(("pomona_search", "round")) == 6 == len(done.rounds)
@@ -346,7 +347,7 @@ def test_two_passes_train_again_under_the_ratio_of_the_first(folder: Path, train
 def test_a_static_merge_can_be_what_is_trained(folder: Path, trained: Outcome, method: str) -> None:
     changes = [f"merge.method={method}", "controller={name: fixed, prune_ratio: 0.25}", "evaluation.baselines=[]"]
     with inside(folder):
-        done = pomona.adapt(read_recipe("run.yaml", Recipe, changes), f"static-{method}")
+        done = adapt(read_recipe("run.yaml", Recipe, changes), f"static-{method}")
     written = read_adapter(folder / f"static-{method}" / "adapter")
     assert done.prune_ratio == 0.25
     assert done.rounds == []
@@ -361,7 +362,7 @@ def test_a_baseline_that_cannot_merge_the_sources_is_left_out_with_the_reason(fo
     changes = ["tuning.epochs=1", "evaluation.baselines=[linear, svd]", "controller={name: fixed, prune_ratio: 0.5}"]
     write_recipe(folder / "uneven.yaml", recipe(sources=sources))
     with inside(folder):
-        done = pomona.adapt(read_recipe("uneven.yaml", Recipe, changes), "uneven")
+        done = adapt(read_recipe("uneven.yaml", Recipe, changes), "uneven")
     assert done.status == "done"
     assert list(done.metrics) == list(done.systems) == ["svd", "pomona"]
     assert done.systems["svd"].rank == 3
@@ -376,9 +377,9 @@ def test_sources_are_trained_once_and_kept(folder: Path, trained: Outcome) -> No
     changes = ["tuning.epochs=1", "evaluation.baselines=[]", "task.max_new_tokens=1"]
     with inside(folder):
         read = read_recipe("trains.yaml", Recipe, changes)
-        first = pomona.adapt(read, "trains-1")
+        first = adapt(read, "trains-1")
         with mock.patch("pomona.runs.sources.train_plain", side_effect=AssertionError("trained again")):
-            second = pomona.adapt(read, "trains-2")
+            second = adapt(read, "trains-2")
         own_stream = f"seed={derive_seed(0, 'source', 'gamma')}"
         alone = train_adapter(read_recipe("source.yaml", TrainRecipe, [own_stream]), "alone")
     assert first.sources == second.sources

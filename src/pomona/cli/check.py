@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pomona.cli.say import say
-
-if TYPE_CHECKING:
-    from pomona.runs.base_plan import Plan
 
 
 def check(
@@ -44,39 +41,18 @@ def check(
     import dataclasses
     import json
 
-    from pomona.errors import InputError
+    from pomona.api.check import check as run
 
-    recipes = [path for path in paths if path.suffix in {".yaml", ".yml"}]
-    folders = [path for path in paths if path not in recipes]
-    if not folders and (base is not None or targets):
-        option = "--base" if base is not None else "--for"
-        raise InputError("is about adapters, and only recipes are given", field=option, fix="Leave it out, or give adapters too")
-    from pomona.adapters.check import Finding, check_adapters
-    from pomona.cli.base import called, find_base, table_of
-
-    findings: list[Finding] = []
-    if folders:
-        found = None if base is None else find_base(base) or Path(base)
-        name = None if base is None else called(base)
-        findings = check_adapters(folders, found, targets or (), None if found is None else table_of, name)
-    plans: dict[str, Plan] = {}
-    for recipe in recipes:
-        from pomona.runs.plan_file import plan_file
-
-        try:
-            plan = plans[str(recipe)] = plan_file(recipe, trial=trial)
-            findings.extend(plan.findings(str(recipe)))
-        except InputError as error:
-            findings.append(Finding("error", str(recipe), str(error)))
-    failed = any(finding.level == "error" for finding in findings)
+    found = run(*paths, base=base, targets=targets or (), trial=trial)
     if as_json:
-        told = {"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}
-        say(json.dumps(told | ({"plans": {name: plan.summary() for name, plan in plans.items()}} if recipes else {})))
+        told = {"ok": found.ok, "findings": [dataclasses.asdict(finding) for finding in found.findings]}
+        recipes = any(path.suffix in {".yaml", ".yml"} for path in paths)
+        say(json.dumps(told | ({"plans": {name: plan.summary() for name, plan in found.plans.items()}} if recipes else {})))
     else:
-        for finding in findings:
+        for finding in found.findings:
             about = finding.message if finding.message.startswith(finding.subject) else f"{finding.subject}: {finding.message}"
             say(f"{finding.level}: {about}")
-        for name, plan in plans.items():
+        for name, plan in found.plans.items():
             say("\n".join([f"\nplan of {name}", *plan.lines()]), lines=True)
-    if failed:
+    if not found.ok:
         raise typer.Exit(2)

@@ -66,7 +66,7 @@ def convert(
     import json
 
     from pomona.adapters.convert import convert as make
-    from pomona.cli.values import dtype_of
+    from pomona.api.dtype import dtype_of
     from pomona.errors import InputError
 
     if to != "lora":
@@ -131,7 +131,7 @@ def _base(source: Path, given: str | None) -> tuple[Path | None, str | None, Bas
     """The base model's folder where it is here; what to call it; and its modules."""
     from pomona.adapters.convert import find_source
     from pomona.adapters.convert.mlx import is_mlx_full
-    from pomona.cli.base import called, find_base, is_hub_id, table_of
+    from pomona.api.base_model import called, find_base, is_hub_id, table_of
     from pomona.errors import InputError
 
     found = find_source(source)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pomona.cli.say import say
-
-if TYPE_CHECKING:
-    from pomona.adapters import Adapter
 
 
 def export(
@@ -42,30 +39,17 @@ def export(
     import dataclasses
     import json
 
-    from pomona.adapters import read_adapter
-    from pomona.adapters.base_identity import identity_of_folder
-    from pomona.adapters.export import check_target, compress, export_adapter, refuse_output
-    from pomona.adapters.same_base import Base, base_warnings
-    from pomona.cli.base import called, table_of
-    from pomona.cli.values import dtype_of
+    from pomona.api.export import export as run
 
-    check_target(target)
-    refuse_output(target, output.resolve(), force=force)
-    written = None if dtype is None else dtype_of(dtype)
-    read = read_adapter(adapter)
-    found = _base(base, read, target)
-    given, compression = (read, None) if rank is None else compress(read, rank)
-    modules = None if found is None or not found.is_dir() else table_of(found, read.modules)
-    done = export_adapter(given, target, output, base=found, modules=modules, dtype=written, force=force)
-    warnings = [*done.warnings]
-    if base is not None and found is not None:  # without --base the adapter's own is taken
-        warnings += base_warnings([(str(adapter), read)], Base(called(base), identity_of_folder(found)))
+    found = run(adapter, target, output, rank=rank, base=base, dtype=dtype, force=force)
+    done, compression = found.export, found.compression
     if as_json:
         shown = {"target": target, "output": str(output), "modules": done.modules, "rank": done.rank}
         lost = None if compression is None else dataclasses.asdict(compression)
-        say(json.dumps({**shown, "compression": lost, **done.details, "use": done.use, "warnings": warnings}))
+        told = {**shown, "compression": lost, **done.details, "use": done.use, "warnings": list(found.warnings)}
+        say(json.dumps(told))
         return
-    for warning in warnings:
+    for warning in found.warnings:
         say(f"warning: {warning}", err=True)
     say(f"{done.modules} modules of rank {done.rank} for {target}, in {output}")
     if compression is not None:
@@ -80,19 +64,3 @@ def export(
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
-
-
-def _base(given: str | None, adapter: Adapter, target: str) -> Path | None:
-    """The base model's folder or file; None where it was not given and what the adapter names is not here."""
-    from pomona.adapters.export import NEEDS_BASE
-    from pomona.backbone.embedded import NAME
-    from pomona.cli.base import base_path, find_base
-
-    if given is not None:
-        return base_path(given)
-    name = adapter.base_model
-    # Converting the embedded model takes a while, so not for what can do without.
-    if name is None or (name in {NAME, "embedded"} and target not in NEEDS_BASE):
-        return None
-    found = find_base(name)
-    return found if found is not None and (found / "config.json").is_file() else None

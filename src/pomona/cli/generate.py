@@ -36,71 +36,33 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a prompt.")] = False,
 ) -> None:
     """Go on from each prompt, with or without an adapter; greedily where nothing else is asked for."""
-    import contextlib
     import json
     import sys
 
-    from pomona.errors import InputError
-
-    if system is not None and not chat:
-        raise InputError("only a conversation has a system's message", field="--system", value=system, fix="Give --chat too")
-    if any(not text for text in stop or ()):
-        raise InputError("an empty text ends nothing", field="--stop", value="")
-
-    from pomona.adapters import check_finite, read_adapter
-    from pomona.backbone.attach import attached
-    from pomona.backbone.chat_template import template_warnings
-    from pomona.backbone.generate import generate as run
-    from pomona.backbone.load import load_backbone
-    from pomona.backbone.prompts import prompt_tokens
+    from pomona.api.generate import generate as run
     from pomona.cli.values import decoding_of, settings
-    from pomona.data import Example, Turn
-    from pomona.data.tasks.template_arguments import check_template_arguments
-    from pomona.runs.adapters_base import meeting_warnings, model_for
 
-    chosen = decoding_of(decoding)
     arguments = settings(template_arguments or (), "--template-argument", "enable_thinking=false")
-    check_template_arguments(arguments, "chat" if chat else "base")
     texts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
-    given = read_adapter(adapter) if adapter else None
-    if given is not None:
-        check_finite(given)
-    adapters = [] if given is None else [given]
-    backbone = load_backbone(model_for(adapters, model), device, dtype)
-    warnings = [*backbone.warnings, *meeting_warnings(adapters, backbone)]
-    history = ((Turn("system", system),) if system is not None else ()) if chat else None
-    room = (backbone.context_tokens or sys.maxsize) - max_new_tokens
-    if room < 1:
-        raise InputError("leaves no room for a prompt in the model's context", field="--max-new-tokens", value=max_new_tokens)
-    given_to_template = tuple(sorted(arguments.items()))
-    examples = [
-        Example(f"prompt {number}", text, "", (), "", history=history, template_arguments=given_to_template)
-        for number, text in enumerate(texts, start=1)
-    ]
-    encoded = [prompt_tokens(backbone.tokenizer, example, room) for example in examples]
-    warnings += template_warnings(backbone.tokenizer, examples)
-    if lost := [prompt.cut for prompt in encoded if prompt.cut]:
-        warnings.append(
-            f"too long for the model's context beside --max-new-tokens {max_new_tokens}, and cut at the beginning: "
-            f"{len(lost)} of {len(encoded)} prompts, by {sum(lost)} tokens in all"
-        )
-    for warning in warnings:
+    found = run(
+        texts,
+        adapter,
+        model=model,
+        device=device,
+        dtype=dtype,
+        chat=chat,
+        system=system,
+        template_arguments=arguments,
+        max_new_tokens=max_new_tokens,
+        line=line,
+        stop=stop or (),
+        decoding=decoding_of(decoding),
+    )
+    for warning in found.warnings:
         say(f"warning: {warning}", err=True)
-    with contextlib.ExitStack() as stack:
-        if given is not None:
-            stack.enter_context(stack.enter_context(attached(backbone, [given])).folded())
-        answers = run(
-            backbone,
-            [prompt.tokens for prompt in encoded],
-            max_new_tokens=max_new_tokens,
-            batch_size=8,
-            stop_at_line_end=line,
-            stop=stop or (),
-            decoding=chosen,
-        )
-    for text, answer in zip(texts, answers, strict=True):
+    for text, answer, ended in zip(texts, found.texts, found.ended, strict=True):
         if as_json:
-            found = {"prompt": text, "text": answer and answer.text, "ended": answer and answer.ended, "warnings": warnings}
-            say(json.dumps(found, ensure_ascii=False))
+            told = {"prompt": text, "text": answer, "ended": ended, "warnings": list(found.warnings)}
+            say(json.dumps(told, ensure_ascii=False))
         else:
-            say_answer(answer.text if answer else "")
+            say_answer(answer or "")

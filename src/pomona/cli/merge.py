@@ -49,8 +49,9 @@ def merge(
 
     from pomona.adapters import read_adapter, refuse_occupied, write_adapter
     from pomona.adapters.export import fitted
-    from pomona.cli.base import base_path, table_of
-    from pomona.cli.values import dtype_of, settings, value_of
+    from pomona.api.base_model import base_path, table_of
+    from pomona.api.dtype import dtype_of
+    from pomona.cli.values import settings, value_of
     from pomona.merging import WeightRule, check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
     from pomona.merging.rank_loss import percent

@@ -21,10 +21,10 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         resume: go on with the run that stands there.
         as_json: print the record.
     """
+    from pomona.api.adapt import adapt
     from pomona.cli.interrupted import resumable
     from pomona.engines import NATIVE
-    from pomona.report import model_card, three_sentences, what_it_is_made_of, write_report
-    from pomona.runs.adapt import adapt
+    from pomona.report import three_sentences, what_it_is_made_of
     from pomona.runs.store import RECIPE
     from pomona.tuning.progress import Display
 
@@ -33,8 +33,6 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         record = adapt(recipe, folder, resume=resume, progress=display)
     if not NATIVE.is_main:
         return
-    page = write_report(folder)
-    (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
     if as_json:
         say(record.model_dump_json(indent=2), lines=True)
         return
@@ -52,5 +50,5 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         say(f"  {description.label:<{width}}" + "   ".join(shown))
     made_of = [(one.label, text) for one in record.systems.values() if (text := what_it_is_made_of(one))]
     say("".join(f"\n  {label:<{width}}{text}" for label, text in made_of) + "\n", lines=True)
-    for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", page)):
+    for what, path in (("adapter", folder / "adapter"), ("record", folder / "record.json"), ("report", folder / "report.html")):
         say(f"{what:<8} {path}")

@@ -1,4 +1,4 @@
-"""What options hold beyond plain text: YAML values, `NAME=VALUE` settings, dtypes."""
+"""What options hold beyond plain text: YAML values and `NAME=VALUE` settings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pomona.errors import InputError, suggest
 
 if TYPE_CHECKING:
-    import torch
-
     from pomona.backbone.decoding import Decoding
-
-_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def value_of(text: str, option: str, fix: str) -> Any:
@@ -122,16 +118,3 @@ def refuse_given(options: Mapping[str, object], reason: str) -> None:
     for name, value in options.items():
         if value is not None and value != []:
             raise InputError(f"has no effect: {reason}", field=name, fix="Leave it out")
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The dtype of a name in `--dtype`.
-
-    Raises:
-        InputError: no such dtype to write.
-    """
-    import torch
-
-    if name not in _DTYPES:
-        raise InputError("cannot be written", field="--dtype", value=name, fix=suggest(name, _DTYPES))
-    return getattr(torch, name)

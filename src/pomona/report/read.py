@@ -168,7 +168,7 @@ def _read_record(folder: Path) -> RunRecord:
             fix="Update Pomona",
         )
     try:
-        return RunRecord.model_validate(raw)
+        return RunRecord.model_validate(raw).stands_in(folder)
     except ValidationError as error:
         raise _input_error(error, str(file)) from error
 

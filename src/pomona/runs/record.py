@@ -21,12 +21,14 @@ Unknown is not zero: a value that could not be had is null, and `warnings` says 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pomona.comparison import Comparison
 from pomona.ratios import Answer, RoundRecord
+from pomona.runs.record_view import RunFrames, frames, table, ten_lines
 
 FORMAT_VERSION = 1
 
@@ -222,6 +224,20 @@ class EvaluationRecord(_Part):
     signatures: dict[str, str]
     predictions: dict[str, list[str | None]] = Field(repr=False)
 
+    def __repr__(self) -> str:
+        facts = {"warnings": len(self.warnings) or None, "differences": len(self.comparisons) or None}
+        first = next((name for scores in self.metrics.values() for name in scores), "")
+        return ten_lines(self._title, facts, self.metrics, first, {})
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return table(self._title, self.metrics, {})
+
+    @property
+    def _title(self) -> str:
+        return f"EvaluationRecord: {self.task}, {self.examples} examples, {self.model or 'given answers'}"
+
 
 class RunRecord(_Part):
     """Everything that a run was and found.
@@ -260,6 +276,56 @@ class RunRecord(_Part):
     tuned: dict[str, list[PointRecord]] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     error: str | None = None
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder that it was read from or written to; no part of the record's content."""
+        return self._folder
+
+    def stands_in(self, folder: Path) -> Self:
+        """This record, which knows its folder."""
+        self._folder = folder
+        return self
+
+    def to_pandas(self) -> RunFrames:
+        """Frames of the systems, the rounds, and the history of the run folder.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        return frames(self, self._folder)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunRecord) and self.__dict__ == other.__dict__
+
+    def __repr__(self) -> str:
+        answer = self.answer
+        known = answer is not None and answer.low < answer.high and not self.learned_nothing
+        facts = {
+            "folder": self._folder,
+            "sources": ", ".join(one.name for one in self.sources),
+            "examples": ", ".join(f"{part.examples} {name}" for name, part in self.splits.items()),
+            "prune ratio": None
+            if answer is None
+            else f"{answer.prune_ratio:.2f}" + (f" [{answer.low:.2f}, {answer.high:.2f}] by {answer.controller}" if known else ""),
+            "warnings": len(self.warnings) or None,
+            "error": self.error,
+        }
+        return ten_lines(self._title, facts, self.metrics, self.primary_metric, self._labels)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return table(self._title, self.metrics, self._labels)
+
+    @property
+    def _title(self) -> str:
+        return f"RunRecord {self.name!r}, {self.status}: {self.task} with {self.model}"
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {name: one.label for name, one in self.systems.items()}
 
     @property
     def learned_nothing(self) -> bool:

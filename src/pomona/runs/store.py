@@ -89,11 +89,11 @@ class RunStore:
         """The record as it was last written, if any."""
         path = self.folder / RECORD
         text = NATIVE.on_main(lambda: path.read_text(encoding="utf-8") if path.exists() else None)
-        return None if text is None else RunRecord.model_validate_json(text)
+        return None if text is None else RunRecord.model_validate_json(text).stands_in(self.folder)
 
     def write_record(self, record: RunRecord) -> None:
         """Replace the record."""
-        self._write(RECORD, record.model_dump_json(indent=2) + "\n")
+        self._write(RECORD, record.stands_in(self.folder).model_dump_json(indent=2) + "\n")
 
     # History and predictions ----------------------------------------------------------------------------------------------
 

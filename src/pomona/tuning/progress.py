@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from pomona.plain_text import visible
@@ -55,7 +58,9 @@ class Silent:
 
 
 class Display:
-    """A live bar on a terminal; elsewhere plain lines: at the start and end of a stage, and every 30 seconds in between.
+    """A live bar on a terminal or in a notebook that has ipywidgets.
+
+    Elsewhere plain lines: at the start and end of a stage, and every 30 seconds in between.
 
     Use as a context manager.
 
@@ -69,6 +74,8 @@ class Display:
         from rich.progress import Progress as Bars
 
         self._console = console or Console(stderr=True, highlight=False)
+        in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
+        self._live = self._console.is_terminal or in_notebook
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -78,7 +85,7 @@ class Display:
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self._live,
         )
         self._task = None
         self._stage = ""
@@ -99,7 +106,7 @@ class Display:
         stage = visible(stage)
         self._stage, self._started, self._ratios = stage, time.monotonic(), []
         self._told, self._done, self._total = self._started, 0, total
-        if not self._console.is_terminal:
+        if not self._live:
             self._say(f"{stage}: {f'0 of {total}' if total else 'begins'}")
         self._task = self._bars.add_task(stage, total=total or None, note="")
 
@@ -110,7 +117,7 @@ class Display:
         told = " ".join(filter(None, (visible(note), self._trace())))
         self._bars.update(self._task, advance=done, note=told)
         self._done += done
-        if not self._console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+        if not self._live and time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
             place = f"{self._done} of {self._total}" if self._total else f"{self._done} done"
             self._say(f"{self._stage}: " + ", ".join(filter(None, (place, told))))
@@ -142,3 +149,19 @@ class Display:
             return ""
         ticks = "".join(_TICKS[min(7, int(ratio * 8))] for ratio in self._ratios[-32:])
         return f"prune ratio {self._ratios[-1]:.2f} {ticks}"
+
+
+@contextlib.contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """Progress where a person looks on, if the caller gave no display: in a notebook or on a terminal; else nothing is shown."""
+    from rich.console import Console
+
+    if progress is not None:
+        yield progress
+        return
+    console = Console(stderr=True, highlight=False)
+    if console.is_jupyter or console.is_terminal:
+        with Display(console) as display:
+            yield display
+    else:
+        yield Silent()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pomona.runs.record import PointRecord, SystemDescription
+from pomona.runs.record_view import LINES
 
 FORMAT_VERSION = 1
 
@@ -145,3 +147,38 @@ class ExperimentRecord(_Part):
     averages: dict[str, AverageRecord] = Field(default_factory=dict)
     cells: list[CellRecord]
     total_seconds: float
+
+    def __repr__(self) -> str:
+        done = sum(one.status == "done" for one in self.cells)
+        lines = [f"ExperimentRecord {self.name!r}: {done} of {len(self.cells)} cells done, seeds {', '.join(map(str, self.seeds))}"]
+        for setting, scores in self._primary.items():
+            lines += [f"  {setting}: {system}  {shown}" for system, shown in scores.items()]
+        return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"  and {len(lines) - LINES + 1} more rows"])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = [
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in (setting, system, shown))}</tr>"
+            for setting, scores in self._primary.items()
+            for system, shown in scores.items()
+        ]
+        head = "<tr><th>setting</th><th>system</th><th>mean over seeds</th></tr>"
+        caption = f"<caption>{html.escape(self.name)}</caption>"
+        return f"<table>{caption}<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+    @property
+    def _primary(self) -> dict[str, dict[str, str]]:
+        """Setting -> system -> its score by the first metric, as text."""
+        found: dict[str, dict[str, str]] = {}
+        for setting, record in self.settings.items():
+            metric, scores = next(iter(record.metrics.items()), ("", {}))
+            found[setting] = {system: f"{metric} {_shown(one)}" for system, one in scores.items()}
+        return found
+
+
+def _shown(score: SystemScore) -> str:
+    if score.mean is None:
+        return "missing"
+    known = score.low is not None and score.high is not None
+    return f"{score.mean:.3f}" + (f" [{score.low:.3f}, {score.high:.3f}]" if known else "")

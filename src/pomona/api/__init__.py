@@ -1,0 +1,1 @@
+"""Each verb as a function, for Python and for the command line alike: paths or objects in, a typed result out."""

@@ -1,0 +1,52 @@
+"""The main job with its report: a recipe in, a run folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pomona.api.given import recipe_of
+from pomona.engines import NATIVE
+from pomona.report import model_card, write_report
+from pomona.runs.adapt import adapt as run
+from pomona.runs.recipe import Recipe
+from pomona.runs.record import RunRecord
+from pomona.tuning.progress import Progress, shown
+
+
+def adapt(
+    recipe: Recipe | Path | str,
+    output: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> RunRecord:
+    """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report.
+
+    Everything that can be wrong with the input is found before anything is trained or written. The run folder holds `report.html`,
+    `record.json`, and the adapter with its model card. An interrupted run continues with `resume` and ends as it would have ended.
+
+    Args:
+        recipe: a recipe, or the path of a YAML file.
+        output: the run folder; `runs/<name>` by default. It must not hold another run.
+        overrides: of a file's values: `tuning.epochs=2`.
+        resume: continue with the run that stands there.
+        progress: where progress is shown; by default below a notebook's cell or on the terminal, and nowhere else.
+
+    Returns:
+        The record, as `record.json` holds it. In a notebook it is a table; `record.to_pandas()` has systems, rounds and history.
+
+    Raises:
+        InputError: wrong input.
+        PomonaError: training failed; the record says so.
+    """
+    read = recipe_of(recipe, Recipe, overrides)
+    folder = Path(output) if output is not None else Path("runs") / read.name
+    with shown(progress) as display:
+        record = run(read, folder, resume=resume, progress=display)
+    if not NATIVE.is_main:
+        return record
+    write_report(folder)
+    (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
+    return record

@@ -1,0 +1,44 @@
+"""Train one plain LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pomona.adapters import Adapter
+from pomona.api.given import recipe_of
+from pomona.runs.recipe import TrainRecipe
+from pomona.runs.train_adapter import train_adapter as train
+from pomona.tuning.progress import Progress, shown
+
+
+def train_adapter(
+    recipe: TrainRecipe | Path | str,
+    output: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    start: Path | str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Train a plain LoRA on one task, and write it as a PEFT folder.
+
+    Args:
+        recipe: model, data, shape and training; or the path of a YAML file with them.
+        output: the folder; `adapters/<name>` by default.
+        overrides: of a file's values: `examples=100`.
+        start: an adapter to continue from, a folder or `hub:owner/name`: its modules, ranks and scaling are kept, and the recipe
+            must have no `lora`.
+        force: replace an adapter that stands there.
+        progress: where progress is shown; by default below a notebook's cell or on the terminal, and nowhere else.
+
+    Returns:
+        The adapter, read from its folder.
+
+    Raises:
+        InputError: wrong input, found before training begins.
+    """
+    read = recipe_of(recipe, TrainRecipe, overrides)
+    folder = Path(output) if output is not None else Path("adapters") / read.name
+    with shown(progress) as display:
+        return train(read, folder, force=force, progress=display, start=start)
