@@ -119,7 +119,7 @@ def test_what_is_no_linear_map_is_lost_only_on_demand(tmp_path: Path) -> None:
     folder = saved(model, tmp_path / "tuned")
     with pytest.raises(InputError) as caught:
         convert(folder, tmp_path / "out", rank=4, base=base)
-    assert "3 tensors that are no linear maps differ" in str(caught.value)
+    assert "3 tensors outside linear modules differ" in str(caught.value)
     assert "model.norm.weight (by 50 %)" in str(caught.value)
     assert "`drop` other" in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -186,7 +186,7 @@ def not_a_number(tensors: dict[str, Tensor]) -> None:
         (None, {"rank": None}, "rank: is needed"),
         (None, {"drop": ["norms"]}, "drop: cannot be left out (got 'norms')"),
         (None, {"base": None}, "base: the base model's folder is needed"),
-        (edited(model_type="mistral"), {}, "is of another architecture than the base model, which is 'llama'"),
+        (edited(model_type="mistral"), {}, "the architecture is not that of the base model, 'llama'"),
         (edited(quantization_config={"bits": 4}), {}, "quantization_config: the model is quantised"),
         (with_tensors(quantised), {}, f"{Q0}.weight: is stored as I8, so the model is quantised"),
         (with_tensors(lambda tensors: tensors.pop(f"{Q0}.weight")), {}, "tensors that the tuned model does not have"),

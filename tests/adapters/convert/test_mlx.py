@@ -146,7 +146,7 @@ def test_whole_layers_are_a_difference_from_the_base(tmp_path: Path) -> None:
             {"lora_parameters": {"rank": 3, "scale": 1.0}},
             "lora_parameters.rank: is not the rank of the tensors, 2 (got 3)",
         ),
-        (small(), {"lora_parameters": None}, "lora_parameters: is not there"),
+        (small(), {"lora_parameters": None}, "lora_parameters: is missing"),
         (small(), {"lora_parameters": {"rank": 2}}, "lora_parameters.scale: must be a finite number (got None)"),
         ({**small(), f"{Q0}.lora_b": torch.full((2, 4), float("nan"))}, {"lora_parameters": {"rank": 2, "scale": 1.0}}, "NaN"),
     ],

@@ -67,7 +67,7 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path) -> None:
     folder = pickled(tmp_path / "evil", {**peft_tensors(), "more": Touch(trace)})
     with pytest.raises(InputError) as caught:
         convert(folder / "adapter_model.bin", tmp_path / "out")
-    assert f"{os.system.__module__}.system, which is no tensor" in str(caught.value)
+    assert f"{os.system.__module__}.system, which is not a tensor" in str(caught.value)
     assert str(folder / "adapter_model.bin") in str(caught.value)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["evil"]
 

@@ -1,4 +1,4 @@
-"""Whatever people have, as a plain LoRA folder."""
+"""Convert other adapter formats and fine-tuned models into a plain LoRA folder."""
 
 from __future__ import annotations
 
@@ -58,27 +58,27 @@ def convert(
     dtype: torch.dtype | None = None,
     force: bool = False,
 ) -> Conversion:
-    """Write a plain LoRA folder, which Pomona and PEFT read, from what an adapter or a fine-tuned model is stored as.
+    """Convert an adapter or a fine-tuned model into a plain LoRA folder, which Pomona and PEFT read.
 
-    Exactly, every value as it is: a PEFT LoRA whose tensors are in a pickle (`.bin`; read in a process of its own, see
-    `tensors_from_pickle`), and a LoRA of mlx-lm. As the best approximation of a rank, with its measured error: DoRA (of PEFT or
-    mlx-lm) and whole fine-tuned models, whose differences from the base's weights are factored.
+    Two inputs are converted exactly, bit for bit: a PEFT LoRA whose tensors are in a pickle (`.bin`, read by a separate process:
+    `tensors_from_pickle`), and an mlx-lm LoRA. DoRA (of PEFT or mlx-lm) and whole fine-tuned models become the best approximation
+    of a given rank: their weight differences from the base are factored, and the error is measured.
 
     Args:
         source: an adapter's folder or tensor file, or a model folder.
-        output: the folder to make; it appears whole or not at all.
-        rank: the largest rank of a module; of what is exact, None keeps the rank that it has.
-        max_error: the share of each module's update that may be lost; the least rank that keeps to it is taken.
-        base: the base model's folder, for what is a difference from it.
-        base_name: what the adapter will call its base where the input does not name it, or names one for MLX; None: the folder.
-        modules: those of the base model's class (`pomona.backbone.base_modules`); None: told by the tensors' names.
-        scaling: of an mlx-lm adapter whose config does not say it beyond doubt.
-        drop: changes of a whole model that may be left out: `other`, `embeddings`, `head`.
-        dtype: fp32, fp16 or bf16 to write; None: as it is, and fp32 for approximations.
+        output: the new folder; it appears complete or not at all.
+        rank: the largest rank of a module; None keeps the rank of an adapter that is converted exactly.
+        max_error: the share of each module's update that may be lost; the smallest rank within this error is used.
+        base: the base model's folder; required where the update is a difference from the base's weights.
+        base_name: the base model's name in the new adapter, if the input names no base or a base for MLX; None: the folder.
+        modules: the modules of the base model's class (`pomona.backbone.base_modules`); None: inferred from the tensors' names.
+        scaling: the scaling of an mlx-lm adapter whose config leaves it ambiguous.
+        drop: kinds of changes of a whole model that may be left out: `other`, `embeddings`, `head`.
+        dtype: fp32, fp16 or bf16; None: that of the input, and fp32 for approximations.
         force: replace an adapter folder that stands at `output`.
 
     Raises:
-        InputError: an input that cannot be converted, with the reason and the way there is; nothing is written.
+        InputError: the input cannot be converted; the error has the reason and an alternative, and nothing is written.
     """
     target = Path(output).resolve()
     found = find_source(Path(source))
@@ -105,7 +105,7 @@ def convert(
 
 @dataclass(frozen=True)
 class _Order:
-    """What is to be done, whatever the input."""
+    """The arguments of a conversion that do not depend on the kind of input."""
 
     source: Source
     target: Path
@@ -117,7 +117,7 @@ class _Order:
 
 
 def _tensors(found: Source, scratch: Path) -> TensorFile:
-    """The adapter's tensors; of a pickle their copy in a safetensors file."""
+    """The adapter's tensors; those of a pickle are copied into a safetensors file first."""
     if found.file.suffix != ".bin":
         return TensorFile(found.file)
     (scratch / "pickle").mkdir()
@@ -135,7 +135,7 @@ def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: fl
         _check_scaling_option(scaling)
         peft_type = config.get("peft_type")
         if peft_type != "LORA":
-            problem = "is not LoRA, and its update is not converted by itself"
+            problem = "is not LoRA, and only LoRA is converted directly"
             raise InputError(problem, file=order.source.folder / CONFIG_FILE, field="peft_type", value=peft_type, fix=_MERGE_FIRST)
         plain = split_peft(config, tensors, folder)
     adapter = read_adapter(folder)
@@ -151,12 +151,12 @@ def _from_adapter(order: _Order, tensors: TensorFile, scratch: Path, scaling: fl
 
 
 def _base_model(named: str | None, given: str | None) -> str | None:
-    """What the adapter names, unless that is a model for MLX, which is another file of the one that was given."""
+    """The base model that the adapter names; the given name if it names none, or a copy of the base for MLX."""
     return given or named if named is None or named.startswith(_MLX_MODELS) else named
 
 
 def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conversion:
-    """The plain folder itself, where nothing is to be changed."""
+    """Write an adapter that needs no approximation; copy its file if nothing in it changes."""
     if order.limits.max_error is not None:
         raise InputError(
             "has no effect: this adapter is converted exactly", field="--max-error", fix="Leave it out, or give --rank"
@@ -185,7 +185,7 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
 
 
 def _approximated(order: _Order, kind: str, adapter: Adapter, parts: DoraParts, warnings: tuple[str, ...]) -> Conversion:
-    """DoRA: differences from the base's weights."""
+    """Convert a DoRA: factor the differences from the base's weights."""
     check_limits(order.limits)
     base = _needed_base(order, kind)
     found = find_weights(parts, base)
@@ -250,7 +250,7 @@ def _check_fit(adapter: Adapter, base: BaseFolder) -> None:
 
 def _check_scaling_option(scaling: float | None) -> None:
     if scaling is not None:
-        raise InputError("has no effect: PEFT's config says the scaling", field="--scaling", fix="Leave it out")
+        raise InputError("has no effect: PEFT's config contains the scaling", field="--scaling", fix="Leave it out")
 
 
 def _is_canonical(adapter: Adapter, tensors: TensorFile) -> bool:

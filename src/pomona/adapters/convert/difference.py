@@ -1,4 +1,4 @@
-"""A fine-tuned model as differences of weights from its base: which tensors are what, and which of them changed.
+"""The weight differences of a fine-tuned model from its base: the kind of each tensor, and which tensors changed.
 
 Axes: O output features, I input features.
 """
@@ -27,11 +27,11 @@ from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError, suggest
 
 Kind = Literal["linear", "transposed", "embedding"]
-"""What a module does with its weight: `x W^T` of [O, I], `x W` of [I, O], or rows of [vocabulary, hidden]."""
+"""How a module uses its weight: `x W^T` with [O, I], `x W` with [I, O], or a lookup of rows of [vocabulary, hidden]."""
 _KINDS: Mapping[str, Kind] = {"linear": "linear", "conv1d": "transposed", "embedding": "embedding"}
 
 DROPS = ("other", "embeddings", "head")
-"""What may be left out: tensors that are no linear map, token embeddings, the output head."""
+"""Kinds of tensors that may be left out: those of no linear module, token embeddings, the output head."""
 
 _SHOWN = 5
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -41,22 +41,22 @@ _TASKS = {
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
 }
-# Last parts of the paths of matrices that are no linear modules: positions, token types, the routers of experts.
+# Last path components of matrices that do not belong to a linear module: positions, token types, routers of experts.
 _TABLES = re.compile(r"wpe|position_embeddings?|embed_positions?|token_type_embeddings?|relative_attention_bias|router|gate")
 _EXPERT = re.compile(r".*\.experts\.\d+\.\w+")
-# Constants that a model computes for itself and that only some files hold.
+# Constants that a model computes itself; only some files contain them.
 _COMPUTED = re.compile(r"(?:.*\.)?(?:rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias|attention\.(?:masked_)?bias|position_ids)")
-# Beginnings of names in files that were saved without the head, and lack what the whole model has in front.
+# Prefixes of tensor names in files saved without the head, where the prefix of the whole model is missing.
 _HEADLESS = ("h.", "layers.", "wte.", "word_embeddings.", "embed_tokens.")
 
 
 @dataclass(frozen=True)
 class Changed:
-    """A module whose weight may differ.
+    """A module whose weight may differ between the two models.
 
     Args:
-        kind: what it does with it.
-        tuned, base: where both weights lie.
+        kind: how the module uses its weight.
+        tuned, base: the locations of both weights.
     """
 
     kind: Kind
@@ -66,10 +66,10 @@ class Changed:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model's difference from its base consists of.
+    """The parts of a model's difference from its base.
 
     Args:
-        modules: module -> its weights, in the model's order; what can become factors.
+        modules: modules that can become factors -> their weights, in the model's order.
         dropped: tensors that differ and are left out, the largest change first.
     """
 
@@ -78,24 +78,24 @@ class Plan:
 
 
 def kinds_of(base: BaseModules) -> dict[str, Kind]:
-    """Path -> what it is, of every module of a base of which a LoRA can be made."""
+    """Path -> kind of each module of a base that a LoRA can adapt."""
     return {path: _KINDS[module.kind] for path, module in base.modules.items() if module.kind in _KINDS}
 
 
 def plan_difference(
     tuned: BaseFolder, base: BaseFolder, kinds: Mapping[str, Kind] | None, drop: Collection[str], *, partial: bool = False
 ) -> Plan:
-    """Pair the tensors of both models by name, and see that nothing is lost unsaid.
+    """Pair the tensors of both models by name, and check that no change is lost silently.
 
     Args:
         tuned: the fine-tuned model.
         base: the model that it was tuned from.
-        kinds: every linear module and embedding of the model, by path; None: told by the tensors' names.
-        drop: which of `DROPS` may be left out.
-        partial: whether tensors that `tuned` lacks are unchanged, and not missing.
+        kinds: every linear module and embedding of the model, by path; None: inferred from the tensors' names.
+        drop: the kinds in `DROPS` that may be left out.
+        partial: whether a tensor that `tuned` lacks counts as unchanged instead of missing.
 
     Raises:
-        InputError: other architectures, names or shapes, weights that are not float, or a change that would be lost.
+        InputError: architectures, names or shapes differ, a weight is not float, or a change would be lost.
     """
     for one in drop:
         if one not in DROPS:
@@ -124,7 +124,7 @@ def plan_difference(
 
 
 def differences(plan: Plan) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
-    """Every module's difference, made in fp64 by blocks of rows and kept in fp32, one at a time."""
+    """The difference of each module, one at a time: computed in fp64 by blocks of rows, stored in fp32."""
     for module, one in plan.modules.items():
         delta = torch.empty(one.tuned.shape, dtype=torch.float32)
         for (first, new), (_, old) in zip(one.tuned.row_blocks(), one.base.row_blocks(), strict=True):
@@ -133,7 +133,7 @@ def differences(plan: Plan) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
 
 
 def task_of(config: Mapping[str, object]) -> str | None:
-    """PEFT's name of the task that a model's class is for; None where there is none."""
+    """PEFT's name for the task of a model's class; None if PEFT has no name for it."""
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else ""
     if config.get("is_encoder_decoder") and name.endswith("ForConditionalGeneration"):
@@ -144,21 +144,21 @@ def task_of(config: Mapping[str, object]) -> str | None:
 def _check_configs(tuned: BaseFolder, base: BaseFolder) -> None:
     kinds = [one.config.get("model_type") for one in (tuned, base)]
     if kinds[0] != kinds[1]:
-        problem = f"is of another architecture than the base model, which is {kinds[1]!r}"
+        problem = f"the architecture is not that of the base model, {kinds[1]!r}"
         raise InputError(problem, file=tuned.folder / CONFIG, field="model_type", value=kinds[0], fix="Give its own base model")
 
 
 def _pairs(
     tuned: BaseFolder, base: BaseFolder, kinds: Mapping[str, Kind] | None, *, partial: bool
 ) -> dict[str, tuple[Stored, Stored]]:
-    """Tensors of both models by the longer of their names, where one was saved without the first part of it."""
+    """Pairs of tensors under the longer of their two names: one model may have been saved without the first part of the name."""
     new, old = tuned.checkpoint.tensors, base.checkpoint.tensors
     longer, shorter = _by_shortened(old), _by_shortened(new)
     pairs: dict[str, tuple[Stored, Stored]] = {}
     left = dict.fromkeys(old)
     missing: list[str] = []
     for name, stored in new.items():
-        # The second spelling of just one tensor, or of none: two towers of a model may have layers of one name.
+        # A shortened name counts only if it is unique: two towers of a model may have layers with equal names.
         cut = _shortened(name)
         spellings = (name, *longer.get(name, ()), *([cut] if shorter[cut] == [name] and cut not in new else []))
         found = [one for one in spellings if one in old]
@@ -185,7 +185,7 @@ def _pairs(
 def _tied_head(
     pairs: Mapping[str, tuple[Stored, Stored]], tuned: BaseFolder, base: BaseFolder, kinds: Mapping[str, Kind] | None
 ) -> dict[str, tuple[Stored, Stored]]:
-    """The head where no file has it: it is the embedding, and changes with it. As factors they are two modules."""
+    """The head if neither file has one: it is tied to the embedding and changes with it. As factors they are two modules."""
     new, old = tied_embedding(tuned.checkpoint), tied_embedding(base.checkpoint)
     if new is None or old is None or any(map(_is_head, pairs)):
         return {}
@@ -198,7 +198,7 @@ def _tied_head(
 
 
 def _path(name: str, kinds: Mapping[str, Kind] | None, tuned: BaseFolder) -> str:
-    """The module's path in the model, which may have a part in front that the files lack."""
+    """The module's path in the model, which may have a prefix that is missing in the files."""
     path = name.removesuffix(".weight")
     if kinds is None:
         if name.startswith(_HEADLESS):
@@ -214,7 +214,7 @@ def _path(name: str, kinds: Mapping[str, Kind] | None, tuned: BaseFolder) -> str
 
 
 def _kind(path: str, name: str, stored: Stored, kinds: Mapping[str, Kind] | None, model_type: object) -> Kind | None:
-    """None for what is no module of a matrix."""
+    """The kind of a module; None if the tensor is not the matrix of a module."""
     if not name.endswith(".weight") or len(stored.shape) != 2 or 0 in stored.shape:
         return None
     expert = _EXPERT.fullmatch(path) is not None
@@ -231,7 +231,7 @@ def _kind(path: str, name: str, stored: Stored, kinds: Mapping[str, Kind] | None
 
 
 def _change(new: Stored, old: Stored) -> float | None:
-    """`||new - old|| / ||old||`, infinite where the base's is zero; None where there is no difference to be had."""
+    """`||new - old|| / ||old||`; infinite if the base's tensor is zero, None if the difference is not defined."""
     if new.shape != old.shape or {new.dtype, old.dtype} - DTYPES.keys():
         same = new.shape == old.shape and new.dtype == old.dtype and all(map(bytes.__eq__, new.pieces(), old.pieces()))
         return 0.0 if same else None
@@ -247,7 +247,9 @@ def _change(new: Stored, old: Stored) -> float | None:
 def _lost(others: tuple[Dropped, ...], tuned: BaseFolder) -> InputError:
     shown = ", ".join(f"{one.name} ({_said(one.change)})" for one in others[:_SHOWN])
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    problem = f"{len(others)} tensors that are no linear maps differ from the base's, and factors cannot hold them: {shown}{more}"
+    problem = (
+        f"{len(others)} tensors outside linear modules differ from the base's, and factors cannot represent them: {shown}{more}"
+    )
     return InputError(problem, file=tuned.folder, fix="Give --drop other to leave them out")
 
 
@@ -258,7 +260,7 @@ def _said(change: float | None) -> str:
 def _shape_error(name: str, kind: Kind | None, new: Stored, old: Stored) -> InputError:
     shapes = f"is {' x '.join(map(str, new.shape))}, and the base's {' x '.join(map(str, old.shape))}"
     if kind is not None and new.shape[1:] == old.shape[1:] and (kind == "embedding" or _is_head(name)):
-        problem = f"{shapes}: the vocabulary was resized, and new rows are no update of the base's"
+        problem = f"{shapes}: the vocabulary was resized, and new rows are not an update of the base's"
         fix = "Give a base that was resized in the same way, or leave both out with --drop embeddings --drop head"
         return InputError(problem, file=new.file, field=name, fix=fix)
     return InputError(shapes, file=new.file, field=name, fix="Give the model that it was tuned from with --base")

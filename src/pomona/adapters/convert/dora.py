@@ -1,7 +1,7 @@
-"""DoRA as differences of weights: `delta = m (W + s B A) / ||W + s B A|| - W`, the norm over each output feature's row.
+"""The weight difference of a DoRA: `delta = m (W + s B A) / ||W + s B A|| - W`, with the norm of each output feature's row.
 
-Liu et al. 2024, equation 5, with PEFT's convention: a magnitude is one an output feature. An embedding's output features are the
-hidden ones (PEFT), or its tokens are scaled instead (mlx-lm).
+Liu et al. 2024, equation 5, with PEFT's convention of one magnitude per output feature. For an embedding, PEFT has one magnitude
+per hidden feature, and mlx-lm has one per token.
 
 Axes: O output features, I input features, R rank.
 """
@@ -28,12 +28,12 @@ _RIGHT_BASE = "Give --base with the model that it was trained on"
 
 @dataclass(frozen=True)
 class DoraParts:
-    """A DoRA taken apart.
+    """The parts of a DoRA.
 
     Args:
-        adapter: its factors.
+        adapter: the factors.
         magnitudes: module -> its magnitudes.
-        by_token: modules with one magnitude an input feature and not one an output feature: mlx-lm's embeddings.
+        by_token: modules with one magnitude per input feature instead of per output feature: embeddings of mlx-lm.
     """
 
     adapter: Adapter
@@ -46,8 +46,8 @@ class BaseWeight:
     """A module's weight in the base.
 
     Args:
-        stored: where it lies.
-        transposed: whether the file has it as [I, O].
+        stored: its location.
+        transposed: whether the file stores it as [I, O].
     """
 
     stored: Stored
@@ -55,10 +55,10 @@ class BaseWeight:
 
 
 def find_weights(parts: DoraParts, base: BaseFolder) -> dict[str, BaseWeight]:
-    """Every module's weight, and whether all that is needed is there, before any long work.
+    """Find the weight of each module, and check magnitudes and shapes before any long work.
 
     Raises:
-        InputError: a module without magnitudes or with too many, or without a float weight of its shape in the base.
+        InputError: a module has no magnitudes or a wrong number of them, or the base has no float weight of its shape.
     """
     for module in parts.magnitudes:
         if module not in parts.adapter:
@@ -82,11 +82,11 @@ def find_weights(parts: DoraParts, base: BaseFolder) -> dict[str, BaseWeight]:
 
 
 def dora_deltas(parts: DoraParts, weights: Mapping[str, BaseWeight]) -> Iterator[tuple[str, Float[Tensor, "O I"]]]:
-    """Every module's difference of weights in fp32, one at a time.
+    """The weight difference of each module in fp32, one at a time.
 
     Args:
         parts: the adapter.
-        weights: as `find_weights` found them.
+        weights: the result of `find_weights`.
     """
     for module in parts.adapter:
         W_OI = read_matrix(weights[module].stored, transposed=weights[module].transposed)
@@ -98,7 +98,7 @@ def dora_deltas(parts: DoraParts, weights: Mapping[str, BaseWeight]) -> Iterator
 
 
 def dora_delta(W_OI: Float[Tensor, "O I"], factors: Factors, magnitudes_O: Float[Tensor, " O"]) -> Float[Tensor, "O I"]:
-    """One module's difference of weights, made in fp64 by blocks of rows, in fp32."""
+    """One module's weight difference: computed in fp64 by blocks of rows, returned in fp32."""
     A_RI, B_OR = factors.A.double(), factors.B.double() * factors.scaling
     delta_OI = torch.empty(W_OI.shape, dtype=torch.float32)
     step = max(1, BLOCK_ENTRIES // W_OI.shape[1])
@@ -112,7 +112,7 @@ def dora_delta(W_OI: Float[Tensor, "O I"], factors: Factors, magnitudes_O: Float
 
 
 def _weight(base: BaseFolder, module: str, *, embedding: bool) -> BaseWeight:
-    """The base's module decides how its weight lies, and not what the adapter's `fan_in_fan_out` says."""
+    """The weight of a module; its orientation follows from the base's module, not from the adapter's `fan_in_fan_out`."""
     head = last_part(module) in HEADS
     path = base.modules.find(module)
     name = (base.weight_of(path) if path else None) or (tied_embedding(base.checkpoint) if head else None)

@@ -1,9 +1,9 @@
 """Adapters of mlx-lm: the factors are transposed, and `scale` is the scaling itself.
 
-What is relied on (mlx-lm's `tuner/lora.py`, `dora.py` and `utils.py`). `y = x W^T + scale (x a) b` with `lora_a` [in, r] and
-`lora_b` [r, out], of an embedding [vocabulary, r] and [r, hidden]. In DoRA, rows of the changed weight are brought to the
-norms `m`: one an output feature, of an embedding one a token. `fine_tune_type: full` stores whole tensors of the trained layers,
-by the names that they have in the model. Older versions had `alpha` beside `scale`, and scaled by `scale alpha / rank`; they
+The format as this file assumes it (mlx-lm's `tuner/lora.py`, `dora.py` and `utils.py`). `y = x W^T + scale (x a) b` with `lora_a`
+[in, r] and `lora_b` [r, out], for an embedding [vocabulary, r] and [r, hidden]. A DoRA rescales the rows of the changed weight to
+the norms `m`, one per output feature, or one per token for an embedding. `fine_tune_type: full` stores whole tensors of the
+trained layers under their names in the model. Older versions had `alpha` beside `scale`, and scaled by `scale alpha / rank`; they
 called the number of layers `lora_layers` instead of `num_layers`.
 
 Axes: O output features, I input features.
@@ -26,27 +26,27 @@ _KEY = re.compile(r"(?P<module>.+)\.(?P<side>lora_a|lora_b|m)")
 
 
 def is_mlx(config: Mapping[str, object], tensors: TensorFile) -> bool:
-    """Whether an adapter was made by mlx-lm: by its keys, or by a config that PEFT does not write."""
+    """Whether mlx-lm wrote an adapter: its keys or its config are not PEFT's."""
     return any(key.endswith(".lora_a") for key in tensors.info) or is_mlx_full(config)
 
 
 def is_mlx_full(config: Mapping[str, object]) -> bool:
-    """Whether it holds whole tensors of a model."""
+    """Whether the folder contains whole tensors of a model instead of factors."""
     return config.get("fine_tune_type") == "full" and "peft_type" not in config
 
 
 def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, config_file: Path, scaling: float | None) -> Plain:
-    """Write the plain part of an mlx-lm adapter into a folder as PEFT has it, every value as it is.
+    """Write the factors of an mlx-lm adapter into a folder in PEFT's format, without changing a value.
 
     Args:
         config: mlx-lm's `adapter_config.json`.
         tensors: its `adapters.safetensors`.
         folder: where to write.
         config_file: the config's path, for errors.
-        scaling: what the user says it is; None: what the config says.
+        scaling: the scaling given by the user; None: that of the config.
 
     Raises:
-        InputError: tensors that are no pairs of matrices, or a scaling that is not to be known.
+        InputError: the tensors are not pairs of matrices, or the scaling is unknown.
     """
     modules, magnitudes = _modules(tensors)
     dora = config.get("fine_tune_type") == "dora"
@@ -79,7 +79,7 @@ def split_mlx(config: Mapping[str, object], tensors: TensorFile, folder: Path, c
 
 
 def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
-    """Modules with both factors, and those with magnitudes: all or none."""
+    """The modules with both factors, and the modules with magnitudes: all of them or none."""
     sides: dict[str, set[str]] = {}
     for key, info in tensors.info.items():
         match = _KEY.fullmatch(key)
@@ -90,7 +90,7 @@ def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
             fix = "Fuse it with mlx_lm.fuse, and convert the fused model with --base"
             raise InputError("is of fused experts (a switch layer), which are not converted", file=tensors.file, field=key, fix=fix)
         if len(info.shape) != (1 if match["side"] == "m" else 2) or 0 in info.shape or info.dtype not in DTYPES:
-            raise InputError("is no matrix of fp32, fp16 or bf16", file=tensors.file, field=key, value=(info.shape, info.dtype))
+            raise InputError("is not a matrix of fp32, fp16 or bf16", file=tensors.file, field=key, value=(info.shape, info.dtype))
         sides.setdefault(match["module"], set()).add(match["side"])
     magnitudes = [module for module, found in sides.items() if "m" in found]
     for module, found in sides.items():
@@ -104,7 +104,7 @@ def _modules(tensors: TensorFile) -> tuple[list[str], list[str]]:
 def _scaling(config: Mapping[str, object], file: Path, rank: int) -> float:
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):
-        raise InputError("is not there, so the scaling is not known", file=file, field="lora_parameters", fix="Give --scaling")
+        raise InputError("is missing, so the scaling is unknown", file=file, field="lora_parameters", fix="Give --scaling")
     scale = _number(parameters, "scale", file)
     said = parameters.get("rank")
     if said is not None and said != rank:
@@ -114,8 +114,8 @@ def _scaling(config: Mapping[str, object], file: Path, rank: int) -> float:
     old = scale * _number(parameters, "alpha", file) / rank
     if ("lora_layers" in config and "num_layers" not in config) or old == scale:
         return old
-    problem = f"older mlx-lm took scale alpha / rank = {old:g} for the scaling, newer takes scale = {scale:g} alone"
-    fix = f"Say which trained it: --scaling {old:g} or --scaling {scale:g}"
+    problem = f"older versions of mlx-lm use scale alpha / rank = {old:g} as the scaling, newer versions use scale = {scale:g}"
+    fix = f"Give that of the version that trained it: --scaling {old:g} or --scaling {scale:g}"
     raise InputError(problem, file=file, field="lora_parameters.alpha", fix=fix)
 
 

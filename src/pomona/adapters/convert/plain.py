@@ -1,4 +1,4 @@
-"""What every adapter becomes first: a PEFT folder of plain factors, and beside it the magnitudes that DoRA has.
+"""The first step of every conversion of an adapter: a PEFT folder of plain factors, and separately the magnitudes of a DoRA.
 
 Axes: O output features, I input features.
 """
@@ -26,13 +26,13 @@ _MAGNITUDE = re.compile(r"(?P<path>.+)\.lora_magnitude_vector(?:\.(?!weight$)[^.
 
 @dataclass(frozen=True)
 class Plain:
-    """An adapter as PEFT has it.
+    """An adapter in PEFT's format.
 
     Args:
-        kind: what the input was, for people.
+        kind: the kind of input, in words.
         config: the plain config.
-        magnitudes: of a DoRA, module -> its magnitudes; None for what is a LoRA already.
-        by_token: modules whose magnitudes are one an input feature and not one an output feature: mlx-lm's embeddings.
+        magnitudes: module -> magnitudes of a DoRA; None if the input is a LoRA already.
+        by_token: modules with one magnitude per input feature instead of per output feature: embeddings of mlx-lm.
         warnings: one sentence each.
     """
 
@@ -44,10 +44,10 @@ class Plain:
 
 
 def split_peft(config: Mapping[str, object], tensors: TensorFile, folder: Path) -> Plain:
-    """Write the plain part of a PEFT adapter into a folder: its factors bit for bit, without magnitudes.
+    """Write the factors of a PEFT adapter into a folder, bit for bit, without magnitudes.
 
     Raises:
-        InputError: a magnitude that belongs to no module, or magnitudes in what is no DoRA by its config.
+        InputError: a magnitude belongs to no module, or the config of an adapter with magnitudes does not say DoRA.
     """
     if not config.get("use_dora"):
         if (key := next(filter(_MAGNITUDE.fullmatch, tensors.info), None)) is not None:
@@ -81,7 +81,7 @@ def write_config(folder: Path, config: Mapping[str, object]) -> None:
 
 @contextmanager
 def named_as(scratch: Path, config_file: Path, tensor_file: Path) -> Iterator[None]:
-    """Errors about files in folders of `scratch` name the files that the user gave."""
+    """Replace the paths of temporary files in errors by the paths that the user gave."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What a conversion made, and what it lost."""
+"""The result of a conversion and its loss."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Approximation:
-    """What the factors lose of the exact differences of weights, measured on the factors as they are written.
+    """The loss of the factors relative to the exact weight differences, measured on the written factors.
 
     Args:
         error: `||delta - B A||_F / ||delta||_F` over all modules together.
-        worst_module: the module that loses the largest share of its own.
-        worst_error: its share.
+        worst_module: the module with the largest relative error.
+        worst_error: the relative error of this module.
     """
 
     error: float
@@ -27,7 +27,7 @@ class Dropped:
 
     Args:
         name: its name in the checkpoint.
-        change: `||tuned - base||_F / ||base||_F`; None where the shapes differ, so that there is no difference.
+        change: `||tuned - base||_F / ||base||_F`; None if the shapes differ.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A conversion that was done.
+    """A finished conversion.
 
     Args:
         output: the adapter's folder.
-        kind: what the input was.
-        modules: how many modules the adapter has.
+        kind: the kind of input, in words.
+        modules: number of modules of the adapter.
         rank: the largest rank among them.
-        approximation: what it lost; None where every value was kept.
-        dropped: what was left out because the caller said so, the largest change first.
+        approximation: the loss; None if the conversion is exact.
+        dropped: tensors that were left out as `drop` allows, the largest change first.
         warnings: one sentence each.
     """
 

@@ -1,8 +1,8 @@
-"""Run as a script in a process of its own: read tensors from a pickle, shut in as far as the system allows, and write safetensors.
+"""Read tensors from a pickle and write safetensors: a script that runs in a separate, restricted process.
 
-It imports nothing of Pomona, so that nothing but torch and safetensors is there. `torch.load(weights_only=True)` calls no function
-that a pickle names but those that make tensors. The walls around it are for the day on which that is not true: no network, no
-other process, no file but those two, no module that is not loaded yet, limited memory and time.
+It imports nothing of Pomona, so that only torch and safetensors are loaded. `torch.load(weights_only=True)` calls no function
+that a pickle names except those that build tensors. The restrictions protect against a fault in it: no network, no other process,
+no file except these two, no further modules, and limits on memory and time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _SECONDS = 1800
 _SPARE_BYTES = 2**31
-# Beginnings of the audit events (see Python's audit event table) of which none is needed once the modules are loaded.
+# Prefixes of audit events (see Python's audit event table) that are not needed once the modules are loaded.
 _FORBIDDEN = (
     "socket.",
     "subprocess.",
@@ -49,11 +49,11 @@ _FORBIDDEN = (
 
 
 def read_tensors(stream: BinaryIO) -> dict[str, Any]:
-    """The tensors of a state dict that `torch.save` wrote, each in memory of its own.
+    """The tensors of a state dict that `torch.save` wrote, each in its own memory.
 
     Raises:
-        ValueError: it is no dictionary from names to dense tensors; says what else.
-        Exception: whatever torch raises for what it does not read.
+        ValueError: the file is not a dictionary of names and dense tensors; the message says what it is.
+        Exception: any error of torch.
     """
     import torch
 
@@ -77,7 +77,7 @@ def read_tensors(stream: BinaryIO) -> dict[str, Any]:
 
 
 def _warm_up() -> None:
-    """Load and save once, so that everything that torch and safetensors load late is there before the doors close."""
+    """Load and save once, so that all lazily loaded modules are in memory before the restrictions begin."""
     import torch
     from safetensors.torch import save
 
@@ -88,13 +88,13 @@ def _warm_up() -> None:
             stream.seek(0)
             save(read_tensors(stream))
     with contextlib.suppress(Exception):
-        read_tensors(io.BytesIO(b"\x80\x02cposix\nsystem\n."))  # the way that a refusal takes
+        read_tensors(io.BytesIO(b"\x80\x02cposix\nsystem\n."))  # the path of a refusal
 
 
 def _shut_in(file_bytes: int) -> None:
     if sys.platform == "linux":
-        # Without capabilities outside of it, and with a network of its own that leads nowhere. Where the system forbids it, the
-        # hook below must do.
+        # A new user namespace without capabilities outside it, and a new network namespace without connections. If the system
+        # forbids them, the hook below is the only barrier.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NET)
     with contextlib.suppress(ImportError):
@@ -121,7 +121,7 @@ def _shut_in(file_bytes: int) -> None:
 
 
 def main(source: str, target: str, *paths: str) -> None:
-    """Read `source`, write `target`, and print what went wrong, if anything, as JSON.
+    """Read `source`, write `target`, and print an error as JSON.
 
     Args:
         source: the pickle.

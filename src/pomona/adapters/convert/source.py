@@ -1,4 +1,4 @@
-"""What an input is: an adapter of PEFT or of mlx-lm, in a safetensors file or in a pickle, or a whole model."""
+"""Recognise an input: a PEFT or mlx-lm adapter, in a safetensors file or a pickle, or a whole model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _READS = (
 
 @dataclass(frozen=True)
 class Source:
-    """An input, found and not yet read.
+    """An input that was recognised and not yet read.
 
     Args:
-        kind: an adapter's folder, or a whole model's.
-        folder: where it is.
-        file: the adapter's tensors; of a model, its folder.
+        kind: adapter or whole model.
+        folder: its folder.
+        file: the file with the adapter's tensors; the folder of a model.
         config: `adapter_config.json` or `config.json`.
     """
 
@@ -38,10 +38,10 @@ class Source:
 
 
 def find_source(path: Path) -> Source:
-    """What stands at a path: a folder, or a file in one.
+    """The input at a path: a folder, or a file in it.
 
     Raises:
-        InputError: nothing that can be converted, with what it is.
+        InputError: the path has nothing that can be converted; the error says what it has.
     """
     if not path.exists():
         raise InputError("no such file or folder", file=path, fix=_READS)

@@ -1,6 +1,6 @@
-"""The best low-rank factors of a dense difference of weights, with an error that is measured and not estimated.
+"""The best low-rank factors of a dense weight difference, with a measured error.
 
-Axes: O output features, I input features, N the smaller of both, M the larger, K rank that is kept, L columns of a sketch.
+Axes: O output features, I input features, N the smaller of both, M the larger, K kept rank, L columns of a sketch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pomona.adapters.tensors import all_finite
 from pomona.errors import InputError
 
 LARGE_ERROR = 0.1
-"""From this share of the update on, what is lost is worth a warning."""
+"""A larger relative loss causes a warning."""
 
 _EXACT_SIZE = 512
-"""Matrices whose smaller side is not above it are decomposed exactly: it takes well under a second."""
+"""Largest smaller side of a matrix that is decomposed exactly, which takes well under a second."""
 _SKETCH = 64
 _PASSES = 30
 _SETTLED = 1e-4
@@ -32,11 +32,11 @@ _NOTHING = 1e-7
 
 
 class Limits(NamedTuple):
-    """How far a module may be reduced. One of both is given, or both.
+    """The limits of a truncation: at least one of the two is given.
 
     Args:
         rank: K >= 1, the largest rank.
-        max_error: the share of a module's update, in (0, 1), that may be lost; the least rank that keeps to it is taken.
+        max_error: the share of a module's update that may be lost, in (0, 1); the smallest rank within this error is used.
     """
 
     rank: int | None
@@ -44,13 +44,13 @@ class Limits(NamedTuple):
 
 
 def check_limits(limits: Limits) -> None:
-    """Raise where neither is given or one makes no sense.
+    """Check that a limit is given and that each limit is in its range.
 
     Raises:
-        InputError: names the option.
+        InputError: no limit is given, or one is out of range; the error names the option.
     """
     if limits.rank is None and limits.max_error is None:
-        fix = "Give --rank, or --max-error for the least rank that keeps to it"
+        fix = "Give --rank, or --max-error for the smallest rank within this error"
         raise InputError("is needed: the adapter can only be approximated by plain factors", field="--rank", fix=fix)
     if limits.rank is not None and limits.rank < 1:
         raise InputError("the rank must be at least 1", field="--rank", value=limits.rank)
@@ -61,15 +61,15 @@ def check_limits(limits: Limits) -> None:
 def factor_all(
     deltas: Iterable[tuple[str, Float[Tensor, "O I"]]], limits: Limits, dtype: torch.dtype
 ) -> tuple[dict[str, Factors], Approximation]:
-    """Factors of every module, one dense matrix at a time; modules whose difference is zero are left out.
+    """Factor the difference of each module, one dense matrix at a time; modules with a difference of zero are left out.
 
     Args:
-        deltas: module and its difference of weights, in fp32.
-        limits: how far to reduce.
-        dtype: of the factors. Their rounding is part of the error.
+        deltas: pairs of a module and its weight difference in fp32.
+        limits: the largest rank and the largest error.
+        dtype: dtype of the factors, whose rounding is part of the error.
 
     Returns:
-        The factors, and what they lose.
+        The factors, and their loss.
 
     Raises:
         InputError: every difference is zero, or one is not finite.
@@ -100,15 +100,15 @@ def factor(
 ) -> tuple[Float[Tensor, "K I"], Float[Tensor, "O K"]]:
     """`(A, B)`, balanced and in fp32, with `B A` the best approximation of a matrix that is not zero.
 
-    With orthonormal leading vectors Q of the smaller side, `B A = Q Q^T delta`. Up to a size they are eigenvectors of the Gram
-    matrix in fp64. Above it they come from block power iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) with more
-    columns than are kept, repeated until what is captured no longer grows by 1e-4 of what is lost. The start is drawn from a
+    With orthonormal leading vectors Q of the smaller side, `B A = Q Q^T delta`. For small matrices, Q are eigenvectors of the Gram
+    matrix in fp64. For others, Q comes from block power iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) with more
+    columns than are kept. It stops when the captured energy grows by less than 1e-4 of the lost energy. Its start is drawn from a
     fixed seed.
 
     Args:
         delta_OI: fp32.
-        limits: how far to reduce.
-        exact_size: up to which smaller side the exact way is taken.
+        limits: the largest rank and the largest error.
+        exact_size: the largest smaller side for the exact decomposition.
     """
     upright = delta_OI.shape[0] <= delta_OI.shape[1]
     D_NM = delta_OI if upright else delta_OI.T
@@ -134,7 +134,7 @@ def _leading(D_NM: Tensor, limits: Limits, exact_size: int) -> tuple[Tensor, Ten
 
 
 def _sketched(D_NM: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """The leading `columns` of N; a few more take part in the search, and are given back as well."""
+    """The leading `columns` of N vectors, and a few more, which make the iteration converge faster."""
     N = D_NM.shape[0]
     wide = min(N, columns + max(16, columns // 2))
     start = torch.randn(D_NM.shape[1], wide, generator=torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def _sketched(D_NM: Tensor, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def _rotated(D_NM: Tensor, Q_NL: Tensor) -> tuple[Tensor, Tensor]:
-    """The span's own singular vectors, by the eigenvectors of `(Q^T D) (Q^T D)^T` in fp64, summed over blocks of columns."""
+    """The singular vectors within the span of Q: eigenvectors of `(Q^T D) (Q^T D)^T` in fp64, summed over blocks of columns."""
     L = Q_NL.shape[1]
     whole = Q_NL.shape[0] == L
     G_LL = torch.zeros(L, L, dtype=torch.float64)
@@ -164,7 +164,7 @@ def _rotated(D_NM: Tensor, Q_NL: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rank(energies_L: Tensor, whole: float, limits: Limits) -> int:
-    """The least rank that keeps to the error, not above the largest, and no singular values that are mere rounding."""
+    """The smallest rank within the error, at most the largest rank, without singular values that are rounding errors."""
     K = int((energies_L > energies_L[0] * _NOTHING**2).sum())
     if limits.max_error is not None:
         lost = whole - energies_L.cumsum(0)

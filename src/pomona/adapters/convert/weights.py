@@ -1,4 +1,4 @@
-"""A base model's weights as the module sees them: [O, I], whichever way the file has them.
+"""A base model's weights as [O, I], independent of their orientation in the file.
 
 Axes: O output features, I input features.
 """
@@ -17,15 +17,15 @@ from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
 CONV1D = frozenset({"gpt2", "openai-gpt"})
-"""Model types whose linear modules are transformers' `Conv1D`, which keeps its weight as [I, O]."""
+"""Model types whose linear modules are transformers' `Conv1D`, which stores its weight as [I, O]."""
 
 
 def read_matrix(stored: Stored, *, transposed: bool) -> Float[Tensor, "O I"]:
     """A whole matrix in the file's dtype.
 
     Args:
-        stored: where it lies; a matrix.
-        transposed: whether the file has it as [I, O].
+        stored: location of a matrix.
+        transposed: whether the file stores it as [I, O].
     """
     W = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
     for first, block in stored.row_blocks():
@@ -34,7 +34,7 @@ def read_matrix(stored: Stored, *, transposed: bool) -> Float[Tensor, "O I"]:
 
 
 def as_matrix(stored: Stored) -> Stored:
-    """A tensor of any shape, to be read as a matrix: its first dimension's slices are the rows, a vector is one row."""
+    """A tensor of any shape as a matrix: the slices along its first dimension are the rows, and a vector is one row."""
     if len(stored.shape) == 2:
         return stored
     count = torch.Size(stored.shape).numel()
@@ -43,7 +43,7 @@ def as_matrix(stored: Stored) -> Stored:
 
 
 def check_float(stored: Stored, name: str) -> None:
-    """Raise where a weight is not fp32, fp16, bf16 or fp64: it is quantised.
+    """Refuse a quantised weight: one that is not fp32, fp16, bf16 or fp64.
 
     Raises:
         InputError: names the file and the tensor.
@@ -54,6 +54,6 @@ def check_float(stored: Stored, name: str) -> None:
 
 
 def tied_embedding(checkpoint: Checkpoint) -> str | None:
-    """The token embedding's name, where there is just one: what a head that is not in the files is tied to."""
+    """The name of the only token embedding, to which a head that is not in the files is tied; None if there are several or none."""
     found = [name for name in checkpoint.tensors if last_part(name.removesuffix(".weight")) in EMBEDDINGS]
     return found[0] if len(found) == 1 else None
