@@ -18,6 +18,7 @@ from pomona.adapters.tensors import DTYPES, TensorFile, TensorInfo
 from pomona.errors import InputError
 
 _AGAIN = "Copy the adapter again from its source"
+_MOST_MODULES = 100_000  # the largest models of single experts have some 70,000
 _BARE = "Save the adapter from the bare model, with PEFT's save_pretrained"
 _CONVERT = "If it is a DoRA, approximate it: pomona convert INPUT --base BASE --rank R --output DIR"
 # Part of a key -> (why a tensor of this name is refused, what to do)
@@ -77,6 +78,9 @@ def check_header(tensors: TensorFile, config: LoraConfig) -> Header:
         InputError: a tensor is not part of a pair of factors; a pair is inconsistent, also with the config; two tensors are the
             same factor; the file has several adapters.
     """
+    if len(tensors.info) > 2 * _MOST_MODULES:
+        problem = f"holds {len(tensors.info):,} tensors: no model has more than {_MOST_MODULES:,} linear modules"
+        raise InputError(problem, file=tensors.file, fix=_AGAIN)
     parsed: dict[str, FactorKey] = {}
     others: list[str] = []
     for key, info in tensors.info.items():

@@ -15,6 +15,10 @@ import torch
 from torch import nn
 
 from pomona.adapters.base_modules import BaseModule, BaseModules
+from pomona.adapters.config import read_json_object
+from pomona.adapters.export.base import CONFIG
+from pomona.backbone.model_sizes import refuse_sizes
+from pomona.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,6 +64,7 @@ def _models(folder: Path) -> Iterator[PreTrainedModel]:
     import transformers
     from transformers import AutoConfig
 
+    refuse_sizes(_readable(folder / CONFIG), folder / CONFIG)
     with _unknown_is_none():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         names = getattr(config, "architectures", None) or []
@@ -70,6 +75,14 @@ def _models(folder: Path) -> Iterator[PreTrainedModel]:
             with torch.device("meta"):
                 model: Any = kind._from_config(config)
             yield model
+
+
+def _readable(file: Path) -> dict[str, object]:
+    """A config; empty where it cannot be read, which is said where more of it is needed."""
+    try:
+        return read_json_object(file)
+    except InputError:
+        return {}
 
 
 def _has_head(kind: type) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pomona.backbone.template_limit import EndlessTemplateError, limited
 from pomona.data.example import Example, Turn
 from pomona.data.tasks.thoughts import begins_with_thoughts, opens_thoughts
 from pomona.errors import InputError, suggest
@@ -161,9 +162,17 @@ def _apply(
     try:
         unknown = [name for name in arguments if not re.search(rf"\b{name}\b", tokenizer.get_chat_template())]
         if not unknown:
-            return str(
-                tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer, **arguments, **more)
-            )
+            with limited():
+                return str(
+                    tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer, **arguments, **more)
+                )
+    except (EndlessTemplateError, MemoryError) as error:
+        raise InputError(
+            f"the model's chat template {error or 'takes more memory than there is'} for one conversation",
+            field="form",
+            value="chat",
+            fix="Use the base form, or another model",
+        ) from error
     except Exception as error:  # a template is a program of the model's publisher: it may raise what it likes
         raise InputError(
             f"the model's chat template refuses the conversation: {' '.join(str(error).split())}",

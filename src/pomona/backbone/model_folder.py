@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from pomona.adapters.config import CONFIG_FILE, read_json_object
@@ -10,10 +11,14 @@ from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.checkpoint import read_checkpoint
 from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.backbone.embedded import EMBEDDED, embedded_model
+from pomona.backbone.model_sizes import refuse_sizes
 from pomona.errors import InputError
+from pomona.plain_files import refuse_special, refuse_special_files
 from pomona.stand_ins import refuse_pointers
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json", "*.tiktoken")
+_HUB_ID = re.compile(r"[a-zA-Z0-9_][\w.-]*/[\w.-]+", re.ASCII)
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*:/")
 _WHOLE = "Give a folder with config.json, safetensors weights and a tokenizer"
 _WEIGHTS = ("*model*.safetensors", "*model*.bin", "*.index.json")
 
@@ -28,6 +33,7 @@ def locate(model: str) -> Path | str:
         return embedded_model()
     path = Path(model).expanduser()
     if path.is_dir():
+        refuse_special_files(path)
         refuse_pointers(path, (file for file in path.iterdir() if not file.name.startswith("adapter_")))
         return path
     if path.is_file():
@@ -35,7 +41,11 @@ def locate(model: str) -> Path | str:
         raise InputError(
             f"is {kind} and not a model folder", field="model", value=model, fix="Give a folder in transformers' format"
         )
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+    refuse_special(path)
+    if _ADDRESS.match(model):
+        fix = "Download the model, and give its folder; or give a hub id, owner/name"
+        raise InputError("is an address, from which nothing is fetched", field="model", value=model, fix=fix)
+    if not _HUB_ID.fullmatch(model):
         raise InputError("no such model folder", field="model", value=model, fix="Give an existing folder, a hub id, or `embedded`")
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"} and cached_folder(model) is None:
         raise InputError(
@@ -99,12 +109,15 @@ def check_files(folder: Path, model: str, *, whole: bool) -> tuple[list[str], In
         )
     if not (folder / CONFIG).is_file():
         raise InputError(f"the model cannot be loaded: it has no {CONFIG}", field="model", value=model, fix=_WHOLE)
-    refuse_quantised(_config(folder, model), folder / CONFIG)
+    config = _config(folder, model)
+    refuse_quantised(config, folder / CONFIG)
+    refuse_sizes(config, folder / CONFIG)
     try:
         checkpoint = read_checkpoint(folder)
     except (InputError, OSError) as error:
         return warnings, error if isinstance(error, InputError) else None
     refuse_codes(checkpoint)
+    refuse_sizes(config, folder / CONFIG, checkpoint)
     return warnings, None
 
 

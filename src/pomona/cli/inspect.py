@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDTH_OF_A_FILE = 160
+_MOST_ROWS = 2000  # a table is laid out as a whole, at some thousand rows a second
 
 
 def inspect(
@@ -59,7 +60,7 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
         ("module",),
         ("out x in", "rank", "scale", "norm", "eff. rank", "zeros A", "zeros B", "dtype"),
     )
-    for one in described["modules"]:
+    for one in described["modules"][:_MOST_ROWS]:
         table.add_row(
             visible(one["module"]),
             f"{one['out_features']} x {one['in_features']}",
@@ -72,6 +73,8 @@ def _print_one(name: str, described: dict[str, Any]) -> None:
             _short(one["dtype"]),
         )
     _print(table)
+    if (more := len(described["modules"]) - _MOST_ROWS) > 0:
+        say(f"... and {more:,} more modules, which --json lists")
     spread = total["mean_effective_rank"]
     say(
         f"{total['modules']} modules, {total['parameters']:,} parameters{_padding(total)}, norm {total['delta_norm']:.4g}, "

@@ -58,6 +58,8 @@ def _here(name: str) -> str | None:
     """What `load_backbone` takes for the base of this name without fetching anything; None where it is not here."""
     if name in {EMBEDDED, NAME}:
         return EMBEDDED
+    if "://" in name:  # an address may end as any model's name does
+        return None
     if Path(name).expanduser().is_dir():
         return name
     if name.count("/") == 1 and cached_folder(name) is not None:

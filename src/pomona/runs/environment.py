@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
+import tomllib
 from pathlib import Path
 
 PACKAGES = (
@@ -47,11 +49,28 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit that this code is at, where it is a checkout; `-dirty` where tracked files differ from it."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
+    """The commit that this code is at, where it is Pomona's own checkout; `-dirty` where tracked files differ from it.
+
+    An environment within another project's repository is no checkout of Pomona, and says nothing of that project. No hook and no
+    helper that a repository's settings name is run.
+    """
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists() or not _is_checkout(root):
+        return None
+    quiet = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks")
+    command = ["git", *quiet, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--match="]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
+
+
+def _is_checkout(root: Path) -> bool:
+    """Whether this very file lies in `src/pomona` of a project that is called pomona."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project")
+    except (OSError, ValueError):
+        return False
+    own = root / "src" / "pomona" / "runs" / Path(__file__).name
+    return isinstance(project, dict) and project.get("name") == "pomona" and own.resolve() == Path(__file__).resolve()

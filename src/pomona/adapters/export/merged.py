@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors
 from pomona.errors import InputError, PomonaError
+from pomona.plain_files import refuse_special
 
 LARGE_ROUNDING = 0.05
 """From this share of the update on, what rounding to the base's dtype loses is worth a warning."""
@@ -97,9 +98,10 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
     files, untied = plan_merge(adapter, opened)
     written = resulting_config(config, files, rows, untied=untied)
     check_finite(adapter)
+    others = _others(base)
     sums: dict[str, tuple[float, float]] = {}
     with appearing(target) as partial:
-        _copy_others(base, partial)
+        _copy_others(base, others, partial)
         for file, plan in files.items():
             layout = {name: one.layout() for name, one in plan.items()}
             write_safetensors(partial / file, layout, checkpoint.metadata[file], _bytes(adapter, plan, sums))
@@ -198,14 +200,38 @@ def _warnings(rounding: Rounding) -> tuple[str, ...]:
     )
 
 
-def _copy_others(base: Path, folder: Path) -> None:
-    """Everything but weights, indices of weights, an adapter's files and hidden ones; follows the hub cache's links."""
+def _others(base: Path) -> list[Path]:
+    """Everything but weights, indices of weights, an adapter's files and hidden ones.
+
+    Raises:
+        InputError: one is a link that leads out of the model's folder, but for the hub cache's own; or no file that can be copied.
+    """
+    found = []
     for path in sorted(base.rglob("*")):
         inside = path.relative_to(base)
         weight = path.suffix in _WEIGHTS or path.name.endswith(".index.json") or path.name == CONFIG_FILE
-        if path.is_file() and not weight and not any(part.startswith(".") for part in inside.parts):
-            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / inside)
+        if weight or path.is_dir() or any(part.startswith(".") for part in inside.parts):
+            continue
+        refuse_special(path)
+        real = path.resolve()
+        if path.is_file() and not any(real.is_relative_to(home) for home in _homes(base.resolve())):
+            problem = f"is a link to {real}, which is outside the model's folder, and would be copied into the new one"
+            raise InputError(problem, file=path, fix="Put the file itself in the place of the link, or remove the link")
+        if path.is_file():
+            found.append(path)
+    return found
+
+
+def _homes(base: Path) -> tuple[Path, ...]:
+    """Where a model's files may lie: in its folder; of a snapshot in the hub's cache also among the repository's blobs."""
+    return (base, base.parents[1] / "blobs") if base.parent.name == "snapshots" else (base,)
+
+
+def _copy_others(base: Path, others: Iterable[Path], folder: Path) -> None:
+    for path in others:
+        inside = path.relative_to(base)
+        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / inside)
 
 
 def _index(file: Path, files: Mapping[str, Mapping[str, Planned]]) -> dict[str, object]:

@@ -1,0 +1,65 @@
+"""A limit for a chat template, which is a program of the model's publisher: loops within loops, and texts that double.
+
+Jinja's sandbox keeps a template from reading and calling what it should not, and lets it run for as long as it likes. Within the
+block below every line of a template is seen, by Python's trace function of this thread alone, and the time and memory are looked
+at. So it works in any thread, on any system, and what a template writes is not changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SECONDS = 5.0
+"""Of a processor's time that one conversation may take; templates take about a thousandth."""
+_GROWTH_BYTES = 2**28
+_LINES = 16  # between two looks
+_TEMPLATE = "<template>"  # what jinja calls the code of a template that came as a text
+
+
+class EndlessTemplateError(Exception):
+    """A template took more time or memory than a conversation can need."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Within the block, templates that are rendered have a limit.
+
+    Raises:
+        EndlessTemplateError: one took longer than `SECONDS`, or this process grew by more than 256 MiB.
+    """
+    ends, most, seen = time.thread_time() + SECONDS, _peak_bytes() + _GROWTH_BYTES, 0
+
+    def line(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if event == "line" and seen % _LINES == 0:
+            if time.thread_time() > ends:
+                raise EndlessTemplateError(f"takes more than {SECONDS:g} seconds")
+            if _peak_bytes() > most:
+                raise EndlessTemplateError(f"takes more than {_GROWTH_BYTES // 2**20} MiB of memory")
+        return line
+
+    def call(frame: FrameType, event: str, argument: Any) -> Any:
+        return line(frame, event, argument) if frame.f_code.co_filename == _TEMPLATE else None
+
+    before = sys.gettrace()
+    sys.settrace(call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
