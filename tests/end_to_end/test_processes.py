@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 from tests.end_to_end.setting import Outcome, call, make_setting, recipe, write_recipe
 from tests.end_to_end.together import together
+from torch.distributed.tensor import DTensor
 
 import pomona.tuning.loop as loop_module
+from pomona.tuning.transform import Run
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="autograd refuses a fork where an accelerator is at work")
 
@@ -88,6 +90,7 @@ def test_one_process_writes_and_speaks(folder: Path, alone: Outcome, both: list[
     assert both[0].out == alone.out.replace("one/", "two/")
     assert (both[1].out, both[1].err) == ("", "")
     assert both[0].err.count("tuning pomona:") == 1
+    assert [json.loads((folder / run / "record.json").read_text())["environment"]["processes"] for run in ("one", "two")] == [1, 2]
 
 
 def stop(step: int, *, sent: type[BaseException], ranks: tuple[int, ...] = (0, 1)) -> Any:
@@ -195,3 +198,28 @@ def test_a_launcher_that_says_too_little(folder: Path) -> None:
     )[0]
     assert outcome.code == 2
     assert outcome.err == "error: RANK: a whole number is expected in this environment variable (got '-1')\n"
+
+
+def hold_half(rank: int) -> None:
+    """A `before` that looks at the frozen weights in every step."""
+    take = loop_module._step
+
+    def step(run: Run, *rest: Any) -> Any:
+        for layer in run.attachment.layers.values():
+            weight = layer.base.weight
+            assert isinstance(weight, DTensor)
+            assert 2 * weight.to_local().numel() == weight.numel()
+        return take(run, *rest)
+
+    loop_module._step = step  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_model_that_is_sharded_over_two_processes_trains_as_in_one(folder: Path) -> None:
+    """The layers' weights are halved, the factors are whole; of 9 examples in batches of 4 one is left to rank 0 alone."""
+    given = {"splits.train": 9, "pruning.activations": "full_pass", "tuning.gradient_checkpointing": True}
+    changes = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+    assert call(folder, "adapt", "small.yaml", "-o", "whole model", *changes).code == 0
+    more = {"ACCELERATE_USE_FSDP": "true"}
+    outcomes = together(folder, "adapt", "small.yaml", "-o", "sharded", *changes, more=more, before=hold_half)
+    assert [one.code for one in outcomes] == [0, 0], outcomes
+    check_same_run(folder / "whole model", folder / "sharded")

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,11 @@ WORLD = 2
 
 
 def together(
-    folder: Path, *arguments: str, before: Callable[[int], object] = lambda rank: None, variables: Sequence[dict[str, str]] = ()
+    folder: Path,
+    *arguments: str,
+    before: Callable[[int], object] = lambda rank: None,
+    variables: Sequence[dict[str, str]] = (),
+    more: Mapping[str, str] | None = None,
 ) -> list[Outcome]:
     """Run the command in two processes that share its work; how each of them ended.
 
@@ -26,11 +30,12 @@ def together(
         arguments: of the command line.
         before: called in each process, with its rank, before the command.
         variables: of each process; by default what `torchrun --nproc-per-node 2` sets.
+        more: variables besides these.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    given = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(more or {})}
     variables = variables or [given | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(WORLD)]
     context = multiprocessing.get_context("fork")
     started = [context.Process(target=_run, args=(rank, folder, arguments, more, before)) for rank, more in enumerate(variables)]

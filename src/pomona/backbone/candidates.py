@@ -61,7 +61,9 @@ def candidate_losses(
             measurement.run(range(first, first + together), range(len(mine)))
         return _transposed(measurement.losses)
 
-    return _transposed(attachment.backbone.engine.map(examples, measure))
+    engine = attachment.backbone.engine
+    with engine.autocast(attachment.backbone.device):
+        return _transposed(engine.map(examples, measure))
 
 
 def _transposed(rows: Sequence[Sequence[float]]) -> list[list[float]]:

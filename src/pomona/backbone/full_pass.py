@@ -37,15 +37,15 @@ class FullPassNorms(Norms):
     def prepare(self) -> None:
         """Run the pass."""
         backbone = self._attachment.backbone
-        examples = self._engine.share(self._examples)
+        examples = self._engine.share_of_passes(self._examples)
         self._sums.flat.zero_()
-        with without_dropout(self._attachment):
+        with without_dropout(self._attachment), self._engine.autocast(backbone.device):
             for indices in evaluation_order([len(example) for example in examples], self._batch_size):
                 batch = make_batch(backbone, [examples[index] for index in indices])
                 self._sums.begin_batch(batch.content)
                 hidden_states(backbone, batch)
                 self._sums.end_batch()
-        self._engine.sum([self._sums.flat])
+        self._engine.sum_of_passes([self._sums.flat])
 
     def __getitem__(self, module: str) -> ModuleStatistics:
         return ModuleStatistics(self._sums.inputs[module].sqrt(), self._sums.hidden[module].sqrt())

@@ -98,7 +98,8 @@ def generate(
             on_batch(len(indices))
         return [answers.get(index) for index in mine]
 
-    return backbone.engine.map(range(len(encoded)), answer)
+    with backbone.engine.autocast(backbone.device):
+        return backbone.engine.map(range(len(encoded)), answer)
 
 
 def _tokens(backbone: Backbone, prompt: str | Sequence[int]) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pomona.backbone.sharded import is_sharded
+
 
 def is_transposed(module: nn.Module) -> bool:
     """Whether the weight is stored [I, O] (GPT-2's `Conv1D`) and not [O, I]."""
@@ -29,6 +31,7 @@ def weight_of(module: nn.Module) -> torch.Tensor:
 def holds_update(module: nn.Module) -> bool:
     """Whether an update can be added to the weight and is still there afterwards.
 
-    Rounding to bfloat16 loses a third of a small update, and a quantised weight all of it.
+    Rounding to bfloat16 loses a third of a small update, and a quantised weight all of it. Of a sharded weight there is but a part.
     """
-    return weight_of(module).dtype in (torch.float32, torch.float64)
+    weight = weight_of(module)
+    return weight.dtype in (torch.float32, torch.float64) and not is_sharded(weight)

@@ -20,10 +20,11 @@ from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.plain_weights import refuse_packed
+from pomona.backbone.sharded import shard
 from pomona.backbone.speed import Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
 from pomona.backbone.trial_copy import trial_copy
-from pomona.engines import NATIVE, Engine
+from pomona.engines import NATIVE, Engine, asked_for
 from pomona.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # Pomona's own display says what is going on
-    place = resolve_device(device)
+    place, engine = resolve_device(device), asked_for(NATIVE)
     if dtype not in DTYPES:
         raise InputError("unknown dtype", field="dtype", value=dtype, fix=f"Use one of {', '.join(DTYPES)}")
     where = locate(model)
@@ -174,7 +175,12 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
-    return replace(backbone, speed=switched_on(network, speed, tried))
+    backbone = replace(backbone, speed=switched_on(network, speed, tried), engine=engine)
+    if engine.moves_together:
+        assert backbone.fingerprint  # these two read every weight, which is here whole for the last time
+        assert backbone.base
+        shard(network, engine.world_size)
+    return backbone
 
 
 def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrainedTokenizerBase:

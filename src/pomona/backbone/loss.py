@@ -118,7 +118,8 @@ def example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: 
     The examples are shared out over the ranks of the model's engine. Batches that memory does not hold are halved; the loss of an
     example that does not fit by itself is NaN.
     """
-    return backbone.engine.map(examples, lambda mine: _example_losses(backbone, mine, batch_size))
+    with backbone.engine.autocast(backbone.device):
+        return backbone.engine.map(examples, lambda mine: _example_losses(backbone, mine, batch_size))
 
 
 def _example_losses(backbone: Backbone, examples: Sequence[Encoded], batch_size: int) -> list[float]:

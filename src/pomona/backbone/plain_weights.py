@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from pomona.backbone.sharded import is_sharded
 from pomona.errors import InputError
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
@@ -28,7 +29,7 @@ def refuse_packed(modules: Mapping[str, nn.Module]) -> None:
         kind = type(module)
         plain = (
             isinstance(weight, torch.Tensor)
-            and type(weight) in _PLAIN
+            and (type(weight) in _PLAIN or is_sharded(weight))
             and weight.dtype in _FLOATS
             and tuple(weight.shape) in _shapes(module)
             and kind.__module__.startswith(_ROOMS)

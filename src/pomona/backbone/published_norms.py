@@ -57,14 +57,14 @@ class PublishedNorms(Norms):
         """Run the pass."""
         backbone = self._attachment.backbone
         states: dict[int, list[Tensor]] = {number: [] for number in self._norms}
-        with without_dropout(self._attachment):
-            for example in self._engine.share(self._examples):
+        with without_dropout(self._attachment), self._engine.autocast(backbone.device):
+            for example in self._engine.share_of_passes(self._examples):
                 tokens = torch.tensor([example.tokens], device=backbone.device)
                 seen = backbone.model.base_model(input_ids=tokens, use_cache=False, output_hidden_states=True).hidden_states
                 for number, kept in states.items():
                     kept.append(seen[number][0].cpu())
         squares = {number: self._squares(number, kept).to(backbone.device) for number, kept in states.items()}
-        self._engine.sum(list(squares.values()))
+        self._engine.sum_of_passes(list(squares.values()))
         self._found = {number: sums.sqrt() for number, sums in squares.items()}
 
     def _squares(self, number: int, kept: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -39,6 +40,17 @@ class Engine(ABC):
     @abstractmethod
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """The part of `items` that this rank processes; the shares of all ranks together are all items, each once."""
+
+    def share_of_passes(self, items: Sequence[T]) -> Sequence[T]:
+        """The items that this rank makes forward passes of, for sums over all ranks that count each item once (`sum_of_passes`)."""
+        return items if self.moves_together else self.share(items)
+
+    def sum_of_passes(self, tensors: Sequence[Tensor]) -> None:
+        """`sum` over the passes of `share_of_passes`: if every rank made all passes, those of rank 0 count."""
+        if self.moves_together and not self.is_main:
+            for tensor in tensors:
+                tensor.zero_()
+        self.sum(tensors)
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -92,5 +104,15 @@ class Engine(ABC):
         """The whole of a tensor of which each rank may hold a part, for a checkpoint."""
 
     @abstractmethod
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context of a forward pass, which sets its precision."""
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context of a forward pass on a device, which sets its precision."""
+
+    @property
+    def mixed_precision(self) -> str | None:
+        """The name of the precision of activations, if `autocast` changes it; it shapes the results of a run."""
+        return None
+
+    @property
+    def moves_together(self) -> bool:
+        """Whether a forward or backward pass of one rank waits for a pass of every other: then all make the same number of them."""
+        return False

@@ -105,7 +105,7 @@ class Native(Engine):
         """The tensor itself: every rank holds the whole of it."""
         return tensor
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """No cast: the precision is that of the model and the factors."""
         return nullcontext()
 

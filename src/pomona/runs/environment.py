@@ -29,6 +29,8 @@ def environment() -> dict[str, object]:
     """Versions of Python, of the packages that compute, of the commit, and what the machine offers to torch."""
     import torch
 
+    from pomona.engines import NATIVE, asked_for
+
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return {
         "python": platform.python_version(),
@@ -37,6 +39,8 @@ def environment() -> dict[str, object]:
         "accelerator": str(accelerator) if accelerator else None,
         "accelerators": torch.accelerator.device_count() if accelerator else 0,
         "threads": torch.get_num_threads(),
+        "processes": NATIVE.world_size,
+        "mixed_precision": asked_for(NATIVE).mixed_precision,
         "git_commit": _commit(),
     }
 

@@ -203,6 +203,7 @@ def _cache_folder(backbone: Backbone, chosen: Sequence[Example], lora: Lora, tun
         "seed": seed,
         # Speed-ups change results by a rounding. Where a recipe switches them off, nothing in its run may come from them.
         **({} if backbone.speed.used else {"speed": "off"}),
+        **({"mixed_precision": backbone.engine.mixed_precision} if backbone.engine.mixed_precision else {}),
     }
     key = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()
     return cache_folder() / "adapters" / key[:32]

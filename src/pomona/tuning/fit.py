@@ -125,6 +125,7 @@ def _fingerprint(
         "controller": repr(controller),
         **({"stages": repr(stages)} if stages else {}),
         **({"tolerance": tolerance} if tolerance else {}),
+        **({"mixed_precision": run.engine.mixed_precision} if run.engine.mixed_precision else {}),
         "factors": {name: list(parameter.shape) for name, parameter in run.parameters.items()},
     }
 

@@ -113,16 +113,16 @@ def _backward(run: Run, hooks: Hooks, batches: Sequence[Sequence[Encoded]]) -> T
     for examples in batches:
         run.state.tokens += sum(map(len, examples))
         mine = engine.share(examples)
-        if not mine:
+        if not mine and not engine.moves_together:
             continue
-        batch = make_batch(backbone, mine)
-        for before_forward in hooks.before_forward:
+        batch = make_batch(backbone, mine or examples[:1])
+        for before_forward in hooks.before_forward if mine else ():
             before_forward(batch)
         # Gradient checkpointing already recomputes the activation functions within the layers.
         recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
-        with engine.autocast(), recomputed:
-            loss = token_losses(backbone, batch).sum() / targets
-        for after_forward in hooks.after_forward:
+        with engine.autocast(backbone.device), recomputed:
+            loss = token_losses(backbone, batch).sum() * (1 if mine else 0) / targets
+        for after_forward in hooks.after_forward if mine else ():
             after_forward()
         engine.backward(loss)
         total += loss.detach()
