@@ -13,9 +13,10 @@ from pomona.backbone.attach import Attachment, attached
 from pomona.backbone.gradients import Gradients
 from pomona.backbone.load import Backbone
 from pomona.backbone.loss import token_losses
+from pomona.backbone.stacks import Stack
 from pomona.backbone.trainable import Concat, Linear, TrainableMerge
 from pomona.backbone.trainable.concat import ConcatModule
-from pomona.importance import FactorPair
+from pomona.importance import FactorPair, Smoothed
 
 SCALING = 0.5
 
@@ -24,6 +25,23 @@ def hand_made(A: Tensor, B: Tensor) -> tuple[Attachment, ConcatModule]:
     """One module called `m`, with the scaling 1/2."""
     layer = ConcatModule("m", nn.Linear(A.shape[1], B.shape[0]), [Factors(A, B, SCALING)], [1.0], 0.0)
     return Attachment(None, {"m": layer}), layer  # pyright: ignore[reportArgumentType]
+
+
+def own(attachment: Attachment, path: str) -> tuple[Stack, int]:
+    """The stack that a module is in, and its place there."""
+    return next((stack, stack.paths.index(path)) for stack in attachment.stacks if path in stack.paths)
+
+
+def gradient(gradients: Gradients, attachment: Attachment, path: str) -> FactorPair | None:
+    stack, place = own(attachment, path)
+    found = gradients.gradient(stack)
+    return found and FactorPair(found.A[place], found.B[place])
+
+
+def averages(gradients: Gradients, attachment: Attachment, path: str) -> Smoothed | None:
+    stack, place = own(attachment, path)
+    found = gradients.smoothed(stack)
+    return found and Smoothed(*(FactorPair(pair.A[place], pair.B[place]) for pair in found))
 
 
 def plain_averages(
@@ -50,12 +68,12 @@ def test_by_hand_over_two_steps() -> None:
     """
     attachment, layer = hand_made(torch.full((1, 1), 2.0), torch.full((1, 1), 3.0))
     gradients = Gradients(attachment, (0.75, 0.5))
-    assert gradients.gradient("m") is None
-    assert gradients.smoothed("m") is None
+    assert gradient(gradients, attachment, "m") is None
+    assert averages(gradients, attachment, "m") is None
     for grad, mean, uncertainty in ((4.0, 2.0, 3.0), (0.0, 1.5, 2.25)):
         layer.A.grad, layer.B.grad = torch.full((1, 1), grad), torch.full((1, 1), 1.0)
         gradients.observe()
-        found, smoothed = gradients.gradient("m"), gradients.smoothed("m")
+        found, smoothed = gradient(gradients, attachment, "m"), averages(gradients, attachment, "m")
         assert found is not None
         assert smoothed is not None
         assert found.A.item() == grad / SCALING
@@ -80,7 +98,7 @@ def test_averages_are_those_of_a_plain_loop() -> None:
         with torch.no_grad():
             layer.A.add_(torch.randn(2, 5, generator=generator))
             layer.B.add_(torch.randn(4, 2, generator=generator))
-    smoothed = gradients.smoothed("m")
+    smoothed = averages(gradients, attachment, "m")
     assert smoothed is not None
     for side in ("A", "B"):
         mean, uncertainty = plain_averages(seen[side], seen[f"grad {side}"], 0.85, 0.6)
@@ -103,7 +121,11 @@ def test_the_gradient_predicts_how_the_loss_moves(llama: Backbone, how: Trainabl
             loss(attachment, of).backward()
         gradients.observe()
         for path, layer in attachment.layers.items():
-            factors, found, smoothed = layer.effective(), gradients.gradient(path), gradients.smoothed(path)
+            factors, found, smoothed = (
+                layer.effective(),
+                gradient(gradients, attachment, path),
+                averages(gradients, attachment, path),
+            )
             assert found is not None
             assert smoothed is not None
             for side, W in (("A", factors.A), ("B", factors.B)):
@@ -129,12 +151,12 @@ def test_clipping_stepping_and_zeroing_do_not_reach_it() -> None:
     torch.nn.utils.clip_grad_norm_([layer.A, layer.B], 0.1)
     torch.optim.SGD([layer.A, layer.B], 1.0).step()
     layer.B.grad.zero_()
-    found = gradients.gradient("m")
+    found = gradient(gradients, attachment, "m")
     assert found is not None
     assert found.A.tolist() == [[3.0 / SCALING] * 2]
     assert found.B.tolist() == [[5.0], [5.0]]
     assert found.B.dtype == torch.float32
-    assert gradients.smoothed("m") is None
+    assert averages(gradients, attachment, "m") is None
 
 
 def test_what_the_loss_does_not_depend_on_has_the_gradient_zero() -> None:
@@ -144,7 +166,7 @@ def test_what_the_loss_does_not_depend_on_has_the_gradient_zero() -> None:
     gradients.observe()
     layer.A.grad = layer.B.grad = None
     gradients.observe()
-    found, smoothed = gradients.gradient("m"), gradients.smoothed("m")
+    found, smoothed = gradient(gradients, attachment, "m"), averages(gradients, attachment, "m")
     assert found is not None
     assert smoothed is not None
     assert found.A.tolist() == [[0.0, 0.0]]
@@ -164,7 +186,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(smoothing: tuple[float, float] | None
             resumed.observe()
         if step == 1:
             resumed.load_state({name: value.clone() for name, value in whole.state().items()})
-            assert_same(resumed.gradient("m"), whole.gradient("m"))
+            assert_same(gradient(resumed, attachment, "m"), gradient(whole, attachment, "m"))
         layer.A.data.mul_(0.9)
     states = whole.state(), resumed.state()
     assert states[0].keys() == states[1].keys()
@@ -184,4 +206,4 @@ def test_the_state_before_the_first_step_is_empty() -> None:
     gradients = Gradients(attachment, (0.5, 0.5))
     assert gradients.state() == {}
     gradients.load_state({})
-    assert gradients.gradient("m") is None
+    assert gradient(gradients, attachment, "m") is None

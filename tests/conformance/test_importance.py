@@ -10,7 +10,7 @@ from tests.importance.memory import peak_bytes
 from torch import Tensor
 
 from pomona.adapters.factors import Factors
-from pomona.importance import FactorPair, ImportanceMetric, ModuleStatistics, Smoothed, importance_metrics
+from pomona.importance import FactorPair, ImportanceMetric, ModuleStatistics, Smoothed, StackedFactors, importance_metrics
 
 
 @pytest.fixture(params=list(importance_metrics))
@@ -18,8 +18,10 @@ def metric(request: pytest.FixtureRequest) -> ImportanceMetric:
     return importance_metrics.create(request.param)
 
 
-def _case(dtype: torch.dtype = torch.float32, outputs: int = 5, inputs: int = 7, rank: int = 3) -> tuple[Factors, ModuleStatistics]:
-    generator = torch.Generator().manual_seed(0)
+def _case(
+    dtype: torch.dtype = torch.float32, outputs: int = 5, inputs: int = 7, rank: int = 3, seed: int = 0
+) -> tuple[Factors, ModuleStatistics]:
+    generator = torch.Generator().manual_seed(seed)
 
     def pair() -> FactorPair:
         return FactorPair(*(torch.randn(shape, generator=generator).to(dtype) for shape in ((rank, inputs), (outputs, rank))))
@@ -127,3 +129,20 @@ def test_no_dense_matrix_is_ever_held(metric: ImportanceMetric) -> None:
 def test_the_same_every_time(metric: ImportanceMetric) -> None:
     factors, statistics = _case()
     assert _same_scores(metric, factors, statistics, statistics)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stack_of_modules_gets_the_scores_of_each(metric: ImportanceMetric, dtype: torch.dtype) -> None:
+    cases = [_case(dtype, seed=seed) for seed in range(3)]
+    tensors = [torch.stack([one.detach() for one in same]) for same in zip(*(_tensors(*case) for case in cases), strict=True)]
+    A, B, inputs, hidden, *pairs = tensors
+    gradient, mean, uncertainty = (FactorPair(*pairs[first : first + 2]) for first in (0, 2, 4))
+    factors, statistics = StackedFactors(A, B), ModuleStatistics(inputs, hidden, gradient, Smoothed(mean, uncertainty))
+    each = list(zip(factors.each(), statistics.each([0, 0, 0]), strict=True))
+    for (own, known), (single, expected) in zip(each, cases, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(_tensors(own, known), _tensors(single, expected), strict=True))
+    if metric.takes_stacks:
+        together = metric.scores(factors, statistics)
+        for place, case in enumerate(cases):
+            for scores, expected in zip(together, metric.scores(*case), strict=True):
+                assert torch.equal(scores[place], expected)

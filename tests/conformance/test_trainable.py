@@ -23,9 +23,11 @@ from torch import Tensor
 
 from pomona.adapters import Factors
 from pomona.backbone.attach import attached
+from pomona.backbone.stacks import stacked
 from pomona.backbone.trainable import AdaptedModule, Coefficients, TrainableMerge, trainable_merges
 from pomona.backbone.trainable.add_low_rank import STEPS, keep_mask
 from pomona.errors import InputError
+from pomona.importance import FactorPair
 
 CASES = [Case(), Case(frozen=(0, 2)), Case(train_weights=True), Case(frozen=(1,), train_weights=True)]
 every_case = pytest.mark.parametrize("case", CASES)
@@ -136,6 +138,38 @@ def test_each_trained_adapter_has_its_part_and_its_own_factors(kind: str, case: 
     assert int(mask_B.sum()) == sum(RANKS[k] * OUT for k in case.trained)
     assert not module.A.detach()[~mask_A].any()
     assert not own[case.trained[0]].A.requires_grad
+
+
+@every_case
+def test_modules_in_a_stack_are_merged_and_derived_as_each_by_itself(kind: str, case: Case) -> None:
+    modules = {name: make(kind, case) for name in ("one", "two")}
+    stir(modules["two"])
+    modules["two"].zero_grad()
+    values = {name: (module.A.detach().clone(), module.B.detach().clone()) for name, module in modules.items()}
+    (stack,) = stacked(modules)
+    assert stack.paths == ["one", "two"]
+    assert stack.A.shape == (2, *modules["one"].A.shape)
+
+    def same(found: FactorPair | Factors, of_each: list[FactorPair | Factors]) -> None:
+        for place, one in enumerate(of_each):
+            assert torch.equal(found.A[place], one.A)
+            assert torch.equal(found.B[place], one.B)
+
+    same(stack.effective(), [module.effective() for module in modules.values()])
+    same(
+        stack.merged_gradient(), [FactorPair(torch.zeros_like(one.A), torch.zeros_like(one.B)) for one in stack.effective().each()]
+    )
+    for place, (name, module) in enumerate(modules.items()):
+        assert torch.equal(module.A, values[name][0])  # moved, not changed
+        assert torch.equal(module.B, values[name][1])
+        for k, (A_k, B_k) in stack.parts(stack.A, stack.B).items():
+            assert torch.equal(A_k[place], module.parts(module.A, module.B)[k][0])
+            assert torch.equal(B_k[place], module.parts(module.A, module.B)[k][1])
+        loss_of(module(inputs())).backward()
+    gradients = [module.merged_gradient() for module in modules.values()]
+    same(stack.merged_gradient(), [one for one in gradients if one is not None])
+    stack.A.zero_()  # the parameters are views of the stack
+    assert not any(bool(module.A.any()) for module in modules.values())
 
 
 def test_an_adapter_by_itself_is_the_merge(kind: str) -> None:

@@ -67,7 +67,7 @@ def _units(scores: Mapping[str, ModuleScores], granularity: str, scope: str) -> 
                 mean_B = sum(B[o][r] for o in range(O)) / O
                 units.append(Unit(group, mean_A * mean_B, entries_A[r] + [entries_B[o][r] for o in range(O)]))
         else:
-            units.append(Unit(group, one.update_size, [*chain(*entries_A, *entries_B)]))
+            units.append(Unit(group, float(one.update_size), [*chain(*entries_A, *entries_B)]))
     return units
 
 

@@ -3,13 +3,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pomona.pruning import change_share, commit, pruned_count, restored, select_lowest, trial_values
+from pomona.pruning import commit, pruned_count, restored, select_lowest, trial_values
 
 T, F = True, False
 # Zeros among the values: an entry that is pruned while it is 0 must still be told apart by the mask.
@@ -133,14 +132,3 @@ def test_a_parameter_with_gradient_gives_plain_tensors() -> None:
     assert not after.W.requires_grad
     assert not after.stash.requires_grad
     assert W.tolist() == [1.0, 2.0]
-
-
-def test_change_share_by_hand() -> None:
-    before = [_bool(T, F, F, T), _bool(F, F)]
-    after = [_bool(F, F, T, T), _bool(T, F)]
-    assert change_share(before, after) == 3 / 6
-    assert change_share(before, before) == 0.0
-    with pytest.raises(ValueError, match="shorter"):
-        change_share(before, after[:1])
-    with pytest.raises(ValueError, match="no entries in 0 masks"):
-        change_share([], [])

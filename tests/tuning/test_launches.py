@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.tuning.launches import measured
+from functools import cache
 
+import pytest
+from tests.tuning.launches import ALL_LINEAR, Q_AND_V, measured
+
+from pomona.pruning import lowest
 from pomona.tuning.settings import Pruning
 
 FEW, MORE = 2, 4
+BOUND = 1.15
 
 
-@pytest.fixture(scope="module")
-def by_layers() -> dict[int, tuple[int, int, int, int]]:
-    """Layers -> launches and synchronisations of a step without pruning, and of a settled step with it."""
-    found = {}
-    for layers in (FEW, MORE):
-        plain, pruned = measured(layers, None).settled, measured(layers, Pruning()).settled
-        found[layers] = (plain.kernels, plain.synchronisations, pruned.kernels, pruned.synchronisations)
-    return found
+@cache
+def plain(layers: int, targets: tuple[str, ...]) -> int:
+    """Launches of a step without pruning."""
+    counts = measured(layers, None, targets=targets).settled
+    assert counts.waits == {}
+    return counts.kernels
 
 
-def at(by_layers: dict[int, tuple[int, int, int, int]], layers: int) -> list[float]:
-    """The same for another number of layers: each layer adds as much as the one before it."""
-    few, more = by_layers[FEW], by_layers[MORE]
-    return [one + (other - one) / (MORE - FEW) * (layers - FEW) for one, other in zip(few, more, strict=True)]
+def pruned(layers: int, targets: tuple[str, ...], pruning: Pruning) -> int:
+    """Launches of a settled step with pruning, in which nothing is waited for."""
+    counts = measured(layers, pruning, targets=targets).settled
+    assert counts.waits == {}
+    return counts.kernels
 
 
-@pytest.mark.parametrize("layers", [32, 80])
-def test_launches_with_pruning_against_those_without(by_layers: dict[int, tuple[int, int, int, int]], layers: int) -> None:
-    plain, _, pruned, _ = at(by_layers, layers)
-    assert pruned <= 1.60 * plain
+def at(layers: int, few: int, more: int) -> float:
+    """The launches of so many layers, from those of `FEW` and `MORE`: each layer adds as much as the one before it."""
+    return few + (more - few) / (MORE - FEW) * (layers - FEW)
 
 
-def test_no_step_waits(by_layers: dict[int, tuple[int, int, int, int]]) -> None:
-    assert [(plain, pruned) for _, plain, _, pruned in by_layers.values()] == [(0, 0)] * 2
+@pytest.mark.parametrize(
+    ("targets", "pruning", "bits"),
+    [
+        (Q_AND_V, Pruning(), False),
+        (ALL_LINEAR, Pruning(), False),
+        (ALL_LINEAR, Pruning(scope="global"), True),
+        (Q_AND_V, Pruning(scope="layer", feedback="always"), False),
+        (Q_AND_V, Pruning(granularity="rank", scope="global"), False),
+    ],
+    ids=["q and v", "all linear", "global", "layers with feedback", "components"],
+)
+def test_a_settled_step_waits_for_nothing_and_launches_little_more_than_one_without_pruning(
+    monkeypatch: pytest.MonkeyPatch, targets: tuple[str, ...], pruning: Pruning, bits: bool
+) -> None:
+    if bits:
+        monkeypatch.setattr(lowest, "LONG", 0)  # the search of very long vectors
+    without = [plain(layers, targets) for layers in (FEW, MORE)]
+    found = [pruned(layers, targets, pruning) for layers in (FEW, MORE)]
+    assert min(found) > min(without)
+    for layers in (32, 80):
+        assert at(layers, *found) <= BOUND * at(layers, *without)

@@ -339,7 +339,7 @@ def test_reselection_lets_what_was_reset_to_its_start_compete_with_that() -> Non
     assert torch.equal(table.live.scores()["m"].A, table.A.detach().abs())
     table.live.reselect(1 / 6)  # the first is the lowest still, at 1; the others are free
     assert torch.equal(table.A, torch.tensor([[1.0, -2.0, 9.0], [9.0, 9.0, 6.0]]))
-    assert table.live.kept("m")[0].tolist() == [[False, True, True], [True, True, True]]
+    assert table.live.state.masks["m.A"].tolist() == [[True, False, False], [False, False, False]]
 
 
 def test_the_start_goes_through_a_checkpoint(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_adapters_of_a_sum_may_have_masks_of_their_own(tmp_path: Path, prunes_ti
     assert layer.A.tolist() == [[[4.0, 0.0, 3.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [7.0, 9.0, 8.0]]]
     expected = [[[0.0, 0.0], [8.0, 0.0]], [[1.0, 0.0], [-4.0, 0.0]]]
     torch.testing.assert_close(layer.B, torch.tensor(expected))
-    assert [int(kept.sum()) for kept in live.kept("m")] == [5, 3]
+    assert [int((~mask).sum()) for mask in live.state.masks.values()] == [5, 3]
     effective = layer.effective()
     assert (effective.A == 0).tolist() == [[False, True, False], [False, False, False]]
     other = Summed(Pruning(Magnitude(), masks="adapter"))

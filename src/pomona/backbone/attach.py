@@ -26,6 +26,7 @@ from pomona.backbone.base_modules import modules_of
 from pomona.backbone.linear_modules import holds_update, is_transposed, linear_shape
 from pomona.backbone.load import Backbone
 from pomona.backbone.plain_weights import refuse_packed
+from pomona.backbone.stacks import Stack, stacked
 from pomona.backbone.trainable import AdaptedModule, Concat, TrainableMerge
 from pomona.backbone.trainable.base import Observer, takes_part
 from pomona.backbone.trainable.coefficients import tie_units
@@ -49,6 +50,11 @@ class Attachment:
     def layers(self) -> dict[str, AdaptedModule]:
         """The modules whose factors are trained in this run, in order."""
         return {path: module for path, module in self.modules.items() if module.trained}
+
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The `layers` in stacks; their parameters are views of the stacks' tensors from the first call on."""
+        return stacked(self.layers)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The factors: `path.A` and `path.B` -> parameter, in order."""

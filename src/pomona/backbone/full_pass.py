@@ -47,8 +47,10 @@ class FullPassNorms(Norms):
                 self._sums.end_batch()
         self._engine.sum_of_passes([self._sums.flat])
 
-    def __getitem__(self, module: str) -> ModuleStatistics:
-        return ModuleStatistics(self._sums.inputs[module].sqrt(), self._sums.hidden[module].sqrt())
+    def of(self, modules: Sequence[str]) -> ModuleStatistics:
+        """See `Norms.of`."""
+        inputs_MI, hidden_MR = self._sums.of(modules)
+        return ModuleStatistics(inputs_MI.sqrt(), hidden_MR.sqrt())
 
 
 @contextmanager

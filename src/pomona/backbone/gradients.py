@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from pomona.adapters.factors import Factors
 from pomona.backbone.attach import Attachment
+from pomona.backbone.stacks import Stack
 from pomona.importance import FactorPair, Smoothed
 
 
 class Gradients:
-    """The last step's gradient by each module's merged factors, in fp32, and averages over the steps so far.
+    """The last step's gradient by the merged factors of the modules of each stack, in fp32, and averages over the steps so far.
 
     With `smoothing = (b1, b2)` (Zhang et al. 2023, AdaLoRA), from zero on, W a merged factor and g the gradient at it:
 
@@ -25,10 +25,10 @@ class Gradients:
     """
 
     def __init__(self, attachment: Attachment, smoothing: tuple[float, float] | None = None) -> None:
-        self._layers = attachment.layers
+        self._stacks = attachment.stacks
         self._smoothing = smoothing
-        self._gradients: dict[str, FactorPair] = {}
-        self._smoothed: dict[str, Smoothed] = {}
+        self._gradients: dict[Stack, FactorPair] = {}
+        self._smoothed: dict[Stack, Smoothed] = {}
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -36,51 +36,59 @@ class Gradients:
 
         A module that the loss does not depend on has the gradient 0.
         """
-        for path, layer in self._layers.items():
-            factors = layer.effective()
-            found = layer.merged_gradient() or _zeros(factors)
-            gradient = FactorPair(*(side.to(torch.float32, copy=True) for side in found))
-            self._gradients[path] = gradient
+        for stack in self._stacks:
+            gradient = self._gradients[stack] = FactorPair(*(side.float() for side in stack.merged_gradient()))
             if self._smoothing:
-                before = self._smoothed.get(path) or Smoothed(_zeros(factors), _zeros(factors))
-                self._smoothed[path] = _smooth(before, factors, gradient, *self._smoothing)
+                factors = stack.effective()
+                W = FactorPair(factors.A, factors.B)
+                before = self._smoothed.get(stack) or Smoothed(_zeros(W), _zeros(W))
+                self._smoothed[stack] = _smooth(before, W, gradient, *self._smoothing)
 
-    def gradient(self, module: str) -> FactorPair | None:
+    def gradient(self, stack: Stack) -> FactorPair | None:
         """The last step's gradient; None before the first."""
-        return self._gradients.get(module)
+        return self._gradients.get(stack)
 
-    def smoothed(self, module: str) -> Smoothed | None:
+    def smoothed(self, stack: Stack) -> Smoothed | None:
         """The averages so far; None before the first step, and without smoothing."""
-        return self._smoothed.get(module)
+        return self._smoothed.get(stack)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold; `load_state` takes it back."""
-        pairs = {f"{path}.gradient": pair for path, pair in self._gradients.items()}
-        pairs |= {f"{path}.mean": smoothed.mean for path, smoothed in self._smoothed.items()}
-        pairs |= {f"{path}.uncertainty": smoothed.uncertainty for path, smoothed in self._smoothed.items()}
-        return {f"{name}.{side}": tensor for name, pair in pairs.items() for side, tensor in pair._asdict().items()}
+        """What a checkpoint must hold, module by module; `load_state` takes it back."""
+        kinds = {"gradient": self._gradients}
+        kinds |= {"mean": {stack: one.mean for stack, one in self._smoothed.items()}}
+        kinds |= {"uncertainty": {stack: one.uncertainty for stack, one in self._smoothed.items()}}
+        return {
+            f"{path}.{kind}.{side}": own
+            for kind, pairs in kinds.items()
+            for stack, pair in pairs.items()
+            for side, tensor in pair._asdict().items()
+            for path, own in zip(stack.paths, tensor.unbind(), strict=True)
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
 
-        def pair(name: str) -> FactorPair:
-            return FactorPair(state[f"{name}.A"], state[f"{name}.B"])
+        def found(kind: str) -> Iterator[tuple[Stack, FactorPair]]:
+            for stack in self._stacks:
+                if f"{stack.paths[0]}.{kind}.A" in state:
+                    yield (
+                        stack,
+                        FactorPair(*(torch.stack([state[f"{path}.{kind}.{side}"] for path in stack.paths]) for side in "AB")),
+                    )
 
-        self._gradients = {path: pair(f"{path}.gradient") for path in self._layers if f"{path}.gradient.A" in state}
-        self._smoothed = {
-            path: Smoothed(pair(f"{path}.mean"), pair(f"{path}.uncertainty")) for path in self._layers if f"{path}.mean.A" in state
-        }
+        self._gradients = dict(found("gradient"))
+        uncertainties = dict(found("uncertainty"))
+        self._smoothed = {stack: Smoothed(mean, uncertainties[stack]) for stack, mean in found("mean")}
 
 
-def _smooth(before: Smoothed, factors: Factors, gradient: FactorPair, keep_mean: float, keep_uncertainty: float) -> Smoothed:
+def _smooth(before: Smoothed, factors: FactorPair, gradient: FactorPair, keep_mean: float, keep_uncertainty: float) -> Smoothed:
     means, uncertainties = [], []
-    sides = zip((factors.A, factors.B), gradient, before.mean, before.uncertainty, strict=True)
-    for W, g, mean, uncertainty in sides:
+    for W, g, mean, uncertainty in zip(factors, gradient, before.mean, before.uncertainty, strict=True):
         sensitivity = (W.float() * g).abs()
         means.append(keep_mean * mean + (1 - keep_mean) * sensitivity)
         uncertainties.append(keep_uncertainty * uncertainty + (1 - keep_uncertainty) * (sensitivity - means[-1]).abs())
     return Smoothed(FactorPair(*means), FactorPair(*uncertainties))
 
 
-def _zeros(factors: Factors) -> FactorPair:
+def _zeros(factors: FactorPair) -> FactorPair:
     return FactorPair(torch.zeros_like(factors.A, dtype=torch.float32), torch.zeros_like(factors.B, dtype=torch.float32))

@@ -71,11 +71,11 @@ class PublishedNorms(Norms):
         hidden_NH = torch.cat([torch.empty(0, self._width), *(state.float() for state in kept)])
         return _normalised(hidden_NH, self._norms[number]).square().sum(dim=0)
 
-    def __getitem__(self, module: str) -> ModuleStatistics:
-        number = layer_number(module)
-        assert number is not None, "checked at the start"
-        norm_H = self._found[number]
-        return ModuleStatistics(norm_H, norm_H.new_zeros(self._attachment.layers[module].effective().rank))
+    def of(self, modules: Sequence[str]) -> ModuleStatistics:
+        """See `Norms.of`."""
+        by_module = {one: norm for one in modules for number, norm in self._found.items() if layer_number(one) == number}
+        norms_MH = torch.stack(list(by_module.values()))
+        return ModuleStatistics(norms_MH, norms_MH.new_zeros(len(modules), self._attachment.layers[modules[0]].effective().rank))
 
 
 def check_published(backbone: Backbone, in_features: Mapping[str, int]) -> None:

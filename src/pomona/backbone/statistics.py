@@ -7,7 +7,7 @@ batch adds its sums of squares, and older steps are forgotten exponentially: no 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,8 +43,12 @@ class Norms(ABC):
         """The norms are about to be read, with the factors as they now are."""
 
     @abstractmethod
+    def of(self, modules: Sequence[str]) -> ModuleStatistics:
+        """The stacked norms of modules of one shape, [M, I] and [M, R], without gradients."""
+
     def __getitem__(self, module: str) -> ModuleStatistics:
         """A module's norms, without gradients."""
+        return self.of([module]).each([0])[0]
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint between two steps must hold; `load_state` takes it back."""
@@ -52,6 +56,10 @@ class Norms(ABC):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Go on from a checkpoint."""
+
+
+TOGETHER = 32
+"""Modules whose hidden values are summed together: few operations, and no more memory than some layers' activations."""
 
 
 class SquareSums:
@@ -75,6 +83,14 @@ class SquareSums:
         self.hidden = dict(zip(attachment.layers, views[1::2], strict=True))
         self._content: Float[Tensor, "B T 1"] | None = None
         self._last: tuple[Tensor, Tensor] | None = None
+        self._of_inputs: dict[str, Tensor] = {}
+        self._of_hidden: dict[str, Tensor] = {}
+        self._waiting: dict[torch.Size, dict[str, Tensor]] = {}
+        """Shape -> module -> hidden values that are not summed yet."""
+
+    def of(self, modules: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The sums of modules of one shape, stacked: of their inputs [M, I], and of their hidden values [M, R]."""
+        return torch.stack([self.inputs[one] for one in modules]), torch.stack([self.hidden[one] for one in modules])
 
     def begin_batch(self, content: Bool[Tensor, "B T"]) -> None:
         """Watch from now on; `content` names the non-padding tokens of the batch."""
@@ -84,23 +100,46 @@ class SquareSums:
 
     def end_batch(self) -> None:
         """Watch no more."""
+        self._add()
         self._attachment.observe(None)
         self._content = self._last = None
 
     @torch.no_grad()
     def __call__(self, module: str, inputs: Tensor, hidden: Tensor) -> None:
-        """Add a module's squares."""
+        """Take in a module's squares. Hidden values are few: those of several modules are summed together."""
+        if module in self._of_inputs:  # some models run a module twice
+            self._add()
         # Query, key and value read one tensor: its squares are summed once.
         if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, self._sum_of_squares(inputs))
-        self.inputs[module] += self._last[1]
-        self.hidden[module] += self._sum_of_squares(hidden)
+            self._last = (inputs, self._sums_of_squares(inputs[None])[0])
+        self._of_inputs[module] = self._last[1]
+        waiting = self._waiting.setdefault(hidden.shape, {})
+        waiting[module] = hidden
+        if len(waiting) == TOGETHER:
+            self._sum_hidden(waiting)
 
-    def _sum_of_squares(self, x: Tensor) -> Tensor:
+    def _sum_hidden(self, waiting: dict[str, Tensor]) -> None:
+        if waiting:
+            sums = self._sums_of_squares(torch.stack(list(waiting.values())))
+            self._of_hidden |= zip(waiting, sums.unbind(), strict=True)
+            waiting.clear()
+
+    @torch.no_grad()
+    def _add(self) -> None:
+        """Add what was taken in."""
+        for waiting in self._waiting.values():
+            self._sum_hidden(waiting)
+        totals = [self.inputs[module] for module in self._of_inputs] + [self.hidden[module] for module in self._of_hidden]
+        if totals:
+            torch._foreach_add_(totals, [*self._of_inputs.values(), *self._of_hidden.values()])  # pyright: ignore[reportPrivateImportUsage]
+        self._of_inputs.clear()
+        self._of_hidden.clear()
+
+    def _sums_of_squares(self, x_M: Float[Tensor, "M ..."]) -> Float[Tensor, "M F"]:
+        """Of M tensors of one shape, over the non-padding tokens."""
         assert self._content is not None, "begin_batch comes before the forward pass"
-        if x.ndim == 2:  # some models, as OPT, read the tokens of a batch in one row of rows
-            x = x.view(*self._content.shape[:2], -1)
-        return x.float().square().mul_(self._content).sum(dim=(0, 1))
+        # Some models, as OPT, read the tokens of a batch in one row of rows.
+        return x_M.float().square().view(len(x_M), *self._content.shape[:2], -1).mul_(self._content).sum(dim=(1, 2))
 
 
 class StreamedNorms(Norms):
@@ -135,9 +174,11 @@ class StreamedNorms(Norms):
         self._sums.flat.mul_(self._forgetting).add_(self._step.flat)
         self._step.flat.zero_()
 
-    def __getitem__(self, module: str) -> ModuleStatistics:
+    def of(self, modules: Sequence[str]) -> ModuleStatistics:
+        """See `Norms.of`."""
         tokens = self._sums.tokens.clamp(min=1.0)
-        return ModuleStatistics((self._sums.inputs[module] / tokens).sqrt(), (self._sums.hidden[module] / tokens).sqrt())
+        inputs_MI, hidden_MR = self._sums.of(modules)
+        return ModuleStatistics((inputs_MI / tokens).sqrt(), (hidden_MR / tokens).sqrt())
 
     def state(self) -> dict[str, Tensor]:
         """The sums, after the last step; see `Norms.state`."""

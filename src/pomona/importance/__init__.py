@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pomona.importance.activation import Activation
-from pomona.importance.base import FactorPair, ImportanceMetric, ModuleStatistics, Smoothed, importance_metrics
+from pomona.importance.base import FactorPair, ImportanceMetric, ModuleStatistics, Smoothed, StackedFactors, importance_metrics
 from pomona.importance.delta_sensitivity import DeltaSensitivity
 from pomona.importance.gradient import Gradient
 from pomona.importance.gradient_activation import GradientActivation
@@ -25,6 +25,7 @@ __all__ = [
     "ModuleStatistics",
     "Random",
     "Smoothed",
+    "StackedFactors",
     "Wanda",
     "importance_metrics",
     "mean_update_size",

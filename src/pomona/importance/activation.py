@@ -1,6 +1,6 @@
 """The `activation` metric: the norm of what each entry multiplies, alone.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ class Activation(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = True
+    takes_stacks: ClassVar[bool] = True
     zero_is_unimportant: ClassVar[bool] = False
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`; of the factors only the shapes are read."""
         input_norm_I, hidden_norm_R = norms_of(factors, statistics)
-        return input_norm_I.repeat(factors.rank, 1), hidden_norm_R.repeat(factors.out_features, 1)
+        sides = ((input_norm_I, factors.A), (hidden_norm_R, factors.B))
+        A, B = (norm[..., None, :].expand(factor.shape).clone(memory_format=torch.contiguous_format) for norm, factor in sides)
+        return A, B

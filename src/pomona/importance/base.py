@@ -1,11 +1,13 @@
 """What an importance metric is: scores of every entry of a module's two factors, from the factors and streamed statistics.
 
-Axes: R rank, I input features, O output features. x [I] is a module's input, one token at a time.
+Axes: M modules where several are stacked, R rank, I input features, O output features. x [I] is a module's input, one token at a
+time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -21,8 +23,29 @@ from pomona.seeding import derive_seed
 class FactorPair(NamedTuple):
     """A tensor for each of a module's two factors, of their shapes."""
 
-    A: Float[Tensor, "R I"]
-    B: Float[Tensor, "O R"]
+    A: Float[Tensor, "*M R I"]
+    B: Float[Tensor, "*M O R"]
+
+
+@dataclass(frozen=True, eq=False)
+class StackedFactors(Factors):
+    """The factors of M modules of one shape, in one tensor for all A and one for all B; scaling 1.
+
+    Raises:
+        ValueError: the tensors are not those of M pairs of one rank.
+    """
+
+    A: Float[Tensor, "M R I"]
+    B: Float[Tensor, "M O R"]
+
+    def __post_init__(self) -> None:
+        A, B = self.A.shape, self.B.shape
+        if len(A) != 3 or len(B) != 3 or (A[0], A[1]) != (B[0], B[2]):
+            raise ValueError(f"A {tuple(A)} and B {tuple(B)} are not [M, R, I] and [M, O, R]")
+
+    def each(self) -> list[Factors]:
+        """Each module's own factors, which are views."""
+        return [Factors(*pair) for pair in zip(self.A.unbind(), self.B.unbind(), strict=True)]
 
 
 class Smoothed(NamedTuple):
@@ -42,10 +65,12 @@ class ModuleStatistics:
         gradient: the last optimizer step's gradient of the loss by each factor; None where no metric asked for it.
         smoothed: averages over the steps so far; None where no metric asked for them.
         seed: of random draws for this module; it is the same in all steps of a run.
+
+    Those of M modules of one shape may be stacked: then every tensor has their axis first, and there is no seed.
     """
 
-    input_norm_I: Float[Tensor, " I"]
-    hidden_norm_R: Float[Tensor, " R"]
+    input_norm_I: Float[Tensor, "*M I"]
+    hidden_norm_R: Float[Tensor, "*M R"]
     gradient: FactorPair | None = None
     smoothed: Smoothed | None = None
     seed: int = 0
@@ -56,6 +81,23 @@ class ModuleStatistics:
         gradient, mean, uncertainty = (pair and FactorPair(pair.A[:rank], pair.B[:, :rank]) for pair in pairs)
         smoothed = Smoothed(mean, uncertainty) if mean and uncertainty else None
         return ModuleStatistics(self.input_norm_I, self.hidden_norm_R[:rank], gradient, smoothed, derive_seed(self.seed, place))
+
+    def each(self, seeds: Sequence[int]) -> list[ModuleStatistics]:
+        """The statistics of each of the stacked modules, which are views, with their seeds."""
+
+        def own(pair: FactorPair, place: int) -> FactorPair:
+            return FactorPair(pair.A[place], pair.B[place])
+
+        return [
+            ModuleStatistics(
+                self.input_norm_I[place],
+                self.hidden_norm_R[place],
+                self.gradient and own(self.gradient, place),
+                self.smoothed and Smoothed(own(self.smoothed.mean, place), own(self.smoothed.uncertainty, place)),
+                seed,
+            )
+            for place, seed in enumerate(seeds)
+        ]
 
 
 class ImportanceMetric(ABC):
@@ -74,17 +116,22 @@ class ImportanceMetric(ABC):
     zero_is_unimportant: ClassVar[bool] = True
     """Whether every entry of a factor of zeros scores 0. False for a metric that does not read an entry's own value."""
 
+    takes_stacks: ClassVar[bool] = False
+    """Whether `scores` also takes the factors and statistics of M modules of one shape at once, with their axis first, and gives
+    each module the scores that it gets by itself. One operation for all modules is worth most on an accelerator."""
+
     @property
     def smoothing(self) -> tuple[float, float] | None:
         """Shares in [0, 1) that the averages of `smoothed` keep at a step: of the mean, of the uncertainty. None: not read."""
         return None
 
     @abstractmethod
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """Scores of A and of B, >= 0; the lowest are pruned first. Only their order counts: within a factor, or in a wider scope.
 
         Args:
-            factors: one module's merged factors, the scaling folded into A; neither is changed.
+            factors: one module's merged factors, the scaling folded into A; neither is changed. `StackedFactors` where the metric
+                takes stacks.
             statistics: what is known of the same module, on the same device.
 
         Returns:
@@ -101,17 +148,18 @@ importance_metrics: Registry[ImportanceMetric] = Registry("importance metric")
 # What metrics read: checked against the factors, and in fp32 at least, so that bf16 rounds no score.
 
 
-def norms_of(factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, " I"], Float[Tensor, " R"]]:
+def norms_of(factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M I"], Float[Tensor, "*M R"]]:
     """The norms of a module's input and of its hidden values.
 
     Raises:
         ValueError: their lengths are not those of the factors.
     """
     input_norm_I, hidden_norm_R = statistics.input_norm_I, statistics.hidden_norm_R
-    if input_norm_I.shape != factors.A.shape[1:] or hidden_norm_R.shape != factors.A.shape[:1]:
+    *modules, rank, in_features = factors.A.shape
+    if input_norm_I.shape != (*modules, in_features) or hidden_norm_R.shape != (*modules, rank):
         raise ValueError(
             f"norms of shape {tuple(input_norm_I.shape)} and {tuple(hidden_norm_R.shape)} do not fit factors with "
-            f"{factors.in_features} input features and rank {factors.rank}"
+            f"{in_features} input features and rank {rank}"
         )
     return at_least_fp32(input_norm_I), at_least_fp32(hidden_norm_R)
 

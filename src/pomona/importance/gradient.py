@@ -1,6 +1,6 @@
 """The `gradient` metric: the first-order estimate of what an entry's removal changes in the loss.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class Gradient(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = False
+    takes_stacks: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`; the norms are not read."""
         gradient = gradient_of(factors, statistics)
         return (factors.A * gradient.A).abs_(), (factors.B * gradient.B).abs_()

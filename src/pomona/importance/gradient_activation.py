@@ -1,6 +1,6 @@
 """The `gradient_activation` metric: the size of the gradient times the norm of what each entry multiplies.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class GradientActivation(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = True
+    takes_stacks: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
     zero_is_unimportant: ClassVar[bool] = False
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`; of the factors only the shapes are read."""
         input_norm_I, hidden_norm_R = norms_of(factors, statistics)
         gradient = gradient_of(factors, statistics)
-        return gradient.A.abs() * input_norm_I, gradient.B.abs() * hidden_norm_R
+        return gradient.A.abs() * input_norm_I[..., None, :], gradient.B.abs() * hidden_norm_R[..., None, :]

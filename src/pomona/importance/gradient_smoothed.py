@@ -1,6 +1,6 @@
 """The `gradient_smoothed` metric: AdaLoRA's sensitivity, averaged over the steps and weighted by its uncertainty.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class GradientSmoothed(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = False
+    takes_stacks: ClassVar[bool] = True
     zero_is_unimportant: ClassVar[bool] = False
 
     beta_mean: float = 0.85
@@ -56,7 +57,7 @@ class GradientSmoothed(ImportanceMetric):
         return self.beta_mean, self.beta_uncertainty
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`; only `smoothed` is read, and of the factors the shapes."""
         mean, uncertainty = smoothed_of(factors, statistics)
         return mean.A * uncertainty.A, mean.B * uncertainty.B

@@ -1,6 +1,6 @@
 """The `magnitude` metric: the absolute value alone.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Magnitude(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = False
+    takes_stacks: ClassVar[bool] = True
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`; the statistics are not read."""
         return factors.A.abs(), factors.B.abs()

@@ -1,6 +1,6 @@
 """The `wanda` metric: magnitude times the norm of what each factor multiplies.
 
-Axes: R rank, I input features, O output features.
+Axes: M stacked modules, R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Wanda(ImportanceMetric):
     """
 
     needs_activations: ClassVar[bool] = True
+    takes_stacks: ClassVar[bool] = True
 
     @torch.no_grad()
-    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O R"]]:
+    def scores(self, factors: Factors, statistics: ModuleStatistics) -> tuple[Float[Tensor, "*M R I"], Float[Tensor, "*M O R"]]:
         """See `ImportanceMetric.scores`."""
         input_norm_I, hidden_norm_R = norms_of(factors, statistics)
-        return factors.A.abs() * input_norm_I, factors.B.abs() * hidden_norm_R
+        return factors.A.abs() * input_norm_I[..., None, :], factors.B.abs() * hidden_norm_R[..., None, :]

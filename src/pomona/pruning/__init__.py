@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pomona.pruning.in_force import Schedule, change_share, commit, ramp_end, restored, scheduled_ratio, trial_values
+from pomona.pruning.in_force import Schedule, commit, ramp_end, restored, scheduled_ratio, trial_values
 from pomona.pruning.lowest import lowest_of_rows, no_nan, pruned_count, select_lowest
 from pomona.pruning.select import (
     Granularity,
@@ -24,7 +24,6 @@ __all__ = [
     "Schedule",
     "Scope",
     "SourceGranularity",
-    "change_share",
     "check_scope",
     "commit",
     "group_shares",

@@ -10,7 +10,7 @@ W [K, R, I] is in force for every one of the K.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -148,20 +148,3 @@ def commit(
         stash=torch.where(new_mask, values, zero),
         newly_pruned=new_mask & ~mask,
     )
-
-
-def change_share(masks_before: Sequence[Bool[Tensor, "..."]], masks_after: Sequence[Bool[Tensor, "..."]]) -> float:
-    """Share of all entries, over all tensors together, that are pruned in one and kept in the other; in [0, 1].
-
-    Args:
-        masks_before: one mask for each tensor.
-        masks_after: the same tensors' masks later, in the same order.
-
-    Raises:
-        ValueError: the numbers of masks differ, or there is no entry at all.
-    """
-    total = sum(mask.numel() for mask in masks_before)
-    if total == 0:
-        raise ValueError(f"no entries in {len(masks_before)} masks")
-    changed = sum(int((before ^ after).sum()) for before, after in zip(masks_before, masks_after, strict=True))
-    return changed / total

@@ -89,15 +89,26 @@ def lowest_of_groups(
     groups: dict[Hashable, list[Key]] = {}
     for key in scores:
         groups.setdefault(group(key), []).append(key)
-    pooled = [
-        scores[keys[0]] if len(keys) == 1 else torch.cat([scores[key].reshape(-1) for key in keys]) for keys in groups.values()
-    ]
+    flat = _flat({key: scores[key] for keys in groups.values() if len(keys) > 1 for key in keys})
+    pooled = [scores[keys[0]] if len(keys) == 1 else torch.cat([flat[key] for key in keys]) for keys in groups.values()]
     counts = [pruned_count(prune_ratio(keys[0]), one.numel()) for keys, one in zip(groups.values(), pooled, strict=True)]
     found: dict[Key, Tensor] = {}
     for keys, mask in zip(groups.values(), lowest_of_each(pooled, counts, all_ties=all_ties), strict=True):
         parts = mask.reshape(-1).split([scores[key].numel() for key in keys])
         found |= {key: part.view(scores[key].shape) for key, part in zip(keys, parts, strict=True)}
     return {key: found[key] for key in scores}
+
+
+def _flat(scores: Mapping[Key, Float[Tensor, "..."]]) -> dict[Key, Float[Tensor, " _"]]:
+    """Each tensor as a vector. On an accelerator those of one shape that must be copied for it are copied together."""
+    copied: dict[torch.Size, list[Key]] = {}
+    for key, one in scores.items():
+        if not one.is_contiguous() and one.device.type != "cpu":
+            copied.setdefault(one.shape, []).append(key)
+    found = {
+        key: one for keys in copied.values() for key, one in zip(keys, torch.stack([scores[key] for key in keys]), strict=True)
+    }
+    return {key: found.get(key, one).reshape(-1) for key, one in scores.items()}
 
 
 @torch.no_grad()
@@ -176,5 +187,5 @@ def threshold_by_bits(scores_Gn: Float[Tensor, "G n"], count: int) -> Float[Tens
 
 def no_nan(tensors: Iterable[Float[Tensor, "..."]]) -> Float[Tensor, ""]:
     """0, or NaN where any of the tensors has one; not read, so that the host need not wait."""
-    found = torch.stack([one.isnan().any() for one in tensors]).any()
-    return torch.where(found, math.nan, 0.0)
+    highest = torch.stack([one.amax() for one in tensors]).amax()  # of a NaN and a number it is the NaN
+    return torch.where(highest.isnan(), math.nan, 0.0)

@@ -75,10 +75,10 @@ class _Components(_Units):
 
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
         A_R, B_R = (
-            _double(matrix.mean(dim=dim, dtype=torch.promote_types(matrix.dtype, torch.float32)))
+            _where_fp64_is(matrix.mean(dim=dim, dtype=torch.promote_types(matrix.dtype, torch.float32)))
             for matrix, dim in ((scores.A, 1), (scores.B, 0))
         )
-        return (A_R * B_R,)
+        return (A_R.double() * B_R,)
 
     def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
         (pruned_R,) = pruned
@@ -91,16 +91,16 @@ class _Components(_Units):
 class _Modules(_Units):
     def importance(self, scores: ModuleScores) -> tuple[Float[Tensor, "..."], ...]:
         size = scores.update_size
-        return (_double(size.reshape(1)) if isinstance(size, Tensor) else torch.tensor([size], dtype=torch.float64),)
+        return (size.reshape(1) if isinstance(size, Tensor) else torch.tensor([size], dtype=torch.float64),)
 
     def masks(self, pruned: Sequence[Bool[Tensor, "..."]], scores: ModuleScores) -> ModuleMasks:
         gone = pruned[0].to(scores.A.device)
         return ModuleMasks(*(gone.expand(matrix.shape).contiguous() for matrix in (scores.A, scores.B)))
 
 
-def _double(tensor: Tensor) -> Tensor:
-    """In fp64; on the CPU where the device has none."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+def _where_fp64_is(tensor: Tensor) -> Tensor:
+    """The tensor on its device, or on the CPU if the device has no fp64, as Apple's."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 COMPONENTS = _Components()

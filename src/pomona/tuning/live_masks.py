@@ -17,10 +17,10 @@ adapter has its own mask (`Pruning.masks`), with the layout of the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -29,25 +29,25 @@ from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
 from pomona.backbone.attach import Attachment
+from pomona.backbone.stacks import Stack
 from pomona.backbone.trainable.base import AdaptedModule
 from pomona.control import Handling
 from pomona.errors import InputError
 from pomona.importance import ModuleStatistics, mean_update_size
 from pomona.pruning import (
+    ModuleMasks,
     ModuleScores,
-    change_share,
-    commit,
-    restored,
+    no_nan,
     select_masks,
     select_masks_by_adapter,
     select_masks_by_source,
-    trial_values,
 )
+from pomona.tuning.pruned_factor import PrunedFactor
 from pomona.tuning.settings import Pruning
 from pomona.tuning.state import HOLDS_TENSORS
 from pomona.tuning.statistics import Statistics
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+T = TypeVar("T")
 
 Masks = dict[str, Bool[Tensor, "..."]]
 """`path.A` and `path.B` -> mask of this merged factor, or of the parameter of this name; True = pruned."""
@@ -107,9 +107,6 @@ class LiveMasks:
         self._pruning = pruning
         self._statistics = statistics
         self._optimizer = optimizer
-        self._parameters: dict[str, nn.Parameter] = attachment.parameters()
-        initial = pruning.reset == "initial"
-        reset = {name: value.detach().clone() if initial else None for name, value in self._parameters.items()}
         kept_apart = all(layer.keeps_apart for layer in self._layers.values())
         if pruning.of_sources and not kept_apart:
             raise InputError(
@@ -119,74 +116,113 @@ class LiveMasks:
                 fix="Use merge method concat, or granularity rank or module",
             )
         self._by_adapter = pruning.by_adapter(kept_apart=kept_apart)
-        self._prunable = {name: ~mask for name, mask in self._padding().items()}
-        self.state = MaskState(
-            self._no_masks(), {name: torch.zeros_like(value.detach()) for name, value in self._parameters.items()}, reset
+        self._stacks = [_PrunedStack(stack, *self._factors_of(stack)) for stack in attachment.stacks]
+        self._factors = [factor for one in self._stacks for factor in (one.A, one.B)]
+        self._kept_scores: dict[str, ModuleScores] = {}
+        self.nan: Tensor | None = None
+        """On an accelerator: 0, or NaN where a score was NaN; the host does not wait to read it."""
+
+    def _factors_of(self, stack: Stack) -> Iterator[PrunedFactor]:
+        """A and B of a stack; masks by adapter always have the zeros that pad an adapter of lower rank."""
+        if self._by_adapter:
+            A, B = (torch.zeros_like(side, dtype=torch.bool) for side in (stack.A, stack.B))
+            for own in stack.parts(A, B).values():
+                for side in own:
+                    side.fill_(True)
+        else:
+            pair = stack.effective()
+            A, B = (torch.ones_like(side, dtype=torch.bool) for side in (pair.A, pair.B))
+        for side, values, prunable in (("A", stack.A, A), ("B", stack.B, B)):
+            parameters: dict[str, nn.Parameter] = {f"{path}.{side}": getattr(layer, side) for path, layer in stack.modules.items()}
+            yield PrunedFactor(parameters, values, prunable, values.clone() if self._pruning.reset == "initial" else None)
+
+    @property
+    def state(self) -> MaskState:
+        """The state, by the name of a parameter; it shares memory with the masks."""
+        factors = self._factors
+        resets = [dict.fromkeys(one.parameters) if one.reset is None else one.named(one.reset) for one in factors]
+        return MaskState(
+            self._named(one.named(one.mask) for one in factors),
+            self._named(one.named(one.stash) for one in factors),
+            self._named(resets),
+            self._kept_scores,
         )
 
-    def _no_masks(self) -> Masks:
-        """New masks that prune nothing except `_padding`."""
-        return {name: ~prunable for name, prunable in self._prunable.items()}
-
-    def _padding(self) -> Masks:
-        """Where masks by adapter have the zeros that pad an adapter of lower rank; nowhere for other masks."""
-        masks: Masks = {}
-        for path, layer in self._layers.items():
-            if self._by_adapter:
-                A, B = (torch.ones_like(side, dtype=torch.bool) for side in (layer.A, layer.B))
-                for own in layer.parts(A, B).values():
-                    for side in own:
-                        side.fill_(False)
-            else:
-                pair = layer.effective()
-                A, B = (torch.zeros_like(side, dtype=torch.bool) for side in (pair.A, pair.B))
-            masks |= zip(_keys(path), (A, B), strict=True)
-        return masks
+    @state.setter
+    def state(self, state: MaskState) -> None:
+        for one in self._factors:
+            one.mask, one.stash = one.joined(state.masks), one.joined(state.stash)
+            if one.reset is not None:
+                one.reset = one.joined({name: value for name, value in state.reset.items() if value is not None})
+        self._kept_scores = state.kept_scores
 
     @torch.no_grad()
     def unpruned(self) -> dict[str, Tensor]:
         """A copy of every parameter, with pruned entries at their stashed values."""
-        return {
-            name: restored(parameter.detach(), self.state.masks[name], self.state.stash[name])
-            for name, parameter in self._parameters.items()
-        }
+        return self._named(one.named(one.unpruned()) for one in self._factors)
 
     @torch.no_grad()
     def pruned(self, unpruned: Mapping[str, Tensor], prune_ratio: float | Sequence[float]) -> dict[str, Tensor]:
         """The parameters `unpruned`, of an earlier step, pruned at a ratio (or one for each group) with the current statistics."""
-        return self.masked(unpruned, self.select(self.scores(unpruned), prune_ratio))
+        masks = self._selected(
+            self._scores([(one.A.joined(unpruned), one.B.joined(unpruned)) for one in self._stacks]), prune_ratio
+        )
+        return self._masked(unpruned, masks)
 
     @torch.no_grad()
-    def masked(self, values: Mapping[str, Tensor], masks: Mapping[str, Bool[Tensor, "..."]] | None = None) -> dict[str, Tensor]:
+    def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of the parameters with pruned entries at their reset values.
 
         Args:
             values: parameter name -> its values, of all prunable parameters; others are left out of the result.
-            masks: by default those in force.
         """
-        masks, resets = self.state.masks if masks is None else masks, self.state.reset
-        return {name: torch.where(masks[name], 0.0 if reset is None else reset, values[name]) for name, reset in resets.items()}
+        return self._masked(values, [one.mask for one in self._factors])
+
+    def _masked(self, values: Mapping[str, Tensor], masks: Sequence[Tensor]) -> dict[str, Tensor]:
+        factors = zip(self._factors, masks, strict=True)
+        return self._named(one.named(one.masked(one.joined(values), mask)) for one, mask in factors)
 
     @torch.no_grad()
-    def scores(self, unpruned: Mapping[str, Tensor] | None = None) -> dict[str, ModuleScores]:
-        """Importance of every module's entries, with pruned entries at their stashed values, or of the parameters `unpruned`."""
-        if self.state.kept_scores:
-            return self.state.kept_scores
-        self._statistics.prepare()
-        unpruned = unpruned or self.unpruned()
-        scores = {}
-        for path, layer in self._layers.items():
-            sides, statistics = [unpruned[key] for key in _keys(path)], self._statistics[path]
-            if self._by_adapter and not layer.keeps_apart:
-                scores[path] = self._own_scores(layer, layer.own_factors(*sides), statistics)
-                continue
-            factors = layer.merged(*sides)
-            whole = self._pruning.granularity == "module"
-            size = mean_update_size(factors, statistics.input_norm_I) if whole else 0.0
-            scores[path] = ModuleScores(*self._pruning.metric.scores(factors, statistics), size)
-        return scores
+    def scores(self) -> dict[str, ModuleScores]:
+        """Importance of every module's entries, with pruned entries at their stashed values."""
+        return self._kept_scores or self._scores([(one.A.unpruned(), one.B.unpruned()) for one in self._stacks])
 
-    def _own_scores(self, layer: AdaptedModule, own: Mapping[int, Factors], statistics: ModuleStatistics) -> ModuleScores:
+    def _scores(self, values: Sequence[tuple[Tensor, Tensor]]) -> dict[str, ModuleScores]:
+        """Importance of every module's entries with such values of A and B, a pair for each stack."""
+        self._statistics.prepare()
+        found: dict[str, ModuleScores] = {}
+        checked: list[Tensor] = []
+        for one, (A, B) in zip(self._stacks, values, strict=True):
+            found |= self._scores_of_stack(one.stack, A, B, checked)
+        if checked[0].device.type != "cpu":
+            self.nan = no_nan(checked)
+        return {path: found[path] for path in self._layers}
+
+    def _scores_of_stack(self, stack: Stack, A: Tensor, B: Tensor, checked: list[Tensor]) -> dict[str, ModuleScores]:
+        """`_scores` of the modules of a stack, whose tensors are added to `checked`, as few as there are."""
+        metric = self._pruning.metric
+        if metric.takes_stacks and (stack.keeps_apart or not self._by_adapter):
+            sides = metric.scores(stack.merged(A, B), self._statistics.of(stack))
+            checked += sides
+            pairs = list(zip(*map(torch.unbind, sides), strict=True))
+        else:
+            pairs = self._scores_one_by_one(stack, A, B)
+            checked += [side for pair in pairs for side in pair]
+        sizes: Iterable[float | Tensor] = [0.0] * len(pairs)
+        if self._pruning.granularity == "module":
+            own = zip(stack.merged(A, B).each(), self._statistics.each(stack).values(), strict=True)
+            sizes = [mean_update_size(factors, statistics.input_norm_I) for factors, statistics in own]
+        return {path: ModuleScores(*pair, size) for path, pair, size in zip(stack.paths, pairs, sizes, strict=True)}
+
+    def _scores_one_by_one(self, stack: Stack, A: Tensor, B: Tensor) -> list[tuple[Tensor, Tensor]]:
+        each = self._statistics.each(stack).values()
+        if self._by_adapter and not stack.keeps_apart:
+            own = zip(stack.modules.values(), A.unbind(), B.unbind(), each, strict=True)
+            return [self._own_scores(layer, layer.own_factors(A_k, B_k), statistics) for layer, A_k, B_k, statistics in own]
+        merged = zip(stack.merged(A, B).each(), each, strict=True)
+        return [self._pruning.metric.scores(factors, statistics) for factors, statistics in merged]
+
+    def _own_scores(self, layer: AdaptedModule, own: Mapping[int, Factors], statistics: ModuleStatistics) -> tuple[Tensor, Tensor]:
         """Scores of each adapter's own factors, with the layout of the parameters; 0 for the padding of a lower rank."""
         found = {
             place: self._pruning.metric.scores(factors, statistics.of_components(factors.rank, place))
@@ -197,59 +233,52 @@ class LiveMasks:
         for place, (part_A, part_B) in layer.parts(A, B).items():
             part_A.copy_(found[place][0])
             part_B.copy_(found[place][1])
-        return ModuleScores(A, B, 0.0)
+        return A, B
 
+    @torch.no_grad()
     def select(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
         """The masks of a prune ratio, or of one ratio for each group of layers, with the settings' granularity and scope."""
-        pruning, granularity = self._pruning, self._pruning.granularity
-        if self._by_adapter or granularity in ("source_layer", "source_rank"):
-            return self._select_by_adapter(scores, prune_ratio)
-        found = select_masks(scores, prune_ratio, granularity, pruning.scope, all_ties=pruning.prunes_ties)
-        return {key: mask for path, masks in found.items() for key, mask in zip(_keys(path), masks, strict=True)}
+        masks = zip(self._factors, self._selected(scores, prune_ratio), strict=True)
+        return self._named(one.named(mask) for one, mask in masks)
 
-    def _select_by_adapter(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> Masks:
-        own = {
-            path: {place: ModuleScores(A, B, 0.0) for place, (A, B) in layer.parts(scores[path].A, scores[path].B).items()}
-            for path, layer in self._layers.items()
-        }
+    def _selected(self, scores: Mapping[str, ModuleScores], prune_ratio: float | Sequence[float]) -> list[Tensor]:
+        """`select`, one tensor for each factor of all modules of a stack."""
         pruning, granularity, ties = self._pruning, self._pruning.granularity, self._pruning.prunes_ties
-        if granularity in ("source_layer", "source_rank"):
-            together = pruning.sources_compete
-            found = select_masks_by_source(own, prune_ratio, granularity, pruning.scope, together=together, all_ties=ties)
-        else:
-            found = select_masks_by_adapter(own, prune_ratio, pruning.scope, all_ties=ties)
-        masks = self._no_masks()
-        for path, layer in self._layers.items():
-            for place, (A, B) in layer.parts(*(masks[key] for key in _keys(path))).items():
-                A.copy_(found[path][place].A)
-                B.copy_(found[path][place].B)
-        return masks
+        if self._by_adapter or granularity in ("source_layer", "source_rank"):
+            own = {
+                path: {place: ModuleScores(A, B, 0.0) for place, (A, B) in layer.parts(scores[path].A, scores[path].B).items()}
+                for path, layer in self._layers.items()
+            }
+            if granularity in ("source_layer", "source_rank"):
+                together = pruning.sources_compete
+                parts = select_masks_by_source(own, prune_ratio, granularity, pruning.scope, together=together, all_ties=ties)
+            else:
+                parts = select_masks_by_adapter(own, prune_ratio, pruning.scope, all_ties=ties)
+            return [mask for one in self._stacks for mask in one.of_parts(parts)]
+        found = select_masks(scores, prune_ratio, granularity, pruning.scope, all_ties=ties)
+        sides = (zip(*(found[path] for path in one.stack.paths), strict=True) for one in self._stacks)
+        return [torch.stack(masks) for pair in sides for masks in pair]
 
     def keep_scores(self) -> None:
         """Keep the current importance until `reselect`, as the published code of GRASP does."""
-        self.state.kept_scores = self.scores()
+        self._kept_scores = self.scores()
 
     @torch.no_grad()
     def hold(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> MaskChange:
         """Commit masks: stash newly pruned entries, and revive entries that are no longer pruned."""
-        changed = change_share(*([one[name][own] for name, own in self._prunable.items()] for one in (self.state.masks, masks)))
-        newly_pruned = {name: masks[name] & ~mask for name, mask in self.state.masks.items()}
-        self._commit(masks)
-        for name, parameter in self._parameters.items():
-            self._clear_moments(parameter, newly_pruned[name] if self._handling.clears_moments_at_commits_only else masks[name])
-            if self._handling.restarts_adam and parameter in self._optimizer.state:
-                self._optimizer.state[parameter]["step"].zero_()
-        entries = sum(int(own.sum()) for own in self._prunable.values())
-        return MaskChange(changed, sum(int(mask.sum()) for mask in newly_pruned.values()) / entries)
-
-    def _commit(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> None:
-        """Put masks in force: stash newly pruned entries, and revive entries that are no longer pruned."""
-        for name, parameter in self._parameters.items():
-            reset = self.state.reset[name]
-            outcome = commit(parameter.detach(), self.state.masks[name], self.state.stash[name], masks[name], reset)
-            parameter.copy_(outcome.W)
-            self.state.stash[name] = outcome.stash
-            self.state.masks[name] = masks[name]
+        counts: list[Tensor] = []
+        for one in self._factors:
+            mask = one.joined(masks)
+            newly_pruned = mask & ~one.mask
+            counts += [((mask ^ one.mask) & one.prunable).sum(), newly_pruned.sum(), one.prunable.sum()]
+            one.commit(mask)
+            one.clear_moments(self._optimizer, newly_pruned if self._handling.clears_moments_at_commits_only else mask)
+            for parameter in one.parameters.values() if self._handling.restarts_adam else ():
+                if parameter in self._optimizer.state:
+                    self._optimizer.state[parameter]["step"].zero_()
+        found = torch.stack(counts).view(-1, 3).sum(dim=0).tolist()  # read together: the host waits once
+        changed, newly, entries = found
+        return MaskChange(changed / entries, newly / entries)
 
     @torch.no_grad()
     def feed_back(self, prune_ratio: float | Sequence[float] | None) -> None:
@@ -260,8 +289,9 @@ class LiveMasks:
         """
         self.enforce(feedback=True)
         if prune_ratio is not None:
-            self.state.kept_scores = {}
-            self._commit(self.select(self.scores(), prune_ratio))
+            self._kept_scores = {}
+            for one, mask in zip(self._factors, self._selected(self.scores(), prune_ratio), strict=True):
+                one.commit(mask)
 
     @torch.no_grad()
     def reselect(self, prune_ratio: float | Sequence[float]) -> None:
@@ -269,17 +299,13 @@ class LiveMasks:
 
         The values before the reset are not stashed. The stash holds the reset values, so later `scores` use the reset weights.
         """
-        self.state.masks = self._no_masks()
-        self.state.kept_scores = {}
-        self.state.masks = self.select(self.scores(), prune_ratio)
-        for name, parameter in self._parameters.items():
-            self._clear_moments(parameter, self.state.masks[name])
-        self._put_at_rest()
-        for name, reset in self.state.reset.items():
-            if reset is None:
-                self.state.stash[name].zero_()
-            else:
-                self.state.stash[name] = torch.where(self.state.masks[name], reset, 0.0)
+        self._kept_scores = {}
+        masks = self._selected(self._scores([(one.stack.A, one.stack.B) for one in self._stacks]), prune_ratio)
+        for one, mask in zip(self._factors, masks, strict=True):
+            one.mask = mask
+            one.clear_moments(self._optimizer, mask)
+            one.put_at_rest()
+            one.forget()
 
     @torch.no_grad()
     def enforce(self, *, feedback: bool = False) -> None:
@@ -290,45 +316,27 @@ class LiveMasks:
         Then the gradients of the pruned model train the stash: Dynamic Model Pruning with Feedback (Lin et al., ICLR 2020,
         arXiv 2006.07253). Weight decay acts on the current value of the entry, not on the stash.
         """
-        for name, parameter in self._parameters.items():
-            mask, reset = self.state.masks[name], self.state.reset[name]
+        for one in self._factors:
             if feedback:
-                self.state.stash[name] += torch.where(mask, parameter if reset is None else parameter - reset, 0.0)
+                one.feed_stash()
             elif not self._handling.clears_moments_at_commits_only:
-                self._clear_moments(parameter, mask)
-        self._put_at_rest()
+                one.clear_moments(self._optimizer, one.mask)
+            one.put_at_rest()
 
-    def _put_at_rest(self) -> None:
-        """Set every pruned entry to its reset value."""
-        for name, parameter in self._parameters.items():
-            mask, reset = self.state.masks[name], self.state.reset[name]
-            if reset is None:
-                parameter.masked_fill_(mask, 0.0)
-            else:
-                parameter.copy_(torch.where(mask, reset, parameter))
-
-    def _clear_moments(self, parameter: nn.Parameter, mask: Bool[Tensor, "..."]) -> None:
-        state = self._optimizer.state.get(parameter, {})
-        for moment in MOMENTS:
-            if moment in state:
-                state[moment].masked_fill_(mask, 0.0)
-
-    def kept(self, path: str) -> tuple[Bool[Tensor, "R I"], Bool[Tensor, "O R"]]:
-        """Which entries of a module's merged factors are not pruned."""
-        A, B = (~self.state.masks[key] for key in _keys(path))
-        return A, B
+    @torch.no_grad()
+    def importance(self) -> dict[str, float]:
+        """Module -> mean score of the kept entries of both factors."""
+        scores, masks, found = self.scores(), self.state.masks, {}
+        for path, one in scores.items():
+            kept = torch.cat([side[~masks[key]] for side, key in zip((one.A, one.B), _keys(path), strict=True)])
+            found[path] = float(kept.mean()) if kept.numel() else 0.0
+        return found
 
     @torch.no_grad()
     def values(self, masks: Mapping[str, Bool[Tensor, "..."]] | None) -> dict[str, Tensor]:
         """Every parameter as if `masks` were committed; None: as it is. Nothing is changed."""
-        if masks is None:
-            return {name: parameter.detach() for name, parameter in self._parameters.items()}
-        return {
-            name: trial_values(
-                parameter.detach(), self.state.masks[name], self.state.stash[name], masks[name], self.state.reset[name]
-            )
-            for name, parameter in self._parameters.items()
-        }
+        factors = self._factors
+        return self._named(one.named(one.values if masks is None else one.trial(one.joined(masks))) for one in factors)
 
     @torch.no_grad()
     def first_order(self, masks: Mapping[str, Bool[Tensor, "..."]]) -> float:
@@ -336,25 +344,49 @@ class LiveMasks:
 
         Over the entries W of the merged factors. The gradient is that of the last batch, before the step was taken.
         """
-        values, total = self.values(masks), 0.0
-        for path, layer in self._layers.items():
-            gradient = self._statistics[path].gradient
+        changes: dict[str, Tensor] = {}
+        for one in self._stacks:
+            gradient = self._statistics.of(one.stack).gradient
             assert gradient is not None, "gradients are observed, and a step was taken"
-            now, trial = layer.effective(), layer.merged(*(values[key] for key in _keys(path)))
-            total += float(((trial.A - now.A) * gradient.A).sum() + ((trial.B - now.B) * gradient.B).sum())
-        return total
+            now, trial = one.stack.effective(), one.stack.merged(*(side.trial(side.joined(masks)) for side in (one.A, one.B)))
+            foretold = ((trial.A - now.A) * gradient.A, (trial.B - now.B) * gradient.B)
+            for path, *sides in zip(one.stack.paths, *map(torch.unbind, foretold), strict=True):
+                changes[path] = sides[0].sum() + sides[1].sum()
+        return sum(torch.stack([changes[path] for path in self._layers]).tolist())
+
+    def _named(self, parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+        """What the mappings of all factors have, in the order of the parameters."""
+        found = {name: value for part in parts for name, value in part.items()}
+        return {key: found[key] for path in self._layers for key in _keys(path)}
 
     @contextmanager
     def trial(self, masks: Mapping[str, Bool[Tensor, "..."]] | None) -> Iterator[None]:
         """Within the block the weights are as if `masks` were committed; leaving puts them back bit for bit."""
-        kept = {name: parameter.data for name, parameter in self._parameters.items()}
+        parameters = self._named(one.parameters for one in self._factors)
+        kept = {name: parameter.data for name, parameter in parameters.items()}
         try:
             for name, values in self.values(masks).items():
-                self._parameters[name].data = values
+                parameters[name].data = values
             yield
         finally:
-            for name, parameter in self._parameters.items():
+            for name, parameter in parameters.items():
                 parameter.data = kept[name]
+
+
+class _PrunedStack(NamedTuple):
+    """A stack with its two factors."""
+
+    stack: Stack
+    A: PrunedFactor
+    B: PrunedFactor
+
+    def of_parts(self, parts: Mapping[str, Mapping[int, ModuleMasks]]) -> tuple[Tensor, Tensor]:
+        """The masks of both factors, from those of each adapter's own part: module -> adapter -> masks."""
+        masks = self.A.padding(), self.B.padding()
+        for place, sides in self.stack.parts(*masks).items():
+            for side, own in zip(sides, zip(*(parts[path][place] for path in self.stack.paths), strict=True), strict=True):
+                side.copy_(torch.stack(own))
+        return masks
 
 
 def _keys(path: str) -> tuple[str, str]:

@@ -142,6 +142,8 @@ class Prune(Transform):
         if self._step(run) <= 0:
             return {}
         self.put_masks(self._step(run), last_of_epoch=run.state.step % run.steps_per_epoch == 0)
+        if self._masks.nan is not None:
+            run.log.finite("importance", self._masks.nan, run.state.step)
         return {"prune_ratio": self.prune_ratio}
 
     def between_steps(self, run: Run) -> None:
@@ -290,13 +292,7 @@ class Prune(Transform):
 
     def importance(self) -> dict[str, float]:
         """Module -> mean score of the kept entries of both factors."""
-        scores = self._masks.scores()
-        found = {}
-        for path in self._attachment.layers:
-            kept_A, kept_B = self._masks.kept(path)
-            kept = torch.cat([scores[path].A[kept_A], scores[path].B[kept_B]])
-            found[path] = float(kept.mean()) if kept.numel() else 0.0
-        return found
+        return self._masks.importance()
 
     @property
     def state(self) -> PruneState:

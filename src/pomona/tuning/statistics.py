@@ -13,6 +13,7 @@ from pomona.backbone.batches import Batch, Encoded
 from pomona.backbone.full_pass import FullPassNorms
 from pomona.backbone.gradients import Gradients
 from pomona.backbone.published_norms import PublishedNorms
+from pomona.backbone.stacks import Stack
 from pomona.backbone.statistics import Norms, StreamedNorms
 from pomona.engines import NATIVE, Engine
 from pomona.importance import ModuleStatistics
@@ -51,6 +52,7 @@ class Statistics(Transform):
     ) -> None:
         metric = pruning.metric
         self._norms = _norms(attachment, pruning, examples, batch_size, engine)
+        self._stacks = attachment.stacks
         self._gathers_norms = pruning.needs_norms
         self._seeds = {path: derive_seed(seed, "importance", path) for path in attachment.layers}
         wanted = gradients or metric.needs_gradient or bool(metric.smoothing)
@@ -78,11 +80,20 @@ class Statistics(Transform):
         if self._gathers_norms:
             self._norms.prepare()
 
-    def __getitem__(self, module: str) -> ModuleStatistics:
-        found = dataclasses.replace(self._norms[module], seed=self._seeds[module])
+    def of(self, stack: Stack) -> ModuleStatistics:
+        """The statistics of the modules of a stack, stacked."""
+        found = self._norms.of(stack.paths)
         if self._gradients is None:
             return found
-        return dataclasses.replace(found, gradient=self._gradients.gradient(module), smoothed=self._gradients.smoothed(module))
+        return dataclasses.replace(found, gradient=self._gradients.gradient(stack), smoothed=self._gradients.smoothed(stack))
+
+    def each(self, stack: Stack) -> dict[str, ModuleStatistics]:
+        """The statistics of each module of a stack by itself, with the seed of its draws."""
+        own = self.of(stack).each([self._seeds[path] for path in stack.paths])
+        return dict(zip(stack.paths, own, strict=True))
+
+    def __getitem__(self, module: str) -> ModuleStatistics:
+        return next(self.each(stack)[module] for stack in self._stacks if module in stack.modules)
 
     @property
     def state(self) -> dict[str, dict[str, Tensor]]:

@@ -78,8 +78,9 @@ class AdaptedModule(nn.Module, ABC):
 
     `weights` are the merge weights of the trained adapters, or the `coefficients` of all, which several modules may share.
 
-    A kind implements `lay_out`, `merge`, `with_frozen`, `parts`, `own_factors` and `merged_gradient`. It overrides `export` where
-    another way of writing the update is better, and `trained_weights` where `weights` are not the merge weights themselves. A kind
+    A kind implements `lay_out`, `merge`, `with_frozen`, `parts`, `own_factors` and `merged_gradient`. It overrides `merge_stack`
+    and `merged_gradient_stack` where modules take fewer operations together, `export` where another way of writing the update is
+    better, and `trained_weights` where `weights` are not the merge weights themselves. A kind
     with coefficients also has `tie`, and `operands` that do not multiply frozen factors.
 
     Args:
@@ -168,7 +169,10 @@ class AdaptedModule(nn.Module, ABC):
 
     @abstractmethod
     def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        """Each trained adapter's own part of tensors in the layout of `A` and `B`: its position -> views [R_k, I], [O, R_k]."""
+        """Each trained adapter's own part of tensors in the layout of `A` and `B`: its position -> views [R_k, I], [O, R_k].
+
+        Both tensors may have an axis of modules before the axes of the parameters; the views have it too.
+        """
 
     @abstractmethod
     def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
@@ -180,6 +184,22 @@ class AdaptedModule(nn.Module, ABC):
 
         A row whose adapters all have weight 0 by now has no such gradient, and gets 0.
         """
+
+    @classmethod
+    def merge_stack(cls, modules: Sequence[AdaptedModule], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """`merge` of M modules of this kind and one shape, whose parameters are stacked: [M, R, I] and [M, O, R].
+
+        Overridden where it takes fewer operations than M; with the same bits. It may return `B` itself.
+        """
+        merged = [module.merge(*pair) for module, *pair in zip(modules, A.unbind(), B.unbind(), strict=True)]
+        merged_A, merged_B = (torch.stack(sides) for sides in zip(*merged, strict=True))
+        return merged_A, merged_B
+
+    @classmethod
+    def merged_gradient_stack(cls, modules: Sequence[AdaptedModule]) -> FactorPair:
+        """`merged_gradient` of M modules of this kind and one shape, 0 where there is none; new tensors."""
+        found = [module.merged_gradient() or _zeros(module.effective()) for module in modules]
+        return FactorPair(*(torch.stack(sides) for sides in zip(*found, strict=True)))
 
     def trained_weights(self) -> Tensor:
         """The present merge weight of each adapter whose weight is trained, without gradient; called only where there is one."""
@@ -330,6 +350,17 @@ class TrainableMerge(ABC):
 
 
 trainable_merges: Registry[TrainableMerge] = Registry("trainable merge")
+
+
+def _zeros(factors: Factors) -> FactorPair:
+    return FactorPair(torch.zeros_like(factors.A), torch.zeros_like(factors.B))
+
+
+def gradients_of(modules: Sequence[AdaptedModule]) -> tuple[Tensor, Tensor] | None:
+    """The stacked gradients of `A` and of `B`, new tensors; None where a module has none."""
+    pairs = [(module.A.grad, module.B.grad) for module in modules]
+    As, Bs = [A for A, _ in pairs if A is not None], [B for _, B in pairs if B is not None]
+    return (torch.stack(As), torch.stack(Bs)) if len(As) == len(Bs) == len(pairs) else None
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:

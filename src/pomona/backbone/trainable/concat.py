@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
 from pomona.backbone.linear_modules import linear_shape, weight_of
-from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, quotient, trainable_merges
+from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, gradients_of, quotient, trainable_merges
 from pomona.importance import FactorPair
 
 
@@ -101,13 +101,27 @@ class ConcatModule(AdaptedModule):
 
     def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """See `AdaptedModule.parts`: rows of A, columns of B."""
-        sides = zip(A.split(self._trained_ranks), B.split(self._trained_ranks, dim=1), strict=True)
+        sides = zip(A.split(self._trained_ranks, dim=-2), B.split(self._trained_ranks, dim=-1), strict=True)
         return dict(zip(self._trained_places, sides, strict=True))
 
     def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
         """See `AdaptedModule.own_factors`."""
         pair = self.merged(A, B)
         return {place: Factors(*sides) for place, sides in self.parts(pair.A, pair.B).items()}
+
+    @classmethod
+    def merge_stack(cls, modules: Sequence[ConcatModule], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `AdaptedModule.merge_stack`."""
+        return A * torch.stack([module.scale_R for module in modules])[..., None], B
+
+    @classmethod
+    def merged_gradient_stack(cls, modules: Sequence[ConcatModule]) -> FactorPair:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `AdaptedModule.merged_gradient_stack`."""
+        found = gradients_of(modules)
+        if found is None:
+            return super().merged_gradient_stack(modules)
+        A, B = found
+        return FactorPair(quotient(A, torch.stack([module.scale_R for module in modules])[..., None]), B)
 
     @torch.no_grad()
     def merged_gradient(self) -> FactorPair | None:

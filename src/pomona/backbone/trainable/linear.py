@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pomona.adapters.factors import Factors
 from pomona.backbone.linear_modules import linear_shape, weight_of
-from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, quotient, trainable_merges
+from pomona.backbone.trainable.base import AdaptedModule, Part, TrainableMerge, gradients_of, quotient, trainable_merges
 from pomona.importance import FactorPair
 
 
@@ -80,8 +80,9 @@ class LinearModule(AdaptedModule):
 
     def parts(self, A: Tensor, B: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """See `AdaptedModule.parts`: without the zeros that pad an adapter of lower rank."""
-        own = zip(A, B, self._trained_ranks, strict=True)
-        return dict(zip(self._trained_places, ((A_k[:rank], B_k[:, :rank]) for A_k, B_k, rank in own), strict=True))
+        own = zip(A.unbind(-3), B.unbind(-3), self._trained_ranks, strict=True)
+        sides = ((A_k[..., :rank, :], B_k[..., :rank]) for A_k, B_k, rank in own)
+        return dict(zip(self._trained_places, sides, strict=True))
 
     @torch.no_grad()
     def own_factors(self, A: Tensor, B: Tensor) -> dict[int, Factors]:
@@ -89,6 +90,22 @@ class LinearModule(AdaptedModule):
         a_KR, b_KR = self._coefficients()
         scaled = self.parts(a_KR[:, :, None] * A.detach(), b_KR[:, None, :] * B.detach())
         return {place: Factors(*sides) for place, sides in scaled.items()}
+
+    @classmethod
+    def merge_stack(cls, modules: Sequence[LinearModule], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `AdaptedModule.merge_stack`."""
+        a_MKR, b_MKR = (torch.stack(one) for one in zip(*(module._coefficients() for module in modules), strict=True))
+        return (a_MKR[..., None] * A).sum(dim=1), (b_MKR[:, :, None, :] * B).sum(dim=1)
+
+    @classmethod
+    def merged_gradient_stack(cls, modules: Sequence[LinearModule]) -> FactorPair:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `AdaptedModule.merged_gradient_stack`."""
+        found = gradients_of(modules)
+        if found is None:
+            return super().merged_gradient_stack(modules)
+        squares_MR = torch.stack([module._coefficients()[1] for module in modules]).square().sum(dim=1)
+        A, B = cls.merge_stack(modules, *found)
+        return FactorPair(quotient(A, squares_MR[..., None]), quotient(B, squares_MR[:, None]))
 
     @torch.no_grad()
     def merged_gradient(self) -> FactorPair | None:
