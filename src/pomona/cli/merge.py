@@ -1,4 +1,4 @@
-"""`pomona merge`: a static merge of adapters, without the base model."""
+"""`pomona merge`: merge adapters without training and without the base model."""
 
 from __future__ import annotations
 
@@ -17,33 +17,31 @@ def merge(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A weight for each adapter, with commas between: 1,0.5. A weight may be a list over depth or entries by module: "
+            help="One weight per adapter, separated by commas: 1,0.5. A weight may be a list over depth or entries by module: "
             "1,[0,1] or 1,[{filter: q_proj, value: 0.5}, {value: 1}]. `nan`: inverse to the norm of each adapter's update. "
             "Default: 1 each.",
             metavar="W1,W2,...",
         ),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Largest rank of the result. Default: what the method does by itself.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Largest rank of the result. Default: that of the method.")] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method: density=0.3. May be given again."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method: density=0.3. May be repeated."),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="The base model, to check the adapters and give modules its names: a folder, `embedded`, or a hub id in "
-            "the local cache. Default: none; the adapters are checked against each other.",
+            help="The base model, to check the adapters and to use its module names: a folder, `embedded`, or a hub id in "
+            "the local cache. Default: none; the adapters are only checked against each other.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of methods that draw at random.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16: what to write. Default: float32.", show_default=False)
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an adapter folder that stands at --output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as one JSON object.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of methods with random draws.")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: float32.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing adapter folder at --output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Merge adapters into one, without the base model's weights."""
+    """Merge adapters into one, without training and without the base model's weights."""
     import json
     from typing import get_args
 
@@ -63,7 +61,7 @@ def merge(
     for place, weight in enumerate(given or ()):
         check_weight(weight, f"weights[{place}]")
     chosen = settings(parameters or [])
-    merge_methods.create(method, chosen)  # here `rank` and `seed` are no parameters
+    merge_methods.create(method, chosen)  # fails early; `rank` and `seed` are options, not parameters
     read = [read_adapter(path) for path in adapters]
     if base is not None:
         folder = base_path(base)

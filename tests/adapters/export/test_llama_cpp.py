@@ -204,7 +204,7 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
         export_llama_cpp(adapter, tmp_path, base, force=True)
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(InputError, match="is no GGUF file and will not be replaced"):
+    with pytest.raises(InputError, match="is not a GGUF file and will not be replaced"):
         export_llama_cpp(adapter, tmp_path / "notes.txt", base, force=True)
     assert (tmp_path / "notes.txt").read_text() == "notes"
 

@@ -1,4 +1,4 @@
-"""What an export must know of the base model: its architecture and its sizes, from `config.json` or a GGUF file's metadata."""
+"""The architecture and sizes of a base model, from `config.json` or the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pomona.stand_ins import refuse_pointer
 
 CONFIG = "config.json"
 GGUF_MAGIC = b"GGUF"
-"""The bytes with which a GGUF file begins."""
+"""The first bytes of a GGUF file."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of models as llama.cpp knows it.
+    """A family of models in llama.cpp.
 
     Args:
-        gguf: llama.cpp's name.
-        tied: whether the output head is the token embedding where a `config.json` does not say.
-        permuted: whether llama.cpp keeps the rows of `q_proj` and `k_proj` in another order than transformers does.
+        gguf: name in llama.cpp.
+        tied: whether the output head is the token embedding if `config.json` does not say.
+        permuted: whether llama.cpp stores the rows of `q_proj` and `k_proj` in another order than transformers.
     """
 
     gguf: str
@@ -31,7 +31,7 @@ class Architecture:
     permuted: bool = False
 
 
-# Each is held against a real llama.cpp by tests/adapters/export/test_llama_cpp_real.py.
+# tests/adapters/export/test_llama_cpp_real.py compares each with a real llama.cpp.
 ARCHITECTURES: Mapping[str, Architecture] = {
     "LlamaForCausalLM": Architecture("llama", permuted=True),
     "MistralForCausalLM": Architecture("llama", permuted=True),
@@ -45,22 +45,22 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Phi3ForCausalLM": Architecture("phi3"),
     "GPT2LMHeadModel": Architecture("gpt2", tied=True),
 }
-"""transformers' name of a model class -> what llama.cpp calls it, for those that can be converted truly."""
+"""Model class in transformers -> architecture in llama.cpp, for the classes that can be converted exactly."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model, as far as exports must know it.
+    """The properties of a base model that exports need.
 
     Args:
         path: the model folder or GGUF file.
-        name: the class name that `config.json` gives (`LlamaForCausalLM`), or the architecture that a GGUF file gives (`llama`).
-        architecture: what llama.cpp calls it; None where it is not one of `ARCHITECTURES`.
-        layers: number of blocks; None where the config does not say, as for each of the next three.
+        name: class name in `config.json` (`LlamaForCausalLM`), or architecture in a GGUF file (`llama`).
+        architecture: name in llama.cpp; None if it is not one of `ARCHITECTURES`.
+        layers: number of blocks; None if the config does not say. The same holds for the next three.
         heads, key_heads: attention heads of the queries and of the keys.
-        head_size: features a head.
+        head_size: features per head.
         tied: whether the output head is the token embedding.
-        shapes: of a GGUF file, tensor -> (O, I); None for a folder.
+        shapes: tensor -> (O, I) of a GGUF file; None for a folder.
     """
 
     path: Path
@@ -75,14 +75,14 @@ class Base:
 
 
 def read_base(path: Path, *, sizes: bool = True) -> Base:
-    """Read a model folder's `config.json`, or a GGUF file's metadata; no weights.
+    """Read `config.json` of a model folder or the metadata of a GGUF file, without weights.
 
     Args:
         path: the folder or file.
-        sizes: whether a config must say the sizes of a model that llama.cpp knows; only llama.cpp's export needs them.
+        sizes: whether the config must contain the sizes of a model that llama.cpp knows; only the export for llama.cpp needs them.
 
     Raises:
-        InputError: neither, or it does not name the model's class, or does not say a size that it must.
+        InputError: the path is neither, or the model's class or a required size is missing.
     """
     refuse_special(path)
     if path.is_file():
@@ -118,7 +118,7 @@ def read_base(path: Path, *, sizes: bool = True) -> Base:
 
 
 def _whole(config: Mapping[str, object], file: Path, *names: str) -> int:
-    """The first of the fields that is there."""
+    """The first of the fields that exists."""
     value = next((config[name] for name in names if name in config), None)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError("must be a whole number of at least 1", file=file, field=names[0], value=value)
@@ -130,7 +130,7 @@ def _from_gguf(path: Path) -> Base:
         head = stream.read(64)
         if not head.startswith(GGUF_MAGIC):
             refuse_pointer(path, head)
-            raise InputError("is no GGUF file", file=path, fix=f"Give a GGUF file, or a folder that holds {CONFIG}")
+            raise InputError("is not a GGUF file", file=path, fix=f"Give a GGUF file, or a folder that holds {CONFIG}")
     from gguf import GGUFReader
 
     try:
@@ -138,7 +138,7 @@ def _from_gguf(path: Path) -> Base:
         kept = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
         shapes = {tensor.name: (int(tensor.shape[1]), int(tensor.shape[0])) for tensor in reader.tensors if len(tensor.shape) == 2}
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise InputError(f"is not a sound GGUF file: {error}", file=path, fix="Copy it again from its source") from error
+        raise InputError(f"is not a valid GGUF file: {error}", file=path, fix="Copy it again from its source") from error
     name = kept.get("general.architecture")
     if not isinstance(name, str) or kept.get("general.type", "model") != "model":
         raise InputError("is not a model", file=path, field="general.type", value=kept.get("general.type"))

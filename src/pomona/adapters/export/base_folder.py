@@ -1,7 +1,7 @@
-"""A base model's folder: its `config.json`, the headers of its safetensors files, and what its modules are.
+"""A base model's folder: its `config.json`, the headers of its safetensors files, and its modules.
 
-The names and kinds of the modules come from the model's class where that is known (`pomona.backbone.base_modules`), their shapes
-from the files. Else all that is known comes from the headers, where a matrix does not say which way round it is.
+If the model's class is known, the names and kinds of the modules come from it (`pomona.backbone.base_modules`) and their shapes
+from the files. Otherwise everything comes from the headers, which do not give the orientation of a matrix.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES
 from pomona.errors import InputError
 
-# Model types whose linear modules are transformers' Conv1D, which keeps its weight as [I, O].
+# Model types whose linear modules are transformers' Conv1D, which stores its weight as [I, O].
 _CONV1D = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
-# What quantisers put in the place of `<module>.weight`.
+# Tensor names that quantisers write instead of `<module>.weight`.
 _PACKED = (".qweight", ".weight_packed")
 _EXPERT = re.compile(r".+\.experts\.\d+\.[^.]+")
 
@@ -33,11 +33,11 @@ class BaseFolder:
     """A base model's folder.
 
     Args:
-        folder: where it is.
-        config: its `config.json`, empty where there is none.
+        folder: the folder.
+        config: its `config.json`; empty if there is none.
         checkpoint: the headers of its safetensors files.
-        modules: what its modules are.
-        tensors: name of a parameter of the model -> name of the tensor in the files that holds it.
+        modules: the table of its modules.
+        tensors: parameter of the model -> name of its tensor in the files.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class BaseFolder:
     tensors: Mapping[str, str]
 
     def weight_of(self, path: str) -> str | None:
-        """The name of the tensor that is a module's weight; None where the files have none, such as that of a tied head."""
+        """The name of the tensor with a module's weight; None if the files have none, as for a tied head."""
         return self.tensors.get(f"{path}.weight")
 
 
@@ -56,10 +56,10 @@ def read_base_folder(path: Path | str, table: BaseModules | None = None) -> Base
 
     Args:
         path: the folder.
-        table: the modules of the model's class, where that is known.
+        table: the modules of the model's class, if it is known.
 
     Raises:
-        InputError: no such folder; no safetensors files in it, or broken ones.
+        InputError: there is no such folder, or its safetensors files are missing or damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -73,7 +73,7 @@ def read_base_folder(path: Path | str, table: BaseModules | None = None) -> Base
 def base_folder_of(
     folder: Path, config: Mapping[str, object], checkpoint: Checkpoint, table: BaseModules | None = None
 ) -> BaseFolder:
-    """A base model's folder of which config and headers have been read."""
+    """A base model's folder, from a config and headers that were already read."""
     if table is None:
         modules = _from_headers(checkpoint, config.get("model_type"))
         return BaseFolder(folder, config, checkpoint, modules, {name: name for name in checkpoint.tensors})
@@ -82,15 +82,15 @@ def base_folder_of(
 
 
 def stored_transposed(adapter: Adapter, module: str, base: BaseFolder) -> bool:
-    """Whether a base stores a module's weight as [I, O]: an embedding's, and a Conv1D's. The base decides, never a config's flag.
+    """Whether a base stores a module's weight as [I, O], as for embeddings and Conv1D. The base decides, not the adapter's config.
 
     Args:
-        adapter: what adapts it.
-        module: its path in the adapter; the base has it (`misfit`).
+        adapter: the adapter.
+        module: a path in the adapter, which the base has (`misfit`).
         base: the base model's folder.
 
     Raises:
-        InputError: the class of the base is not known, the matrix is square, and the adapter's config says that it is a Conv1D.
+        InputError: the class of the base is unknown, the matrix is square, and the adapter's config says Conv1D.
     """
     path = place(adapter, module, base.modules) or module
     kind, shape = base.modules.modules[path].kind, base.modules.modules[path].shape
@@ -100,18 +100,18 @@ def stored_transposed(adapter: Adapter, module: str, base: BaseFolder) -> bool:
         return module in adapter.embeddings
     if shape[0] != shape[1]:
         return shape != shape_of(adapter, module)
-    problem = "is square, and nothing says which way round the base stores it: transformers does not know the base's class"
+    problem = "is square, and the orientation in the base is unknown, because transformers does not know the base's class"
     fix = "Correct fan_in_fan_out in the adapter's config if these are nn.Linear modules"
     raise InputError(problem, file=base.folder, field=module, fix=fix)
 
 
 def fitted(adapter: Adapter, base: Path, table: BaseModules | None = None) -> Adapter:
-    """The adapter under the names that a base model gives its modules. Reads headers only.
+    """The adapter with the module names of a base model. Reads headers only.
 
     Args:
-        adapter: what is to be used with the base.
-        base: its folder; where it is none, or has neither a known class nor safetensors files, the adapter is returned as it is.
-        table: the modules of its class, where that is known.
+        adapter: the adapter to use with the base.
+        base: the base's folder; without a known class and safetensors files, the adapter is returned unchanged.
+        table: the modules of the base's class, if it is known.
 
     Raises:
         InputError: a module does not fit (`misfit`).
@@ -129,7 +129,7 @@ def fitted(adapter: Adapter, base: Path, table: BaseModules | None = None) -> Ad
 
 
 def _with_files(table: BaseModules, checkpoint: Checkpoint, tensors: Mapping[str, str]) -> BaseModules:
-    """The table with the shapes that the files have, and with the single experts that transformers stacks while it loads them."""
+    """The table with the shapes of the files, and with the single experts that transformers stacks during loading."""
     modules = dict(table.modules)
     for parameter, name in tensors.items():
         path, stored = parameter.removesuffix(".weight"), checkpoint.tensors[name]
@@ -161,7 +161,7 @@ def _from_headers(checkpoint: Checkpoint, model_type: object) -> BaseModules:
     firsts = {path.partition(".")[0] for path in modules}
 
     def saved_without_head(module: str) -> str:
-        """The files of a model that was saved without its head lack the first part of all names."""
+        """Whether all names lack their first part, as in the files of a model that was saved without its head."""
         first, _, rest = module.partition(".")
         return rest if first not in firsts else module
 

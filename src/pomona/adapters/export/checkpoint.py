@@ -1,4 +1,4 @@
-"""A model's weights in safetensors files, read by blocks of rows and written again without a whole tensor in memory.
+"""A model's weights in safetensors files, read by blocks of rows and rewritten without a whole tensor in memory.
 
 Axes: N rows, M columns of a stored matrix.
 """
@@ -22,14 +22,14 @@ from pomona.plain_files import refuse_special
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCK_ENTRIES = 2**20
-"""Entries of a matrix that are worked on at a time: 8 MB in fp64."""
+"""Entries of a matrix that are processed at a time: 8 MB in fp64."""
 _COPY_BYTES = 2**24
 _AGAIN = "Copy the model again from its source"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies: its file, the format's name of its dtype, its shape, and its bytes' place."""
+    """The location of a tensor: its file, dtype (as the format names it), shape, and byte range."""
 
     file: Path
     dtype: str
@@ -38,10 +38,10 @@ class Stored:
     nbytes: int
 
     def row_blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """A matrix in blocks of its rows, in the file's dtype, each with the number of its first row.
+        """The matrix in blocks of rows, in the file's dtype, each with the number of its first row.
 
         Raises:
-            InputError: the file has been cut.
+            InputError: the file is truncated.
         """
         rows, columns = self.shape
         dtype = DTYPES[self.dtype]
@@ -53,7 +53,7 @@ class Stored:
                 yield first, torch.frombuffer(data, dtype=dtype).view(-1, columns)
 
     def pieces(self) -> Iterator[bytes]:
-        """The tensor's bytes as they are, whatever its dtype."""
+        """The unchanged bytes of the tensor, of any dtype."""
         with self.file.open("rb") as stream:
             stream.seek(self.start)
             for done in range(0, self.nbytes, _COPY_BYTES):
@@ -66,7 +66,7 @@ class Checkpoint:
 
     Args:
         folder: the model folder.
-        tensors: name -> where it lies, in the files' order.
+        tensors: name -> location, in the order of the files.
         metadata: file name -> the header's `__metadata__`.
         sharded: whether an index names the files.
     """
@@ -78,10 +78,10 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read the headers of a model folder's safetensors files: `model.safetensors`, or those that its index names.
+    """Read the headers of a model folder's safetensors files: `model.safetensors`, or the files named in its index.
 
     Raises:
-        InputError: there are none, one is missing or not sound, or the index and the files contradict each other.
+        InputError: there are none, a file is missing or damaged, or the index and the files contradict each other.
     """
     single, index = folder / SINGLE, folder / INDEX
     if single.is_file():
@@ -108,10 +108,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_file(file: Path) -> Checkpoint:
-    """Read the header of one safetensors file that stands alone.
+    """Read the header of a single safetensors file.
 
     Raises:
-        InputError: it is missing or not sound.
+        InputError: the file is missing or damaged.
     """
     tensors, metadata = _read_header(file)
     return Checkpoint(file.parent, tensors, {file.name: metadata}, sharded=False)
@@ -125,7 +125,7 @@ def _read_header(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=file, fix=_AGAIN) from error
     tensors = {}
-    # By place, not by name: so the bytes are read and written straight on.
+    # By position, not by name, so that the bytes are read and written in one sequence.
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
         tensors[name] = Stored(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
@@ -140,5 +140,5 @@ def _read(stream: BinaryIO, count: int, file: Path) -> bytes:
 
 
 def _is_plain_name(name: object) -> bool:
-    """A file's name without a folder: an index never leads out of its own."""
+    """Whether a name has no folder part: an index must not lead out of its own folder."""
     return isinstance(name, str) and name == os.path.basename(name) and name.endswith(".safetensors")  # noqa: PTH119 (not a path)

@@ -1,6 +1,6 @@
-"""A lower rank for every module, with what that costs.
+"""Compress every module to a lower rank, with the exact error.
 
-Axes: K rank that is kept.
+Axes: K kept rank.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pomona.errors import InputError
 
 @dataclass(frozen=True)
 class Compression:
-    """What a compression left out.
+    """The loss of a compression.
 
     Args:
-        rank: the largest rank that was allowed.
+        rank: the largest allowed rank.
         error: `||delta - delta_K||_F / ||delta||_F` over all modules together; 0 for an adapter whose deltas are zero.
-        worst_module: the module that lost the largest share of itself.
-        worst_error: its share.
+        worst_module: the module with the largest relative error.
+        worst_error: the relative error of this module.
     """
 
     rank: int
@@ -34,14 +34,14 @@ def compress(adapter: Adapter, rank: int) -> tuple[Adapter, Compression]:
     """Each module's best approximation of rank `K = rank`, by a factored SVD; no dense delta is built.
 
     The error is exact: `||delta - delta_K||_F^2` is the sum of the squares of the singular values left out (Eckart and Young).
-    A module whose rank is not above K is kept as it is, bit for bit.
+    A module with a rank of at most K is kept bit for bit.
 
     Args:
         adapter: one or more modules.
         rank: K, >= 1.
 
     Returns:
-        The compressed adapter, in memory, and what it lost.
+        The compressed adapter, in memory, and its loss.
 
     Raises:
         InputError: the rank is below 1, or the adapter has no modules.

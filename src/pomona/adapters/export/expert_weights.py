@@ -1,7 +1,7 @@
-"""Where the files of a model keep the weights of experts that an adapter has as bare parameters.
+"""The location of expert weights in a model's files, for adapters of bare parameters.
 
-A parameter of all experts is one tensor there, [E, O, I] or [E, I, O], or a matrix an expert, as transformers writes most models:
-`gate_up_proj` is then two, the gate's rows first.
+In the files, a parameter of all experts is one tensor, [E, O, I] or [E, I, O], or one matrix per expert, as transformers writes
+most models. In the second case `gate_up_proj` is two matrices, with the gate's rows first.
 
 Axes: E experts, I input features, O output features.
 """
@@ -13,20 +13,20 @@ from typing import NamedTuple
 from pomona.adapters.experts import Expert
 from pomona.adapters.export.checkpoint import Checkpoint, Stored
 
-# Model types whose files have [E, I, O]; where O and I differ, the shape says it.
+# Model types whose files have [E, I, O]; needed only if O equals I, otherwise the shape decides.
 _TRANSPOSED = frozenset({"gpt_oss", "openai_privacy_filter", "qwen3_vl_moe", "qwen3_vl_moe_text"})
-# A parameter's name -> the names of an expert's modules that hold its rows.
+# Name of a parameter -> names of the modules of an expert that have its rows.
 _SINGLE = {"gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")), "down_proj": (("down_proj",), ("w2",))}
 
 
 class Home(NamedTuple):
-    """A tensor that holds an expert's rows or a part of them.
+    """A tensor with all or some of the rows of an expert.
 
     Args:
-        name: the tensor's.
-        source: the expert's own matrix in it.
-        slab: the expert's number in a tensor of all experts; None where the tensor is the expert's alone.
-        first, last: which of the O rows of B it has.
+        name: name of the tensor.
+        source: location of the expert's matrix in it.
+        slab: number of the expert in a tensor of all experts; None if the tensor has only this expert.
+        first, last: range of the O rows of B that belong to it.
         transposed: whether it is stored as [I, O].
     """
 
@@ -39,13 +39,13 @@ class Home(NamedTuple):
 
 
 def homes_of(expert: Expert, shape: tuple[int, int], checkpoint: Checkpoint, model_type: object) -> list[Home]:
-    """The tensors that hold a parameter's expert; none where the files have no such, or of another shape.
+    """The tensors with the rows of one expert of a parameter; none if the files lack them or have another shape.
 
     Args:
-        expert: whose pair it is.
+        expert: the expert and its parameter.
         shape: (O, I) of its factors.
         checkpoint: the model's tensors.
-        model_type: what its `config.json` says.
+        model_type: `model_type` in `config.json`.
     """
     stored = checkpoint.tensors.get(expert.parameter)
     if stored is not None and len(stored.shape) == 3 and stored.shape[0] == expert.total:

@@ -1,7 +1,7 @@
-"""For llama.cpp: one GGUF file that `--lora` takes beside the base model's own.
+"""Export for llama.cpp: one GGUF file for `--lora`, used together with the GGUF file of the base.
 
-llama.cpp computes `scale = alpha / r` for each pair from its own rank, so a pair keeps its rank, and B carries what its scaling
-differs from that. GGUF counts axes from the fastest: what is [R, I] here is listed there as [I, R].
+llama.cpp computes `scale = alpha / r` for each pair from its own rank. So a pair keeps its rank, and the rest of its scaling is
+multiplied into B. GGUF lists axes from the fastest: [R, I] here is [I, R] there.
 
 Axes: R rank, I input features, O output features, D features a head.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
-# Where llama.cpp's graphs look for a LoRA; at any other tensor they would pass over it without a word.
+# Tensors for which llama.cpp's graphs look up a LoRA; a LoRA of any other tensor is ignored silently.
 _LINEAR = frozenset({"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"})
 _LAYER = re.compile(r"\.([0-9]{1,6})\.")
 _EMBEDDING, _HEAD = "token_embd", "output"
@@ -38,7 +38,7 @@ _MERGED = "Export it with --for merged, and convert that model to GGUF"
 
 
 def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
-    """Why llama.cpp would not load it, a sentence each; without `base`, whether any known architecture has its modules."""
+    """The reasons why llama.cpp would not load an adapter, one sentence each; without `base`, for any known architecture."""
     expert = next((expert for path in adapter if (expert := expert_of(path)) is not None), None)
     if expert is not None:
         return [f"adapts {expert.parameter} as a bare parameter (target_parameters), which llama.cpp has no LoRA for. {_MERGED}."]
@@ -60,22 +60,22 @@ def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
 def export_llama_cpp(
     adapter: Adapter, output: Path, base: Base, *, dtype: torch.dtype | None = None, force: bool = False
 ) -> Export:
-    """Write a LoRA as a GGUF file, which appears whole or not at all.
+    """Write a LoRA as a GGUF file, which appears complete or not at all.
 
-    The rows of B are permuted with those of the base weight: transformers rotates the features (i, i + D / 2) of a head
-    together, llama.cpp's Llama-like architectures (2 i, 2 i + 1), so `q_proj` and `k_proj` lie interleaved there.
+    The rows of B are permuted like those of the base weight. transformers rotates the features (i, i + D / 2) of a head together;
+    llama.cpp's Llama-like architectures rotate (2 i, 2 i + 1), so they store `q_proj` and `k_proj` interleaved.
 
     Args:
-        adapter: what to write.
-        output: the file to make; missing parent folders are made too.
+        adapter: the adapter.
+        output: the new file; missing parent folders are created.
         base: the base model (`read_base`).
-        dtype: fp32, fp16 or bf16 of what is written; None: fp32.
-        force: replace a GGUF file that stands there.
+        dtype: dtype of the file, fp32, fp16 or bf16; None: fp32.
+        force: replace an existing GGUF file.
 
     Raises:
-        InputError: llama.cpp would not load it or pass over a part of it, with the reason and the fix; something stands at
-            `output`; the disk refuses.
-        PomonaError: a value is NaN or infinite in what would be written.
+        InputError: llama.cpp would refuse the adapter or ignore a part of it (the error has the reason and the fix), `output`
+            exists, or it cannot be written.
+        PomonaError: a value to be written is NaN or infinite.
     """
     target = output.resolve()
     refuse_output("llama.cpp", target, force=force)
@@ -123,7 +123,7 @@ def _pairs(
             heads = base.heads if kind == "attn_q" else base.key_heads
             assert heads is not None
             B_OR = permuted(B_OR, heads)
-        # An embedding is looked up by rows: its A lies there as [vocabulary, R].
+        # An embedding is looked up by rows: its A is stored as [vocabulary, R].
         for side, matrix in (("a", A_RI.T if kind == _EMBEDDING else A_RI), ("b", B_OR)):
             written = matrix.to(dtype).cpu().contiguous()
             if not all_finite(written):
@@ -132,7 +132,7 @@ def _pairs(
 
 
 def _plain(matrix: Tensor) -> tuple[NDArray[Any], GGMLQuantizationType | None]:
-    """As numpy, which does not know bf16."""
+    """The tensor for numpy, which has no bf16."""
     if matrix.dtype != torch.bfloat16:
         return matrix.numpy(), None
     from gguf import GGMLQuantizationType
@@ -166,11 +166,11 @@ def _misfit(adapter: Adapter, module: str, name: str, base: Base) -> str | None:
 
 
 def _tensor_names(adapter: Adapter, architecture: Architecture, layers: int | None) -> dict[str, str]:
-    """Module path -> llama.cpp's name for it (`blk.0.attn_q`), for the modules that have one; None: whatever their layer."""
+    """Module path -> name in llama.cpp (`blk.0.attn_q`), for the modules that have one; with `layers` None, of any layer."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
     kind = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture.gguf)
-    table = get_tensor_name_map(kind, 1)  # of one layer, which stands for all: a path may hold any number
+    table = get_tensor_name_map(kind, 1)  # of one layer, which represents all: a path may contain any number
     names: dict[str, str] = {}
     for module in adapter:
         layer = next(iter(_LAYER.findall(module)), "0")

@@ -1,6 +1,6 @@
-"""The base model with the update added to its weights: a model folder that needs no adapter.
+"""Export of the base model with the update added to its weights: a model folder that needs no adapter.
 
-Axes: N rows, M columns of a weight as it is stored; R rank, I input features, O output features.
+Axes: N rows, M columns of a stored weight; R rank, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from pomona.errors import InputError, PomonaError
 from pomona.plain_files import refuse_special
 
 LARGE_ROUNDING = 0.05
-"""From this share of the update on, what rounding to the base's dtype loses is worth a warning."""
+"""A larger relative loss from rounding to the base's dtype causes a warning."""
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf"})
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What writing in the base's dtype loses of the update.
+    """The share of the update that is lost by rounding to the base's dtype.
 
     Args:
-        error: `||round(W + delta) - (W + delta)||_F / ||delta||_F` over all modules together; 0 where the update is zero.
-        worst_module: the module that loses the largest share of its update.
-        worst_error: its share.
+        error: `||round(W + delta) - (W + delta)||_F / ||delta||_F` over all modules together; 0 if the update is zero.
+        worst_module: the module with the largest relative error.
+        worst_error: the relative error of this module.
     """
 
     error: float
@@ -62,32 +62,32 @@ class _Update:
 
 
 def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseModules | None = None, force: bool = False) -> Export:
-    """Write `W + delta` for every adapted module, and everything else of the base model as it is.
+    """Write `W + delta` for every adapted module, and the rest of the base model unchanged.
 
-    Each sum is made in fp64, by blocks of rows, and rounded once to the base tensor's dtype: at any time a block and one
-    module's factors are in memory. Where the adapter touches an output head or a token embedding that are tied, they become
-    two tensors and `tie_word_embeddings` becomes false, so that an update of one does not change the other. A whole tensor of the
-    adapter takes the place of the base's, in its dtype; where it has rows for more tokens, `vocab_size` says so.
+    Each sum is computed in fp64, by blocks of rows, and rounded once to the base tensor's dtype. Memory holds one block and one
+    module's factors. If the adapter changes a tied output head or token embedding, they become two tensors and
+    `tie_word_embeddings` becomes false, so that an update of one does not change the other. A whole tensor of the adapter replaces
+    that of the base, in the base's dtype; `vocab_size` is adjusted if it has more rows.
 
     Args:
-        adapter: what to add.
-        output: the model folder to make; it appears whole or not at all.
+        adapter: the adapter to add.
+        output: the new model folder; it appears complete or not at all.
         base: the base model's folder: `config.json` and safetensors, in one file or in shards with an index. Its other files
-            are copied, but not weights in other formats.
-        modules: those of the base model's class, where it is known; without them the headers of its files must do.
-        force: replace a model folder that stands at `output`.
+            are copied, except weights in other formats.
+        modules: the modules of the base model's class, if it is known; otherwise the headers of the files are used.
+        force: replace an existing model folder at `output`.
 
     Returns:
-        `details` holds `base`, `untied` and `rounding` (the fields of `Rounding`).
+        `details` contains `base`, `untied` and `rounding` (the fields of `Rounding`).
 
     Raises:
-        InputError: the base is no such folder or is quantised; a module has no weight there, or one of another shape;
-            something stands at `output`; the disk refuses.
+        InputError: the base is not such a folder or is quantised, a module has no weight of its shape in it, `output` exists,
+            or it cannot be written.
         PomonaError: a sum is too large for the base's dtype.
     """
     target = output.resolve()
     if base.resolve() in {target, *target.parents} or target in base.resolve().parents:
-        raise InputError("is the base model's own folder, or one around or within it", file=output, fix="Choose another folder")
+        raise InputError("is the base model's own folder, contains it, or is inside it", file=output, fix="Choose another folder")
     refuse_output("merged", target, force=force)
     refuse(adapter, "merged", ())
     config = _config(base)
@@ -129,7 +129,7 @@ def _config(base: Path) -> dict[str, object]:
 
 
 def _bytes(adapter: Adapter, plan: Mapping[str, Planned], sums: dict[str, tuple[float, float]]) -> Iterator[bytes | memoryview]:
-    """The bytes of a file's tensors, one after the other; `sums` gets each module's squared rounding error and delta."""
+    """The bytes of a file's tensors in sequence; adds each module's squared rounding error and squared delta to `sums`."""
     for one in plan.values():
         for part in _parts(one):
             if part.whole is not None:
@@ -141,7 +141,7 @@ def _bytes(adapter: Adapter, plan: Mapping[str, Planned], sums: dict[str, tuple[
 
 
 def _parts(planned: Planned) -> Iterator[Planned]:
-    """The matrices of a tensor of experts, one after the other; of any other tensor itself."""
+    """The matrices of a tensor of experts in sequence; for any other tensor, the tensor itself."""
     if not planned.slabs:
         yield planned
         return
@@ -201,10 +201,10 @@ def _warnings(rounding: Rounding) -> tuple[str, ...]:
 
 
 def _others(base: Path) -> list[Path]:
-    """Everything but weights, indices of weights, an adapter's files and hidden ones.
+    """All files of the base except weights, weight indices, an adapter's files and hidden files.
 
     Raises:
-        InputError: one is a link that leads out of the model's folder, but for the hub cache's own; or no file that can be copied.
+        InputError: a file is a link out of the model's folder (other than those of the hub cache), or cannot be copied.
     """
     found = []
     for path in sorted(base.rglob("*")):

@@ -1,7 +1,7 @@
-"""What PEFT makes of an adapter for a mixture of experts that was trained with transformers 4, where experts were linear modules.
+"""How PEFT loads adapters of mixtures of experts that were trained with transformers 4, where experts were linear modules.
 
-transformers 5 keeps all experts of a layer in one tensor. PEFT 0.21 translates an adapter's single experts by the base's type
-(`_convert_peft_config_moe`): for the types below it loads them exactly, and for any other it passes over them without an error.
+transformers 5 stores all experts of a layer in one tensor. PEFT 0.21 translates an adapter's single experts by the model type of
+the base (`_convert_peft_config_moe`). It loads them exactly for the types below and ignores them silently for any other.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ _MERGED = "Load it with transformers 4, or add it to the model with --for merged
 
 
 def model_type_of(folder: Path) -> str | None:
-    """The `model_type` that a model folder's `config.json` gives, which PEFT goes by; None where there is none."""
+    """The `model_type` in a model folder's `config.json`, which PEFT uses; None if there is none."""
     return _type(_config(folder))
 
 
 def single_experts_problem(adapter: Adapter, folder: Path | None) -> str | None:
-    """Why PEFT would not apply single experts of an adapter as Pomona writes it; None where it would, or that cannot be known.
+    """The reason why PEFT would not apply the single experts of a written adapter; None if it would, or if that is unknown.
 
     Args:
-        adapter: what would be written.
-        folder: the base model's, where it is known.
+        adapter: the adapter to be written.
+        folder: the base model's folder, if it is known.
     """
     singles = [match for path in adapter if (match := SINGLE.fullmatch(path))]
     if folder is None or not (config := _config(folder)):
@@ -86,7 +86,7 @@ def single_experts_problem(adapter: Adapter, folder: Path | None) -> str | None:
 
 
 def single_experts_doubt(adapter: Adapter, folder: Path | None) -> str | None:
-    """What cannot be said of single experts without the base model's folder."""
+    """What is unknown about single experts without the base model's folder."""
     single = next((path for path in adapter if SINGLE.fullmatch(path)), None)
     if single is None or (folder is not None and _type(_config(folder)) is not None):
         return None

@@ -1,4 +1,4 @@
-"""Where an export goes: whole or not at all, and never over something else by accident."""
+"""The output of an export: complete or not at all, and never over something else by accident."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pomona.errors import InputError
 
 
 def refuse_output(target: str, output: Path, *, force: bool) -> None:
-    """What an export asks before it writes, and whoever works long before it.
+    """Check an output path before an export, and before any long work that precedes it.
 
     Args:
         target: the kind of export: `llama.cpp` writes a file, the others a folder.
-        output: what to write.
-        force: replace an output of the same kind that stands there.
+        output: the path to write.
+        force: replace an existing output of the same kind.
 
     Raises:
-        InputError: something stands there and `force` is not given, or it is something else.
+        InputError: the path exists without `force`, or exists and is something else.
     """
     if target != "llama.cpp":
         marker, kind = (CONFIG, "exported model") if target == "merged" else (CONFIG_FILE, "adapter")
@@ -34,15 +34,15 @@ def refuse_output(target: str, output: Path, *, force: bool) -> None:
             raise InputError("already exists", file=output, fix="Choose another file, or give --force to replace it")
         with output.open("rb") as stream:
             if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-                raise InputError("is no GGUF file and will not be replaced", file=output, fix="Choose another file")
+                raise InputError("is not a GGUF file and will not be replaced", file=output, fix="Choose another file")
 
 
 @contextmanager
 def appearing_file(target: Path) -> Iterator[Path]:
-    """A hidden file beside `target` to write, which takes its place when the block ends well, and else goes.
+    """A hidden file next to `target`, which replaces it when the block ends without an error and is otherwise removed.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: the file cannot be written.
     """
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:

@@ -1,4 +1,4 @@
-"""For PEFT: one rank, alpha equal to it, no patterns."""
+"""Export for PEFT: one rank, alpha equal to it, no patterns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def export_peft(
     """Write the plain folder that PEFT loads without Pomona (`write_adapter`).
 
     Args:
-        adapter: what to write.
-        output: the folder to make.
-        base: the base model's folder, where it is known.
-        dtype: fp32, fp16 or bf16 of what is written; None: the factors' own.
-        force: replace an adapter folder that stands there.
+        adapter: the adapter.
+        output: the new folder.
+        base: the base model's folder, if it is known.
+        dtype: dtype of the file, fp32, fp16 or bf16; None: that of the factors.
+        force: replace an existing adapter folder.
 
     Raises:
-        InputError: PEFT would not apply it on this base, with the reason and what to do.
+        InputError: PEFT would not apply the adapter on this base; the error has the reason and the fix.
         InputError, PomonaError: as `write_adapter`.
     """
     problem = single_experts_problem(adapter, base)
@@ -39,7 +39,7 @@ def export_peft(
 
 
 def _resizing(adapter: Adapter) -> tuple[str, ...]:
-    """What to do first where a whole embedding or head may have other rows than the base's."""
+    """The call that resizes the base, if a whole embedding or head may have another number of rows than the base's."""
     rows = vocabulary(adapter)
     if rows is None:
         return ()

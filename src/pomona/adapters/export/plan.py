@@ -1,4 +1,4 @@
-"""Which tensor of a merged model gets which module's update, and whether its output head and token embedding come apart.
+"""The assignment of module updates to tensors of a merged model, and whether its output head and embedding are untied.
 
 Axes: I input features, O output features.
 """
@@ -30,13 +30,13 @@ class Planned:
     """One tensor of the merged model.
 
     Args:
-        source: the base's tensor that it starts from.
-        module: the module whose update it gets; None: it stays as it is.
+        source: the tensor of the base.
+        module: the module whose update is added; None: the tensor is unchanged.
         transposed: whether it is stored as [I, O].
-        rows: which of the rows of B it gets; None: all.
-        slabs: of a tensor of all experts, expert -> what becomes of its matrix; the others stay as they are.
-        whole: the adapter's whole tensor that takes its place, by its parameter's path; None: it is the base's.
-        shape: of what is written, where it is the adapter's.
+        rows: range of the rows of B that are added; None: all.
+        slabs: expert -> plan of its matrix, in a tensor of all experts; the other experts are unchanged.
+        whole: path of the parameter whose whole tensor in the adapter replaces this one; None: nothing replaces it.
+        shape: shape of the replacement.
     """
 
     source: Stored
@@ -48,24 +48,24 @@ class Planned:
     shape: tuple[int, ...] = ()
 
     def layout(self) -> tuple[str, tuple[int, ...], int]:
-        """What the header says of it: the base's dtype, the shape, the number of bytes."""
+        """The header entry of the tensor: the base's dtype, the shape, and the number of bytes."""
         if self.whole is None:
             return self.source.dtype, self.source.shape, self.source.nbytes
         return self.source.dtype, self.shape, math.prod(self.shape) * DTYPES[self.source.dtype].itemsize
 
 
 def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, Planned]], bool]:
-    """Which of a base model's tensors get an update. Reads headers only.
+    """Plan the update of each tensor of a base model. Reads headers only.
 
     Args:
-        adapter: what is added.
+        adapter: the adapter to add.
         base: the base model's folder.
 
     Returns:
-        File -> name -> what becomes of the tensor; and whether a tied head and embedding come apart.
+        File -> name -> plan of the tensor; and whether a tied head and embedding are untied.
 
     Raises:
-        InputError: the base has no such module, or one of another kind or shape; its weight is quantised, or not in the files.
+        InputError: the base lacks a module, or has it with another kind or shape, or its weight is quantised or not in the files.
     """
     checkpoint = base.checkpoint
     if (error := first_error(adapter, base.modules)) is not None:
@@ -79,7 +79,7 @@ def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, 
         named = [*paths.values(), *map(_module, adapter.whole)]
         head = next((path for path in named if last_part(path) in HEADS), "lm_head")
         name = base.weight_of(head) or f"{head}.weight"
-        # Even where the files hold a head of their own: a tied model never looks at it.
+        # Even if the files contain a head: a tied model ignores it.
         planned[name] = Planned(_embedding(checkpoint))
     for module, path in paths.items():
         expert = expert_of(module)
@@ -95,7 +95,7 @@ def plan_merge(adapter: Adapter, base: BaseFolder) -> tuple[dict[str, dict[str, 
     for parameter in adapter.whole:
         at = parameter
         if tied and not untied and last_part(_module(parameter)) in HEADS:
-            at = _embedding_name(checkpoint)  # the one tensor that both of them are
+            at = _embedding_name(checkpoint)  # the one tensor of both
         name, replaced = _replaced(adapter, parameter, at, planned, base)
         planned[name] = replaced
     files: dict[str, dict[str, Planned]] = {}
@@ -130,10 +130,10 @@ def _vocabulary_tensors(adapter: Adapter) -> list[str]:
 
 
 def _whole_untie(adapter: Adapter) -> bool:
-    """Whether what an adapter brings whole makes a tied head another matrix than the embedding.
+    """Whether the whole tensors of an adapter separate a tied head from the embedding.
 
-    A trained module of `modules_to_save` is a copy, with which the other does not change. Tensors that were only saved are put
-    into the parameter itself, which a tied model has once.
+    A trained module of `modules_to_save` is a copy, so the other module does not change with it. Tensors that were only saved are
+    loaded into the parameter itself, which a tied model has once.
     """
     brought = _vocabulary_tensors(adapter)
     if len(brought) == 2:
@@ -144,7 +144,7 @@ def _whole_untie(adapter: Adapter) -> bool:
 
 
 def _replaced(adapter: Adapter, parameter: str, at: str, planned: Mapping[str, Planned], base: BaseFolder) -> tuple[str, Planned]:
-    """The base's tensor, called `at` or so, that a whole one takes the place of; only embeddings and heads may have other rows."""
+    """The tensor of the base that a whole tensor replaces; only embeddings and heads may have another number of rows."""
     module, _, kind = at.rpartition(".")
     path = base.modules.find(module) or module
     name = at if at in planned else base.tensors.get(f"{path}.{kind}")
@@ -163,10 +163,10 @@ def _replaced(adapter: Adapter, parameter: str, at: str, planned: Mapping[str, P
 
 
 def vocabulary(adapter: Adapter) -> int | None:
-    """The rows of the embedding or head that an adapter brings whole; None where it brings neither.
+    """The number of rows of the whole embedding or head in an adapter; None if it has neither.
 
     Raises:
-        InputError: two of them have different numbers of rows.
+        InputError: the two have different numbers of rows.
     """
     rows = {name: info_of(adapter, name).shape[0] for name in _vocabulary_tensors(adapter)}
     if len(set(rows.values())) > 1:
@@ -220,10 +220,10 @@ def _check_dtype(source: Stored, module: str) -> None:
 def resulting_config(
     config: Mapping[str, object], files: Mapping[str, Mapping[str, Planned]], rows: int | None, *, untied: bool
 ) -> dict[str, object]:
-    """The `config.json` of the merged model: whether head and embedding are tied, and how many tokens they have.
+    """The `config.json` of the merged model, with its tying of head and embedding and its number of tokens.
 
     Raises:
-        InputError: one of them is brought with other rows than the base's, and the other is not.
+        InputError: the adapter changes the number of rows of one of them only.
     """
     changed = dict(config)
     nested = config.get("text_config")

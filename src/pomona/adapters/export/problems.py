@@ -1,4 +1,4 @@
-"""Will another program load this adapter, and if not, why?"""
+"""Whether another program would load an adapter, and the reasons if not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pomona.adapters.factors import Adapter
 
 
 def _peft(adapter: Adapter, base: Base | None) -> list[str]:
-    """PEFT loads whatever Pomona can read, but for single experts of some models whose code keeps all experts in one tensor."""
+    """PEFT loads every adapter that Pomona can read, except single experts of some models that store all experts in one tensor."""
     problem = single_experts_problem(adapter, None if base is None else base.path)
     return [] if problem is None else [problem]
 
@@ -27,15 +27,15 @@ TARGETS = tuple(_PROBLEMS)
 
 
 def problems_for(target: str, adapter: Adapter, base: Base | None = None) -> list[str]:
-    """Why an adapter, exported for a program, would not load there; empty where it will, as far as can be known.
+    """The reasons why a program would not load an exported adapter; empty if it would, as far as is known.
 
     Args:
         target: one of `TARGETS`.
-        adapter: what would be exported. Reads the factors of an adapter in a folder, one module at a time.
-        base: the base model, if known (`read_base`): some rules depend on it.
+        adapter: the adapter. The factors of an adapter in a folder are read one module at a time.
+        base: the base model, if it is known (`read_base`): some rules depend on it.
 
     Returns:
-        A sentence for each reason, with what to do about it.
+        One sentence for each reason, with the fix.
 
     Raises:
         KeyError: no such target.
@@ -44,7 +44,7 @@ def problems_for(target: str, adapter: Adapter, base: Base | None = None) -> lis
 
 
 def doubts_for(target: str, adapter: Adapter, base: Base | None = None) -> list[str]:
-    """What cannot be known of whether a program would load an adapter, a sentence each without its full stop."""
+    """What is unknown about whether a program would load an adapter, one sentence each without its full stop."""
     if target == "vllm":
         return list(vllm.STACKED_DOUBT) if any(expert_of(path) for path in adapter) else []
     doubt = single_experts_doubt(adapter, None if base is None else base.path) if target == "peft" else None

@@ -1,4 +1,4 @@
-"""What an export tells the one who asked for it: what was written, or why nothing was."""
+"""The result of an export, or the reason for a refusal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pomona.errors import InputError
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """A finished export.
 
     Args:
         output: the folder or file.
-        modules: how many modules the update has.
-        rank: the largest rank among them, as written.
+        modules: number of modules of the update.
+        rank: the largest written rank.
         use: how the other program loads it, in one sentence.
-        details: figures of this kind of export; values that JSON can hold.
-        warnings: what may turn out not as meant, a sentence each without its full stop.
+        details: figures of this kind of export, as JSON values.
+        warnings: one sentence each, without its full stop.
     """
 
     output: Path
@@ -32,7 +32,7 @@ class Export:
 
 
 def refuse(adapter: Adapter, target: str, problems: Sequence[str]) -> None:
-    """Raise the first of the problems with exporting an adapter for a program, if there is any, or that it has no modules.
+    """Raise the first problem with the export of an adapter, if there is one, also if the adapter has no modules.
 
     Raises:
         InputError: names the adapter's folder and the target.

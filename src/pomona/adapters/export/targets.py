@@ -1,4 +1,4 @@
-"""One door to every kind of export."""
+"""Export an adapter by the name of the target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pomona.errors import InputError, suggest
 
 @dataclass(frozen=True)
 class _Given:
-    """What an export works with: the base model's folder or file, and the table of its modules, where they are known."""
+    """The base model's folder or file and the table of its modules, if they are known."""
 
     base: Path | None
     modules: BaseModules | None
@@ -50,7 +50,7 @@ def _llama_cpp(adapter: Adapter, output: Path, given: _Given) -> Export:
 def _merged(adapter: Adapter, output: Path, given: _Given) -> Export:
     dtype = given.dtype
     if dtype is not None:
-        fix = "Leave it out: every tensor keeps the dtype that it has in the base"
+        fix = "Leave it out: every tensor keeps its dtype in the base"
         raise InputError("is not for --for merged", field="--dtype", value=str(dtype).removeprefix("torch."), fix=fix)
     return export_merged(adapter, output, _needed(given.base, adapter), modules=given.modules, force=given.force)
 
@@ -61,7 +61,7 @@ NEEDS_BASE = frozenset({"llama.cpp", "merged"})
 
 
 def check_target(target: str) -> None:
-    """Raise an `InputError` that lists what there is, where no export has this name."""
+    """Raise an `InputError` that lists all targets, if no export has this name."""
     if target not in EXPORTS:
         raise InputError("unknown target", field="--for", value=target, fix=suggest(target, EXPORTS))
 
@@ -79,17 +79,17 @@ def export_adapter(
     """Write an adapter for another program.
 
     Args:
-        adapter: what to write; `compress` gives it a lower rank.
+        adapter: the adapter; `compress` gives it a lower rank.
         target: `peft`, `vllm`, `llama.cpp` or `merged`.
-        output: the folder to make, or for `llama.cpp` the file; it appears whole or not at all.
+        output: the new folder, or the new file for `llama.cpp`; it appears complete or not at all.
         base: the base model's folder, or for `llama.cpp` also its GGUF file; `merged` and `llama.cpp` need it.
-        modules: those of the base model's class (`pomona.backbone.base_modules`). Without them the headers of the base's files must
-            do, which do not always tell a module's name and layout.
-        dtype: fp32, fp16 or bf16 of what is written; not for `merged`.
-        force: replace an output of the same kind that stands there.
+        modules: the modules of the base model's class (`pomona.backbone.base_modules`). Without them the headers of the files are
+            used, which do not always give a module's name and layout.
+        dtype: dtype of the output, fp32, fp16 or bf16; not for `merged`.
+        force: replace an existing output of the same kind.
 
     Raises:
-        InputError: an unknown target, a missing base, or what the export of this kind refuses.
+        InputError: the target is unknown, the base is missing, or this kind of export refuses the adapter.
     """
     check_target(target)
     return EXPORTS[target](adapter, Path(output), _Given(None if base is None else Path(base), modules, dtype, force))

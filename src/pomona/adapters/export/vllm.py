@@ -1,8 +1,8 @@
-"""For vLLM: PEFT's folder, under vLLM's rules.
+"""Export for vLLM: PEFT's folder, within vLLM's rules.
 
 The rules are those of vLLM's `config/lora.py` (`MaxLoRARanks`), `lora/peft_helper.py` and `lora/lora_model.py`: the server is
 started with a rank from a fixed set, every key must end in `lora_A.weight`, `lora_B.weight`, `lora_embedding_A` or
-`lora_embedding_B`, and the last part of each module's path must be one that the model's class takes.
+`lora_embedding_B`, and the last part of each module's path must be one that the model's class supports.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pomona.adapters.names import EMBEDDINGS, HEADS, last_part
 from pomona.adapters.write import write_adapter
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that `--max-lora-rank` takes."""
+"""The values that `--max-lora-rank` accepts."""
 
-# Classes whose `embedding_modules` name the token embedding and the output head; for the others vLLM refuses both.
+# Classes whose `embedding_modules` contain the token embedding and the output head; vLLM refuses both for all others.
 _EMBEDDING_LORA = frozenset(
     {
         "GraniteForCausalLM",
@@ -35,7 +35,7 @@ _EMBEDDING_LORA = frozenset(
         "Qwen3MoeForCausalLM",
     }
 )
-# Classes that vLLM's table of supported models lists without LoRA.
+# Classes without LoRA in vLLM's table of supported models.
 _NO_LORA = frozenset(
     {
         "BloomForCausalLM",
@@ -51,15 +51,15 @@ _NO_LORA = frozenset(
 # Classes whose `is_3d_moe_weight` is true: they read PEFT's stacked factors of experts.
 _STACKED = frozenset({"GptOssForCausalLM", "Qwen3_5MoeForConditionalGeneration"})
 STACKED_DOUBT = ("vLLM reads the stacked factors of experts by rules of its own, which were not tried here",)
-"""What `export` and `check` say of bare parameters that vLLM should take."""
+"""The doubt that `export` and `check` report for bare parameters that vLLM should load."""
 _STACKED_NAMES = frozenset({"gate_up_proj", "down_proj"})
-# Last parts of the paths of GPT-2's Conv1D modules. A config's flag alone says nothing: PEFT corrects it, module by module.
+# Last path components of GPT-2's Conv1D modules. The flag in a config does not decide: PEFT corrects it for each module.
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 _MERGED = "Export it with --for merged and serve that model"
 
 
 def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
-    """Why vLLM would not load it, a sentence each; what the base decides is judged only where `base` is given."""
+    """The reasons why vLLM would not load an adapter, one sentence each; rules that depend on the base need `base`."""
     found = factors_only(adapter, "vLLM")
     rank = max((adapter[module].rank for module in adapter), default=0)
     if rank > MAX_LORA_RANKS[-1]:
@@ -80,17 +80,17 @@ def problems(adapter: Adapter, base: Base | None = None) -> list[str]:
 def export_vllm(
     adapter: Adapter, output: Path, base: Base | None = None, *, dtype: torch.dtype | None = None, force: bool = False
 ) -> Export:
-    """Write PEFT's folder where vLLM will load it, and say with which rank to start vLLM.
+    """Write PEFT's folder for vLLM, and say which rank to start vLLM with.
 
     Args:
-        adapter: what to write.
-        output: the folder to make.
-        base: the base model, where it is known.
-        dtype: fp32, fp16 or bf16 of what is written; None: the factors' own. vLLM rounds to the model's dtype when it loads.
-        force: replace an adapter folder that stands there.
+        adapter: the adapter.
+        output: the new folder.
+        base: the base model, if it is known.
+        dtype: dtype of the file, fp32, fp16 or bf16; None: that of the factors. vLLM rounds to the model's dtype during loading.
+        force: replace an existing adapter folder.
 
     Raises:
-        InputError: vLLM would not load it, with the reason and the fix; or as `write_adapter`.
+        InputError: vLLM would not load the adapter (the error has the reason and the fix), or as `write_adapter`.
     """
     refuse(adapter, "vllm", problems(adapter, base))
     write_adapter(adapter, output, force=force, dtype=dtype)
@@ -106,7 +106,7 @@ def export_vllm(
 
 
 def _stacked(adapter: Adapter, name: str | None) -> str | None:
-    """Why vLLM would not take bare parameters, if it would not."""
+    """The reason why vLLM would not load bare parameters, if there is one."""
     experts = [expert for path in adapter if (expert := expert_of(path)) is not None]
     if not experts:
         return None
