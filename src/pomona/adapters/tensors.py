@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pomona.errors import InputError, PomonaError
+from pomona.errors import InputError
 from pomona.plain_files import refuse_special
 from pomona.stand_ins import refuse_stand_in
 
@@ -86,9 +86,11 @@ class TensorFile:
         values = torch.from_numpy(raw).view(DTYPES[dtypes.pop()])
         shapes = [self.info[name].shape for name in names]
         tensors = [part.view(shape) for part, shape in zip(values.split([*map(math.prod, shapes)]), shapes, strict=True)]
-        if not all_finite(values):
-            bad = next(name for name, tensor in zip(names, tensors, strict=True) if not all_finite(tensor))
-            problem = "holds NaN or infinite values"
+        # PEFT adds every update in float32, which does not hold what float64 may.
+        used = values.float() if values.dtype == torch.float64 else values
+        if not all_finite(used):
+            bad = next(name for name, tensor in zip(names, tensors, strict=True) if not all_finite(tensor.float()))
+            problem = "holds NaN or infinite values" if not all_finite(values) else "holds values that float32 does not"
             raise InputError(problem, file=self.file, field=bad, fix="Use an earlier checkpoint of the adapter")
         return tensors
 
@@ -268,7 +270,7 @@ def _unique_entries(header: bytes, file: Path) -> dict[str, dict[str, Any]]:
     return json.loads(header, object_pairs_hook=unique)
 
 
-def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> PomonaError:
+def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> InputError:
     """The error for factors that cannot be written: values are not finite, or too large for the dtype.
 
     Args:
@@ -278,7 +280,7 @@ def not_finite(exact: Sequence[Tensor], dtype: torch.dtype, module: str) -> Pomo
     """
     largest = max(float(one.abs().max()) for one in exact)
     if not all(all_finite(one) for one in exact) or largest <= torch.finfo(dtype).max:
-        return PomonaError("has NaN or infinite values, nothing was written", field=module)
+        return InputError("has NaN or infinite values, nothing was written", field=module, fix="Leave this adapter out")
     name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
     problem = f"has a value of {largest:.4g}, and {name} holds {limit:.4g} at most; nothing was written"
     return InputError(problem, field=module, fix="Give --dtype bfloat16 or float32")

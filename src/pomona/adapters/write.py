@@ -49,7 +49,7 @@ def write_adapter(
     Raises:
         InputError: `path` exists and `force` is not given, or it is not an adapter folder; the adapter has no modules; writing
             to the disk failed.
-        PomonaError: a value is NaN or infinite after the scaling is folded in, or too large for the dtype.
+        InputError: a value is NaN or infinite after the scaling is folded in, or too large for the dtype.
     """
     target = Path(path).resolve()
     refuse_occupied(target, force=force)

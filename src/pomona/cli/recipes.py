@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pomona.cli.say import say
+
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe to print, as the list names it. Default: list all.")] = None,
@@ -44,4 +46,4 @@ def recipes(
         raise InputError("exists already", field="--output", value=output, fix="Name a new file") from error
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", field="--output", value=output) from error
-    typer.echo(output)
+    say(output)

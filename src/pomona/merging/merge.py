@@ -15,6 +15,7 @@ from pomona.adapters.model_order import model_order
 from pomona.adapters.truncated import Loss, Truncated
 from pomona.errors import InputError
 from pomona.merging.base import MergeMethod, merge_methods
+from pomona.merging.finite import NO_CONVERGENCE, is_finite, not_finite
 from pomona.merging.norm_weights import WeightRule, norm_weights
 from pomona.merging.rank_loss import rank_loss, rank_warning
 from pomona.merging.slabs import Slabs
@@ -53,7 +54,7 @@ def merge(
 
     Raises:
         InputError: no adapters, weights that do not fit, a rank below 1, an unknown method or parameter, or adapters that are
-            incompatible or have different whole tensors.
+            incompatible or have different whole tensors; a module's result is not finite, or float32 does not hold its update.
     """
     if not adapters:
         raise InputError("no adapters to merge", fix="Give at least one")
@@ -77,7 +78,12 @@ def merge(
     generator, slabs = torch.Generator(), Slabs()
     for module in modules:
         generator.manual_seed(derive_seed(seed, "merge", module))
-        result = _merge_module(module, adapters, weights_of[module], chosen, rank, generator)
+        try:
+            result = _merge_module(module, adapters, weights_of[module], chosen, rank, generator)
+        except NO_CONVERGENCE as error:
+            raise not_finite(module, adapters, weights_of[module]) from error
+        if not is_finite(result):
+            raise not_finite(module, adapters, weights_of[module])
         merged[module] = Factors(slabs.keep(result.A), slabs.keep(result.B))
         if isinstance(result, Truncated):
             losses[module] = result.loss

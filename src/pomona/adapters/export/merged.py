@@ -28,7 +28,7 @@ from pomona.adapters.new_folder import appearing
 from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors
-from pomona.errors import InputError, PomonaError
+from pomona.errors import InputError
 from pomona.plain_files import refuse_special
 
 LARGE_ROUNDING = 0.05
@@ -82,8 +82,7 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
 
     Raises:
         InputError: the base is not such a folder or is quantised, a module has no weight of its shape in it, `output` exists,
-            or it cannot be written.
-        PomonaError: a sum is too large for the base's dtype.
+            it cannot be written, or a sum is too large for the base's dtype.
     """
     target = output.resolve()
     if base.resolve() in {target, *target.parents} or target in base.resolve().parents:
@@ -157,7 +156,7 @@ def _rounded(adapter: Adapter, one: Planned) -> Tensor:
     assert one.whole is not None
     rounded = adapter.whole[one.whole].cpu().to(DTYPES[one.source.dtype])
     if not all_finite(rounded):
-        raise PomonaError(f"does not fit the base's {one.source.dtype}, nothing was written", field=one.whole)
+        raise InputError(f"does not fit the base's {one.source.dtype}, nothing was written", field=one.whole)
     return rounded
 
 
@@ -178,7 +177,7 @@ def _merged(source: Stored, update: _Update, sums: dict[str, tuple[float, float]
         rounded_NM = exact_NM.to(W_NM.dtype)
         lost += float((rounded_NM.double() - exact_NM).square().sum())
         if not math.isfinite(lost):
-            raise PomonaError(f"the sum does not fit the base's {source.dtype}, nothing was written", field=update.module)
+            raise InputError(f"the sum does not fit the base's {source.dtype}, nothing was written", field=update.module)
         yield bytes_of(rounded_NM)
     before = sums.get(update.module, (0.0, 0.0))
     sums[update.module] = (before[0] + lost, before[1] + whole)
