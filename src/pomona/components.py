@@ -7,9 +7,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema
 
 from pomona.errors import InputError, suggest
+from pomona.field_docs import field_docs
 from pomona.registry import Registry
 
 T = TypeVar("T")
@@ -49,6 +52,56 @@ def encoded(registry: Registry[Any]) -> PlainSerializer:
         return {"name": name, **dataclasses.asdict(component)}
 
     return PlainSerializer(encode)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentSchema:
+    """For a field that holds a component: its JSON schema, for editors. A name alone, or a mapping with the name and parameters.
+
+    Args:
+        registry: of the components.
+        optional: whether null is allowed.
+    """
+
+    registry: Registry[Any]
+    optional: bool = False
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        named: dict[str, Any] = {"enum": list(self.registry), "description": f"A {self.registry.kind} with its defaults"}
+        choices = [named, *(self._mapping(name) for name in self.registry), *([{"type": "null"}] if self.optional else [])]
+        return {"anyOf": choices}
+
+    def _mapping(self, name: str) -> dict[str, Any]:
+        cls = self.registry[name]
+        told, known = field_docs(cls), self.registry.parameters(name)
+        generated = _adapter(cls).json_schema(schema_generator=LenientSchema)
+        properties = {key: value for key, value in generated.get("properties", {}).items() if key in known}
+        for key, value in properties.items():
+            value.pop("title", None)
+            value.update({"description": told[key]} if key in told else {})
+        described: dict[str, Any] = {
+            "type": "object",
+            "description": self.registry.describe(name),
+            "properties": {"name": {"const": name}, **properties},
+            "required": ["name", *(key for key, default in known.items() if default is dataclasses.MISSING)],
+            "additionalProperties": False,
+        }
+        return described | ({"$defs": generated["$defs"]} if "$defs" in generated else {})
+
+
+class LenientSchema(GenerateJsonSchema):
+    """A JSON schema in which a value that has none, such as an object made by a validator, may be anything."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+        """Any value."""
+        return {}
+
+    def encode_default(self, dft: Any) -> Any:
+        """The default as JSON has it; none where it has no such value."""
+        try:
+            return super().encode_default(dft)
+        except Exception:  # a component
+            return None
 
 
 def typed(registry: Registry[T], name: str, parameters: Mapping[str, object]) -> T:

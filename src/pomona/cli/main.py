@@ -22,6 +22,7 @@ from pomona.cli.evaluate import evaluate
 from pomona.cli.experiment import experiment
 from pomona.cli.export import export
 from pomona.cli.generate import generate
+from pomona.cli.init import init
 from pomona.cli.inspect import inspect
 from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message, terminable
 from pomona.cli.list import list_registered
@@ -32,12 +33,18 @@ from pomona.cli.rank_sources import rank_sources
 from pomona.cli.recipes import recipes
 from pomona.cli.report import report
 from pomona.cli.say import say
+from pomona.cli.schema import schema
 from pomona.cli.train_adapter import train_adapter
 from pomona.cli.unforeseen import told
 from pomona.errors import InputError, command_line
+from pomona.verbosity import Verbosity, told_as
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+VERBOSITIES: dict[str, Verbosity] = {"--quiet": "quiet", "--verbose": "verbose"}
+ANYWHERE = {DEBUG, *VERBOSITIES}
+"""Options that may stand before or after the verb."""
 
 # Typer carries its own copy of click and names the class of usage errors only as the base of this one.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -66,15 +73,15 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
 
 app = typer.Typer(
     name="pomona",
-    epilog="--debug, with any verb, shows the traceback of an error.",
+    epilog="With any verb: --quiet shows results, warnings and errors only; --verbose more of the progress; --debug the traceback.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS: tuple[Any, ...] = (
     demo,
+    init,
     adapt,
     experiment,
     train_adapter,
@@ -88,6 +95,7 @@ VERBS: tuple[Any, ...] = (
     export,
     report,
     recipes,
+    schema,
     env,
 )
 NAMED = {list_registered: "list"}
@@ -116,14 +124,15 @@ def before_any_verb(
 def main() -> None:
     """Entry point of the `pomona` script."""
     large_tensors_apart()
-    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
-    if len(arguments) < len(sys.argv) - 1:
+    arguments = [argument for argument in sys.argv[1:] if argument not in ANYWHERE]
+    if DEBUG in sys.argv[1:]:
         os.environ["POMONA_DEBUG"] = "1"
+    verbosity = next((VERBOSITIES[one] for one in reversed(sys.argv[1:]) if one in VERBOSITIES), "normal")
     if any("\0" in argument for argument in arguments):
         say("error: an argument holds a NUL character, which no path or name has. See `pomona --help`.", err=True)
         raise SystemExit(InputError.exit_code)
     try:
-        with terminable(), processes(arguments):
+        with terminable(), told_as(verbosity), processes(arguments):
             code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
     except typer.Abort:  # Ctrl-C before the verb had begun
         raise SystemExit(INTERRUPTED) from None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from pomona.components import decoded, encoded
+from pomona.components import ComponentSchema, decoded, encoded
 from pomona.control import Controller, Search, controllers
 from pomona.data.tasks import Task, tasks
 from pomona.errors import InputError, suggest
@@ -18,9 +18,14 @@ from pomona.merging import WeightRule
 from pomona.metrics import metrics
 from pomona.plain_text import is_plain
 
-TaskField = Annotated[Task, decoded(tasks), encoded(tasks)]
-ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(controllers)]
-ImportanceField = Annotated[ImportanceMetric | None, decoded(importance_metrics), encoded(importance_metrics)]
+TaskField = Annotated[Task, decoded(tasks), encoded(tasks), ComponentSchema(tasks)]
+ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(controllers), ComponentSchema(controllers)]
+ImportanceField = Annotated[
+    ImportanceMetric | None,
+    decoded(importance_metrics),
+    encoded(importance_metrics),
+    ComponentSchema(importance_metrics, optional=True),
+]
 
 
 _LONGEST_PART = 200  # bytes; file systems allow 255, and names of files are made of it
@@ -65,7 +70,8 @@ def _rule(value: object) -> object:
 
 
 WeightRuleField = Annotated[WeightRule | None, BeforeValidator(_rule)]
-WeightField = Annotated[float | list[float] | list[dict[str, Any]], PlainValidator(numbers)]
+_Weight = float | list[float] | list[dict[str, Any]]
+WeightField = Annotated[_Weight, PlainValidator(numbers, json_schema_input_type=_Weight)]
 
 
 def _reward(value: object) -> dict[str, float]:
@@ -92,7 +98,7 @@ def check_judge(name: object, field: str) -> None:
         raise InputError("no such metric", field=field, value=name, fix=suggest(str(name), (LOSS, *metrics)))
 
 
-RewardField = Annotated[dict[str, float], BeforeValidator(_reward)]
+RewardField = Annotated[dict[str, float], BeforeValidator(_reward, json_schema_input_type=str | dict[str, float])]
 
 
 def _sources(value: object) -> object:
@@ -103,5 +109,5 @@ def _sources(value: object) -> object:
     return tuple(map(str, given)) if isinstance(value, list | tuple) else str(value)
 
 
-DataSource = Annotated[str | tuple[str, ...], BeforeValidator(_sources)]
+DataSource = Annotated[str | tuple[str, ...], BeforeValidator(_sources, json_schema_input_type=str | list[str])]
 """One source of rows, or several that make one pool."""

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from pomona.plain_text import visible
+from pomona.verbosity import verbosity
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+VERBOSE_SECONDS = 3.0
 LINE_SECONDS = 30.0
 """Time between two lines about one stage, without a terminal."""
 
@@ -62,7 +64,8 @@ class Display:
 
     Elsewhere plain lines: at the start and end of a stage, and every 30 seconds in between.
 
-    Use as a context manager.
+    Use as a context manager. `--quiet` leaves only warnings; `--verbose` adds a line for every stage, every prune ratio, and every
+    3 seconds.
 
     Args:
         console: where to write; standard error by default, because standard output is for results.
@@ -85,8 +88,10 @@ class Display:
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             transient=True,
-            disable=not self._live,
+            disable=not self._live or verbosity() == "quiet",
         )
+        self._lines = not self._live or verbosity() == "verbose"
+        self._line_seconds = VERBOSE_SECONDS if verbosity() == "verbose" else LINE_SECONDS
         self._task = None
         self._stage = ""
         self._started = 0.0
@@ -106,7 +111,7 @@ class Display:
         stage = visible(stage)
         self._stage, self._started, self._ratios = stage, time.monotonic(), []
         self._told, self._done, self._total = self._started, 0, total
-        if not self._live:
+        if self._lines:
             self._say(f"{stage}: {f'0 of {total}' if total else 'begins'}")
         self._task = self._bars.add_task(stage, total=total or None, note="")
 
@@ -117,7 +122,7 @@ class Display:
         told = " ".join(filter(None, (visible(note), self._trace())))
         self._bars.update(self._task, advance=done, note=told)
         self._done += done
-        if not self._live and time.monotonic() - self._told >= LINE_SECONDS:
+        if self._lines and time.monotonic() - self._told >= self._line_seconds:
             self._told = time.monotonic()
             place = f"{self._done} of {self._total}" if self._total else f"{self._done} done"
             self._say(f"{self._stage}: " + ", ".join(filter(None, (place, told))))
@@ -132,11 +137,14 @@ class Display:
         self._say(line)
 
     def _say(self, line: str) -> None:
-        self._console.print(visible(line), soft_wrap=True, markup=False)
+        if verbosity() != "quiet":
+            self._console.print(visible(line), soft_wrap=True, markup=False)
 
     def ratio(self, prune_ratio: float) -> None:
         """Add a tick to the ratio's trace."""
         self._ratios.append(prune_ratio)
+        if verbosity() == "verbose":
+            self._say(f"{self._stage}: prune ratio {prune_ratio:.3f}")
 
     def warn(self, warning: str) -> None:
         """Print each warning once."""

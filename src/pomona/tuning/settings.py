@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pomona.adapters.factors import Adapter, Factors
 from pomona.backbone.batches import Encoded
-from pomona.components import decoded, encoded
+from pomona.components import ComponentSchema, decoded, encoded
 from pomona.control import Controller
 from pomona.errors import InputError
 from pomona.importance import DeltaSensitivity, ImportanceMetric, Wanda, importance_metrics
@@ -150,7 +150,9 @@ class Pruning:
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "arbitrary_types_allowed": True}
 
-    metric: Annotated[ImportanceMetric, decoded(importance_metrics), encoded(importance_metrics)] = field(default_factory=Wanda)
+    metric: Annotated[
+        ImportanceMetric, decoded(importance_metrics), encoded(importance_metrics), ComponentSchema(importance_metrics)
+    ] = field(default_factory=Wanda)
     interval_steps: int = 1
     activations: Activations = "streamed"
     forgetting: float = 0.95
