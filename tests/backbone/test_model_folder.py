@@ -59,9 +59,14 @@ def test_a_quantised_model_is_refused_before_its_weights_are_read(model: Path, m
     import transformers
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
+    assert refused(configured(model, quantization_config={"quant_method": "awq", "bits": 4})) == (
+        f"{model}/config.json: quantization_config: the model is quantised (awq, 4-bit), and adapters are trained beside "
+        "bitsandbytes' modules alone. Give the model that it was quantised from, with quantization_config: {load_in_4bit: true} "
+        "where memory is short."
+    )
     assert refused(configured(model, quantization_config=BITSANDBYTES)) == (
-        f"{model}/config.json: quantization_config: the model is quantised (bitsandbytes, 8-bit), and only float weights can be "
-        "trained beside or added to. Give the model that it was quantised from."
+        f"{model}/config.json: quantization_config: says that the model is quantised by bitsandbytes, and its weights are floats. "
+        "Take quantization_config out of it."
     )
 
 
@@ -156,7 +161,7 @@ def test_what_lies_in_the_hub_s_cache_is_looked_at_too(
     assert found.warnings[0].startswith("owner/both also holds an adapter (adapter_config.json), which is not used")
     codes = shutil.copytree(folder, tmp_path / "codes")
     cached(tmp_path / "hub", "owner/codes", configured(codes, quantization_config=BITSANDBYTES))
-    assert "quantization_config: the model is quantised (bitsandbytes, 8-bit)" in refused("owner/codes")
+    assert "quantization_config: says that the model is quantised by bitsandbytes" in refused("owner/codes")
     (model / "model.safetensors").unlink()
     (model / "config.json").unlink()
     cached(tmp_path / "hub", "owner/adapter", model)

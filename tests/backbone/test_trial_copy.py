@@ -37,8 +37,9 @@ def made(kind: str, config: Any) -> PreTrainedModel:
 
 
 def falcon_h1() -> PreTrainedModel:
-    config = hf.FalconH1Config(**SHAPE, **TOKENS, **MAMBA, num_key_value_heads=2, head_dim=8, mamba_chunk_size=16)
-    return made("FalconH1ForCausalLM", config)
+    config: Any = hf.FalconH1Config
+    shape: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8, "mamba_chunk_size": 16}
+    return made("FalconH1ForCausalLM", config(**SHAPE, **TOKENS, **MAMBA, **shape))
 
 
 def mamba2() -> PreTrainedModel:

@@ -17,6 +17,7 @@ from torch import nn
 from pomona.adapters.base_modules import BaseModule, BaseModules
 from pomona.adapters.config import read_json_object
 from pomona.adapters.export.base import CONFIG
+from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_sizes import refuse_sizes
 from pomona.errors import InputError
 
@@ -126,11 +127,10 @@ def _module(module: nn.Module) -> BaseModule | None:
     weight = module._parameters.get("weight")
     if weight is None or weight.ndim != 2:
         return None if weight is None else BaseModule("other", note=type(module).__name__)
+    if isinstance(module, nn.Linear | Conv1D):
+        return BaseModule("linear" if isinstance(module, nn.Linear) else "conv1d", linear_shape(module))
     rows, columns = weight.shape
-    if isinstance(module, Conv1D):
-        return BaseModule("conv1d", (columns, rows))
-    linear = isinstance(module, nn.Linear)
-    return BaseModule("linear" if linear else "other", (rows, columns), "" if linear else type(module).__name__)
+    return BaseModule("other", (rows, columns), type(module).__name__)
 
 
 def _translation(model: PreTrainedModel) -> Callable[[str], str]:

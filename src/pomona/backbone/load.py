@@ -15,11 +15,15 @@ import torch
 from torch import nn
 
 from pomona.adapters.base_identity import identity_of_folder, identity_of_tensors
+from pomona.adapters.config import read_json_object
+from pomona.adapters.export.base import CONFIG
+from pomona.adapters.quantised import refuse_other_quantisers
 from pomona.adapters.same_base import Base
 from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.plain_weights import refuse_packed
+from pomona.backbone.quantised import Quantization, quantised_bits, ready_to_train
 from pomona.backbone.sharded import shard
 from pomona.backbone.speed import Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAILURES = (Exception,)  # whatever transformers trips over in a config, a tokenizer or a weight that others wrote
+QUANTISED = "quantization_config"
+"""The key of a recipe, of transformers, and of a `config.json`."""
 _NO_ADAPTER = "no-adapter"
 """A folder in which transformers looks for an adapter to load with a model: there is none, and the model comes alone."""
 _NO_TOKENIZER = "it has no tokenizer, such as tokenizer.json; save the tokenizer into the same folder"
@@ -108,10 +114,18 @@ class Backbone:
     def base(self) -> Base:
         """Which model it is, for adapters that are trained on it or meet it: in whatever dtype, under whatever name."""
         known = identity_of_folder(self.folder) if self.folder is not None else None
+        if known is not None and any(quantised_bits(module) for module in self.model.modules()):
+            known = replace(known, weights=None)  # its files may hold codes
         return Base(self.name, known or identity_of_tensors(self.model.config.to_dict(), self.model.state_dict()))
 
 
-def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "float32", speed: Switch = "auto") -> Backbone:
+def load_backbone(
+    model: str = EMBEDDED,
+    device: str = "auto",
+    dtype: str = "float32",
+    speed: Switch = "auto",
+    quantization_config: Quantization | None = None,
+) -> Backbone:
     """Load a frozen model.
 
     Only safetensors weights are read and no code of a model's repository is run. The network is used for hub ids alone,
@@ -122,10 +136,12 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
         device: `auto` (an accelerator where there is one), or a torch device such as `cpu`, `cuda:1`.
         dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; adapters are always trained in float32.
         speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path.
+        quantization_config: how to quantise the model; None: it is loaded as it is, quantised or not.
 
     Raises:
         InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype
-            or device.
+            or device; the model is quantised already.
+        MissingPackageError: a quantised model, and bitsandbytes or accelerate is not installed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -138,6 +154,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
     local = isinstance(where, Path)
     folder = where if local else fetched_folder(where)
     warnings, doubt = check_files(folder, model, whole=local) if folder is not None else ([], None)
+    quantised = _quantised(folder, model, quantization_config, DTYPES[dtype], place)
     tokenizer = _tokenizer(where, folder, model)
     try:
         with _quiet():
@@ -150,6 +167,7 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
                 ignore_mismatched_sizes=True,  # looked at below, where it can be said which
                 output_loading_info=True,
                 adapter_kwargs={"subfolder": _NO_ADAPTER},
+                **quantised,
                 # torch makes no embedding whose padding is none of its rows.
                 **({"pad_token_id": None} if folder is not None and pads_outside(folder) else {}),
             )
@@ -168,7 +186,9 @@ def load_backbone(model: str = EMBEDDED, device: str = "auto", dtype: str = "flo
             raise _unloadable("its tokenizer has neither a padding nor an end token", model)
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
-    nn.Module.to(network, place)
+    if not quantised:
+        nn.Module.to(network, place)
+    ready_to_train(network)
     _try_pass(network, model)
     tried = trial_copy(network)
     if not is_causal(tried):
@@ -196,6 +216,22 @@ def _tokenizer(where: Path | str, folder: Path | None, model: str) -> PreTrained
     if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
         raise _unloadable(_NO_TOKENIZER, model)
     return tokenizer
+
+
+def _quantised(
+    folder: Path | None, model: str, wanted: Quantization | None, dtype: torch.dtype, place: torch.device
+) -> dict[str, object]:
+    """What transformers is given to load a quantised model, onto its device at once; nothing for a plain one."""
+    file = None if folder is None else folder / CONFIG
+    stands = file is not None and file.is_file() and refuse_other_quantisers(read_json_object(file), file)
+    if stands and wanted is not None:
+        raise InputError(
+            "the model is quantised already", field=QUANTISED, value=model, fix=f"Leave out {QUANTISED}, or give the model before"
+        )
+    if not stands and wanted is None:
+        return {}
+    found: dict[str, object] = {"device_map": {"": place}}
+    return found if wanted is None else found | {QUANTISED: wanted.for_transformers(dtype)}
 
 
 @torch.no_grad()

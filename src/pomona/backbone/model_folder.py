@@ -9,9 +9,10 @@ from pathlib import Path
 from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.checkpoint import read_checkpoint
-from pomona.adapters.quantised import refuse_codes, refuse_quantised
+from pomona.adapters.quantised import refuse_codes, refuse_other_quantisers, refuse_without_codes
 from pomona.backbone.embedded import EMBEDDED, embedded_model
 from pomona.backbone.model_sizes import refuse_sizes
+from pomona.backbone.quantised import check_packages
 from pomona.errors import InputError
 from pomona.plain_files import refuse_special, refuse_special_files
 from pomona.stand_ins import refuse_pointers
@@ -97,7 +98,7 @@ def check_files(folder: Path, model: str, *, whole: bool) -> tuple[list[str], In
         Warnings; and what is wrong with the weights' files, which counts only if they cannot be loaded.
 
     Raises:
-        InputError: the folder is an adapter's and not a model's, or no model's; the model is quantised.
+        InputError: the folder is an adapter's and not a model's, or no model's; the model is quantised, and not by bitsandbytes.
     """
     warnings = []
     if (folder / CONFIG_FILE).is_file():
@@ -110,14 +111,19 @@ def check_files(folder: Path, model: str, *, whole: bool) -> tuple[list[str], In
     if not (folder / CONFIG).is_file():
         raise InputError(f"the model cannot be loaded: it has no {CONFIG}", field="model", value=model, fix=_WHOLE)
     config = _config(folder, model)
-    refuse_quantised(config, folder / CONFIG)
+    quantised = refuse_other_quantisers(config, folder / CONFIG)
+    if quantised:
+        check_packages(model)
     refuse_sizes(config, folder / CONFIG)
     try:
         checkpoint = read_checkpoint(folder)
     except (InputError, OSError) as error:
         return warnings, error if isinstance(error, InputError) else None
-    refuse_codes(checkpoint)
-    refuse_sizes(config, folder / CONFIG, checkpoint)
+    if quantised:
+        refuse_without_codes(checkpoint, folder / CONFIG)
+    else:
+        refuse_codes(checkpoint)
+        refuse_sizes(config, folder / CONFIG, checkpoint)
     return warnings, None
 
 

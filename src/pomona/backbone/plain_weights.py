@@ -1,4 +1,4 @@
-"""Which linear modules hold plain float matrices: nothing else is trained beside or added to."""
+"""Which linear modules hold plain float matrices, or a quantiser's that gradients pass: nothing else is trained beside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from pomona.backbone.quantised import quantised_bits
 from pomona.backbone.sharded import is_sharded
 from pomona.errors import InputError
 
@@ -16,7 +17,7 @@ _ROOMS = ("torch.", "transformers.pytorch_utils", "transformers.models.", "pomon
 
 
 def refuse_packed(modules: Mapping[str, nn.Module]) -> None:
-    """Refuse modules whose weight is not a matrix of floats as torch itself has it, such as a quantiser's.
+    """Refuse modules whose weight is neither a matrix of floats as torch itself has it, nor bitsandbytes' codes.
 
     Args:
         modules: path -> linear module.
@@ -34,7 +35,7 @@ def refuse_packed(modules: Mapping[str, nn.Module]) -> None:
             and tuple(weight.shape) in _shapes(module)
             and kind.__module__.startswith(_ROOMS)
         )
-        if not plain:
+        if not plain and quantised_bits(module) is None:
             shape = " x ".join(map(str, getattr(weight, "shape", ())))
             raise InputError(
                 f"is not a plain float matrix but {kind.__module__}.{kind.__name__} with a weight of {shape} in "

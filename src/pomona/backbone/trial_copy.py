@@ -50,17 +50,20 @@ def trial_copy(model: PreTrainedModel) -> PreTrainedModel:
 def _copied(model: PreTrainedModel, *, whole: bool) -> PreTrainedModel:
     # What stands in the memo is taken as the copy of the object with that id.
     memo: dict[int, Any] = {}
+    lists = [] if whole else _layer_lists(model)
+    kept = [layers_of_each_kind(list(layers)) for layers in lists]
+    rest = [layer for layers, count in zip(lists, kept, strict=True) for layer in layers[count:]]
+    left_out = {id(module) for layer in rest for module in layer.modules()}
     for module in model.modules():
-        if quantised_bits(module):
+        if quantised_bits(module) and id(module) not in left_out:
             memo[id(module)] = _plain(module)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding):
         memo[id(embedding)] = _InFloat32(embedding)
     if isinstance(head, nn.Linear) and not whole and id(head) not in memo:
         memo[id(head)] = _first_rows(head)
-    if not whole:
-        for layers in _layer_lists(model):
-            memo[id(layers)] = nn.ModuleList([copy.deepcopy(layer, memo) for layer in layers[: layers_of_each_kind(list(layers))]])
+    for layers, count in zip(lists, kept, strict=True):
+        memo[id(layers)] = nn.ModuleList([copy.deepcopy(layer, memo) for layer in layers[:count]])
     found = copy.deepcopy(model, memo)
     nn.Module.float(found)  # a quantised model's own method refuses
     return found.requires_grad_(False).eval()

@@ -100,13 +100,15 @@ def evaluate(
     else:
         from pomona.backbone.load import load_backbone
         from pomona.runs.adapters_base import model_for
+        from pomona.runs.recipe_model import Loading
         from pomona.tuning.progress import Display
 
         opened = list(read_adapters(adapters or []).values())
         if "max_tokens" in settings:
             check_room(chosen.task, settings["max_tokens"])
         with Display() as display:
-            backbone = load_backbone(*(chosen.model or (model_for(opened, model), device or "auto", dtype or "float32", "auto")))
+            given = chosen.model or Loading(model_for(opened, model), device or "auto", dtype or "float32")
+            backbone = load_backbone(*given)
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
             for warning in found.warnings:
                 display.warn(warning)

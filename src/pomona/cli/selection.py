@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pomona.backbone.speed import Switch
     from pomona.data import Example
     from pomona.data.tasks import Task
+    from pomona.runs.recipe_model import Loading
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Selection:
         task: of the examples.
         examples: one or more.
         settings: arguments of `evaluate`.
-        model: (model, device, dtype, speed) of a recipe; None where the command line says it.
+        model: of a recipe; None where the command line says it.
     """
 
     task: Task
     examples: Sequence[Example]
     settings: dict[str, Any] = field(default_factory=dict)
-    model: tuple[str, str, str, Switch] | None = None
+    model: Loading | None = None
 
 
 def from_recipe(path: Path) -> Selection:
@@ -35,12 +35,13 @@ def from_recipe(path: Path) -> Selection:
     from pomona.runs.examples import read_splits
     from pomona.runs.read_recipe import read_recipe
     from pomona.runs.recipe import Recipe
+    from pomona.runs.recipe_model import loading
 
     recipe = read_recipe(path, Recipe)
     evaluation = recipe.evaluation
     settings = {"metrics": evaluation.metrics, "batch_size": evaluation.batch_size, "draws": evaluation.draws}
     settings |= {"seed": recipe.seed, "max_tokens": recipe.tuning.max_tokens, "decoding": evaluation.decoding}
-    return Selection(recipe.task, read_splits(recipe).test, settings, (recipe.model, recipe.device, recipe.dtype, recipe.speed))
+    return Selection(recipe.task, read_splits(recipe).test, settings, loading(recipe))
 
 
 def from_data(

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pomona.backbone.decoding import Decoding
 from pomona.backbone.load import DTYPES, EMBEDDED
+from pomona.backbone.quantised import Quantization
 from pomona.backbone.speed import Switch
 from pomona.backbone.trainable import trainable_merges
 from pomona.control import Bayes, Controller, Fixed
@@ -247,6 +248,8 @@ class Recipe(Section):
         seed: root of every random stream.
         model: `embedded`, a folder, or a hub id.
         device, dtype: where the frozen model lives, and in which precision.
+        quantization_config: how the frozen model is quantised while it is loaded, in transformers' own terms, such as
+            `{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_use_double_quant: true}`.
         speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path that they are tested against.
         task: a task's name, or its name and parameters.
         data: the target's.
@@ -273,6 +276,7 @@ class Recipe(Section):
     model: str = EMBEDDED
     device: str = "auto"
     dtype: str = "float32"
+    quantization_config: Quantization | None = None
     speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data
@@ -443,6 +447,7 @@ class TrainRecipe(Section):
     model: str = EMBEDDED
     device: str = "auto"
     dtype: str = "float32"
+    quantization_config: Quantization | None = None
     speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data

@@ -14,13 +14,14 @@ from pomona.evaluation.answers import Answers
 from pomona.runs.encoding import Encoding, encode_splits
 from pomona.runs.examples import read_examples, read_splits, splits_around_test
 from pomona.runs.recipe import Data, Recipe, Source
+from pomona.runs.recipe_model import Loading, loading
 from pomona.runs.shape import Shape
 from pomona.runs.sources import CheckedSources, SourceAdapter, check_sources, prepare_source
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import Fitted
 
 T = TypeVar("T")
-_MODEL = ("model", "device", "dtype", "speed")
+_MODEL = Loading._fields
 _EXAMPLES = ("data", "task", "splits", "seed")
 
 
@@ -35,7 +36,7 @@ class SharedWork:
 
     def __init__(self, test_seed: int | None = None) -> None:
         self.test_seed = test_seed
-        self._backbone: tuple[tuple[str, ...], Backbone] | None = None
+        self._backbone: tuple[Loading, Backbone] | None = None
         self._made: dict[tuple[object, ...], object] = {}
 
     def draws_test_apart(self, recipe: Recipe) -> bool:
@@ -56,7 +57,7 @@ class SharedWork:
         Raises:
             InputError: it cannot be loaded.
         """
-        key = (recipe.model, recipe.device, recipe.dtype, recipe.speed)
+        key = loading(recipe)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two models at once may be more than memory holds
             self._backbone = key, load_backbone(*key)

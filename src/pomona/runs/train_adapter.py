@@ -20,6 +20,7 @@ from pomona.runs.estimate import least_bytes, plain_training, timed, tried
 from pomona.runs.examples import read_examples, skipped_rows
 from pomona.runs.plan import stand_in
 from pomona.runs.recipe import TrainRecipe
+from pomona.runs.recipe_model import loading
 from pomona.runs.sources import train_plain
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import FitData
@@ -73,7 +74,7 @@ def prepare_training(
     started = time.perf_counter()
     given = None if start is None else _read_start(start, recipe)
     examples = read_examples(recipe.data, recipe.task, recipe.examples, recipe.seed)
-    backbone = load_backbone(recipe.model, recipe.device, recipe.dtype, recipe.speed)
+    backbone = load_backbone(*loading(recipe))
     found = encode_examples(examples, backbone, recipe.tuning.max_tokens, "train")
     about: list[str] = []
     if given is None:
