@@ -81,7 +81,7 @@ def test_every_tensor_counts(folder: Path, copy: Path) -> None:
         assert identity(folder).differences(identity(copy)) == ["weights"], name
 
 
-def test_other_sizes_are_told_by_name() -> None:
+def test_other_sizes_are_reported_by_name() -> None:
     one = BaseIdentity("llama", 32, 2, 300, "a")
     other = BaseIdentity("qwen2", 48, 3, 320, "b")
     assert one.differences(one) == []

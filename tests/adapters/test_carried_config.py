@@ -84,7 +84,7 @@ def test_revisions_travel_and_those_that_differ_are_told(tmp_path: Path) -> None
     assert "revision" not in written(merge([c], "concat"), tmp_path / "m3")
 
 
-def test_tasks_that_differ_are_told_and_the_first_is_taken(tmp_path: Path) -> None:
+def test_different_tasks_are_reported_and_the_first_is_used(tmp_path: Path) -> None:
     tasks = {"a": None, "b": "SEQ_2_SEQ_LM", "c": "CAUSAL_LM"}
     for name, task in tasks.items():
         write_folder(tmp_path / name, config=peft_config(task_type=task))

@@ -96,7 +96,7 @@ def test_a_base_that_cannot_be_read_is_an_error_among_the_findings(tmp_path: Pat
     assert "no such folder" in finding.message
 
 
-def test_a_base_that_does_not_say_what_it_is_can_still_be_compared(tmp_path: Path) -> None:
+def test_a_base_without_an_identity_can_still_be_compared(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "a", config=peft_config(target_modules=["q_proj", "v_proj"]))
     findings = check_adapters([folder], base_folder(tmp_path / "base"))
     assert [one.level for one in findings] == ["ok", "warning", "ok"]

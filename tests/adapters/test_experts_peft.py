@@ -171,7 +171,7 @@ def test_two_spellings_of_one_weight_are_not_merged(tmp_path: Path) -> None:
             write_adapter(Adapter({first: pair, second: pair}), tmp_path / "out")
 
 
-def test_parameters_without_factors_are_told_by_check(tmp_path: Path) -> None:
+def test_parameters_without_factors_are_reported_by_check(tmp_path: Path) -> None:
     trained_by_peft(tiny_moe("qwen3_moe"), tmp_path / "a", r=2, target_modules=[], target_parameters=["gate.weight", *BOTH])
     assert [finding.level for finding in check_adapters([tmp_path / "a"], targets=["peft"])] == ["ok", "ok"]
     changed(tmp_path / "a", target_parameters=["gate.weight", *BOTH, "router.weight"])

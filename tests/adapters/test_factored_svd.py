@@ -119,7 +119,7 @@ def test_balanced_factors_share_the_singular_values_and_lie_in_one_piece() -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_bound_on_rounding_is_what_is_said(dtype: torch.dtype) -> None:
+def test_the_bound_on_rounding_is_as_reported(dtype: torch.dtype) -> None:
     """Two unit columns at an angle: L^-1 = [[1, 0], [-c / s, 1 / s]]; its largest column sum times its largest row sum counts."""
     c, s = 0.6, 0.8
     X = torch.tensor([[1.0, c], [0.0, s], [0.0, 0.0], [0.0, 0.0]], dtype=dtype)

@@ -102,7 +102,7 @@ def test_rows_of_a_resized_vocabulary_are_kept(tied: bool, tmp_path: Path) -> No
     assert found[f"{EMBEDDING}: is brought whole for 53 tokens, and the base's has 50"] == "warning"
 
 
-def test_copies_of_the_base_are_told_and_let_go_beside_it(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_copies_of_the_base_are_reported_and_dropped(llama: PreTrainedModel, tmp_path: Path) -> None:
     adapted: Any = saved_by_peft(llama, tmp_path / "unused", target_modules=["q_proj"])
     adapted.save_pretrained(str(tmp_path / "a"), save_embedding_layers=True)
     llama.save_pretrained(str(tmp_path / "base"))

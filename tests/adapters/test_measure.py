@@ -130,7 +130,7 @@ def test_fifty_megabytes_take_no_time(tmp_path: Path) -> None:
     assert ratio < 10, f"{ratio:.1f} times the arithmetic, with {os.cpu_count()} cores"
 
 
-def test_padding_is_told_from_zeros_of_the_adapter_s_own(tmp_path: Path) -> None:
+def test_padding_is_distinguished_from_zeros_of_the_adapter(tmp_path: Path) -> None:
     """Q0 has rank 2 and is padded to 3; a row of zeros without its column of zeros is no padding, nor the other way round."""
     one = Factors(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
     two = Factors(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]))

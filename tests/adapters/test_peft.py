@@ -91,7 +91,7 @@ def attached_modules(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(("base", "modules", "conv1d"), [("llama", LLAMA_MODULES, False), ("gpt2", GPT2_MODULES, True)])
-def test_peft_loads_what_is_written(
+def test_peft_loads_the_written_adapter(
     base: str, modules: tuple[str, ...], conv1d: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(base)

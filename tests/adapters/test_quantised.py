@@ -30,7 +30,7 @@ from pomona.errors import InputError
         ({"quantization_config": {"group": 1}}, "quantization_config", "the method is not named"),
     ],
 )  # fmt: skip
-def test_a_config_that_says_so(config: dict[str, object], field: str, method: str) -> None:
+def test_a_config_that_declares_it(config: dict[str, object], field: str, method: str) -> None:
     with pytest.raises(InputError) as caught:
         refuse_quantised({"model_type": "llama", **config}, "config.json")
     assert str(caught.value) == (

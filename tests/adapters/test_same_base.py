@@ -71,7 +71,7 @@ def test_the_warning_names_both_and_what_differs() -> None:
     assert base_warnings([("mine", adapter(None))], Base("two", ONE)) == []
 
 
-def test_adapters_are_held_against_the_first_that_says_something() -> None:
+def test_adapters_are_compared_with_the_first_that_has_an_identity() -> None:
     given = [adapter(None), adapter("x/one", ONE), adapter("x/one", TUNED), adapter("copy", ONE), adapter("other")]
     named = list(zip("abcde", given, strict=True))
     assert base_warnings(named) == [
@@ -126,7 +126,7 @@ def test_a_merge_of_several_bases_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"base": 3}', '{"base": {"layers": "two"}}', "\x00"])
-def test_a_sidecar_of_some_other_kind_is_nobody_s_fault(tmp_path: Path, content: str) -> None:
+def test_a_sidecar_of_another_kind_is_ignored(tmp_path: Path, content: str) -> None:
     write_adapter(tiny_adapter(tiny_backbone()), tmp_path / "adapter")
     (tmp_path / "adapter" / "pomona.json").write_text(content)
     assert base_of(read_adapter(tmp_path / "adapter")) == Base("tiny-llama")

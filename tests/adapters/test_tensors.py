@@ -24,7 +24,7 @@ def write(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     write_tensors(file, {name: tensor_info(tensor) for name, tensor in tensors.items()}, iter(tensors.items()))
 
 
-def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
+def test_the_library_reads_the_written_file(tmp_path: Path) -> None:
     write(tmp_path / "x.safetensors", TENSORS)
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == TENSORS.keys()

@@ -70,7 +70,7 @@ SPELLINGS: dict[str, tuple[Rename, str | None, bool]] = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_peft_applies_what_is_written_of_them(spelling: str, llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_peft_applies_the_written_adapter(spelling: str, llama: PreTrainedModel, tmp_path: Path) -> None:
     rename, warning, applied = SPELLINGS[spelling]
     expected = logits(saved_by_peft(llama, tmp_path / "a", target_modules=["q_proj", "v_proj"]))
     effect = float((expected - logits(llama)).abs().max())

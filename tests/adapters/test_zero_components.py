@@ -45,7 +45,7 @@ def test_by_hand() -> None:
 
 @given(st.lists(factors(), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=100)
-def test_the_update_stays_what_it_is_and_no_zero_component_is_left(pairs: list[Factors]) -> None:
+def test_the_update_is_unchanged_and_no_zero_component_is_left(pairs: list[Factors]) -> None:
     adapter = Adapter({f"layers.{place}.q_proj": pair for place, pair in enumerate(pairs)})
     smaller = without_zero_components(adapter)
     useful = {

@@ -254,9 +254,7 @@ def test_what_memory_does_not_hold_is_halved_examples_first_then_candidates(
     assert 2 in held
 
 
-def test_a_model_whose_modules_do_not_read_all_rows_is_asked_for_one_candidate_at_a_time(
-    llama: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_drops_rows_gets_one_candidate_at_a_time(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     part: Any = llama.model.get_submodule("model.layers.0.mlp")
     forward = part.forward
     with attached(llama, [tiny_adapter(llama, targets=("mlp.down_proj",))]) as attachment:

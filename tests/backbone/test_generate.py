@@ -236,7 +236,7 @@ def test_a_failure_leaves_the_model_s_own_settings(llama: Backbone, monkeypatch:
     assert llama.model.generation_config is own
 
 
-def test_an_adapter_that_is_folded_says_what_it_says_beside_the_model_and_leaves_no_trace(backbone: Backbone) -> None:
+def test_a_folded_adapter_answers_as_an_attached_one_and_leaves_no_trace(backbone: Backbone) -> None:
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     architecture = backbone.name.removeprefix("tiny-")
     adapter = tiny_adapter(backbone, seed=3, targets=TARGETS[architecture], size=0.3)

@@ -92,7 +92,7 @@ def test_example_losses_keep_no_graph(llama: Backbone) -> None:
         assert all(parameter.grad is None for parameter in attachment.parameters().values())
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved_and_what_never_fits_has_no_loss(
+def test_a_batch_beyond_memory_is_halved_and_an_example_that_never_fits_has_no_loss(
     llama: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = [*tiny_examples(5, seed=1, completion=2), *tiny_examples(1, seed=2, shortest=20, longest=20)]

@@ -108,7 +108,7 @@ def test_the_inner_config_of_a_base_counts_for_a_merged_model_too(model: Path, t
 # An adapter in the model's folder ----------------------------------------------------------------------------------------------
 
 
-def test_an_adapter_beside_the_weights_is_not_loaded_with_them_and_that_is_said(model: Path, folder: Path) -> None:
+def test_an_adapter_next_to_the_weights_is_not_loaded_with_a_warning(model: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     bare = load_backbone(str(folder), device="cpu")

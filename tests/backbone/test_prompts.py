@@ -280,7 +280,7 @@ def test_a_template_that_is_broken_is_an_input_error(template: str) -> None:
         prompt_tokens(tiny_chat_tokenizer(template), example("x", chat=True), 100)
 
 
-def test_a_template_that_rewrites_what_stands_before_an_answer_is_refused() -> None:
+def test_a_template_that_rewrites_text_before_an_answer_is_refused() -> None:
     counted = "{{ messages | length }}" + CHAT_TEMPLATE
     with pytest.raises(InputError, match="example 'one': the model's chat template changes what stands before an answer"):
         completion_tokens(tiny_chat_tokenizer(counted), example("x", chat=True))

@@ -55,7 +55,7 @@ def test_a_batch_gives_what_a_loop_over_single_examples_gives(backbone: Backbone
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_a_model_whose_modules_read_a_batch_in_one_row_of_rows(packed: bool) -> None:
+def test_a_model_that_flattens_batches(packed: bool) -> None:
     """OPT's linear maps behind the attention get [B * T, I]."""
     model = ARCHITECTURES["opt"].build()
     opt = Backbone(model, tiny_tokenizer(), "tiny-opt", speed=switched_on(model))

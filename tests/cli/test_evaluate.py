@@ -76,7 +76,7 @@ def test_adapters_on_data(folder: Path) -> None:
     assert "predictions" not in found
 
 
-def test_the_table_says_what_the_record_says(folder: Path) -> None:
+def test_the_table_equals_the_record(folder: Path) -> None:
     found = evaluate(folder, *DATA, *MODEL, "-a", "adapters/beta", "--metric", "chrf", "--set", "max_document_characters=9")
     outcome = call(
         folder, "evaluate", *DATA, *MODEL, "-a", "adapters/beta", "--metric", "chrf", "--set", "max_document_characters=9"
@@ -226,7 +226,7 @@ def test_answers_that_were_written_score_the_same_again(folder: Path, monkeypatc
     assert [one for one in first["comparisons"] if one["metric"] != "loss"] == again["comparisons"]
 
 
-def test_a_system_without_answers_is_shown_with_what_is_known(folder: Path) -> None:
+def test_a_system_without_answers_is_shown_with_its_known_figures(folder: Path) -> None:
     write_rows(folder / "none.jsonl", [{"id": "q0", "predictions": {"one": "nobody", "none": None}}])
     outcome = call(folder, "evaluate", *QA, "--predictions", "none.jsonl")
     assert outcome.code == 0

@@ -76,7 +76,7 @@ def test_plain_output_is_the_texts(folder: Path, backbone: Backbone) -> None:
     assert outcome.err == ""
 
 
-def test_a_prompt_from_standard_input_has_no_line_end_that_nobody_wrote(
+def test_a_prompt_from_standard_input_gets_no_additional_line_end(
     folder: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for typed, prompt in (("Raise\n", "Raise"), ("Raise", "Raise"), ("a\n\nb:\n\n", "a\n\nb:\n")):
@@ -122,7 +122,7 @@ def test_decoding(folder: Path, backbone: Backbone) -> None:
         assert found == expected(backbone, *PROMPTS, decoding=decoding) != expected(backbone, *PROMPTS)
 
 
-def test_a_prompt_longer_than_the_context_loses_its_beginning_and_that_is_said(folder: Path, backbone: Backbone) -> None:
+def test_a_prompt_longer_than_the_context_loses_its_beginning_with_a_warning(folder: Path, backbone: Backbone) -> None:
     long = "x y " * 300
     tokens: Any = tiny_tokenizer()(long)["input_ids"]
     outcome = call(folder, "generate", long, *SHORT, "--json")
@@ -180,7 +180,7 @@ def refused(folder: Path, arguments: tuple[str, ...], part: str) -> None:
     assert part in line
 
 
-def test_what_a_chat_template_adds_is_said_and_its_arguments_go_to_it(folder: Path) -> None:
+def test_additions_of_a_chat_template_are_reported_and_it_gets_its_arguments(folder: Path) -> None:
     save_tiny_model(folder / "thinks", tokenizer=tiny_chat_tokenizer(QWEN_3))
     asked = ("Raise", "--model", "thinks", "--max-new-tokens", "6", "--chat")
     outcome = call(folder, "generate", *asked)

@@ -40,7 +40,7 @@ def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert result["total"]["sparsity"] == 24 / 512
 
 
-def test_padding_to_one_rank_is_said_apart_from_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_to_one_rank_is_reported_apart_from_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     wide, narrow = random_adapter(0), random_adapter(1, rank=1)
     first = Adapter({module: (narrow if module == Q0 else wide)[module] for module in wide})

@@ -66,7 +66,7 @@ def test_it_leaves_the_sources_alone_and_makes_the_same_again(baseline: Baseline
     assert [source.fingerprint() for source in bench.sources] == before
 
 
-def test_it_can_be_told_apart_in_a_table(baseline: Baseline) -> None:
+def test_it_can_be_distinguished_in_a_table(baseline: Baseline) -> None:
     assert baseline.label == baseline.label.strip()
     assert 0 < len(baseline.label) <= 24  # a column of the command's table
     assert baseline.description[0].islower()

@@ -31,7 +31,7 @@ def alone(method: str) -> dict[str, Any]:
     return dict(merge_methods[method].identity or {})
 
 
-def test_the_descriptions_are_sentences_of_which_no_two_are_alike() -> None:
+def test_the_descriptions_are_distinct_sentences() -> None:
     """`pomona list` and the reference tell the methods apart by them."""
     found = [merge_methods.describe(method) for method in merge_methods]
     assert [one for one in found if not (one[0].isupper() and one.endswith(".") and 20 < len(one) <= 132)] == []

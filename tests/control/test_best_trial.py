@@ -108,7 +108,7 @@ def test_the_curve_is_paired_with_the_best() -> None:
         )
 
 
-def test_ratios_that_do_not_differ_are_rarely_told_apart() -> None:
+def test_equal_ratios_are_rarely_significant() -> None:
     rng = np.random.default_rng(1)
     told = 0
     for _ in range(200):

@@ -250,7 +250,7 @@ def test_what_a_group_prunes_for_good_does_not_count() -> None:
     assert [one for one in controller.diagnose(state, [0.2] * 3, cleared=[0.24] * 3) if "cleared" in one]
 
 
-def test_a_group_at_the_edge_of_what_was_tried_in_it_is_named() -> None:
+def test_a_group_whose_ratio_is_at_the_edge_of_the_tried_range_is_named() -> None:
     controller, state = by_layer((0.3, 0.6), (0.5, 0.6), (0.35, 0.2))
     (warning,) = (one for one in controller.diagnose(state, [0.1] * 3) if "true optimum may be" in one)
     assert "The best prune ratio of group 1 of the layers, 0.30, is the lowest ratio that was tried" in warning

@@ -263,7 +263,7 @@ def test_where_nothing_can_be_stopped_all_examples_are_the_first_part(controller
     assert Grasp().first_part(7) == 7
 
 
-def test_a_stopped_candidate_counts_with_what_it_saw_but_is_never_the_best() -> None:
+def test_a_stopped_candidate_counts_with_its_examples_but_is_never_the_best() -> None:
     controller = Grasp(commit_level=0.0)
     state = controller.start(0, 100)
     rho = controller.propose(state)

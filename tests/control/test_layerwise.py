@@ -86,7 +86,7 @@ def toy(controller: Grasp, seed: int, optima: tuple[float, ...], rounds: int) ->
     return float(np.abs(np.broadcast_to(answer.ratios, 3) - np.array(optima)).mean()), answer
 
 
-def test_groups_with_optima_of_their_own_are_told_apart() -> None:
+def test_groups_with_different_optima_are_distinguished() -> None:
     optima = (0.25, 0.45, 0.65)
     one_for_all = fmean(toy(Grasp(mode="two_pass", interval_steps=1), seed, optima, 20)[0] for seed in range(10))
     found = [toy(TOY, seed, optima, 20) for seed in range(10)]
@@ -124,7 +124,7 @@ def test_a_single_pass_whose_surface_is_flat_keeps_each_group_near_its_ratio_in_
         assert found.low <= found.prune_ratio <= found.high
 
 
-def test_before_the_first_round_the_answer_is_what_is_in_force() -> None:
+def test_before_the_first_round_the_answer_is_the_ratio_in_force() -> None:
     answer = TOY.choose(TOY.start(0, 10, SHARES))
     assert answer.ratios == (0.4, 0.4, 0.4)
     assert [(one.low, one.high) for one in answer.by_group] == [(0.1, 0.8)] * 3

@@ -167,7 +167,7 @@ def test_a_json_file_without_one_list_of_objects_is_refused(tmp_path: Path, valu
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_json_lines_under_a_json_suffix_are_told_apart(tmp_path: Path) -> None:
+def test_json_lines_with_a_json_suffix_are_recognised(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('{"a": 1}\n{"a": 2}\n')
     with pytest.raises(InputError, match=r"rows\.json:2: not JSON: Extra data at column 1\. JSON lines belong in a file that ends"):
@@ -186,7 +186,7 @@ def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone", "gone.txt", "gone.csv", "gone.json", "gone.jsonl", "gone.parquet", "x" * 300 + ".csv"])
-def test_a_file_that_is_not_there_is_told_first(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported_first(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"(no such file\. Check the path\.|cannot be read: File name too long)$"):
         read_rows(tmp_path / name)
 

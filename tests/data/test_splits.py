@@ -143,7 +143,7 @@ def near_example(number: int, name: str = "e") -> Example:
     return example(number, f"{PROSE} {name} {number} {' '.join(chr(0x4E00 + 50 * number + k) for k in range(12))}", name=name)
 
 
-def test_a_near_duplicate_of_what_another_split_drew_is_left_out() -> None:
+def test_a_near_duplicate_of_another_split_is_left_out() -> None:
     pool = [example(n) for n in range(40)]
     pool[:2] = [replace(pool[0], document=f"{PROSE} at first"), replace(pool[1], document=f"at last {PROSE}")]
     parted = 0

@@ -62,7 +62,7 @@ def test_without_an_input_the_instruction_is_the_document(without: dict[str, obj
 
 
 @pytest.mark.parametrize("value", [0, False, [], {"text": "x"}])
-def test_an_input_that_is_no_text_is_refused(value: object) -> None:
+def test_an_input_that_is_not_text_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"^input: is .*: a text or nothing is expected"):
         Instruction().example({"instruction": "Say it.", "output": "It.", "input": value}, "1")
 

@@ -106,7 +106,7 @@ def test_train_adapter_as_a_process(folder: Path, trained: Outcome) -> None:
     assert all(float(gamma[module].B.abs().max()) > 0 for module in gamma)
 
 
-def test_the_command_says_what_came_out(run: Path, outcome: Outcome, record: RunRecord) -> None:
+def test_the_command_prints_the_result(run: Path, outcome: Outcome, record: RunRecord) -> None:
     told = outcome.out.splitlines()
     assert told[-3:] == ["adapter  first/adapter", "record   first/record.json", "report   first/report.html"]
     for system in SYSTEMS:
@@ -211,7 +211,7 @@ def test_zeros_and_padding_are_those_that_inspect_shows(run: Path, record: RunRe
     assert main.trained_parameters == shown["parameters"] - shown["padding"]
 
 
-def test_a_target_lora_that_the_recipe_makes_smaller_is_said_everywhere(run: Path, outcome: Outcome, record: RunRecord) -> None:
+def test_a_smaller_target_lora_of_the_recipe_is_reported_everywhere(run: Path, outcome: Outcome, record: RunRecord) -> None:
     target, main = record.systems["target_lora"], record.systems["pomona"]
     # gamma and beta have rank 3 on q and v, beta rank 3 on down too; the recipe gives rank 3.
     assert target.adapted == main.adapted == {"q_proj": 2, "v_proj": 2, "down_proj": 2}
@@ -344,7 +344,7 @@ def test_two_passes_train_again_under_the_ratio_of_the_first(folder: Path, train
 
 
 @pytest.mark.parametrize("method", ["svd", "linear"])
-def test_a_static_merge_can_be_what_is_trained(folder: Path, trained: Outcome, method: str) -> None:
+def test_a_static_merge_can_be_trained(folder: Path, trained: Outcome, method: str) -> None:
     changes = [f"merge.method={method}", "controller={name: fixed, prune_ratio: 0.25}", "evaluation.baselines=[]"]
     with inside(folder):
         done = adapt(read_recipe("run.yaml", Recipe, changes), f"static-{method}")

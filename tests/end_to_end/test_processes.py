@@ -130,7 +130,7 @@ def test_a_run_of_two_processes_is_resumed_in_one_and_the_reverse(folder: Path) 
     check_same_run(folder / "whole", folder / "begun by one")
 
 
-def test_bad_input_is_said_once_and_nothing_is_written(folder: Path) -> None:
+def test_bad_input_is_reported_once_and_nothing_is_written(folder: Path) -> None:
     outcomes = together(folder, "adapt", "small.yaml", "-o", "bad", "--set", "tuning.epochs=-1")
     assert [one.code for one in outcomes] == [2, 2]
     assert [line.split(" (")[0] for one in outcomes for line in one.err.splitlines()] == [

@@ -74,7 +74,7 @@ def test_groups_count_as_one() -> None:
     assert np.isclose(grouped.difference, -0.5)
 
 
-def test_nobody_to_compare_with() -> None:
+def test_no_system_to_compare_with() -> None:
     arguments: dict[str, Any] = {"groups": None, "draws": 10, "seed": 0}
     assert compare("ours", [], SCORES, CHOSEN, **arguments) == []
     assert set(arguments) <= set(inspect.signature(compare).parameters)

@@ -113,7 +113,7 @@ def test_what_is_no_parquet_file_is_refused(tmp_path: Path, content: bytes) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_parquet_file_of_which_bytes_are_lost_or_changed_is_rows_or_one_error(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_gives_rows_or_one_error(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -217,7 +217,7 @@ def test_odd_text_goes_through_the_loader_unharmed(tmp_path: Path, text: str, su
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 @pytest.mark.parametrize("document", [None, "", " \u3000\n", ["d"], {"text": "d"}, 7, 0.5, True, b"d"], ids=repr)
-def test_a_field_that_is_no_text_is_refused_with_its_place(tmp_path: Path, document: object, suffix: str) -> None:
+def test_a_field_that_is_not_text_is_refused_with_its_position(tmp_path: Path, document: object, suffix: str) -> None:
     if isinstance(document, bytes) and suffix != ".parquet":
         pytest.skip("JSON has no bytes")
     path = tmp_path / f"data{suffix}"

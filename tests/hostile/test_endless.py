@@ -138,7 +138,7 @@ def test_factors_larger_than_the_memory(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_factors_larger_than_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factors_larger_than_the_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse_adapter(tmp_path / "adapter", rows=2**25)
     monkeypatch.setattr("pomona.adapters.tensors._available_bytes", lambda: 2**29)
     assert "needs 1.0 GiB of memory, and 512.0 MiB are available" in refused(tmp_path, "inspect", "adapter")

@@ -48,7 +48,7 @@ def test_a_folder_s_name_with_a_line_end_makes_no_line(tmp_path: Path) -> None:
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     name = b"a\xff".decode("utf-8", "surrogateescape")
     write_folder(tmp_path / name)
     outcome = call(tmp_path, "merge", name, "-o", f"{name}m")

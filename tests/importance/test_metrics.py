@@ -159,7 +159,7 @@ def test_gradient_is_the_loss_that_an_entrys_removal_costs_where_the_loss_is_lin
             assert scores_B[o, r].item() == pytest.approx(abs(float(loss(A, B) - loss(A, without))), rel=1e-9)
 
 
-def test_smoothed_prefers_the_entry_whose_sensitivity_is_large_and_unsteady() -> None:
+def test_smoothed_prefers_entries_of_large_and_variable_sensitivity() -> None:
     """Three entries over four steps: steady, as large on average but unsteady, and small."""
     metric = GradientSmoothed(beta_mean=0.5, beta_uncertainty=0.25)
     beta_mean, beta_uncertainty = metric.smoothing

@@ -22,7 +22,7 @@ def test_any_permutation_is_brought_to_one_order() -> None:
     assert len(orders) == 1
 
 
-def test_factors_of_equal_sums_are_told_apart() -> None:
+def test_factors_of_equal_sums_are_distinguished() -> None:
     one, other = Factors(torch.tensor([[1.0, 0.0]]), torch.ones(2, 1)), Factors(torch.tensor([[0.0, 1.0]]), torch.ones(2, 1))
     first = content_order([one, other], [1.0, 1.0])
     assert content_order([other, one], [1.0, 1.0]) == first[::-1]

@@ -53,7 +53,7 @@ def test_any_floats_including_denormal_and_infinite_ones(values: list[float], co
     assert torch.equal(marks(matrix, count, 7), first_by_sorting(matrix, count))
 
 
-def test_neighbouring_floats_are_told_apart() -> None:
+def test_neighbouring_floats_are_distinguished() -> None:
     """The lowest bits decide: 1, and the next fp32 numbers above it."""
     steps = torch.tensor([[3, 0, 2, 1]], dtype=torch.int32)
     matrix = (torch.ones(1, 4).view(torch.int32) + steps).view(torch.float32)

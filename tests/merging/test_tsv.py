@@ -120,7 +120,7 @@ def test_adapters_of_one_shared_down_projection() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_null_triples_push_nobody_aside(scale: float) -> None:
+def test_null_triples_replace_no_other(scale: float) -> None:
     one, two, _ = three()
     padded = Factors(torch.cat([one.A, one.A[:1]]) * scale, torch.cat([one.B, 0 * one.B[:, :1]], dim=1), one.scaling)
     fresh = Factors(torch.ones(4, 18), torch.zeros(24, 4))

@@ -134,7 +134,7 @@ def test_any_text_scores_as_in_the_harness(mlqa: ModuleType, language: str) -> N
         ("cat", "the", (0.0, 0.0), (0.0, 0.0)),
     ],
 )
-def test_the_one_corner_that_differs_is_text_of_which_the_rules_leave_nothing(
+def test_the_only_difference_is_text_that_the_rules_remove_completely(
     mlqa: ModuleType, prediction: str, reference: str, in_the_harness: tuple[float, float], here: tuple[float, float]
 ) -> None:
     assert leaves_nothing(mlqa, [prediction, reference], "en")

@@ -195,7 +195,7 @@ def test_a_component_does_not_depend_on_how_the_update_is_balanced_between_its_f
         assert _equal(select_masks(moved, 0.5, "rank", scope), select_masks(scores, 0.5, "rank", scope))
 
 
-def test_a_component_of_which_one_half_counts_nothing_goes_first() -> None:
+def test_a_component_with_one_unimportant_half_is_pruned_first() -> None:
     A, B = torch.full((4, 3), 1e-30), torch.full((2, 4), 1e-30)  # the products of these vanish in fp32
     B[:, 2] = 0.0
     A[2] = 1e30

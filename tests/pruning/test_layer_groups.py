@@ -15,7 +15,7 @@ def module(layer: int, name: str = "q_proj") -> str:
     return f"model.layers.{layer}.self_attn.{name}"
 
 
-def test_the_earlier_groups_have_the_more_layers_and_what_is_in_none_is_last() -> None:
+def test_earlier_groups_have_more_layers_and_modules_outside_layers_are_last() -> None:
     modules = ["lm_head", *(module(layer, name) for layer in (10, 2, 0, 1, 3) for name in ("q_proj", "v_proj"))]
     assert layer_groups(modules, 2) == [
         [module(layer, name) for layer in (2, 0, 1) for name in ("q_proj", "v_proj")],

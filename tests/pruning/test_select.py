@@ -191,7 +191,7 @@ def test_masks_are_the_same_on_a_gpu_that_is_not_waited_for(
             assert torch.equal(values(one), other)
 
 
-def test_nan_is_told_without_waiting() -> None:
+def test_nan_is_reported_at_once() -> None:
     with pretended_device() as device:
         fine, broken = moved(torch.tensor([1.0, float("inf")])), moved(torch.tensor([1.0, float("nan")]))
         told = [no_nan([fine, fine]), no_nan([fine, broken]), no_nan([broken, fine])]

@@ -46,7 +46,7 @@ def test_what_was_cut_stands_with_its_split(record: RunRecord) -> None:
     )
 
 
-def test_only_what_was_cut_has_a_column(record: RunRecord, older: RunRecord) -> None:
+def test_only_splits_with_cuts_have_a_column(record: RunRecord, older: RunRecord) -> None:
     nothing = {split: CutRecord(documents=0, characters=0, prompts=0, tokens=0) for split in record.splits}
     for uncut in (older, record.model_copy(update={"cut": nothing})):
         assert shown(uncut)[:2] == [["Split", "Examples", "Fingerprint"], ["train", "50", "003200320032"]]
@@ -115,7 +115,7 @@ def test_where_the_search_differed_from_the_final_run(grid: Callable[..., RunRec
     assert ("Search", "seed 42 and its own examples") in choices(RunRecord.model_validate(content))
 
 
-def test_a_tolerance_of_the_judge_is_said(grid: Callable[..., RunRecord]) -> None:
+def test_a_tolerance_of_the_judge_is_reported(grid: Callable[..., RunRecord]) -> None:
     content = grid(select_by="rouge_l").model_dump()
     content["recipe"]["select_tolerance"] = 1.0
     found = dict(choices(RunRecord.model_validate(content)))
@@ -123,7 +123,7 @@ def test_a_tolerance_of_the_judge_is_said(grid: Callable[..., RunRecord]) -> Non
     assert found["Epochs and runs chosen by"] == said
 
 
-def test_an_average_over_steps_is_said(grid: Callable[..., RunRecord]) -> None:
+def test_an_average_over_steps_is_reported(grid: Callable[..., RunRecord]) -> None:
     content = grid().model_dump()
     for tuning, said in (
         ({"average": "none"}, None),

@@ -144,7 +144,7 @@ def test_an_interval_without_spread_is_unknown(record: RunRecord, save: Save):
     assert "An interval is unknown if the scores of the test examples do not vary." in page.text
 
 
-def test_the_answers_and_what_is_alarming_about_them(record: RunRecord, save: Save):
+def test_the_answers_and_their_warnings(record: RunRecord, save: Save):
     page = page_of(save(record))
     head, *rows = answers_of(page)
     assert [cell.strip("|") for cell in head] == ["System", "Empty", "Without an end", "Repetition", "Words", "Length"]
@@ -226,7 +226,7 @@ def test_ten_examples_at_even_distances(record: RunRecord, save: Save):
     assert all(attributes["dir"] == "auto" for attributes in answers)
 
 
-def test_an_empty_answer_is_said(record: RunRecord, save: Save):
+def test_an_empty_answer_is_reported(record: RunRecord, save: Save):
     folder = save(record, examples=1)
     line = {"id": "a", "document": "d", "references": ["r"], "predictions": {"zero_shot": " \n", "unheard_of": "x"}}
     (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
@@ -234,7 +234,7 @@ def test_an_empty_answer_is_said(record: RunRecord, save: Save):
     assert "Zero shot no text unheard of x" in text
 
 
-def test_an_answer_that_could_not_be_scored_is_said(record: RunRecord, save: Save):
+def test_an_unscored_answer_is_reported(record: RunRecord, save: Save):
     folder = save(record, examples=1)
     line = {"id": "a", "document": "d", "references": ["r"], "predictions": {"zero_shot": None, "pomona": "x"}}
     (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
@@ -334,7 +334,7 @@ def test_a_page_that_cannot_be_written_is_one_line(record: RunRecord, save: Save
     assert not [path for path in folder.iterdir() if path.name.startswith(".report")]
 
 
-def test_a_long_prompt_is_shown_with_what_is_asked_at_its_end(record: RunRecord, save: Save):
+def test_a_long_prompt_is_shown_with_its_final_question(record: RunRecord, save: Save):
     folder = save(record, examples=1)
     prompt = "Trees bear fruit. " * 60 + "\n\nQuestion: What bears fruit?\nAnswer:"
     line = {"id": "a", "document": "d", "prompt": prompt, "references": ["Trees"], "predictions": {"pomona": "x"}}

@@ -161,7 +161,7 @@ def test_a_loss_is_better_when_lower(record: RunRecord):
     assert "0.710 nats better than Zero shot" in text
 
 
-def test_a_flat_curve_is_said(record: RunRecord):
+def test_a_flat_curve_is_reported(record: RunRecord):
     assert record.answer is not None
     flat = record.model_copy(update={"answer": dataclasses.replace(record.answer, flat=True)})
     assert "the curve is flat: the micro dev set shows no significant difference between the ratios" in whether_pruning_helped(flat)
@@ -224,7 +224,7 @@ def test_an_interval_that_ends_at_a_bound_says_so(
     assert ("bound" in tile.note) == ("bound" in figure.caption) == ("bound" in says)
 
 
-def test_a_group_s_interval_that_ends_at_a_bound_is_said(record: RunRecord):
+def test_an_interval_of_a_group_that_ends_at_a_bound_is_reported(record: RunRecord):
     groups = [GroupRatio(first_layer=0, last_layer=4, prune_ratio=0.2, low=low, high=0.5) for low in (0.1, 0.15)]
     assert record.answer is not None
     controller = {"name": "layerwise", "prune_ratio_min": 0.1, "prune_ratio_max": 0.8}
@@ -253,7 +253,7 @@ def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunR
     assert figure.caption.endswith("The best is the lowest ratio that was tried, so the best ratio may be lower.")
 
 
-def test_missing_baselines_are_said(record: RunRecord):
+def test_missing_baselines_are_reported(record: RunRecord):
     assert how_good(without(record, "target_lora")).endswith(
         "excludes 0, corrected p = 0.004); it was not compared with target LoRA."
     )
@@ -352,7 +352,7 @@ def test_what_pruning_is_good_for_besides(grid: Callable[..., RunRecord], granul
     assert whether_pruning_helped(grid(granularity=granularity, reset=reset)).endswith(f"includes 0): {end}")
 
 
-def test_a_target_lora_among_the_merged_ones_is_said(record: RunRecord):
+def test_a_merged_target_lora_is_reported(record: RunRecord):
     merged = record.model_copy(update={"recipe": {"merge": {"method": "linear", "target": True}}})
     assert what_was_run(merged).startswith("Pomona merged 2 adapters (stdlib and torch) and the target LoRA on Hugging")
 

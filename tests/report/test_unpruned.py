@@ -43,7 +43,7 @@ def test_a_cost_is_in_its_own_unit(record: RunRecord) -> None:
     assert "micro dev cost is 0.012 ROUGE-L / 100 lower" in gain_over_none(looked_at(scored, -0.012, -0.02, 0.0))
 
 
-def test_nothing_is_said_where_ratio_0_was_not_tried_or_is_the_answer(record: RunRecord) -> None:
+def test_no_sentence_if_ratio_0_was_not_tried_or_is_the_answer(record: RunRecord) -> None:
     assert gain_over_none(record) == ""
     assert gain_over_none(looked_at(record, 0.0, 0.0, 0.0, prune_ratio=0.0)) == ""
     assert gain_over_none(record.model_copy(update={"answer": None})) == ""
@@ -52,7 +52,7 @@ def test_nothing_is_said_where_ratio_0_was_not_tried_or_is_the_answer(record: Ru
     assert "no pruning" not in figure.caption
 
 
-def test_of_whole_runs_nothing_is_said(record: RunRecord) -> None:
+def test_no_sentence_for_whole_runs(record: RunRecord) -> None:
     runs = looked_at(record, -0.012, -0.02, 0.0).model_copy(update={"rounds": []})
     assert gain_over_none(runs) == ""
 
@@ -69,9 +69,7 @@ def test_of_whole_runs_nothing_is_said(record: RunRecord) -> None:
         (None, "better than the ratio in force.", "at the ratio in force"),
     ],
 )
-def test_rewards_are_said_to_be_over_what_they_were_compared_with(
-    record: RunRecord, reference: float | None, caption: str, note: str
-) -> None:
+def test_rewards_are_reported_with_their_reference(record: RunRecord, reference: float | None, caption: str, note: str) -> None:
     rounds = [dataclasses.replace(seen, reference=reference) for seen in record.rounds]
     changed = record.model_copy(update={"rounds": rounds})
     figure = reward_by_round(changed)

@@ -53,7 +53,7 @@ def test_a_metric_that_cannot_be_had(folder: Path, changes: dict[str, Any], monk
     assert (found.level, found.message) == ("error", "chrf: no such package")
 
 
-def test_a_reward_that_is_no_metric(folder: Path) -> None:
+def test_a_reward_that_is_not_a_metric(folder: Path) -> None:
     write_recipe(folder / "it.yaml", recipe(reward="rouge_L"))
     (found,) = check_recipe("it.yaml")
     assert found.level == "error"
@@ -150,7 +150,7 @@ def test_evaluate_says_what_is_cut(folder: Path, long: dict[str, Any]) -> None:
     assert call(folder, *asked, "--json").err.count("warning: ") == 0
 
 
-def test_references_of_another_script_are_said(folder: Path) -> None:
+def test_references_of_another_script_are_reported(folder: Path) -> None:
     russian = [row | {"summary": f"лето {row['summary'][:2]}"} for row in rows(40)]
     write_rows(folder / "ru.jsonl", russian)
     write_recipe(folder / "ru.yaml", recipe(data={"train": "ru.jsonl"}))

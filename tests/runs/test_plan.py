@@ -238,7 +238,7 @@ def test_a_baseline_s_cell_plans_that_baseline_alone(folder: Path) -> None:
     assert {name: plan.systems for name, plan in found.items()} == {"zero_shot": ["zero_shot"], "target_lora": ["target_lora"]}
 
 
-def test_a_trial_that_memory_does_not_hold_is_told_and_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_beyond_memory_is_reported_and_is_not_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 

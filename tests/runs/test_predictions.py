@@ -28,7 +28,7 @@ def refused(path: Path, *rows: dict[str, Any]) -> str:
     return str(caught.value).removeprefix(str(path.parent) + "/")
 
 
-def test_answers_are_found_by_id_and_what_is_not_there_is_none(tmp_path: Path) -> None:
+def test_answers_are_found_by_id_and_missing_ones_are_none(tmp_path: Path) -> None:
     rows = ({"id": 7, "prediction": "seven"}, {"id": "elsewhere", "prediction": "x"}, {"id": "a", "prediction": ""})
     assert read_predictions(written(tmp_path / "mine.jsonl", *rows), EXAMPLES) == {"mine": ["", None, "seven"]}
 

@@ -718,7 +718,7 @@ def test_a_recipe_to_train_with_is_not_one_to_adapt_with() -> None:
         (b"data: {train: x}\nsources: [{name: a, adapter: b}]\n1: 2\n", "recipe.yaml: 1: keys should be strings"),
     ],
 )
-def test_files_that_are_no_recipe(content: bytes, part: str, tmp_path: Path) -> None:
+def test_files_that_are_not_recipes(content: bytes, part: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_bytes(content)
     with pytest.raises(InputError) as caught:

@@ -14,7 +14,7 @@ from pomona.runs.record import SystemDescription
 from pomona.runs.record_systems import describe_systems
 
 
-def test_a_static_merge_and_what_is_trained_from_one_say_what_the_rank_lost() -> None:
+def test_a_static_merge_and_training_from_it_report_the_rank_loss() -> None:
     sources = [random_adapter(1), random_adapter(2)]
     svd = merge(sources, "svd")
     systems = {"svd": svd, "concat": merge(sources, "concat"), "lorahub": sources[0], "pomona": sources[0], "zero_shot": None}

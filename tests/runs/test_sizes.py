@@ -25,7 +25,7 @@ SYSTEMS = {
 }
 
 
-def test_modules_sizes_and_settings_that_differ_are_said() -> None:
+def test_different_modules_sizes_and_settings_are_reported() -> None:
     assert unlike(SYSTEMS, "unpruned") == [
         "p50 is not trained like unpruned: runs 8, unpruned 1",
         "target_lora is not trained like unpruned: it adapts q_proj (30 modules), unpruned q_proj, v_proj (60 modules); "

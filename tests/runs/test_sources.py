@@ -33,7 +33,7 @@ def check(folder: Path, weight: object, **changes: Any) -> tuple[str, ...]:
     return check_sources(parse_recipe(content, Recipe), backbone).warnings
 
 
-def test_weights_that_say_what_every_module_gets_are_sound(tmp_path: Path) -> None:
+def test_weights_that_cover_every_module_are_valid(tmp_path: Path) -> None:
     (about_one_source,) = check(tmp_path, [{"filter": "q_proj", "value": [0.0, 1.0]}, {"filter": "v_proj", "value": 2.0}])
     assert about_one_source.startswith("there is one source")
 

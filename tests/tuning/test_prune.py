@@ -481,7 +481,7 @@ def test_between_selections_nothing_is_zeroed_but_the_end_of_an_epoch_is_exact(l
                 assert run.zeros() == run.counts(ratio)
 
 
-def test_importance_is_the_mean_score_of_what_is_kept(llama: Backbone) -> None:
+def test_importance_is_the_mean_score_of_kept_entries(llama: Backbone) -> None:
     with running(llama, Fixed(0.5), Pruning(Magnitude()), micro_dev=()) as run:
         run.step(1)
         for path, mean in run.prune.importance().items():

@@ -185,7 +185,7 @@ def trace(ground: Ground) -> tuple[list[PublishedRound], float]:
     return published(ground)
 
 
-def test_the_trace_shows_what_it_is_to_show(trace: tuple[list[PublishedRound], float]) -> None:
+def test_the_trace_covers_the_intended_steps(trace: tuple[list[PublishedRound], float]) -> None:
     """Commits and none, ratios that rise and fall, one that is bounded, an answer; and no decision that rounding could turn."""
     rounds, answer = trace
     assert len(rounds) == ROUNDS

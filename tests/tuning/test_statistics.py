@@ -53,7 +53,7 @@ def stepped(attachment: Attachment, pruning: Pruning) -> tuple[Statistics, list[
         (Pruning(Magnitude(), granularity="module"), True, False, False),
     ],
 )
-def test_only_what_is_read_is_gathered(llama: Backbone, pruning: Pruning, norms: bool, gradients: bool, averages: bool) -> None:
+def test_only_read_entries_are_gathered(llama: Backbone, pruning: Pruning, norms: bool, gradients: bool, averages: bool) -> None:
     with attached(llama, [tiny_adapter(llama)]) as attachment:
         statistics, watched = stepped(attachment, pruning)
         assert watched == (2 * list(attachment.layers) if norms else [])

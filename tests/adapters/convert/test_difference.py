@@ -91,7 +91,7 @@ def test_a_name_that_could_be_two_is_none(tmp_path: Path) -> None:
         convert(base, tmp_path / "out", rank=1, base=folder)
 
 
-def test_only_what_changed_is_in_it_and_a_merged_lora_comes_back(tmp_path: Path) -> None:
+def test_only_changed_modules_are_converted_and_a_merged_lora_is_recovered(tmp_path: Path) -> None:
     base, model = saved(new_model(), tmp_path / "base"), new_model()
     change = torch.randn(16, 2) @ torch.randn(2, 16)
     model.get_parameter(f"{Q0}.weight").data += change

@@ -54,7 +54,7 @@ def test_the_least_rank_for_an_error(exact_size: int) -> None:
     assert len(factor(delta, Limits(3, 0.75), exact_size)[0]) == 3
 
 
-def test_the_error_counts_the_rounding_of_what_is_written() -> None:
+def test_the_error_includes_the_rounding_of_written_factors() -> None:
     delta = torch.randn(20, 2) @ torch.randn(2, 30)
     (factors, exact), (_, rounded) = (
         factor_all([("a", delta)], Limits(2, None), dtype) for dtype in (torch.float32, torch.bfloat16)

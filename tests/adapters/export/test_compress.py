@@ -21,7 +21,7 @@ def mixed() -> Adapter:
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
-def test_each_module_is_its_best_approximation_and_the_error_is_what_is_missing(rank: int) -> None:
+def test_each_module_is_its_best_approximation_with_the_exact_error(rank: int) -> None:
     adapter = mixed()
     small, report = compress(adapter, rank)
     lost, whole, shares = 0.0, 0.0, {}

@@ -181,7 +181,7 @@ def test_bases_that_cannot_be_read(content: str | None, part: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"not one", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 40])
-def test_files_that_are_no_gguf_base(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_gguf_bases(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "base.gguf").write_bytes(content)
     with pytest.raises(InputError, match="GGUF file"):
         read_base(tmp_path / "base.gguf")

@@ -53,7 +53,7 @@ def change_error(found: Tensor, expected: Tensor, base: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_llama_cpp_says_what_transformers_says(name: str, tmp_path: Path) -> None:
+def test_llama_cpp_answers_as_transformers(name: str, tmp_path: Path) -> None:
     model = build(name)
     file = write_gguf(name, model, tmp_path / "base.gguf")
     base = transformers_logits(model, TOKENS)

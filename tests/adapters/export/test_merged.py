@@ -99,7 +99,7 @@ def test_what_is_tied_comes_apart_exactly(name: str, ends: tuple[str, ...], tmp_
         assert torch.equal(embedding.weight, source)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_tied_model_whose_files_hold_a_head_of_their_own(tmp_path: Path) -> None:
+def test_a_tied_model_with_a_head_in_its_files(tmp_path: Path) -> None:
     """transformers never looks at that head, so the update belongs on the embedding's weight."""
     model = build("llama-tied")
     base = saved(model, tmp_path / "base")

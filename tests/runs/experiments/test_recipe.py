@@ -208,7 +208,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, changes: dict[str, An
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [\n", "\x00", "systems: {a: {}}\n"])
-def test_files_that_are_no_experiment(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_experiments(tmp_path: Path, text: str) -> None:
     (tmp_path / "exp.yaml").write_text(text)
     with pytest.raises(InputError, match=r"exp\.yaml"):
         read_experiment(tmp_path / "exp.yaml")

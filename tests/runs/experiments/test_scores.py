@@ -360,7 +360,7 @@ def test_settings_are_apart(tmp_path: Path) -> None:
     assert text.index("## a\n") < text.index("## b\n")
 
 
-def test_the_table_says_what_the_record_says(tmp_path: Path) -> None:
+def test_the_table_equals_the_record(tmp_path: Path) -> None:
     experiment, cells = filled(tmp_path)
     found = gather(experiment, cells, tmp_path)
     text = table(found)
