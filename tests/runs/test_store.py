@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -12,9 +14,9 @@ import pytest
 import torch
 from tests.adapters.builders import Q0, V0, random_factors
 
-from pomona.adapters import Adapter
+from pomona.adapters import Adapter, write_adapter
 from pomona.control import Grasp
-from pomona.errors import InputError
+from pomona.errors import InputError, command_line
 from pomona.evaluation.answers import Answers
 from pomona.ratios import Answer, CurvePoint
 from pomona.runs.record import RunRecord
@@ -98,14 +100,14 @@ def test_the_record_comes_back_equal(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     store = begun(tmp_path)
     store.write_record(record())
-    for broken in ("write_text", "replace"):
+    for broken in ("write_bytes", "replace"):
         with mock.patch.object(Path, broken, side_effect=OSError("no space left")), pytest.raises(OSError, match="no space"):
             store.write_record(record(status="done"))
         found = store.record()
         assert found is not None
         assert found.status == "running"
     store.write_record(record(status="done"))
-    assert files(tmp_path) == {"recipe.yaml", "record.json"}  # what the broken write left behind is used up
+    assert files(tmp_path) == {"recipe.yaml", "record.json"}
 
 
 def test_predictions_are_whole_or_absent(tmp_path: Path) -> None:
@@ -218,3 +220,98 @@ def test_the_end_leaves_the_adapter_and_no_checkpoints(tmp_path: Path) -> None:
     store.drop_checkpoints()
     store.drop_checkpoints()
     assert files(tmp_path) == {"recipe.yaml", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+
+
+def test_a_folder_that_a_kill_left_before_its_first_file_can_be_begun(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("process 1 on nowhere\n")
+    (tmp_path / ".recipe.yaml.writing").write_text("na")
+    with pytest.raises(InputError, match="no run to resume"):
+        RunStore(tmp_path, RECIPE, resume=True)
+    store = RunStore(tmp_path, RECIPE, resume=False)
+    with store.alone():
+        store.begin()
+    assert files(tmp_path) == {"recipe.yaml"}
+
+
+def test_one_of_two_stores_writes(tmp_path: Path) -> None:
+    """Two runs that looked at the same new folder: the first one begins, and the other is refused, while it runs and after."""
+    first, second = RunStore(tmp_path / "run", RECIPE, resume=False), RunStore(tmp_path / "run", RECIPE, resume=False)
+    with first.alone():
+        first.begin()
+        with first.alone():
+            pass
+        held = rf"run: process {os.getpid()} on .* is writing into this folder"
+        for other in (second, RunStore(tmp_path / "run", RECIPE, resume=True)):
+            with pytest.raises(InputError, match=held), other.alone():
+                pass
+    with pytest.raises(InputError, match="run: already exists"), second.alone():
+        pass
+    with RunStore(tmp_path / "run", RECIPE, resume=True).alone():
+        pass
+    assert files(tmp_path / "run") == {"recipe.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], r"record\.json: is damaged\. Delete it; --resume goes on"),
+        (lambda text: "", r"record\.json: is damaged"),
+        (lambda text: "[1]", r"record\.json: is damaged"),
+        (lambda text: text.replace('"running"', "7"), r"record\.json: is damaged"),
+        (lambda text: "[" * 100_000, r"record\.json: is damaged"),
+        (
+            lambda text: text.replace('"format_version": 1', '"format_version": 99'),
+            r"record\.json: is of format 99, and this version",
+        ),
+    ],
+    ids=["half", "empty", "a list", "another type", "deep", "newer"],
+)
+def test_a_damaged_record_is_named(tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
+    store = begun(tmp_path)
+    store.write_record(record())
+    path = tmp_path / "record.json"
+    path.write_text(damage(path.read_text()))
+    with command_line(), pytest.raises(InputError, match=message):
+        store.record()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-9],
+        lambda raw: b"",
+        lambda raw: b"{}",
+        lambda raw: b"[]",
+        lambda raw: raw.replace(b"0.5", b"0.6"),
+        lambda raw: b"\xff" + raw,
+    ],
+    ids=["half", "empty", "no part", "a list", "another value", "not UTF-8"],
+)
+def test_a_part_that_is_not_as_it_was_written_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    store = begun(tmp_path)
+    store.save_answers("pomona", Answers(("é",), (0.5,), 1.0))
+    assert store.load_answers("pomona") == Answers(("é",), (0.5,), 1.0)
+    path = tmp_path / "checkpoint" / "pomona.answers.json"
+    path.write_bytes(damage(path.read_bytes()))
+    with (
+        command_line(),
+        pytest.raises(InputError, match=r"pomona\.answers\.json: is not as it was written\. Delete it; --resume then"),
+    ):
+        store.load_answers("pomona")
+
+
+def test_a_trained_adapter_that_was_exchanged_is_refused(tmp_path: Path) -> None:
+    store, generator = begun(tmp_path), torch.Generator().manual_seed(1)
+    one, other = (Adapter({Q0: random_factors(generator, 2)}) for _ in range(2))
+    store.save_trained("pomona", Fitted(one, 1, None, (), {}, {}, None, None, {}, [], 0.0, 0.0, 1))
+    write_adapter(other, tmp_path / "other")
+    kept = tmp_path / "checkpoint" / "pomona" / "adapter"
+    shutil.copy(tmp_path / "other" / "adapter_model.safetensors", kept)
+    with (
+        command_line(),
+        pytest.raises(InputError, match=r"adapter_model\.safetensors: is not as it was written\. Delete .*pomona; --resume"),
+    ):
+        store.load_trained("pomona")
+    (kept / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"fitted\.json: is not as it was written"):
+        store.load_trained("pomona")

@@ -66,7 +66,8 @@ def adapt(
     """
     progress, shared = progress or Silent(), shared or SharedWork(test_seed=recipe.seed)
     store = open_store(recipe, Path(output) if output is not None else Path("runs") / recipe.name, only, shared, resume=resume)
-    return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
+    with store.alone() if resume else contextlib.nullcontext():  # a new folder is made when all else is right
+        return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
 
 
 def plan_run(recipe: Recipe, folder: Path, *, resume: bool = False, trial: bool = False) -> RunPlan:
@@ -114,7 +115,12 @@ def execute(plan: RunPlan, store: RunStore, progress: Progress | None = None) ->
         InputError: the run was begun with other data, sources or another model.
         PomonaError: training failed; the record says so.
     """
-    progress, started = progress or Silent(), time.perf_counter() - plan.prepare_seconds
+    with store.alone():
+        return _executed(plan, store, progress or Silent())
+
+
+def _executed(plan: RunPlan, store: RunStore, progress: Progress) -> RunRecord:
+    started = time.perf_counter() - plan.prepare_seconds
     given, only, splits, shared = plan.recipe, plan.only, plan.splits, plan.shared
     backbone = plan.backbone
     store.begin()

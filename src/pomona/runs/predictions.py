@@ -10,6 +10,7 @@ from pathlib import Path
 from pomona.data import Example, read_rows
 from pomona.data.formats import place
 from pomona.errors import InputError
+from pomona.whole_files import write_whole
 
 
 def read_predictions(path: Path, examples: Sequence[Example]) -> dict[str, list[str | None]]:
@@ -83,10 +84,8 @@ def write_predictions(path: Path, examples: Sequence[Example], predictions: Mapp
         json.dumps(prediction_line(example, {system: texts[number] for system, texts in predictions.items()}), ensure_ascii=False)
         for number, example in enumerate(examples)
     ]
-    scratch = path.with_name(f".{path.name}.writing")
     try:
-        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogatepass")
-        scratch.replace(path)
+        write_whole(path, "\n".join(lines) + "\n", errors="surrogatepass")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
 

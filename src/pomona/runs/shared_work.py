@@ -39,6 +39,11 @@ class SharedWork:
         self._backbone: tuple[Loading, Backbone] | None = None
         self._made: dict[tuple[object, ...], object] = {}
 
+    def drop(self) -> None:
+        """Let go of all that was made, the model above all."""
+        self._backbone = None
+        self._made.clear()
+
     def draws_test_apart(self, recipe: Recipe) -> bool:
         """Whether the run's test split is not the one that its own seed draws."""
         return self.test_seed is not None and self.test_seed != recipe.seed

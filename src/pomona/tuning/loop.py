@@ -16,6 +16,8 @@ from torch import Tensor
 from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
+from pomona.errors import InputError
+from pomona.tuning.checkpoint import AGAIN
 from pomona.tuning.settings import Event
 from pomona.tuning.state import load_state, save_state
 from pomona.tuning.transform import Hooks, Run, Transform
@@ -39,7 +41,7 @@ def train(
     tuning, fingerprint = run.tuning, fingerprint or {}
     run.start_random_streams()
     if checkpoint and run.engine.on_main(checkpoint.exists):
-        run.restore(load_state(checkpoint, fingerprint, run.backbone.device), transforms)
+        _resume(run, transforms, checkpoint, fingerprint)
     run.engine.broadcast(list(run.parameters.values()))  # ranks on unlike machines may have merged with other roundings
     run.progress.begin(f"tuning {run.system}", run.total_steps)
     run.progress.advance(run.state.step)
@@ -62,6 +64,19 @@ def train(
     run.log.read()
     for end in hooks.end:
         end(run)
+
+
+def _resume(run: Run, transforms: Mapping[str, Transform], checkpoint: Path, fingerprint: Mapping[str, object]) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        InputError: it is none, is not as it was written, is from another run, or does not hold a state of this one.
+    """
+    state = load_state(checkpoint, fingerprint, run.backbone.device)
+    try:
+        run.restore(state, transforms)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError("does not hold a state of this run", file=checkpoint, fix=AGAIN) from error
 
 
 def _step(run: Run, hooks: Hooks) -> tuple[Event, Tensor]:

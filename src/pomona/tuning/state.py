@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor
 
 from pomona.errors import InputError
-from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
+from pomona.tuning.checkpoint import AGAIN, load_checkpoint, save_checkpoint
 from pomona.tuning.settings import Event
 
 T = TypeVar("T")
@@ -72,7 +72,10 @@ def load_state(path: Path, fingerprint: Mapping[str, object], device: torch.devi
             file=path,
             fix="Resume with the recipe and version of that run, or start a new run",
         )
-    return typed(TrainState, found["state"])
+    try:
+        return typed(TrainState, found["state"])
+    except (KeyError, ValueError) as error:
+        raise InputError("does not hold a state of this run", file=path, fix=AGAIN) from error
 
 
 def typed(kind: type[T], values: object) -> T:

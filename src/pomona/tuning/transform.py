@@ -145,7 +145,13 @@ class Run:
 
     @torch.no_grad()
     def restore(self, state: TrainState, transforms: Mapping[str, Transform]) -> None:
-        """Resume from the state of a checkpoint; its events are emitted again."""
+        """Resume from the state of a checkpoint; its events are emitted again.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: it is not a state of this run.
+        """
+        if not 0 <= state.step <= self.total_steps:
+            raise ValueError(f"step {state.step} of {self.total_steps}")
         for name, parameter in self.parameters.items():
             parameter.copy_(state.factors[name])
             self.optimizer.state[parameter] = state.optimizer[name]

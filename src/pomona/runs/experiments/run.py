@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from pathlib import Path
 from pomona.engines import NATIVE
 from pomona.engines.launch import failed_alike
 from pomona.errors import InputError, PomonaError
+from pomona.folder_lock import FolderLock, holds_nothing
 from pomona.runs.adapt import execute, finished, open_store
+from pomona.runs.alone import alone
 from pomona.runs.base_plan import Plan
 from pomona.runs.estimate import Training
 from pomona.runs.experiments.recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
@@ -24,6 +27,7 @@ from pomona.runs.record_inputs import describe_splits
 from pomona.runs.shared_work import SharedWork
 from pomona.runs.store import RECIPE, RunStore
 from pomona.tuning.progress import Progress, Silent
+from pomona.whole_files import write_whole
 
 
 def run_experiment(
@@ -64,7 +68,8 @@ def run_experiment(
     folder = Path(output) if output is not None else Path("runs") / experiment.name
     chosen = cells if chosen is None else chosen
     shared = SharedWork(test_seed=experiment.seeds[0])
-    NATIVE.on_main(lambda: check_folder(folder, cells, shared, resume=resume))
+    lock, check = FolderLock(folder), lambda: check_folder(folder, cells, shared, resume=resume)
+    NATIVE.on_main(check)
     if NATIVE.world_size > 1 and (engine != "local" or (workers or 1) > 1):
         raise InputError(
             "each worker runs cells of its own, but the processes of a launcher share the work of every cell",
@@ -72,18 +77,21 @@ def run_experiment(
             fix="Start `pomona experiment` without a launcher, or leave out these options",
         )
     found_engine = find_engine(engine, workers, folder)
-    plan = prepare_cells(chosen, folder, shared, progress)
-    for warning in plan.warnings:
-        progress.warn(warning)
-    NATIVE.on_main(lambda: _write(folder / EXPERIMENT, experiment.yaml()))
-    if found_engine is None:
-        for place, cell in enumerate(chosen, start=1):
-            _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
-    else:
-        lacking = [cell for cell in chosen if cell.path in plan.cells]
-        del shared, plan  # the model leaves this process: each worker has its own
-        run_on_workers(lacking, found_engine, progress)
-    return NATIVE.on_main(lambda: _result(experiment, cells, folder))
+    with alone(lock, check) if resume else contextlib.nullcontext():  # a new folder is made when all else is right
+        plan = prepare_cells(chosen, folder, shared, progress)
+        for warning in plan.warnings:
+            progress.warn(warning)
+        with alone(lock, check):
+            NATIVE.on_main(lambda: _write(folder / EXPERIMENT, experiment.yaml()))
+            if found_engine is None:
+                for place, cell in enumerate(chosen, start=1):
+                    _run(cell, plan.cells.get(cell.path), folder, shared, _Numbered(progress, f"{place}/{len(chosen)} {cell.path}"))
+            else:
+                lacking = [cell for cell in chosen if cell.path in plan.cells]
+                del plan  # each worker has its own model
+                shared.drop()
+                run_on_workers(lacking, found_engine, progress)
+            return NATIVE.on_main(lambda: _result(experiment, cells, folder))
 
 
 def _result(experiment: Experiment, cells: Sequence[Cell], folder: Path) -> ExperimentRecord:
@@ -101,7 +109,7 @@ def check_folder(folder: Path, cells: Sequence[Cell], shared: SharedWork, *, res
         InputError: it does.
     """
     if not resume:
-        if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
+        if folder.exists() and not holds_nothing(folder):
             raise InputError("already exists", file=folder, fix="Give another --output, or --resume to go on with it")
         return
     if not (folder / EXPERIMENT).is_file():
@@ -233,12 +241,9 @@ def _store(cell: Cell, folder: Path, shared: SharedWork) -> RunStore:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    scratch = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
 
