@@ -156,7 +156,7 @@ def test_a_models_own_code_is_not_run_or_asked_about(folder: Path, tmp_path: Pat
 
 
 def test_an_unknown_dtype_and_device(folder: Path) -> None:
-    assert refused(folder, dtype="int8") == "dtype: unknown dtype (got 'int8'). Use one of float32, bfloat16, float16."
+    assert refused(folder, dtype="int8") == "dtype: unknown dtype (got 'int8'). Use one of auto, float32, bfloat16, float16."
     with pytest.raises(InputError, match=r"^device: no such device here \(got 'gpu'\)\. Use auto, cpu, cuda or cuda:N\.$"):
         load_backbone(str(folder), device="gpu")
     if not torch.cuda.is_available():

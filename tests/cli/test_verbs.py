@@ -86,7 +86,7 @@ def test_dry_run_says_what_it_would_work_on_and_writes_nothing(folder: Path) -> 
     assert outcome.code == 0
     assert outcome.out.splitlines()[:3] == [
         "ok: data: 24 train, 6 micro_dev, 4 dev, 6 test; no split shares a document with another",
-        "ok: model: model, 14 linear modules",
+        "ok: model: model, 14 linear modules, float32 on cpu",
         "ok: sources: alpha, beta",
     ]
     assert not (folder / "dry").exists()

@@ -145,7 +145,7 @@ def test_a_training_is_planned_and_says_what_it_cuts(folder: Path) -> None:
     dry = call(folder, "train-adapter", "cut.yaml", "--output", "cut", "--dry-run")
     assert dry.out.splitlines()[:4] == [
         "ok: data: 6 examples",
-        "ok: model: model, 14 linear modules",
+        "ok: model: model, 14 linear modules, float32 on cpu",
         "ok: adapter: 4 modules",
         f"warning: {warning}",
     ]

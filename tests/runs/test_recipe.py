@@ -91,7 +91,7 @@ def refused(*overrides: str, kind: type[Recipe] | type[TrainRecipe] = Recipe, **
 
 def test_defaults() -> None:
     recipe = parsed()
-    assert (recipe.model, recipe.seed, recipe.dtype, recipe.speed) == ("embedded", 0, "float32", "auto")
+    assert (recipe.model, recipe.seed, recipe.dtype, recipe.speed) == ("embedded", 0, "auto", "auto")
     assert recipe.controller == Bayes()
     assert recipe.task == Summarization()
     assert recipe.pruning.metric == Wanda()

@@ -37,7 +37,7 @@ def generate(
     *,
     model: str | None = None,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     chat: bool = False,
     system: str | None = None,
     template_arguments: Mapping[str, bool | int | float | str | None] | None = None,

@@ -19,13 +19,15 @@ from pomona.adapters.config import read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.quantised import refuse_other_quantisers
 from pomona.adapters.same_base import Base
+from pomona.backbone.attention import check_attention
+from pomona.backbone.device import described, resolve_dtype, unused_gpu, use_tensor_cores
 from pomona.backbone.embedded import EMBEDDED, NAME
 from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.quantised import Quantization, quantised_bits, ready_to_train
 from pomona.backbone.sharded import shard
-from pomona.backbone.speed import Speed, Switch, switched_on
+from pomona.backbone.speed import Packing, Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
 from pomona.backbone.trial_copy import trial_copy
 from pomona.engines import NATIVE, Engine, asked_for
@@ -34,7 +36,6 @@ from pomona.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAILURES = (Exception,)  # whatever transformers trips over in a config, a tokenizer or a weight that others wrote
 QUANTISED = "quantization_config"
 """The key of a recipe, of transformers, and of a `config.json`."""
@@ -69,6 +70,11 @@ class Backbone:
     def device(self) -> torch.device:
         """Where the model's weights are."""
         return self.model.device
+
+    @property
+    def where(self) -> str:
+        """The precision of the weights and their device, in words."""
+        return described(self.device, self.model.dtype)
 
     @property
     def context_tokens(self) -> int | None:
@@ -122,9 +128,10 @@ class Backbone:
 def load_backbone(
     model: str = EMBEDDED,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     speed: Switch = "auto",
     quantization_config: Quantization | None = None,
+    attention: str | None = None,
 ) -> Backbone:
     """Load a frozen model.
 
@@ -134,13 +141,16 @@ def load_backbone(
     Args:
         model: `embedded`, a folder in transformers' format, or a hub id.
         device: `auto` (an accelerator where there is one), or a torch device such as `cpu`, `cuda:1`.
-        dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; adapters are always trained in float32.
+        dtype: `float32`, `bfloat16` or `float16`, of the frozen weights; `auto`: bfloat16 on an accelerator that computes in it,
+            else float32. Adapters are always trained in float32.
         speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path.
         quantization_config: how to quantise the model; None: it is loaded as it is, quantised or not.
+        attention: transformers' name of an attention implementation, such as `sdpa`, `eager` or `flash_attention_2`; None: the
+            model's own.
 
     Raises:
-        InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype
-            or device; the model is quantised already.
+        InputError: no such model, not a causal language model, weights that are not whole, no token to pad with, unknown dtype,
+            device or attention implementation; the model is quantised already.
         MissingPackageError: a quantised model, and bitsandbytes or accelerate is not installed.
     """
     from transformers import AutoModelForCausalLM
@@ -148,19 +158,22 @@ def load_backbone(
 
     disable_progress_bar()  # Pomona's own display says what is going on
     place, engine = resolve_device(device), asked_for(NATIVE)
-    if dtype not in DTYPES:
-        raise InputError("unknown dtype", field="dtype", value=dtype, fix=f"Use one of {', '.join(DTYPES)}")
+    precision = resolve_dtype(dtype, place)
+    check_attention(attention)
     where = locate(model)
     local = isinstance(where, Path)
     folder = where if local else fetched_folder(where)
     warnings, doubt = check_files(folder, model, whole=local) if folder is not None else ([], None)
-    quantised = _quantised(folder, model, quantization_config, DTYPES[dtype], place)
+    if device == "auto" and place.type == "cpu" and (told := unused_gpu()) is not None:
+        warnings.append(told)
+    quantised = _quantised(folder, model, quantization_config, precision, place)
     tokenizer = _tokenizer(where, folder, model)
     try:
         with _quiet():
             network, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 where,
-                dtype=DTYPES[dtype],
+                dtype=precision,
+                **({} if attention is None else {"attn_implementation": attention}),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=local,
@@ -189,13 +202,17 @@ def load_backbone(
     if not quantised:
         nn.Module.to(network, place)
     ready_to_train(network)
+    use_tensor_cores(place, precision)
     _try_pass(network, model)
     tried = trial_copy(network)
     if not is_causal(tried):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
     backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
-    backbone = replace(backbone, speed=switched_on(network, speed, tried), engine=engine)
+    speeds = switched_on(network, speed, tried)
+    if attention not in (None, "sdpa"):
+        speeds = speeds.without(Packing)  # which has an attention of its own
+    backbone = replace(backbone, speed=speeds, engine=engine)
     if engine.moves_together:
         assert backbone.fingerprint  # these two read every weight, which is here whole for the last time
         assert backbone.base

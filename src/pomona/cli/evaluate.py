@@ -40,7 +40,7 @@ def evaluate(
     ] = None,
     device: Annotated[str | None, typer.Option(help="With --data: auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="With --data: float32, bfloat16 or float16, of the model. Default: float32.")
+        str | None, typer.Option(help="With --data: auto, float32, bfloat16 or float16, of the model. Default: auto.")
     ] = None,
     predictions: Annotated[
         Path | None,
@@ -107,7 +107,7 @@ def evaluate(
         if "max_tokens" in settings:
             check_room(chosen.task, settings["max_tokens"])
         with Display() as display:
-            given = chosen.model or Loading(model_for(opened, model), device or "auto", dtype or "float32")
+            given = chosen.model or Loading(model_for(opened, model), device or "auto", dtype or "auto")
             backbone = load_backbone(*given)
             found = run(backbone, adapters or [], chosen.examples, chosen.task, **settings, progress=display)
             for warning in found.warnings:

@@ -20,7 +20,7 @@ def generate(
         typer.Option(help="`embedded`, a folder, or a hub id. Default: the base that the adapter names; embedded without one."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16, of the model.")] = "auto",
     chat: Annotated[bool, typer.Option("--chat", help="Each prompt is a user's message, in the model's chat template.")] = False,
     system: Annotated[str | None, typer.Option(help="With --chat: the system's message.")] = None,
     template_arguments: Annotated[

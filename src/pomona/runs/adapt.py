@@ -199,7 +199,7 @@ def _new_record(recipe: Recipe, backbone: Backbone, warnings: list[str]) -> RunR
         name=recipe.name,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=recipe.resolved(),
-        environment=environment(),
+        environment=environment() | {"model": backbone.where},
         fingerprints={},
         model=backbone.name,
         task=type(recipe.task).__name__,

@@ -72,7 +72,7 @@ class RunPlan(Plan):
         sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.named())
         return [
             f"data: {sizes}; no split shares a document with another",
-            f"model: {self.backbone.name}, {len(self.backbone.linear_modules())} linear modules",
+            f"model: {self.backbone.name}, {len(self.backbone.linear_modules())} linear modules, {self.backbone.where}",
             f"sources: {', '.join(source.name for source in self.recipe.sources)}",
         ]
 
@@ -138,7 +138,7 @@ def prepare(
     baselines, left_out = _baselines(recipe, only, sources)
     warnings += [f"the baseline {name} is left out: {reason}" for name, reason in left_out.items()]
     least, measured, untimed = _rehearse(recipe, only, baselines, sources, encoding.data, shared, trial=trial)
-    progress.end(backbone.name)
+    progress.end(f"{backbone.name}, {backbone.where}")
     plan = RunPlan(
         warnings=tuple(dict.fromkeys(warnings)),
         trainings=timed(planned_trainings(recipe, only, baselines, sources, encoding, first, backbone), measured),

@@ -13,7 +13,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from pomona.backbone.decoding import Decoding
-from pomona.backbone.load import DTYPES, EMBEDDED
+from pomona.backbone.device import DTYPES
+from pomona.backbone.load import EMBEDDED
 from pomona.backbone.quantised import Quantization
 from pomona.backbone.speed import Switch
 from pomona.backbone.trainable import trainable_merges
@@ -247,9 +248,12 @@ class Recipe(Section):
         name: of the run; its folder is `runs/<name>` by default.
         seed: root of every random stream.
         model: `embedded`, a folder, or a hub id.
-        device, dtype: where the frozen model lives, and in which precision.
+        device: where the frozen model lives: `auto`, an accelerator where there is one, or `cpu`, `cuda`, `cuda:1`.
+        dtype: its precision: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on an accelerator that computes in it, else
+            float32.
         quantization_config: how the frozen model is quantised while it is loaded, in transformers' own terms, such as
             `{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_use_double_quant: true}`.
+        attention: its attention implementation by transformers' name, such as `eager` or `flash_attention_2`; None: its own.
         speed: `auto`, the speed-ups that suit the model and its device; `off`, the plain path that they are tested against.
         task: a task's name, or its name and parameters.
         data: the target's.
@@ -275,8 +279,9 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     model: str = EMBEDDED
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     quantization_config: Quantization | None = None
+    attention: str | None = None
     speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data
@@ -296,8 +301,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
+        if self.dtype not in {"auto", *DTYPES}:
+            raise ValueError(f"unknown dtype {self.dtype!r}: use one of auto, {', '.join(DTYPES)}")
         names = [source.name for source in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources have one name: {', '.join(names)}")
@@ -446,8 +451,9 @@ class TrainRecipe(Section):
     seed: int = Field(default=0, ge=0)
     model: str = EMBEDDED
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     quantization_config: Quantization | None = None
+    attention: str | None = None
     speed: Switch = "auto"
     task: TaskField = Summarization()
     data: Data

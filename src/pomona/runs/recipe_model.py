@@ -17,6 +17,7 @@ class Loading(NamedTuple):
     dtype: str
     speed: Switch = "auto"
     quantization_config: Quantization | None = None
+    attention: str | None = None
 
 
 def loading(recipe: Recipe | TrainRecipe) -> Loading:

@@ -48,7 +48,7 @@ class TrainPlan(Plan):
         """Data, model, adapter."""
         return [
             f"data: {len(self.examples)} examples",
-            f"model: {self.backbone.name}, {len(self.backbone.linear_modules())} linear modules",
+            f"model: {self.backbone.name}, {len(self.backbone.linear_modules())} linear modules, {self.backbone.where}",
             f"adapter: {self.modules} modules",
         ]
 
