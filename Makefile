@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs package lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs package audit sbom soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,17 @@ package: $(UV)  ## build wheel and sdist, and use them with the oldest and the n
 	for version in 3.11 3.12 3.13; do \
 	  $(UV) pip compile --quiet --no-header --python-version $$version --all-extras --output-file /dev/null pyproject.toml || exit 1; \
 	done
+
+audit: $(UV)  ## look the locked packages up in the database of known vulnerabilities (needs PyPI's network)
+	$(UV) tool run pip-audit==2.10.1 --disable-pip $(addprefix --requirement ,$(LOCKS))
+
+sbom: $(UV)  ## write the locked packages as CycloneDX, into dist/sbom.json
+	mkdir -p dist
+	cat $(LOCKS) | $(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file dist/sbom.json -
+
+soak: $(READY)  ## the readers on 20,000 random inputs each (hours)
+	POMONA_FUZZ_EXAMPLES=20000 $(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/hostile/test_fuzz.py
 
 lock: $(UV)  ## resolve the locked requirement files again
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt
