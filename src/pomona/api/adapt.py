@@ -9,8 +9,10 @@ from pomona.api.given import recipe_of
 from pomona.engines import NATIVE
 from pomona.report import model_card, write_report
 from pomona.runs.adapt import adapt as run
+from pomona.runs.callbacks import Callback, Callbacks, scores
 from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
+from pomona.runs.trackers import trackers
 from pomona.tuning.progress import Progress, shown
 
 
@@ -21,6 +23,7 @@ def adapt(
     overrides: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunRecord:
     """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report.
 
@@ -33,6 +36,7 @@ def adapt(
         overrides: of a file's values: `tuning.epochs=2`.
         resume: continue with the run that stands there.
         progress: where progress is shown; by default below a notebook's cell or on the terminal, and nowhere else.
+        callbacks: hear of each step, epoch, round and score, besides the trackers of `report_to`; see `pomona.runs.callbacks`.
 
     Returns:
         The record, as `record.json` holds it. In a notebook it is a table; `record.to_pandas()` has systems, rounds and history.
@@ -44,9 +48,22 @@ def adapt(
     read = recipe_of(recipe, Recipe, overrides)
     folder = Path(output) if output is not None else Path("runs") / read.name
     with shown(progress) as display:
-        record = run(read, folder, resume=resume, progress=display)
-    if not NATIVE.is_main:
-        return record
-    write_report(folder)
-    (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
+        listener = Callbacks([*trackers(read.report_to), *callbacks], display.warn)
+        status = "failed"
+        try:
+            record = run(read, folder, resume=resume, progress=display, listener=listener)
+            if not NATIVE.is_main:
+                return record
+            for event in scores(record):
+                listener.on_event(event)
+            page = write_report(folder)
+            (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
+            listener.on_event({"kind": "report", "path": str(page)})
+            status = record.status
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            if NATIVE.is_main:
+                listener.on_event({"kind": "end", "status": status})
     return record

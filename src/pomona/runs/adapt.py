@@ -16,6 +16,7 @@ from pomona.engines.launch import failure_elsewhere
 from pomona.evaluation.answers import Answers, answer
 from pomona.evaluation.baselines import Baseline
 from pomona.runs.best_sources import with_best_sources
+from pomona.runs.callbacks import Callback
 from pomona.runs.environment import environment
 from pomona.runs.plan import RunPlan, prepare
 from pomona.runs.predictions import prediction_line
@@ -28,6 +29,7 @@ from pomona.runs.shared_work import SharedWork
 from pomona.runs.sources import weighted
 from pomona.runs.store import RunStore
 from pomona.runs.system_trainer import MAIN, SystemTrainer, loaded
+from pomona.runs.trackers import check_trackers
 from pomona.runs.trainings import SearchPass
 from pomona.tuning.progress import Progress, Silent
 
@@ -40,6 +42,7 @@ def adapt(
     progress: Progress | None = None,
     only: str | None = None,
     shared: SharedWork | None = None,
+    listener: Callback | None = None,
 ) -> RunRecord:
     """Run a recipe.
 
@@ -55,6 +58,7 @@ def adapt(
         resume: go on with the run that stands there.
         progress: shown to a person.
         only: a baseline's name, to make that system and no other.
+        listener: hears of each event; see `pomona.runs.callbacks`.
         shared: what runs before this one in the process have done already, and where this one leaves what it does.
 
     Returns:
@@ -66,6 +70,9 @@ def adapt(
     """
     progress, shared = progress or Silent(), shared or SharedWork(test_seed=recipe.seed)
     store = open_store(recipe, Path(output) if output is not None else Path("runs") / recipe.name, only, shared, resume=resume)
+    check_trackers(recipe.report_to)
+    if listener is not None:
+        store.tell = listener.on_event
     with store.alone() if resume else contextlib.nullcontext():  # a new folder is made when all else is right
         return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
 
@@ -128,6 +135,8 @@ def _executed(plan: RunPlan, store: RunStore, progress: Progress) -> RunRecord:
     record.cut = plan.encoding.cut
     record.status, record.error = "running", None
     store.write_record(record)
+    if NATIVE.is_main:
+        store.tell({"kind": "begin", "name": given.name, "folder": str(store.folder), "recipe": given.resolved()})
     with _accounted(store, record, started):
         plan = with_best_sources(plan, record, progress)
         recipe, first = plan.recipe, plan.first

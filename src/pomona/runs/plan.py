@@ -31,6 +31,7 @@ from pomona.runs.shape import Ranks, merged_parts, taking_part, trainable
 from pomona.runs.shared_work import SharedWork
 from pomona.runs.sources import CheckedSources
 from pomona.runs.system_trainer import MAIN
+from pomona.runs.trackers import check_trackers
 from pomona.runs.trainings import SearchPass, planned_trainings
 from pomona.tuning.progress import Progress, Silent
 from pomona.tuning.settings import FitData
@@ -118,6 +119,7 @@ def prepare(
         InputError: the first thing that is wrong.
     """
     shared, progress, started = shared or SharedWork(test_seed=recipe.seed), progress or Silent(), time.perf_counter()
+    check_trackers(recipe.report_to)
     progress.begin("reading data", 0)
     splits, other = shared.splits(recipe), recipe.first_pass
     first_splits = None if other is None else shared.splits(other)

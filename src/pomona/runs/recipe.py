@@ -40,6 +40,7 @@ from pomona.runs.recipe_fields import (
     RewardField,
     RunName,
     TaskField,
+    TrackersField,
     WeightField,
     check_judge,
 )
@@ -273,6 +274,9 @@ class Recipe(Section):
         controller: what sets the prune ratio: it is learned in the run, given, or chosen among several runs.
         search: where the first of two passes, which learns the ratio, differs from the second.
         evaluation: the systems to compare with, the metrics, and how answers are decoded on the test set.
+        report_to: trackers that follow the run: `tensorboard`, `trackio`, `wandb`, `mlflow`; none by default. It changes no result,
+            so it is no part of the recipe that a run folder holds, and a run may be resumed with others. For `adapt`; the cells
+            of an experiment are not tracked.
     """
 
     name: RunName = "run"
@@ -298,6 +302,7 @@ class Recipe(Section):
     select_tolerance: float = Field(default=0.0, ge=0)
     reward: RewardField = Field(default_factory=lambda: {LOSS: 1.0})
     evaluation: Evaluation = Evaluation()
+    report_to: TrackersField = Field(default=(), exclude=True)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

@@ -17,6 +17,7 @@ from pomona.importance import ImportanceMetric, importance_metrics
 from pomona.merging import WeightRule
 from pomona.metrics import metrics
 from pomona.plain_text import is_plain
+from pomona.runs.trackers import TrackerName
 
 TaskField = Annotated[Task, decoded(tasks), encoded(tasks), ComponentSchema(tasks)]
 ControllerField = Annotated[Controller | Search, decoded(controllers), encoded(controllers), ComponentSchema(controllers)]
@@ -108,6 +109,14 @@ def _sources(value: object) -> object:
         raise ValueError("a file, a data set of the hub, or a list of these is expected")
     return tuple(map(str, given)) if isinstance(value, list | tuple) else str(value)
 
+
+def _names(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+TrackersField = Annotated[
+    tuple[TrackerName, ...], BeforeValidator(_names, json_schema_input_type=TrackerName | tuple[TrackerName, ...])
+]
 
 DataSource = Annotated[str | tuple[str, ...], BeforeValidator(_sources, json_schema_input_type=str | list[str])]
 """One source of rows, or several that make one pool."""

@@ -157,7 +157,7 @@ def _how_answered(recipe: Recipe) -> str:
 
 def _key(recipe: Recipe, *parts: str) -> str:
     resolved = recipe.resolved()
-    return json.dumps([resolved[part] for part in parts])
+    return json.dumps([resolved.get(part) for part in parts])  # `report_to` is no part of what is resolved
 
 
 def _in_memory(adapter: Adapter) -> Adapter:

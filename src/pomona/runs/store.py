@@ -57,6 +57,7 @@ class RunStore:
 
     def __init__(self, folder: Path, recipe: str, *, resume: bool) -> None:
         self.folder = folder
+        self.tell: Callable[[Event], None] = lambda event: None  # who follows the run; set before it begins
         self._recipe, self._resume = recipe, resume
         self._lock = FolderLock(folder)
         NATIVE.on_main(self._check)
@@ -130,6 +131,7 @@ class RunStore:
             return
         with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
             file.write(_line(event))
+        self.tell(event)
 
     def write_predictions(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write what each system answered to each test example."""
