@@ -240,4 +240,18 @@ def test_resume_with_other_data_or_another_source_is_refused(folder: Path) -> No
             adapt(read, "changed", resume=True)
         shutil.rmtree(alpha)
         shutil.move(folder / "aside", alpha)
+        for name, key in (
+            ("config.json", "rms_norm_eps"),
+            ("tokenizer_config.json", "chat_template"),
+            ("generation_config.json", "eos_token_id"),
+        ):
+            file = folder / "model" / name
+            before = file.read_bytes() if file.exists() else None
+            content = json.loads(before or b"{}") | {
+                key: {"chat_template": "{{ messages }}", "eos_token_id": [2, 5]}.get(key, 1e-3)
+            }
+            file.write_text(json.dumps(content))
+            with pytest.raises(InputError, match=r"^model's .*: not as it was when this run began"):
+                adapt(read, "changed", resume=True)
+            file.write_bytes(before) if before else file.unlink()
         assert adapt(read, "changed", resume=True).status == "done"

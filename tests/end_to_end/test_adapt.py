@@ -152,7 +152,9 @@ def test_the_record_is_complete(record: RunRecord, folder: Path) -> None:
         assert one.difference == pytest.approx(ours - theirs, abs=1e-9)
     assert {name: part.examples for name, part in record.splits.items()} == {"train": 24, "micro_dev": 6, "dev": 4, "test": 6}
     assert len({part.fingerprint for part in record.splits.values()}) == 4
-    assert set(record.fingerprints) == {"recipe", "model", "adapter"}
+    assert set(record.fingerprints) == {
+        "recipe", "model", "model's config", "model's tokenizer", "model's generation config", "adapter",
+    }  # fmt: skip
     for source, given in zip(record.sources, SOURCES, strict=True):
         origin = str(given["adapter"])
         assert (source.name, source.origin, source.weight) == (given["name"], origin, given.get("weight", 1.0))

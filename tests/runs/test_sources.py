@@ -15,7 +15,7 @@ from pomona.data import Example
 from pomona.errors import InputError
 from pomona.runs.read_recipe import parse_recipe
 from pomona.runs.recipe import Lora, Recipe
-from pomona.runs.sources import check_sources, train_cached
+from pomona.runs.sources import check_sources, is_cached, train_cached
 from pomona.tuning.progress import Silent
 from pomona.tuning.settings import Tuning
 
@@ -59,3 +59,29 @@ def test_a_source_trained_with_speed_ups_is_not_taken_where_they_are_off(tmp_pat
         for one in (backbone, replace(backbone, speed=Speed()), backbone)
     ]
     assert folders[0] == folders[2] != folders[1]
+
+
+def test_a_cached_source_that_was_exchanged_or_damaged_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POMONA_CACHE", str(tmp_path))
+    backbone, example = tiny_backbone(), Example("one", "amber birch", "amber", ("amber",), "amber birch")
+
+    def train() -> Path:
+        lora = Lora(target_modules=("q_proj",))
+        return train_cached(backbone, [example], lora, Tuning(epochs=1), seed=0, label="one", progress=Silent())
+
+    folder = train()
+    tensors, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    good, written = tensors.read_bytes(), tensors.stat().st_mtime_ns
+    assert train() == folder
+    assert tensors.stat().st_mtime_ns == written  # it was found
+    for damage in (
+        lambda: tensors.write_bytes(good[:-1] + bytes([good[-1] ^ 1])),
+        lambda: config.write_text(config.read_text() + " "),
+        lambda: folder.with_name(f"{folder.name}.sha256").unlink(),
+        lambda: (folder / "more").touch(),
+    ):
+        damage()
+        assert not is_cached(folder)
+        assert train() == folder
+        assert tensors.read_bytes() == good
+        assert is_cached(folder)

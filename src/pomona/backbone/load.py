@@ -26,6 +26,7 @@ from pomona.backbone.linear_modules import linear_shape
 from pomona.backbone.model_folder import check_files, fetched_folder, lacks_tokenizer, locate, pads_outside
 from pomona.backbone.plain_weights import refuse_packed
 from pomona.backbone.quantised import Quantization, quantised_bits, ready_to_train
+from pomona.backbone.settings_prints import settings_prints
 from pomona.backbone.sharded import shard
 from pomona.backbone.speed import Packing, Speed, Switch, switched_on
 from pomona.backbone.token_ids import embedding_rows, padding_id
@@ -115,6 +116,11 @@ class Backbone:
             digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of all that shapes its results: `model`, the weights, and those of `settings_prints`."""
+        return {"model": self.fingerprint, **settings_prints(self.model, self.tokenizer)}
 
     @functools.cached_property
     def base(self) -> Base:

@@ -44,16 +44,17 @@ def describe_inputs(
         for source, one in zip(prepared, source_prints, strict=True)
     ]
     recipe_text = json.dumps(recipe.resolved(), sort_keys=True)
-    prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), "model": backbone.fingerprint}
+    of_model = {name if name == "model" else f"model's {name}": one for name, one in backbone.fingerprints.items()}
+    prints = {"recipe": hashlib.sha256(recipe_text.encode()).hexdigest(), **of_model}
     parts_searched = {} if searched is None else describe_splits(searched)
     begun = {
         "data": record.splits,
         "data of the search": record.search_splits,
         "sources": record.sources,
-        "model": record.fingerprints.get("model"),
+        **{name: record.fingerprints.get(name) for name in of_model},
     }
-    found = (("data", parts), ("data of the search", parts_searched), ("sources", sources), ("model", prints["model"]))
-    for what, now in found:
+    found = {"data": parts, "data of the search": parts_searched, "sources": sources, **of_model}
+    for what, now in found.items():
         if begun[what] and begun[what] != now:
             raise InputError("not as it was when this run began", field=what, fix="Put it back, or give another --output")
     record.splits, record.search_splits, record.sources, record.fingerprints = parts, parts_searched, sources, prints

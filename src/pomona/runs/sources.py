@@ -32,6 +32,7 @@ from pomona.seeding import derive_seed, stream
 from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
+from pomona.whole_files import digest, write_whole
 
 _CACHE_FORMAT = 1
 
@@ -178,25 +179,42 @@ def train_cached(
 ) -> Path:
     """Train a plain LoRA, or find it in the cache. Returns its folder."""
     folder = _cache_folder(backbone, chosen, lora, tuning, seed)
-    if not NATIVE.on_main(folder.exists):
+    if not NATIVE.on_main(lambda: is_cached(folder)):
         adapter = train_plain(backbone, chosen, lora, tuning, seed=seed, label=label, progress=progress)
 
         def keep() -> None:
             try:
-                write_adapter(adapter, folder)
-            except InputError:
-                if not folder.exists():  # else another run has trained the same one meanwhile
+                write_adapter(adapter, folder, force=True)
+                write_whole(_digest_file(folder), _digest(folder))
+            except (InputError, OSError):
+                if not is_cached(folder):  # else another run has trained the same one meanwhile
                     raise
 
         NATIVE.on_main(keep)
     return folder
 
 
+def is_cached(folder: Path) -> bool:
+    """Whether a LoRA is in the cache, as it was written: one that was exchanged or damaged is trained again."""
+    try:
+        return _digest_file(folder).read_text(encoding="utf-8") == _digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.sha256")
+
+
+def _digest(folder: Path) -> str:
+    return "".join(f"{digest(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+
+
 def _cache_folder(backbone: Backbone, chosen: Sequence[Example], lora: Lora, tuning: Tuning, seed: int) -> Path:
     """Where a LoRA is kept that is trained so: named by a fingerprint of all that shapes it."""
     shaped_by = {
         "format": _CACHE_FORMAT,
-        "model": backbone.fingerprint,
+        "model": backbone.fingerprints,
         "examples": fingerprint(chosen),
         "lora": {"rank": lora.own_rank, "alpha": lora.alpha, "target_modules": lora.own_modules},
         "tuning": tuning.shaping(),

@@ -16,7 +16,7 @@ from pomona.runs.estimate import Training, count_tokens, plain_training, pruned_
 from pomona.runs.recipe import Recipe
 from pomona.runs.shape import main_ranks, merged_target, merges_its_opponent, opponent
 from pomona.runs.shared_work import fresh_key, searched_key
-from pomona.runs.sources import CheckedSources
+from pomona.runs.sources import CheckedSources, is_cached
 from pomona.runs.system_trainer import MAIN, MERGED_TARGET, SEARCH, TARGET, prefixes_are_runs
 from pomona.runs.tune import points_of
 from pomona.tuning.settings import FitData, Tuning
@@ -79,7 +79,7 @@ def planned_trainings(
 def _source_trainings(sources: CheckedSources) -> list[Training]:
     return [
         Training(f"source {one.name}, in the cache", 0, 0, once=one.folder)
-        if one.folder.exists()
+        if is_cached(one.folder)
         else Training(f"source {one.name}", one.steps, one.tuning.epochs * one.tokens, once=one.folder)
         for one in sources.trainings
     ]
