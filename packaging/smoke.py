@@ -42,6 +42,7 @@ def main() -> int:
             ("train-adapter", "news.json", "--output", "adapters/news"),
             ("train-adapter", "news.json", "--set", "seed=1", "--output", "adapters/wiki"),
             ("inspect", "adapters/news", "adapters/wiki"),
+            ("init", "first.yaml", "--data", "rows.jsonl", "--adapter", "adapters/news", "--model", "model"),
             ("merge", "adapters/news", "adapters/wiki", "--method", "svd", "--output", "adapters/both"),
             ("check", "adapters/news", "adapters/wiki", "titles.yaml", "--no-trial"),
             ("adapt", "titles.yaml"),
@@ -56,7 +57,7 @@ def main() -> int:
             "metrics"
         ]
         assert "<html" in (folder / "runs/titles/report.html").read_text(encoding="utf-8")[:200].lower()
-        for path in ("served/adapter_model.safetensors", "whole/model.safetensors", "single-pass.yaml"):
+        for path in ("served/adapter_model.safetensors", "whole/model.safetensors", "single-pass.yaml", "first.yaml"):
             assert (folder / path).stat().st_size > 0, path
     print("all commands ran")
     return 0

@@ -217,6 +217,7 @@ def test_the_reference_has_every_key_of_a_recipe_with_its_default(reference: Mod
         "Evaluation",
         "Tune",
         "Pool",
+        "Quantization",
         "Decoding",
         "Experiment",
     }
