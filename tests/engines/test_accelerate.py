@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,11 +67,15 @@ def test_the_record_names_the_precision(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_activations_are_in_bfloat16_and_what_is_kept_is_in_float32(tmp_path: Path) -> None:
     plain = tiny_backbone("llama")
-    losses: list[list[float]] = []
+    losses: list[list[Any]] = []
     for number, backbone in enumerate((plain, dataclasses.replace(plain, engine=Accelerate("bf16")))):
         read: set[tuple[bool, torch.dtype]] = set()
         module = backbone.model.get_submodule("model.layers.1.mlp.down_proj")
-        hook = module.register_forward_pre_hook(lambda _, inputs, read=read: read.add((torch.is_grad_enabled(), inputs[0].dtype)))
+
+        def look(_: object, inputs: tuple[torch.Tensor, ...], read: set[tuple[bool, torch.dtype]] = read) -> None:
+            read.add((torch.is_grad_enabled(), inputs[0].dtype))
+
+        hook = module.register_forward_pre_hook(look)
         checkpoint = tmp_path / f"{number}.fit"
         fitted = train(backbone, tuning=SHORT, pruning=Pruning(), controller=Fixed(0.5), checkpoint=checkpoint)
         hook.remove()

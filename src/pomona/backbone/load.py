@@ -205,24 +205,29 @@ def load_backbone(
             raise _unloadable("its tokenizer has neither a padding nor an end token", model)
         tokenizer.pad_token = tokenizer.eos_token
     network.requires_grad_(False).eval()
+    backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder, engine=engine)
+    whole: dict[str, object] = {}
+    tried = None
+    if engine.moves_together:
+        # The weights are whole for the last time, in the host's memory: no device may hold all of them.
+        whole = {"fingerprint": backbone.fingerprint, "base": backbone.base}
+        tried = trial_copy(network)
+        shard(network, place, engine.world_size)
+        nn.Module.to(tried, place)
     if not quantised:
         nn.Module.to(network, place)
     ready_to_train(network)
     use_tensor_cores(place, precision)
     _try_pass(network, model)
-    tried = trial_copy(network)
+    tried = trial_copy(network) if tried is None else tried
     if not is_causal(tried):
         raise _unloadable("its outputs depend on later tokens, so it is not a causal language model", model)
-    backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder)
     refuse_packed(backbone.linear_modules())
     speeds = switched_on(network, speed, tried)
     if attention not in (None, "sdpa"):
         speeds = speeds.without(Packing)  # which has an attention of its own
-    backbone = replace(backbone, speed=speeds, engine=engine)
-    if engine.moves_together:
-        assert backbone.fingerprint  # these two read every weight, which is here whole for the last time
-        assert backbone.base
-        shard(network, engine.world_size)
+    backbone = replace(backbone, speed=speeds)
+    vars(backbone).update(whole)
     return backbone
 
 

@@ -12,30 +12,32 @@ from torch import nn
 from pomona.errors import InputError
 
 
-def shard(model: nn.Module, world_size: int) -> None:
-    """Divide the weights of the model's layers among the ranks; every rank has loaded all of them.
+def shard(model: nn.Module, place: torch.device, world_size: int) -> None:
+    """Divide the weights of the model's layers among the ranks, layer by layer; every rank has loaded all of them.
 
     Args:
-        model: frozen, on its device.
+        model: frozen, in the host's memory; the rest of it is for the caller to move.
+        place: the device of this rank, which then holds its part of the layers.
         world_size: number of ranks.
 
     Raises:
-        InputError: transformers does not mark the model's layers.
+        InputError: transformers does not mark the model's layers, or the model is quantised.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    from pomona.backbone.quantised import quantised_bits
+
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
+    if not layers or any(map(quantised_bits, model.modules())):
         raise InputError(
-            "this model has no layers that could be sharded",
+            "this model is quantised, or has no layers that could be sharded",
             field="model",
             value=type(model).__name__,
             fix="Launch without --use_fsdp",
         )
-    device: torch.device = next(model.parameters()).device
-    mesh = init_device_mesh(device.type, (world_size,))
+    mesh = init_device_mesh(place.type, (world_size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
