@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from tests.adapters.builders import Q0, Q1, V0, embedding_tensors, peft_config, peft_tensors, random_adapter, write_folder
 
 import pomona.adapters.write as write_module
+import pomona.whole_folders as whole_module
 from pomona.adapters import Adapter, Factors, check_finite, read_adapter, write_adapter
 from pomona.errors import InputError, PomonaError
 from pomona.merging import merge
@@ -283,10 +285,11 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_failed_replacement_gives_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = random_adapter(1)
     write_adapter(old, tmp_path / "out")
+    monkeypatch.setattr(whole_module, "_renameat2", lambda: None)
     rename = Path.rename
 
     def refuse_new(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
+        if self.parent.name.endswith(".partial") and not target.exists():
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
@@ -294,6 +297,27 @@ def test_failed_replacement_gives_the_old_one_back(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="Input/output error"):
         write_adapter(random_adapter(2), tmp_path / "out", force=True)
     assert read_adapter(tmp_path / "out").fingerprint() == old.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("foreign", ["README.md", "checkpoint-500/optimizer.pt", "trainer_state.json", ".hidden"])
+def test_only_what_pomona_writes_is_replaced(tmp_path: Path, foreign: str) -> None:
+    target = tmp_path / "out"
+    write_adapter(random_adapter(1), target)
+    (target / foreign).parent.mkdir(exist_ok=True)
+    (target / foreign).write_text("mine")
+    with pytest.raises(InputError, match=f"also holds {foreign}, which Pomona does not write"):
+        write_adapter(random_adapter(2), target, force=True)
+    assert (target / foreign).read_text() == "mine"
+    assert read_adapter(target).fingerprint() == random_adapter(1).fingerprint()
+
+
+def test_a_failed_exchange_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(random_adapter(1), tmp_path / "out")
+    monkeypatch.setattr(whole_module, "_exchange", mock.Mock(side_effect=OSError(5, "Input/output error")))
+    with pytest.raises(InputError, match="Input/output error"):
+        write_adapter(random_adapter(2), tmp_path / "out", force=True)
+    assert read_adapter(tmp_path / "out").fingerprint() == random_adapter(1).fingerprint()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

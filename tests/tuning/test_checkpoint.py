@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tuning.runs import TUNING, train
 
 import pomona.tuning.checkpoint as checkpoint_module
+from pomona.backbone.load import Backbone
 from pomona.errors import InputError
 from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
-from pomona.tuning.state import random_state, restore_random_state
+from pomona.tuning.state import TrainState, random_state, restore_random_state, typed
 
 CPU = torch.device("cpu")
+SHORT = dataclasses.replace(TUNING, epochs=1)
 
 
 def test_tensors_and_values_come_back_exactly(tmp_path: Path) -> None:
@@ -97,6 +102,84 @@ def test_what_is_not_a_checkpoint_is_said_in_one_line(tmp_path: Path, write: obj
     with pytest.raises(InputError) as caught:
         load_checkpoint(path, CPU)
     assert str(caught.value) == f"{path}: not a checkpoint. Delete it to start this part of the run again."
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def flipped(path: Path) -> None:
+    save_checkpoint(path, {"x": torch.ones(200)})
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 16
+    path.write_bytes(content)
+
+
+def with_another_value(path: Path) -> None:
+    save_checkpoint(path, {"x": torch.ones(2), "step": 17})
+    path.write_bytes(path.read_bytes().replace(b"17", b"-7"))
+
+
+@pytest.mark.parametrize(
+    ("write", "problem"),
+    [(a_folder, "not a checkpoint"), (flipped, "is not as it was written"), (with_another_value, "is not as it was written")],
+)
+def test_a_checkpoint_that_was_changed_is_refused(tmp_path: Path, write: object, problem: str) -> None:
+    path = tmp_path / "fit.safetensors"
+    write(path)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(InputError, match=rf"{problem}.*Delete it to start this part of the run again"):
+        load_checkpoint(path, CPU)
+
+
+def spoiled(state: TrainState, name: str) -> dict[str, Any]:
+    """The state's fields with a fault of that name."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    factors = dict(state.factors)
+    first = next(iter(factors))
+    faults: dict[str, dict[str, Any]] = {
+        "negative step": {"step": -1},
+        "step beyond the end": {"step": 10**9},
+        "step of another type": {"step": "many"},
+        "unknown key": {"surprise": 1},
+        "factor missing": {"factors": {name: one for name, one in factors.items() if name != first}},
+        "factor too many": {"factors": factors | {"more": factors[first]}},
+        "factor of one entry": {"factors": factors | {first: torch.ones(1)}},
+        "optimizer empty": {"optimizer": {}},
+        "transform missing": {"transforms": {}},
+        "transform of another kind": {"transforms": {key: [1] for key in state.transforms}},
+        "random state too short": {"random": {"cpu": torch.zeros(3, dtype=torch.uint8)}},
+        "random state of floats": {"random": {"cpu": torch.zeros(5056)}},
+        "no random state": {"random": {}},
+    }
+    return fields | faults[name]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["negative step", "step beyond the end", "step of another type", "unknown key", "factor missing", "factor too many",
+     "factor of one entry", "optimizer empty", "transform missing", "transform of another kind", "random state too short",
+     "random state of floats", "no random state"],
+)  # fmt: skip
+def test_a_whole_checkpoint_with_a_spoiled_state_is_refused(llama: Backbone, tmp_path: Path, stopped: Path, fault: str) -> None:
+    """Its digest is right: another program, or another version, wrote it."""
+    path = tmp_path / "fit.safetensors"
+    found = load_checkpoint(stopped, CPU)
+    state = typed(TrainState, found["state"])
+    save_checkpoint(path, found | {"state": spoiled(state, fault)})
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match="does not hold a state of this run") as caught:
+        train(llama, checkpoint=path, tuning=SHORT)
+    torch.set_rng_state(before)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def stopped(llama: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a short run."""
+    path = tmp_path_factory.mktemp("stopped") / "fit.safetensors"
+    train(llama, checkpoint=path, tuning=SHORT)
+    return path
 
 
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:

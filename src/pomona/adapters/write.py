@@ -20,11 +20,12 @@ from pomona.adapters.full_tensors import info_of
 from pomona.adapters.keys import PREFIX, TENSOR_FILE, keys_of
 from pomona.adapters.layout import FilePair, lay_out
 from pomona.adapters.names import older_spelling
-from pomona.adapters.new_folder import appearing, refuse_occupied
+from pomona.adapters.new_folder import refuse_occupied
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE
 from pomona.adapters.shapes import shape_of
 from pomona.adapters.tensors import DTYPES, TensorInfo, all_finite, not_finite, tensor_info, write_tensors
 from pomona.errors import InputError
+from pomona.whole_folders import whole_folder
 
 
 def write_adapter(
@@ -42,7 +43,7 @@ def write_adapter(
     Args:
         adapter: the adapter; every module's factors are read twice, for their shapes and for their values.
         path: the folder to create, with missing parent folders.
-        force: replace an existing adapter folder. It is first moved aside, and restored if the replacement fails.
+        force: replace an existing adapter folder, in one operation where the system has one.
         dtype: fp32, fp16 or bf16 to write every factor in, rounded; None: as above.
         mixture: the base is known to be a mixture of experts (see `pomona.adapters.layout`).
 
@@ -67,7 +68,7 @@ def write_adapter(
         parameters=laid_out.parameters,
         provenance=adapter.provenance,
     )
-    with appearing(target) as partial:
+    with whole_folder(target) as partial:
         _write_json(partial / CONFIG_FILE, config)
         provenance = dict(adapter.provenance)
         kept = provenance if "method" in provenance else {name: provenance[name] for name in (BASE,) if name in provenance}

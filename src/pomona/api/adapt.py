@@ -14,6 +14,7 @@ from pomona.runs.recipe import Recipe
 from pomona.runs.record import RunRecord
 from pomona.runs.trackers import trackers
 from pomona.tuning.progress import Progress, shown
+from pomona.whole_files import write_whole
 
 
 def adapt(
@@ -57,7 +58,7 @@ def adapt(
             for event in scores(record):
                 listener.on_event(event)
             page = write_report(folder)
-            (folder / "adapter" / "README.md").write_text(model_card(record), encoding="utf-8")
+            write_whole(folder / "adapter" / "README.md", model_card(record))
             listener.on_event({"kind": "report", "path": str(page)})
             status = record.status
         except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pomona.report.read import RunFolder, read_run
 from pomona.report.sentences import three_sentences
 from pomona.report.tuned_table import tuned_table
 from pomona.report.wording import moment
+from pomona.whole_files import write_whole
 
 PAGE_NAME = "report.html"
 _STATUS = {"done": "finished", "running": "not finished", "failed": "failed", "interrupted": "interrupted"}
@@ -37,14 +37,10 @@ def write_report(run_folder: Path | str) -> Path:
     """
     run = read_run(run_folder)
     page = run.path / PAGE_NAME
-    draft = run.path / f".{PAGE_NAME}.{os.getpid()}"
     try:
-        draft.write_text(render(run), encoding="utf-8")
-        draft.replace(page)
+        write_whole(page, render(run))
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", file=page) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return page
 
 

@@ -33,6 +33,7 @@ from pomona.runs.alone import alone
 from pomona.runs.record import FORMAT_VERSION, RunRecord
 from pomona.tuning.settings import Event, Fitted
 from pomona.whole_files import digest, write_whole
+from pomona.writable import check_writable
 
 RECIPE, RECORD, HISTORY, PREDICTIONS, ADAPTER = "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"
 
@@ -64,6 +65,7 @@ class RunStore:
 
     def _check(self) -> None:
         folder, known = self.folder, self.folder / RECIPE
+        check_writable(folder)
         if self._resume:
             if not known.is_file():
                 raise InputError("no run to resume", file=folder, fix="Leave out --resume to start one")

@@ -152,6 +152,11 @@ class Run:
         """
         if not 0 <= state.step <= self.total_steps:
             raise ValueError(f"step {state.step} of {self.total_steps}")
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
+        if {name: tuple(values.shape) for name, values in state.factors.items()} != shapes:
+            raise ValueError("factors of other names or shapes")
+        if state.optimizer.keys() != shapes.keys() or state.transforms.keys() != transforms.keys():
+            raise ValueError("other parameters or transforms")
         for name, parameter in self.parameters.items():
             parameter.copy_(state.factors[name])
             self.optimizer.state[parameter] = state.optimizer[name]

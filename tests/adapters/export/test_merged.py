@@ -311,9 +311,15 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     export_merged(adapter, out, base)
     with pytest.raises(InputError, match="already exists"):
         export_merged(adapter, out, base)
-    (out / "stale").touch()
+    (out / "model-00002.safetensors").touch()
     export_merged(adapter, out, base, force=True)
-    assert not (out / "stale").exists()
+    assert not (out / "model-00002.safetensors").exists()
+    (out / "checkpoint-500").mkdir()
+    for foreign in ("checkpoint-500/optimizer.pt", "trainer_state.json"):
+        (out / foreign).touch()
+        with pytest.raises(InputError, match=f"also holds {foreign}, which Pomona does not write"):
+            export_merged(adapter, out, base, force=True)
+        (out / foreign).unlink()
     for place in (base, base / "within", tmp_path / "models"):
         with pytest.raises(InputError, match="is the base model's own folder"):
             export_merged(adapter, place, base, force=True)

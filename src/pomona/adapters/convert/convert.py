@@ -28,13 +28,14 @@ from pomona.adapters.export.checkpoint import read_checkpoint, read_file
 from pomona.adapters.export.compress import compress
 from pomona.adapters.factors import Adapter
 from pomona.adapters.keys import TENSOR_FILE, keys_of
-from pomona.adapters.new_folder import appearing, refuse_occupied
+from pomona.adapters.new_folder import refuse_occupied
 from pomona.adapters.quantised import refuse_codes, refuse_quantised
 from pomona.adapters.read import check_finite, read_adapter
 from pomona.adapters.same_base import BASE, PROVENANCE_FILE, stored_identity
 from pomona.adapters.tensors import TensorFile
 from pomona.adapters.write import write_adapter
 from pomona.errors import InputError
+from pomona.whole_folders import whole_folder
 
 _MERGE_FIRST = (
     "Merge it into its base with PEFT's merge_and_unload, save that model with save_pretrained, and give it to pomona convert with "
@@ -174,7 +175,7 @@ def _exact(order: _Order, plain: Plain, adapter: Adapter, folder: Path) -> Conve
         lost = Approximation(compression.error, compression.worst_module, compression.worst_error)
     if order.limits.rank is None and order.dtype is None and _is_canonical(adapter, TensorFile(folder / TENSOR_FILE)):
         refuse_occupied(order.target, force=order.force)
-        with appearing(order.target) as partial:
+        with whole_folder(order.target) as partial:
             write_config(partial, {**plain.config, "base_model_name_or_path": adapter.base_model})
             shutil.copyfile(folder / TENSOR_FILE, partial / TENSOR_FILE)
             if BASE in adapter.provenance:

@@ -24,12 +24,12 @@ from pomona.adapters.export.output import refuse_output
 from pomona.adapters.export.plan import Planned, plan_merge, resulting_config, vocabulary
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
-from pomona.adapters.new_folder import appearing
 from pomona.adapters.quantised import refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors
 from pomona.errors import InputError
 from pomona.plain_files import refuse_special
+from pomona.whole_folders import whole_folder
 
 LARGE_ROUNDING = 0.05
 """A larger relative loss from rounding to the base's dtype causes a warning."""
@@ -87,7 +87,7 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
     target = output.resolve()
     if base.resolve() in {target, *target.parents} or target in base.resolve().parents:
         raise InputError("is the base model's own folder, contains it, or is inside it", file=output, fix="Choose another folder")
-    refuse_output("merged", target, force=force)
+    refuse_output("merged", target, force=force, base=base)
     refuse(adapter, "merged", ())
     config = _config(base)
     opened = read_base_folder(base, modules)
@@ -99,7 +99,7 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
     check_finite(adapter)
     others = _others(base)
     sums: dict[str, tuple[float, float]] = {}
-    with appearing(target) as partial:
+    with whole_folder(target) as partial:
         _copy_others(base, others, partial)
         for file, plan in files.items():
             layout = {name: one.layout() for name, one in plan.items()}

@@ -28,6 +28,7 @@ from pomona.runs.shared_work import SharedWork
 from pomona.runs.store import RECIPE, RunStore
 from pomona.tuning.progress import Progress, Silent
 from pomona.whole_files import write_whole
+from pomona.writable import check_writable
 
 
 def run_experiment(
@@ -108,6 +109,7 @@ def check_folder(folder: Path, cells: Sequence[Cell], shared: SharedWork, *, res
     Raises:
         InputError: it does.
     """
+    check_writable(folder)
     if not resume:
         if folder.exists() and not holds_nothing(folder):
             raise InputError("already exists", file=folder, fix="Give another --output, or --resume to go on with it")
