@@ -32,6 +32,7 @@ NAMES = (
     "train_memory",
     "scale",
     "busy_machine",
+    "launches",
 )
 COMMANDS = ("golden_runs", "house", "judges")
 

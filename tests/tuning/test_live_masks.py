@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.pretended_device import move, pretended_device
 from tests.tuning.runs import through_a_checkpoint
 from torch import Tensor, nn
 
@@ -476,3 +477,28 @@ def test_adapters_side_by_side_with_sensitivities_of_the_merged_update() -> None
     masks = live.select(live.scores(), 0.5)
     assert [int(part.sum()) for part in masks["m.A"].split(2)] == [3, 3]
     assert [int(part.sum()) for part in masks["m.B"].split(2, dim=1)] == [2, 2]
+
+
+@pytest.mark.parametrize("modules", [1, 8])
+def test_a_commit_on_a_gpu_is_waited_for_once_and_asks_as_much_of_it_for_any_number_of_modules(modules: int) -> None:
+    layers = {
+        f"m{place}": ConcatModule(f"m{place}", nn.Linear(3, 2), [Factors(A_RI, B_OR)], [1.0], 0.0) for place in range(modules)
+    }
+    attachment = Attachment(None, layers)  # pyright: ignore[reportArgumentType]
+    with pretended_device() as device:
+        for layer in layers.values():
+            move(layer)
+        parameters = list(attachment.parameters().values())
+        optimizer = torch.optim.AdamW(parameters, fused=True)
+        live = LiveMasks(attachment, BY_MAGNITUDE, Statistics(attachment, BY_MAGNITUDE, [], 1), optimizer)
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        live.hold(live.select(live.scores(), 0.0))  # the moments move into the stacks
+        masks = live.select(live.scores(), 0.5)
+        device.reset()
+        change = live.hold(masks)
+        counts = device.reset()
+    assert change == (0.5, 0.5)
+    assert counts.synchronisations == 1
+    assert counts.kernels <= 2 * 18  # of each factor

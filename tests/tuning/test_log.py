@@ -13,7 +13,7 @@ from pomona.tuning.settings import Event
 
 
 def step(log: Log, number: int, loss: float) -> None:
-    log.finite("training loss", torch.tensor(loss), number - 1)
+    log.finite({"training loss": torch.tensor(loss)}, number - 1)
     log.step({"kind": "step", "step": number, "loss": None, "prune_ratio": 0.5}, torch.tensor(loss))
 
 
@@ -41,7 +41,7 @@ def test_on_a_cpu_nothing_waits() -> None:
         step(log, number, 1.0)
         assert len(told) == number
     with pytest.raises(PomonaError, match=r"^the training loss of pomona is not finite after 2 steps \(got nan\)\. Lower"):
-        log.finite("training loss", torch.tensor(math.nan), 2)
+        log.finite({"training loss": torch.tensor(math.nan), "training gradient": torch.tensor(math.inf)}, 2)
 
 
 def test_a_value_that_is_not_finite_is_named_with_its_step_and_ends_the_events() -> None:

@@ -45,7 +45,7 @@ class Stack:
     def _modules(self) -> list[AdaptedModule]:
         return list(self.modules.values())
 
-    @property
+    @cached_property
     def keeps_apart(self) -> bool:
         """See `AdaptedModule.keeps_apart`."""
         return self._modules[0].keeps_apart

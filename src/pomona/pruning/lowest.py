@@ -9,7 +9,7 @@ Axes: G vectors of one shape, n scores of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -67,8 +67,8 @@ def select_lowest(scores: Float[Tensor, "*shape"], prune_ratio: float, *, all_ti
 
 def lowest_of_groups(
     scores: Mapping[Key, Float[Tensor, "..."]],
-    group: Callable[[Key], Hashable],
-    prune_ratio: Callable[[Key], float],
+    group: Mapping[Key, Hashable],
+    prune_ratio: Mapping[Key, float],
     *,
     all_ties: bool = False,
 ) -> dict[Key, Bool[Tensor, "..."]]:
@@ -88,10 +88,10 @@ def lowest_of_groups(
     """
     groups: dict[Hashable, list[Key]] = {}
     for key in scores:
-        groups.setdefault(group(key), []).append(key)
+        groups.setdefault(group[key], []).append(key)
     flat = _flat({key: scores[key] for keys in groups.values() if len(keys) > 1 for key in keys})
     pooled = [scores[keys[0]] if len(keys) == 1 else torch.cat([flat[key] for key in keys]) for keys in groups.values()]
-    counts = [pruned_count(prune_ratio(keys[0]), one.numel()) for keys, one in zip(groups.values(), pooled, strict=True)]
+    counts = [pruned_count(prune_ratio[keys[0]], one.numel()) for keys, one in zip(groups.values(), pooled, strict=True)]
     found: dict[Key, Tensor] = {}
     for keys, mask in zip(groups.values(), lowest_of_each(pooled, counts, all_ties=all_ties), strict=True):
         parts = mask.reshape(-1).split([scores[key].numel() for key in keys])

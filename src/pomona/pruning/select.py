@@ -173,8 +173,8 @@ def select_masks(
     importance = {(module, place): one for module in scores for place, one in enumerate(units.importance(scores[module]))}
     pruned = lowest_of_groups(
         importance,
-        lambda key: (group_of[key[0]], _group(scope, *key)),
-        lambda key: ratio_of[key[0]],
+        {key: (group_of[key[0]], _group(scope, *key)) for key in importance},
+        {key: ratio_of[key[0]] for key in importance},
         all_ties=all_ties,
     )
     found: dict[str, list[Tensor]] = {module: [] for module in scores}
@@ -231,8 +231,8 @@ def select_masks_by_adapter(
     }
     pruned = lowest_of_groups(
         entries,
-        lambda key: (key[1], group_of[key[0]], _group(scope, key[0], key[2])),
-        lambda key: ratio_of[key[0]],
+        {key: (key[1], group_of[key[0]], _group(scope, key[0], key[2])) for key in entries},
+        {key: ratio_of[key[0]] for key in entries},
         all_ties=all_ties,
     )
     return {

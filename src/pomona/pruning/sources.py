@@ -66,8 +66,8 @@ def select_masks_by_source(
     units = _units(parts, granularity)
     pruned = lowest_of_groups(
         {unit: parts[unit] if granularity == "source_rank" else _sum(parts, members) for unit, members in units.items()},
-        lambda part: (group_of[part[0]], _group(scope, part[0]), None if together else part[1]),
-        lambda part: ratio_of[part[0]],
+        {part: (group_of[part[0]], _group(scope, part[0]), None if together else part[1]) for part in units},
+        {part: ratio_of[part[0]] for part in units},
         all_ties=all_ties,
     )
     of_parts = {one: pruned[unit].expand(len(parts[one])) for unit, members in units.items() for one in members}

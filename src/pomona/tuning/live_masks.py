@@ -302,10 +302,7 @@ class LiveMasks:
         self._kept_scores = {}
         masks = self._selected(self._scores([(one.stack.A, one.stack.B) for one in self._stacks]), prune_ratio)
         for one, mask in zip(self._factors, masks, strict=True):
-            one.mask = mask
-            one.clear_moments(self._optimizer, mask)
-            one.put_at_rest()
-            one.forget()
+            one.prune_again(mask, self._optimizer)
 
     @torch.no_grad()
     def enforce(self, *, feedback: bool = False) -> None:
@@ -382,7 +379,7 @@ class _PrunedStack(NamedTuple):
 
     def of_parts(self, parts: Mapping[str, Mapping[int, ModuleMasks]]) -> tuple[Tensor, Tensor]:
         """The masks of both factors, from those of each adapter's own part: module -> adapter -> masks."""
-        masks = self.A.padding(), self.B.padding()
+        masks = ~self.A.prunable, ~self.B.prunable
         for place, sides in self.stack.parts(*masks).items():
             for side, own in zip(sides, zip(*(parts[path][place] for path in self.stack.paths), strict=True), strict=True):
                 side.copy_(torch.stack(own))

@@ -7,7 +7,7 @@ the values of several steps are read together, and the events wait for them. On 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -53,14 +53,14 @@ class Log:
         """The log of a run on a device."""
         return cls(system, add, 1 if device.type == "cpu" else READ_STEPS)
 
-    def finite(self, name: str, value: Tensor, step: int) -> None:
-        """A value that must be finite, of a tensor without axes.
+    def finite(self, values: Mapping[str, Tensor], step: int) -> None:
+        """Values that must be finite after so many steps, by their names in messages: of tensors without axes.
 
         Raises:
-            PomonaError: it is not, and values are read at once; else `read` raises it.
+            PomonaError: one is not, and values are read at once; else `read` raises it.
         """
-        self._waiting.append(_Check(name, step))
-        self._values.append(value)
+        self._waiting += [_Check(name, step) for name in values]
+        self._values += values.values()
         if self.read_steps == 1:
             self.read()
 

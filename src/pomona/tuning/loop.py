@@ -91,9 +91,9 @@ def _step(run: Run, hooks: Hooks) -> tuple[Event, Tensor]:
     run.engine.sum([loss, *_gradients(run)])
     for after_backward in hooks.after_backward:
         after_backward(run)
-    run.log.finite("training loss", loss, state.step)
     limit = math.inf if tuning.gradient_clip is None else tuning.gradient_clip
-    run.log.finite("training gradient", torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit), state.step)
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)
+    run.log.finite({"training loss": loss, "training gradient": norm}, state.step)
 
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

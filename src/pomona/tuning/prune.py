@@ -143,7 +143,7 @@ class Prune(Transform):
             return {}
         self.put_masks(self._step(run), last_of_epoch=run.state.step % run.steps_per_epoch == 0)
         if self._masks.nan is not None:
-            run.log.finite("importance", self._masks.nan, run.state.step)
+            run.log.finite({"importance": self._masks.nan}, run.state.step)
         return {"prune_ratio": self.prune_ratio}
 
     def between_steps(self, run: Run) -> None:

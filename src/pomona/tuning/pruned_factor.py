@@ -39,12 +39,8 @@ class PrunedFactor:
     _moments: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.mask = self.padding()
+        self.mask = ~self.prunable
         self.stash = torch.zeros_like(self.values)
-
-    def padding(self) -> Bool[Tensor, "M ..."]:
-        """A new mask that prunes nothing that may be pruned."""
-        return ~self.prunable
 
     def over(self, mask: Bool[Tensor, "M ..."]) -> Bool[Tensor, "M ..."]:
         """A mask with an axis for the adapters, where the values have it and the mask does not."""
@@ -89,8 +85,11 @@ class PrunedFactor:
         moved = self.values if self.reset is None else self.values - self.reset
         self.stash += torch.where(self.over(self.mask), moved, 0.0)
 
-    def forget(self) -> None:
-        """Let the stash hold the reset values of the mask in force."""
+    def prune_again(self, mask: Bool[Tensor, "M ..."], optimizer: torch.optim.Optimizer) -> None:
+        """Put a mask in force and clear its moments; nothing is stashed: the stash then holds the reset values."""
+        self.mask = mask
+        self.clear_moments(optimizer, mask)
+        self.put_at_rest()
         if self.reset is None:
             self.stash.zero_()
         else:
