@@ -36,6 +36,12 @@ def refuse_quantised(config: Mapping[str, object], file: Path | str) -> None:
         raise InputError(problem, file=file, field=field, fix=_FIX)
 
 
+def is_bitsandbytes(config: Mapping[str, object]) -> bool:
+    """Whether a `config.json` says that its model is quantised, by bitsandbytes alone."""
+    methods = [_method(settings) for _, settings in _settings(config)]
+    return bool(methods) and all(method.startswith(BITSANDBYTES) for method in methods)
+
+
 def refuse_other_quantisers(config: Mapping[str, object], file: Path | str) -> bool:
     """Refuse a model that is quantised by another method than bitsandbytes.
 

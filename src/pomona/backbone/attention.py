@@ -19,7 +19,7 @@ def check_attention(name: str | None) -> None:
     if name is None:
         return
     from transformers import AttentionInterface
-    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+    from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
     known = [one for one in ("eager", *AttentionInterface().valid_keys()) if not one.startswith(("paged", "pomona"))]
     if name not in known:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from pomona.adapters.config import CONFIG_FILE, read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.export.base_folder import read_base_folder
 from pomona.adapters.export.checkpoint import INDEX, Stored
+from pomona.adapters.export.dequantise import write_dequantised
 from pomona.adapters.export.output import refuse_output
 from pomona.adapters.export.plan import Planned, plan_merge, resulting_config, vocabulary
 from pomona.adapters.export.result import Export, refuse
 from pomona.adapters.factors import Adapter
-from pomona.adapters.quantised import refuse_quantised
+from pomona.adapters.quantised import is_bitsandbytes, refuse_quantised
 from pomona.adapters.read import check_finite
 from pomona.adapters.tensors import DTYPES, all_finite, bytes_of, write_safetensors
 from pomona.errors import InputError
@@ -89,6 +91,14 @@ def export_merged(adapter: Adapter, output: Path, base: Path, *, modules: BaseMo
         raise InputError("is the base model's own folder, contains it, or is inside it", file=output, fix="Choose another folder")
     refuse_output("merged", target, force=force, base=base)
     refuse(adapter, "merged", ())
+    if (base / CONFIG).is_file() and is_bitsandbytes(read_json_object(base / CONFIG)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dequantised-") as plain:
+            write_dequantised(base, Path(plain))
+            _copy_others(base, [path for path in _others(base) if path != base / CONFIG], Path(plain))
+            done = export_merged(adapter, output, Path(plain), modules=modules, force=force)
+        told = "the base's bitsandbytes codes were written as float weights, to which an update can be added"
+        return replace(done, details={**done.details, "base": str(base)}, warnings=(told, *done.warnings))
     config = _config(base)
     opened = read_base_folder(base, modules)
     checkpoint = opened.checkpoint
