@@ -13,7 +13,7 @@ from tests.end_to_end.setting import Outcome, call, make_setting, recipe, write_
 from pomona.runs.read_recipe import read_recipe
 from pomona.runs.recipe import Recipe
 
-SENT = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+SENT = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"), signal.SIGHUP: (129, "hung up")}
 
 
 @pytest.fixture(scope="module")

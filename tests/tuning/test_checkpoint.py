@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from tests.tuning.runs import TUNING, train
 import pomona.tuning.checkpoint as checkpoint_module
 from pomona.backbone.load import Backbone
 from pomona.errors import InputError
+from pomona.stopping import Stopped, stoppable
 from pomona.tuning.checkpoint import load_checkpoint, save_checkpoint
+from pomona.tuning.settings import Event
 from pomona.tuning.state import TrainState, random_state, restore_random_state, typed
 
 CPU = torch.device("cpu")
@@ -223,3 +227,17 @@ def test_the_generator_of_the_runs_own_device_is_kept_and_no_other(monkeypatch: 
     restore_random_state(random_state(CPU), torch.device("cuda:2"))
     assert int(states[2][0]) == 2
     restore_random_state(saved, CPU)
+
+
+def test_a_signal_leaves_the_checkpoint_of_the_step_that_it_came_in(llama: Backbone, tmp_path: Path) -> None:
+    path, rare = tmp_path / "fit.safetensors", dataclasses.replace(TUNING, checkpoint_steps=100)
+    whole = train(llama, tuning=rare)
+
+    def stop(event: Event, _: object) -> None:
+        if event["kind"] == "step" and event["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped), stoppable():
+        train(llama, checkpoint=path, tuning=rare, look=stop)
+    assert load_checkpoint(path, CPU)["state"]["step"] == 3
+    assert train(llama, checkpoint=path, tuning=rare).adapter.fingerprint() == whole.adapter.fingerprint()

@@ -1,4 +1,4 @@
-"""Work that is stopped from outside, by Ctrl-C or by the SIGTERM that schedulers send, and how to go on with it."""
+"""Work that is stopped from outside, by Ctrl-C, a scheduler or a terminal that closes, and how to go on with it."""
 
 from __future__ import annotations
 
@@ -6,33 +6,13 @@ import contextlib
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-INTERRUPTED, TERMINATED = 130, 143
+from pomona.stopping import SIGNALS, Stopped
+
+INTERRUPTED = 130
 DEBUG = "--debug"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came. Whoever cleans up after Ctrl-C cleans up after this, too."""
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Within the block SIGTERM raises `Terminated`. In another thread than the main one it ends the process at once, as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _raise)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise(*_: object) -> None:
-    raise Terminated
 
 
 @contextlib.contextmanager
@@ -55,14 +35,14 @@ def resumable(folder: Path, marker: str, *, named: bool) -> Iterator[None]:
 
 def message(interrupt: KeyboardInterrupt) -> str:
     """What to say about it, in one line."""
-    how = "terminated" if isinstance(interrupt, Terminated) else "interrupted"
+    how = SIGNALS[signal.Signals(interrupt.number).name] if isinstance(interrupt, Stopped) else "interrupted"
     notes = getattr(interrupt, "__notes__", ())
     return f"{how}; {notes[0] if notes else f'nothing of it is kept; start again with: {command_line()}'}"
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """As shells count: 128 and the signal's number."""
-    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+    return 128 + (interrupt.number if isinstance(interrupt, Stopped) else signal.SIGINT)
 
 
 def command_line(*added: str) -> str:

@@ -1,6 +1,6 @@
 """The `pomona` command: its verbs, and how every error becomes one line and an exit code.
 
-0 done, 1 failed, 2 wrong input, 130 interrupted, 143 terminated. `--debug`, anywhere, shows the traceback.
+0 done, 1 failed, 2 wrong input, 130 interrupted, 143 terminated, 129 hung up. `--debug`, anywhere, shows the traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pomona.cli.export import export
 from pomona.cli.generate import generate
 from pomona.cli.init import init
 from pomona.cli.inspect import inspect
-from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message, terminable
+from pomona.cli.interrupted import DEBUG, INTERRUPTED, exit_code, message
 from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
@@ -37,6 +37,7 @@ from pomona.cli.schema import schema
 from pomona.cli.train_adapter import train_adapter
 from pomona.cli.unforeseen import told
 from pomona.errors import InputError, command_line
+from pomona.stopping import stoppable
 from pomona.verbosity import Verbosity, told_as
 
 P = ParamSpec("P")
@@ -132,7 +133,7 @@ def main() -> None:
         say("error: an argument holds a NUL character, which no path or name has. See `pomona --help`.", err=True)
         raise SystemExit(InputError.exit_code)
     try:
-        with terminable(), told_as(verbosity), processes(arguments):
+        with stoppable(), told_as(verbosity), processes(arguments):
             code = app(args=arguments or ["--help"], prog_name="pomona", standalone_mode=False)
     except typer.Abort:  # Ctrl-C before the verb had begun
         raise SystemExit(INTERRUPTED) from None

@@ -7,6 +7,7 @@ from typing import TextIO
 
 import typer
 
+from pomona.closed_streams import mute
 from pomona.plain_text import visible
 
 
@@ -18,7 +19,12 @@ def say(text: object, *, err: bool = False, lines: bool = False) -> None:
         err: to standard error.
         lines: the text has several lines.
     """
-    typer.echo(_encodable(visible(str(text), lines=lines), sys.stderr if err else sys.stdout), err=err)
+    try:
+        typer.echo(_encodable(visible(str(text), lines=lines), sys.stderr if err else sys.stdout), err=err)
+    except (OSError, ValueError):  # its reader is gone, or it is closed
+        if not err:
+            raise
+        mute(sys.stderr)  # an exit code does not depend on who reads the message
 
 
 def say_answer(text: str) -> None:

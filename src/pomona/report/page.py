@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from pomona.errors import InputError
+from pomona.folder_lock import is_locked
 from pomona.report import input_tables, pruning_tables, tables
 from pomona.report.answers_table import alarms, answers_table, own_alarm
 from pomona.report.examples import shown_examples
@@ -60,7 +61,7 @@ def render(run: RunFolder) -> str:
     figures = all_figures(run)
     return environment.get_template("page.html.j2").render(
         record=record,
-        status=_STATUS[record.status],
+        status="stopped" if record.status == "running" and not is_locked(run.path) else _STATUS[record.status],
         started=moment(record.started),
         notes=run.notes,
         own_alarm=own_alarm(record),

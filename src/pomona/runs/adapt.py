@@ -283,14 +283,16 @@ def _accounted(store: RunStore, record: RunRecord, started: float) -> Iterator[N
     before = record.timing.total_seconds
     try:
         yield
-    except (KeyboardInterrupt, Exception) as error:
+    except BaseException as error:
         if (other := failure_elsewhere()) is not None:  # a launcher ends the other processes by a signal
             record.status, record.error = "failed", f"in another process: {other.text}"
         elif isinstance(error, KeyboardInterrupt):
             record.status = "interrupted"
         else:
             record.status, record.error = "failed", f"{type(error).__name__}: {error}"
-        raise
-    finally:
         record.timing.total_seconds = before + time.perf_counter() - started
-        store.write_record(record)
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+            store.write_record(record)
+        raise
+    record.timing.total_seconds = before + time.perf_counter() - started
+    store.write_record(record)

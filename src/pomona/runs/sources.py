@@ -33,6 +33,7 @@ from pomona.tuning.fit import fit
 from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
 from pomona.whole_files import digest, write_whole
+from pomona.whole_folders import whole_folder
 
 _CACHE_FORMAT = 1
 
@@ -184,7 +185,8 @@ def train_cached(
 
         def keep() -> None:
             try:
-                write_adapter(adapter, folder, force=True)
+                with whole_folder(folder) as partial:  # whatever stands there: the cache is Pomona's own
+                    write_adapter(adapter, partial)
                 write_whole(_digest_file(folder), _digest(folder))
             except (InputError, OSError):
                 if not is_cached(folder):  # else another run has trained the same one meanwhile

@@ -17,6 +17,7 @@ from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
 from pomona.errors import InputError
+from pomona.stopping import asked, finishing
 from pomona.tuning.checkpoint import AGAIN
 from pomona.tuning.settings import Event
 from pomona.tuning.state import load_state, save_state
@@ -37,6 +38,7 @@ def train(
     Raises:
         PomonaError: a loss or the gradient became NaN or infinite.
         InputError: the checkpoint is from another run.
+        Stopped: a signal came, and the step and its checkpoint are done.
     """
     tuning, fingerprint = run.tuning, fingerprint or {}
     run.start_random_streams()
@@ -48,19 +50,21 @@ def train(
     hooks = Hooks.of(transforms.values())
     with gradient_checkpointing(run.backbone) if tuning.gradient_checkpointing else nullcontext():
         while run.state.step < run.total_steps and not run.state.stopped:
-            with run.timed("train"):
-                event, loss = _step(run, hooks)
-            run.log.step(event, loss)
-            run.progress.advance(1, "" if run.log.latest_loss is None else f"loss {run.log.latest_loss:.3f}")
-            for between_steps in hooks.between_steps:
-                between_steps(run)
-            if run.state.step % run.steps_per_epoch == 0:
-                for end_epoch in hooks.end_epoch:
-                    end_epoch(run)
-            if checkpoint and run.state.step % tuning.checkpoint_steps == 0:
-                state = run.snapshot(transforms)  # on every rank: an engine may gather what the ranks hold in parts
-                if run.engine.is_main:
-                    save_state(checkpoint, state, fingerprint)
+            with finishing():
+                with run.timed("train"):
+                    event, loss = _step(run, hooks)
+                run.log.step(event, loss)
+                run.progress.advance(1, "" if run.log.latest_loss is None else f"loss {run.log.latest_loss:.3f}")
+                for between_steps in hooks.between_steps:
+                    between_steps(run)
+                if run.state.step % run.steps_per_epoch == 0:
+                    for end_epoch in hooks.end_epoch:
+                        end_epoch(run)
+                stops = asked() and run.engine.world_size == 1  # a signal reaches several ranks at different steps
+                if checkpoint and (stops or run.state.step % tuning.checkpoint_steps == 0):
+                    state = run.snapshot(transforms)  # on every rank: an engine may gather what the ranks hold in parts
+                    if run.engine.is_main:
+                        save_state(checkpoint, state, fingerprint)
     run.log.read()
     for end in hooks.end:
         end(run)

@@ -6,8 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
+from pomona.closed_streams import LastingError
 from pomona.plain_text import visible
 from pomona.verbosity import verbosity
 
@@ -76,7 +77,7 @@ class Display:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(file=cast(TextIO, LastingError()), highlight=False)
         in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
         self._live = self._console.is_terminal or in_notebook
         self._bars = Bars(
@@ -167,7 +168,7 @@ def shown(progress: Progress | None) -> Iterator[Progress]:
     if progress is not None:
         yield progress
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=cast(TextIO, LastingError()), highlight=False)
     if console.is_jupyter or console.is_terminal:
         with Display(console) as display:
             yield display

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from pomona.runs.experiments.workers import Engine, WorkerLostError
+from pomona.stopping import stoppable
 
 THREADS_OF = "OMP_NUM_THREADS"
 _PATIENCE = 30.0
@@ -111,7 +112,7 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all that it starts, ignores it
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), stoppable():
         _serve(Path(sys.argv[1]), int(sys.argv[2]), sys.stdin, answers)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pomona.engines import NATIVE
 from pomona.engines.launch import failed_alike
 from pomona.errors import InputError, PomonaError
-from pomona.folder_lock import FolderLock, holds_nothing
+from pomona.folder_lock import FolderLock, holds_nothing, is_locked
 from pomona.runs.adapt import execute, finished, open_store
 from pomona.runs.alone import alone
 from pomona.runs.base_plan import Plan
@@ -209,9 +209,15 @@ def _check_comparable(first: Cell, cell: Cell, shared: SharedWork) -> None:
 
 
 def states(folder: Path, cells: Sequence[Cell], shared: SharedWork) -> Mapping[str, str]:
-    """Each cell's path -> `done`, `failed`, `interrupted`, `running` (it was killed), or `new`."""
+    """Each cell's path -> `done`, `failed`, `interrupted`, `running`, `stopped` (it was killed), or `new`."""
     records = {cell.path: _store(cell, folder, shared).record() for cell in cells}
-    return {path: record.status if record else "new" for path, record in records.items()}
+    return {path: _state(record, folder / path) for path, record in records.items()}
+
+
+def _state(record: RunRecord | None, folder: Path) -> str:
+    if record is None:
+        return "new"
+    return "stopped" if record.status == "running" and not is_locked(folder) else record.status
 
 
 def _run(cell: Cell, plan: RunPlan | None, folder: Path, shared: SharedWork, progress: Progress) -> None:
