@@ -14,6 +14,7 @@ from tests.end_to_end.setting import Outcome, call, make_setting, recipe, write_
 from tests.end_to_end.together import together
 from torch.distributed.tensor import DTensor
 
+import pomona.api.adapt as api_module
 import pomona.tuning.loop as loop_module
 from pomona.tuning.transform import Run
 
@@ -72,9 +73,20 @@ def alone(folder: Path) -> Outcome:
     return outcome
 
 
+def track(file: Path) -> None:
+    """Let a tracker write the kinds of the events that it hears into a file."""
+
+    class Tracker:
+        def on_event(self, event: Any) -> None:
+            with file.open("a") as heard:
+                heard.write(f"{event['kind']}\n")
+
+    api_module.trackers = lambda names: [Tracker()]  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @pytest.fixture(scope="module")
 def both(folder: Path, alone: Outcome) -> list[Outcome]:
-    outcomes = together(folder, "adapt", "run.yaml", "-o", "two")
+    outcomes = together(folder, "adapt", "run.yaml", "-o", "two", before=lambda rank: track(folder / f"heard-by-{rank}"))
     assert [one.code for one in outcomes] == [0, 0], outcomes
     return outcomes
 
@@ -89,6 +101,9 @@ def test_one_process_writes_and_speaks(folder: Path, alone: Outcome, both: list[
     assert "report.html" in files[1]
     assert both[0].out == alone.out.replace("one/", "two/")
     assert (both[1].out, both[1].err) == ("", "")
+    heard = (folder / "heard-by-0").read_text().split()
+    assert [heard.count(kind) for kind in ("begin", "step", "report", "end")] == [1, 12, 1, 1]
+    assert not (folder / "heard-by-1").exists()
     assert both[0].err.count("tuning pomona:") == 1
     assert [json.loads((folder / run / "record.json").read_text())["environment"]["processes"] for run in ("one", "two")] == [1, 2]
 
