@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
-PAGES = ("index", "tutorial", "how-to/resume")
+PAGES = ("index", "tutorial", "which-verb")
 KEYS = "reference/recipe"
 
 pytestmark = [
