@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled sources are kept, whatever the environment asks for: without them every process spends twice the time on imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs package audit sbom soak lock clean
+.PHONY: help setup demo demo-sources test check format bench experiments few-shot reference docs package audit sbom soak mutation lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ sbom: $(UV)  ## write the locked packages as CycloneDX, into dist/sbom.json
 
 soak: $(READY)  ## the readers on 20,000 random inputs each (hours)
 	POMONA_FUZZ_EXAMPLES=20000 $(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/hostile/test_fuzz.py
+
+mutation: $(READY)  ## change an operator or constant of the pure rooms at a time, and print what no test notices (many hours)
+	$(RUN)/python -m benchmarks mutation
 
 lock: $(UV)  ## resolve the locked requirement files again
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements/dev.txt

@@ -34,7 +34,7 @@ NAMES = (
     "busy_machine",
     "launches",
 )
-COMMANDS = ("golden_runs", "house", "judges")
+COMMANDS = ("golden_runs", "house", "judges", "mutation")
 
 
 def main(chosen: list[str]) -> int:

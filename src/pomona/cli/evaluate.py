@@ -52,8 +52,10 @@ def evaluate(
     decoding: Annotated[
         list[str] | None, typer.Option("--decode", metavar="KEY=VALUE", help="--decode num_beams=4, --decode temperature=0.7 ...")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="Longest prompt and answer together, in tokens.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a batch. Default: the recipe's, or 32.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=2, max=2**24, help="Longest prompt and answer together, in tokens.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**16, help="Examples a batch. Default: the recipe's, or 32.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers there, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

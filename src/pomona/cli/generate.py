@@ -27,7 +27,7 @@ def generate(
         list[str] | None,
         typer.Option("--template-argument", metavar="NAME=VALUE", help="With --chat: for its template: enable_thinking=false."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="Longest answer, in tokens.")] = 64,
     line: Annotated[bool, typer.Option("--line", help="Stop at the answer's first line end.")] = False,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be repeated.")] = None,
     decoding: Annotated[
