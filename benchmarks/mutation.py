@@ -53,8 +53,13 @@ class Mutant(NamedTuple):
     new: str
 
     def __str__(self) -> str:
-        """As survivors are printed, and as `mutation_equal.txt` names them."""
+        """As survivors are printed."""
         return f"{self.file}:{self.line}: {self.old} -> {self.new}"
+
+    @property
+    def name(self) -> str:
+        """As `mutation_equal.txt` names it, wherever its line stands."""
+        return f"{self.file}: {self.old} -> {self.new}"
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
@@ -170,7 +175,7 @@ def run(arguments: list[str]) -> bool:
         shutil.copytree(SOURCES, copy / "pomona", ignore=shutil.ignore_patterns("__pycache__"))
         for file in files:
             name = str(file.relative_to(SOURCES))
-            found = [one for one in mutants(file) if str(one) not in equal]
+            found = [one for one in mutants(file) if one.name not in equal]
             if given.most is not None and len(found) > given.most:
                 found = sorted(random.Random(0).sample(found, given.most), key=lambda one: one.start)
             if not found:

@@ -37,6 +37,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target.parent, target.name)
+        holder.mkdir(mode=0o700)  # nobody else reads what is not whole; what is, has the rights that folders have here
         with FolderLock(holder):  # the lock's file would be one of the folder's, so the folder lies within
             partial = holder / target.name
             partial.mkdir()

@@ -16,6 +16,8 @@ from tests.adapters.builders import write_folder
 from tests.end_to_end import setting
 from tests.end_to_end.setting import call, make_setting, write_recipe
 
+from pomona.whole_folders import whole_folder
+
 SECRETS = {
     "HF_TOKEN": "hf_plantedTokenOfTheHub0123456789",
     "HUGGING_FACE_HUB_TOKEN": "hf_plantedOlderToken0123456789",
@@ -106,3 +108,15 @@ def test_temporary_folders_are_their_owner_s_alone(tmp_path: Path) -> None:
         os.umask(before)
     assert made
     assert not any(path.exists() for path in made)
+
+
+def test_a_folder_that_is_not_whole_yet_is_its_owner_s_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with whole_folder(tmp_path / "made") as partial:
+            assert stat.S_IMODE(partial.parent.stat().st_mode) == 0o700
+            (partial / "file").write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

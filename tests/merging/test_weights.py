@@ -73,6 +73,8 @@ def test_a_module_that_no_entry_matches() -> None:
         (None, r"^w: must be a number \(got None\)"),
         (True, r"^w: must be a number \(got True\)"),
         (math.nan, r"^w: must be a finite number \(got nan\)"),
+        (1_000_001, r"^w: must be at most 1,000,000: an adapter's update is multiplied by it \(got 1000001\)"),
+        ([1, -1e7], r"^w\[1\]: must be at most 1,000,000"),
         (10**400, r"^w: must be a finite number \(got 1000"),
         ([], r"^w: is an empty list"),
         ([1, math.inf], r"^w\[1\]: must be a finite number \(got inf\)"),
