@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -119,6 +119,11 @@ class ImportanceMetric(ABC):
     takes_stacks: ClassVar[bool] = False
     """Whether `scores` also takes the factors and statistics of M modules of one shape at once, with their axis first, and gives
     each module the scores that it gets by itself. One operation for all modules is worth most on an accelerator."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "scores" in vars(cls) and "takes_stacks" not in vars(cls):
+            cls.takes_stacks = False  # an inherited promise is of other scores
 
     @property
     def smoothing(self) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, TypeGuard
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +143,12 @@ class AdaptedModule(nn.Module, ABC):
             train_weights and self.trained,
         )
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for single, of_stack in (("merge", "merge_stack"), ("merged_gradient", "merged_gradient_stack")):
+            if single in vars(cls) and of_stack not in vars(cls):  # what it would inherit has another formula
+                setattr(cls, of_stack, vars(AdaptedModule)[of_stack])
+
     @abstractmethod
     def lay_out(self, trained: Sequence[Part], frozen: Sequence[Part], train_weights: bool) -> None:
         """Set `A`, `B`, `weights`, `fixed_A` and `fixed_B` from the adapters' parts.
@@ -189,7 +195,8 @@ class AdaptedModule(nn.Module, ABC):
     def merge_stack(cls, modules: Sequence[AdaptedModule], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         """`merge` of M modules of this kind and one shape, whose parameters are stacked: [M, R, I] and [M, O, R].
 
-        Overridden where it takes fewer operations than M; with the same bits. It may return `B` itself.
+        Overridden where it takes fewer operations than M; with the same bits. It may return `B` itself. A subclass that overrides
+        `merge` alone is merged module by module.
         """
         merged = [module.merge(*pair) for module, *pair in zip(modules, A.unbind(), B.unbind(), strict=True)]
         merged_A, merged_B = (torch.stack(sides) for sides in zip(*merged, strict=True))
