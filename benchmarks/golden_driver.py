@@ -6,7 +6,7 @@ It uses only `adapt`, `read_recipe` and `Recipe` of Pomona's public API. Each ru
 Imports take longer than a run, so this process imports the modules that the first run imported.
 
 `CASES.json` is a list of `{name, ranks, killed}`; the working folder has the `NAME.yaml` of each. OUTPUT gets each run folder
-`NAME` (for several ranks: `NAME.rank0`, ...), and the run's printed output, `NAME.log`.
+`NAME`, which several ranks share, and the run's printed output, `NAME.log`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _make(name: str, output: Path, ranks: int, *, killed: bool) -> list[int]:
     folder = output / name
     if ranks > 1:
         store = output / f"{name}.store"
-        processes = [_start(name, output / f"{name}.rank{rank}", rank=rank, ranks=ranks, store=store) for rank in range(ranks)]
+        processes = [_start(name, folder, rank=rank, ranks=ranks, store=store) for rank in range(ranks)]
         return [_wait(process) for process in processes]
     if killed:
         return [_kill_after_a_round(_start(name, folder), folder), _wait(_start(name, folder, resume=True))]

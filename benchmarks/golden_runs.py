@@ -52,10 +52,10 @@ def run(arguments: Sequence[str] = ()) -> bool:
         _make_runs(REPOSITORY, setting, work / "ours", made)
         same = True
         print("| recipe | here against " + options.against + " |\n| --- | --- |")
-        for name, case in cases.items():
-            found = list(_differences(work / "ours", work / "theirs", name, name, case.ranks, options.excepted))
+        for name in cases:
+            found = list(_differences(work / "ours", work / "theirs", name, name, options.excepted))
             if name in twins:
-                found += [f"undisturbed: {one}" for one in _differences(work / "ours", work / "ours", name, twins[name], 1, ())]
+                found += [f"undisturbed: {one}" for one in _differences(work / "ours", work / "ours", name, twins[name], ())]
             same &= not found
             print(f"| {name} | {'; '.join(found) or 'same'} |", flush=True)
     return same
@@ -107,19 +107,18 @@ def _make_runs(root: Path, setting: Path, output: Path, cases: Mapping[str, Case
     subprocess.run([sys.executable, "-P", str(driver), str(listed), str(output)], cwd=setting, env=environment, check=True)
 
 
-def _differences(ours: Path, theirs: Path, our_name: str, their_name: str, ranks: int, excepted: Sequence[str]) -> Iterator[str]:
+def _differences(ours: Path, theirs: Path, our_name: str, their_name: str, excepted: Sequence[str]) -> Iterator[str]:
     """What differs between a run here and one there."""
-    for end in [f".rank{rank}" for rank in range(ranks)] if ranks > 1 else [""]:
-        one, other = (_content(folder / (file_name(name) + end)) for folder, name in ((ours, our_name), (theirs, their_name)))
-        for part in PARTS:
-            mine, yours = one.get(part), other.get(part)
-            if mine is None or yours is None:
-                sides = " and ".join(side for side, found in (("here", mine), ("there", yours)) if found is None)
-                yield f"no {part}{end} {sides}"
-                continue
-            paths = [path for path in _paths(mine, yours) if not any(path == one or path.startswith(f"{one}.") for one in excepted)]
-            if paths:
-                yield f"{part}{end} ({', '.join(paths[:SHOWN])}{', ...' if len(paths) > SHOWN else ''})"
+    one, other = (_content(folder / file_name(name)) for folder, name in ((ours, our_name), (theirs, their_name)))
+    for part in PARTS:
+        mine, yours = one.get(part), other.get(part)
+        if mine is None or yours is None:
+            sides = " and ".join(side for side, found in (("here", mine), ("there", yours)) if found is None)
+            yield f"no {part} {sides}"
+            continue
+        paths = [path for path in _paths(mine, yours) if not any(path == left or path.startswith(f"{left}.") for left in excepted)]
+        if paths:
+            yield f"{part} ({', '.join(paths[:SHOWN])}{', ...' if len(paths) > SHOWN else ''})"
 
 
 def _content(run: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def adapt(
     progress, shared = progress or Silent(), shared or SharedWork(test_seed=recipe.seed)
     store = open_store(recipe, Path(output) if output is not None else Path("runs") / recipe.name, only, shared, resume=resume)
     check_trackers(recipe.report_to)
-    if listener is not None and NATIVE.is_main:
+    if listener is not None:
         store.tell = listener.on_event
     with store.alone() if resume else contextlib.nullcontext():  # a new folder is made when all else is right
         return finished(store, progress) or execute(prepare(recipe, only=only, shared=shared, progress=progress), store, progress)
