@@ -39,6 +39,9 @@ class Norms(ABC):
     def end_step(self) -> None:  # noqa: B027
         """All batches of an optimizer step are done."""
 
+    def begin_step_again(self) -> None:  # noqa: B027
+        """What the batches of this optimizer step gave does not count: a pass failed, perhaps before `end_batch`."""
+
     def prepare(self) -> None:  # noqa: B027
         """The norms are about to be read, with the factors as they now are."""
 
@@ -104,6 +107,15 @@ class SquareSums:
         self._attachment.observe(None)
         self._content = self._last = None
 
+    def clear(self) -> None:
+        """Watch no more, and begin again from zero."""
+        for waiting in self._waiting.values():
+            waiting.clear()
+        self._of_inputs.clear()
+        self._of_hidden.clear()
+        self.end_batch()
+        self.flat.zero_()
+
     @torch.no_grad()
     def __call__(self, module: str, inputs: Tensor, hidden: Tensor) -> None:
         """Take in a module's squares. Hidden values are few: those of several modules are summed together."""
@@ -167,6 +179,10 @@ class StreamedNorms(Norms):
     def end_batch(self) -> None:
         """Watch no more."""
         self._step.end_batch()
+
+    def begin_step_again(self) -> None:
+        """See `Norms.begin_step_again`."""
+        self._step.clear()
 
     def end_step(self) -> None:
         """Join the step's sums of all ranks, and forget a part of what was seen before."""

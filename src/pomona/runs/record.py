@@ -1,7 +1,9 @@
 """The record of a run: what `record.json` holds. Reports read this and nothing else (besides the run folder's `.jsonl` files).
 
 `history.jsonl`, a line each, by `kind`:
-    step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token
+    step   {kind, system, step, epoch, loss, learning_rate, prune_ratio}      loss: nats per completion token;
+                                                            micro_batch: most examples a pass, from where memory did not hold a
+                                                            batch on
     epoch  {kind, system, step, epoch, dev_loss, best}      best: whether it is the best so far of those that may be exported;
                                                             dev_loss: null where it never could be, and was not judged;
                                                             dev_score beside it where a metric judges the epochs;

@@ -16,7 +16,8 @@ from torch import Tensor
 from pomona.backbone.batches import Encoded
 from pomona.backbone.gradient_checkpointing import gradient_checkpointing
 from pomona.backbone.loss import make_batch, token_losses
-from pomona.errors import InputError
+from pomona.backbone.memory import is_out_of_memory
+from pomona.errors import InputError, PomonaError
 from pomona.stopping import asked, finishing
 from pomona.tuning.checkpoint import AGAIN
 from pomona.tuning.settings import Event
@@ -36,7 +37,7 @@ def train(
         fingerprint: identifies the run; a checkpoint with another fingerprint is refused.
 
     Raises:
-        PomonaError: a loss or the gradient became NaN or infinite.
+        PomonaError: a loss or the gradient became NaN or infinite; memory does not hold one example.
         InputError: the checkpoint is from another run.
         Stopped: a signal came, and the step and its checkpoint are done.
     """
@@ -111,6 +112,8 @@ def _step(run: Run, hooks: Hooks) -> tuple[Event, Tensor]:
         "learning_rate": next(group["lr"] for group in optimizer.param_groups if group["params"][0].requires_grad),
         "prune_ratio": 0.0,
     }
+    if run.micro_batch is not None:
+        event["micro_batch"] = run.micro_batch
     for after_step in hooks.after_step:
         event |= after_step(run)
     return event, loss
@@ -124,27 +127,69 @@ def _batches(run: Run, epoch: int, within: int) -> list[list[Encoded]]:
 
 
 def _backward(run: Run, hooks: Hooks, batches: Sequence[Sequence[Encoded]]) -> Tensor:
-    """Add this rank's gradients of the mean loss per completion token of the batches; returns its share of the loss, nats."""
+    """Add this rank's gradients of the mean loss per completion token of the batches; returns its share of the loss, nats.
+
+    Where memory does not hold a pass, the step's passes begin again with half as many examples each, from then on. The sums are
+    those of whole batches, up to rounding.
+    """
+    while True:
+        try:
+            total = _passes(run, hooks, batches)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or run.engine.moves_together:
+                raise
+        else:
+            run.state.tokens += sum(len(example) for examples in batches for example in examples)
+            return total
+        _halve(run, max(len(run.engine.share(examples)) for examples in batches))  # here the failed pass is no longer in memory
+        run.optimizer.zero_grad(set_to_none=True)
+        for begin_again in hooks.begin_again:
+            begin_again()
+
+
+def _halve(run: Run, largest: int) -> None:
+    """Give each pass half as many examples as the largest had.
+
+    Raises:
+        PomonaError: it had one.
+    """
+    before = min(run.micro_batch or largest, largest)
+    if before == 1:
+        raise PomonaError(
+            "memory does not hold a training step on one example",
+            field="tuning.batch_size",
+            fix="Set tuning.gradient_checkpointing, lower tuning.max_tokens, or load the model in fewer bits",
+        )
+    run.micro_batch = before // 2
+    run.progress.warn(
+        f"memory did not hold {before} examples in a pass of {run.system}: passes have up to {run.micro_batch} from step "
+        f"{run.state.step + 1} on, and the optimizer's batches are as before"
+    )
+
+
+def _passes(run: Run, hooks: Hooks, batches: Sequence[Sequence[Encoded]]) -> Tensor:
+    """A forward and a backward pass over each batch, or over parts of it where `run.micro_batch` says so."""
     backbone, engine = run.backbone, run.engine
     targets = sum(len(example) - example.completion_start for examples in batches for example in examples)
     total = torch.zeros((), device=backbone.device)
     run.attachment.train(True)
     for examples in batches:
-        run.state.tokens += sum(map(len, examples))
         mine = engine.share(examples)
         if not mine and not engine.moves_together:
             continue
-        batch = make_batch(backbone, mine or examples[:1])
-        for before_forward in hooks.before_forward if mine else ():
-            before_forward(batch)
-        # Gradient checkpointing already recomputes the activation functions within the layers.
-        recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
-        with engine.autocast(backbone.device), recomputed:
-            loss = token_losses(backbone, batch).sum() * (1 if mine else 0) / targets
-        for after_forward in hooks.after_forward if mine else ():
-            after_forward()
-        engine.backward(loss)
-        total += loss.detach()
+        size = run.micro_batch or len(mine) or 1
+        for part in [mine[first : first + size] for first in range(0, len(mine), size)] or [mine]:
+            batch = make_batch(backbone, part or examples[:1])
+            for before_forward in hooks.before_forward if part else ():
+                before_forward(batch)
+            # Gradient checkpointing already recomputes the activation functions within the layers.
+            recomputed = nullcontext() if run.tuning.gradient_checkpointing else backbone.speed.training_pass(backbone.model)
+            with engine.autocast(backbone.device), recomputed:
+                loss = token_losses(backbone, batch).sum() * (1 if part else 0) / targets
+            for after_forward in hooks.after_forward if part else ():
+                after_forward()
+            engine.backward(loss)
+            total += loss.detach()
     run.attachment.train(False)
     return total
 

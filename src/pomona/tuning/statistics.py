@@ -68,6 +68,11 @@ class Statistics(Transform):
         if self._gathers_norms:
             self._norms.end_batch()
 
+    def begin_again(self) -> None:
+        """Forget the norms of the step's passes."""
+        if self._gathers_norms:
+            self._norms.begin_step_again()
+
     def after_backward(self, run: Run | None = None) -> None:
         """Add the step's norms and gradients, before the optimizer changes the factors."""
         if self._gathers_norms:

@@ -63,6 +63,8 @@ class Run:
     emit: Callable[[Event], None]
     progress: Progress
     state: TrainState = field(default_factory=TrainState)
+    micro_batch: int | None = field(default=None, init=False)
+    """Most examples a pass, where memory did not hold a whole batch; None: it did."""
     _order: tuple[int, list[list[int]]] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -184,6 +186,9 @@ class Transform:
     def after_forward(self) -> None:
         """Called after the forward pass and before the backward pass."""
 
+    def begin_again(self) -> None:
+        """Called where memory did not hold a pass: the step's passes begin again, and those that there were do not count."""
+
     def after_backward(self, run: Run) -> None:
         """Called when the gradients of the step are complete and the parameters are not yet updated."""
 
@@ -207,6 +212,7 @@ class Hooks:
 
     before_forward: list[Callable[[Batch], None]]
     after_forward: list[Callable[[], None]]
+    begin_again: list[Callable[[], None]]
     after_backward: list[Callable[[Run], None]]
     after_step: list[Callable[[Run], Mapping[str, object]]]
     between_steps: list[Callable[[Run], None]]
