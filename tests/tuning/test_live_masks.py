@@ -277,6 +277,14 @@ def test_reselect_leaves_the_masks_that_were_handed_in_alone() -> None:
     assert all(torch.equal(masks[name], value) for name, value in table.masks(*FIRST).items())
 
 
+def test_kept_scores_decide_what_is_pruned_of_an_earlier_step_too() -> None:
+    table = Table()
+    earlier = {"m.A": A_RI.flip(1), "m.B": B_OR}
+    assert (table.live.pruned(earlier, 1 / 6)["m.A"] == 0).tolist() == [[False, False, True], [False, False, False]]
+    table.live.keep_scores()
+    assert (table.live.pruned(earlier, 1 / 6)["m.A"] == 0).tolist() == [[True, False, False], [False, False, False]]
+
+
 def test_kept_scores_stay_until_a_reselection() -> None:
     table = Table()
     table.live.keep_scores()

@@ -163,11 +163,12 @@ class LiveMasks:
 
     @torch.no_grad()
     def pruned(self, unpruned: Mapping[str, Tensor], prune_ratio: float | Sequence[float]) -> dict[str, Tensor]:
-        """The parameters `unpruned`, of an earlier step, pruned at a ratio (or one for each group) with the current statistics."""
-        masks = self._selected(
-            self._scores([(one.A.joined(unpruned), one.B.joined(unpruned)) for one in self._stacks]), prune_ratio
-        )
-        return self._masked(unpruned, masks)
+        """The parameters `unpruned`, of an earlier step, pruned at a ratio (or one for each group) with the current statistics.
+
+        While `keep_scores` is in effect, the kept importance decides.
+        """
+        values = [(one.A.joined(unpruned), one.B.joined(unpruned)) for one in self._stacks]
+        return self._masked(unpruned, self._selected(self._kept_scores or self._scores(values), prune_ratio))
 
     @torch.no_grad()
     def masked(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
