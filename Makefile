@@ -93,8 +93,9 @@ sbom: $(UV)  ## write the locked packages as CycloneDX, into dist/sbom.json
 	cat $(LOCKS) | $(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
 	  --output-reproducible --output-format JSON --output-file dist/sbom.json -
 
-soak: $(READY)  ## the readers on 20,000 random inputs each (hours)
+soak: $(READY)  ## the readers on 20,000 random inputs each, 40 kills a verb, 200 runs in one process (hours)
 	POMONA_FUZZ_EXAMPLES=20000 $(RUN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/hostile/test_fuzz.py
+	POMONA_CRASH_KILLS=40 POMONA_SOAK_RUNS=200 $(RUN)/python -m pytest tests/crash
 
 mutation: $(READY)  ## change an operator or constant of the pure rooms at a time, and print what no test notices (many hours)
 	$(RUN)/python -m benchmarks mutation

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -26,11 +27,20 @@ _SERVER.set_forkserver_preload([__name__])
 
 
 class Warm:
-    """A started `pomona`, with what a test asks of a `subprocess.Popen`."""
+    """A started `pomona`, with what a test asks of a `subprocess.Popen`.
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._said = folder / "said.txt"
-        self._process = _SERVER.Process(target=_run, args=(folder, arguments, environment(folder), self._said))
+    Args:
+        folder: where it works.
+        arguments: of the command line.
+        kill_at: the file operation in the folder before which it kills itself, counted from 1; None: never. The number of all of
+            them is then `operations`.
+        largest_file: the size in bytes beyond which the disk takes no file.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, kill_at: int | None = None, largest_file: int | None = None) -> None:
+        self._said, self._counted = folder / "said.txt", folder / "operations.txt"
+        given = (folder, arguments, environment(folder), self._said, self._counted, kill_at, largest_file)
+        self._process = _SERVER.Process(target=_run, args=given)
         self._process.start()
 
     @property
@@ -49,8 +59,45 @@ class Warm:
         assert self._process.exitcode is not None, "it does not end"
         return self._said.read_text(encoding="utf-8")
 
+    @property
+    def operations(self) -> int:
+        """How many file operations it has made in the folder, after its end."""
+        return int(self._counted.read_text(encoding="ascii"))
 
-def _run(folder: Path, arguments: tuple[str, ...], seen: dict[str, str], said: Path) -> None:
+
+class _Operations:
+    """Counts what changes files below a folder, and kills the process before one of them."""
+
+    def __init__(self, folder: Path, kill_at: int | None) -> None:
+        self.count, self._root, self._kill_at = 0, str(folder), kill_at
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        """An audit hook."""
+        if event == "open":
+            flags = arguments[2]
+            if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                return
+        elif event not in {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}:
+            return
+        path = arguments[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        if not os.path.abspath(os.fsdecode(path)).startswith(self._root):  # noqa: PTH100 (a hook opens nothing)
+            return
+        self.count += 1
+        if self.count == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(
+    folder: Path,
+    arguments: tuple[str, ...],
+    seen: dict[str, str],
+    said: Path,
+    counted: Path,
+    kill_at: int | None,
+    largest_file: int | None,
+) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(seen)
@@ -60,4 +107,11 @@ def _run(folder: Path, arguments: tuple[str, ...], seen: dict[str, str], said: P
         os.dup2(written.fileno(), 1)
         os.dup2(written.fileno(), 2)
     sys.argv = ["pomona", *arguments]
-    main()
+    operations = _Operations(folder, kill_at)
+    sys.addaudithook(operations)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    try:
+        main()
+    finally:
+        counted.write_text(str(operations.count), encoding="ascii")

@@ -40,7 +40,7 @@ class AnswerEnd:
     def of(cls, backbone: Backbone, *, line: bool, stop: tuple[str, ...]) -> AnswerEnd:
         """With the end tokens of the tokenizer, of the model's own generation config, and of its chat template."""
         published = backbone.model.generation_config.eos_token_id if backbone.model.generation_config else None
-        several = published if isinstance(published, list) else [published]
+        several = end_tokens(published)
         try:
             turn = end_of_turn(backbone.tokenizer)
         except InputError:  # a template that cannot render two turns ends no answer here
@@ -88,6 +88,24 @@ class AnswerEnd:
         if token not in self._texts:
             self._texts[token] = str(self.tokenizer.decode([token]))
         return self._texts[token]
+
+
+def end_tokens(published: object) -> list[int]:
+    """The end tokens of a generation config's `eos_token_id`: an id, several, or none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    several = published if isinstance(published, list) else [] if published is None else [published]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in several):
+        raise InputError(
+            "a token's number, or a list of numbers, is expected",
+            file="generation_config.json",
+            field="eos_token_id",
+            value=published,
+            fix="Correct the model's generation config",
+        )
+    return several
 
 
 def _answer(text: str) -> str:

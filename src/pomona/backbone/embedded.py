@@ -11,12 +11,11 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from pomona.engines import NATIVE
 from pomona.errors import MissingPackageError
+from pomona.whole_folders import remove_leftovers, whole_folder
 
 NAME = "SmolLM2-135M-Instruct"
 EMBEDDED = "embedded"
@@ -39,6 +38,7 @@ def embedded_model() -> Path:
     """
     gguf = _gguf_file()
     folder = cache_folder() / "models" / f"smollm2-135m-instruct-{importlib.metadata.version(DISTRIBUTION)}"
+    NATIVE.on_main(lambda: remove_leftovers(folder.parent))  # half a model, of a conversion that was killed
     NATIVE.on_main(lambda: None if folder.exists() else convert_gguf(gguf, folder))
     if not folder.exists():  # this process has another disk than the first one
         convert_gguf(gguf, folder)
@@ -61,24 +61,16 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     Args:
         gguf: a model that transformers can read as GGUF.
-        folder: where the converted model and its tokenizer go; what another process has put there meanwhile is left.
+        folder: where the converted model and its tokenizer go; it replaces the equal one of another process that was faster.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
+    with whole_folder(folder) as target:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are plain fp32 now; a model that still says it is quantised refuses to be saved.
         vars(model.config).pop("quantization_config")
         vars(model).update(hf_quantizer=None, is_quantized=False)
-        target = Path(scratch) / "model"
         model.save_pretrained(target)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
-        try:
-            target.rename(folder)
-        except OSError:
-            if not folder.exists():  # another process won the race: its copy is as good
-                raise
-            shutil.rmtree(target)

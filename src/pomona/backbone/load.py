@@ -19,6 +19,7 @@ from pomona.adapters.config import read_json_object
 from pomona.adapters.export.base import CONFIG
 from pomona.adapters.quantised import refuse_other_quantisers
 from pomona.adapters.same_base import Base
+from pomona.backbone.answer_end import end_tokens
 from pomona.backbone.attention import check_attention
 from pomona.backbone.device import described, resolve_dtype, unused_gpu, use_tensor_cores
 from pomona.backbone.embedded import EMBEDDED, NAME
@@ -204,6 +205,7 @@ def load_backbone(
         if tokenizer.eos_token_id is None:
             raise _unloadable("its tokenizer has neither a padding nor an end token", model)
         tokenizer.pad_token = tokenizer.eos_token
+    end_tokens(getattr(network.generation_config, "eos_token_id", None))
     network.requires_grad_(False).eval()
     backbone = Backbone(network, tokenizer, NAME if model == EMBEDDED else model, tuple(warnings), folder, engine=engine)
     whole: dict[str, object] = {}

@@ -34,6 +34,7 @@ from pomona.tuning.progress import Progress
 from pomona.tuning.settings import FitData, Tuning
 from pomona.whole_files import digest, write_whole
 from pomona.whole_folders import whole_folder
+from pomona.writable import check_writable
 
 _CACHE_FORMAT = 1
 
@@ -106,6 +107,8 @@ def check_sources(recipe: Recipe, backbone: Backbone) -> CheckedSources:
             skipped += [*found.warnings, *skipped_rows(source.data, source.task or recipe.task)]
             folder = _cache_folder(backbone, chosen, source.lora or recipe.lora, source.tuning, _source_seed(source, recipe))
             tokens = sum(map(len, found.encoded))
+            if not is_cached(folder):
+                check_writable(folder)
             trainings.append(SourceTraining(source.name, source.tuning.total_steps(len(chosen)), tokens, source.tuning, folder))
     ranks = [_ranks(source, given.get(source.name), recipe, backbone) for source in recipe.sources]
     modules = {module: None for one in ranks for module in one}

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pomona.errors import InputError
+from pomona.errors import InputError, PomonaError
 from pomona.whole_files import whole_file
 
 _FIELD, _DIGEST = "pomona", "sha256"
@@ -41,7 +41,10 @@ def save_checkpoint(path: Path, state: object) -> None:
     text = json.dumps(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as scratch:
-        save_file(held, scratch, metadata={_FIELD: text, _DIGEST: _digest(text, held)})
+        try:
+            save_file(held, scratch, metadata={_FIELD: text, _DIGEST: _digest(text, held)})
+        except SafetensorError as error:  # of the disk: the tensors are plain
+            raise PomonaError(f"cannot be written: {error}", file=path) from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> Any:
