@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.tiny import tiny_backbone, tiny_chat_tokenizer, tiny_tokenizer
+from tests.tiny import save_tiny_model, tiny_backbone, tiny_chat_tokenizer, tiny_tokenizer
 
-from pomona.backbone.answer_end import AnswerEnd
-from pomona.backbone.load import Backbone
+from pomona.backbone.answer_end import AnswerEnd, end_tokens
+from pomona.backbone.load import Backbone, load_backbone
+from pomona.errors import InputError
 
 EOS, END = 2, 4
 
@@ -136,3 +138,21 @@ def test_tags_that_are_special_tokens_stay_in_the_text() -> None:
     assert rule.text([*tokens, EOS]) == "<think>\nqx\n</think>\n\nz"
     assert rule.text(tokens[:4]) == "<think>\nqx"
     assert ended_after(rule, tokens) is None
+
+
+@pytest.mark.parametrize(("published", "tokens"), [(None, []), (2, [2]), ([2, 5], [2, 5])])
+def test_end_tokens_are_numbers(published: object, tokens: list[int]) -> None:
+    assert end_tokens(published) == tokens
+
+
+@pytest.mark.parametrize("published", ["abc", ["2"], True, 2.0, {"id": 2}, [None]])
+def test_other_end_tokens_are_refused(published: object) -> None:
+    with pytest.raises(InputError, match=r"generation_config\.json: eos_token_id: a token's number"):
+        end_tokens(published)
+
+
+def test_they_are_looked_at_when_the_model_is_loaded(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text('{"eos_token_id": "abc"}')
+    with pytest.raises(InputError, match="eos_token_id"):
+        load_backbone(str(tmp_path / "model"), device="cpu")
