@@ -34,6 +34,7 @@ _HOME = {
     "inspect": "pomona.api.inspect",
     "load_backbone": "pomona.backbone.load",
     "merge": "pomona.merging.merge",
+    "push": "pomona.adapters.push",
     "read_adapter": "pomona.adapters",
     "read_examples": "pomona.runs.examples",
     "read_recipe": "pomona.api.given",

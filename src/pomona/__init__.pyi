@@ -4,6 +4,7 @@ from pomona.adapters import Adapter as Adapter
 from pomona.adapters import Factors as Factors
 from pomona.adapters import read_adapter as read_adapter
 from pomona.adapters import write_adapter as write_adapter
+from pomona.adapters.push import push as push
 from pomona.api.adapt import adapt as adapt
 from pomona.api.check import Checked as Checked
 from pomona.api.check import check as check
@@ -55,6 +56,7 @@ __all__ = [
     "inspect",
     "load_backbone",
     "merge",
+    "push",
     "read_adapter",
     "read_examples",
     "read_recipe",

@@ -16,8 +16,17 @@ def parts(text: str) -> tuple[dict[str, Any], str]:
 
 def test_front_matter_is_the_hubs(record: RunRecord):
     front, _ = parts(model_card(record))
+    (index,) = front.pop("model-index")
+    (result,) = index["results"]
+    assert result["metrics"][0] == {
+        "type": "rouge",
+        "name": "rouge_l (95 % interval 24.00 to 30.30, 100 examples)",
+        "value": 27.1,
+        "args": {"low": 24.0, "high": 30.3, "n": 100},
+    }
     assert front == {
         "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "base_model_relation": "adapter",
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["lora", "peft", "model-merging", "pruning", "pomona"],
@@ -28,7 +37,7 @@ def test_front_matter_is_the_hubs(record: RunRecord):
 def test_a_folder_is_no_base_model_of_the_hub(record: RunRecord):
     front, body = parts(model_card(record.model_copy(update={"model": "/models/smollm2"})))
     assert "base_model" not in front
-    assert 'from_pretrained("/models/smollm2")' in body
+    assert "base, adapter = '/models/smollm2', " in body
 
 
 def test_sentences_and_scores(record: RunRecord):

@@ -16,8 +16,10 @@ from pomona.adapters.export import (
     export_adapter,
     refuse_output,
 )
+from pomona.adapters.push import check_push
 from pomona.adapters.same_base import Base, base_warnings
 from pomona.api.base_model import base_path, called, find_base, table_of
+from pomona.api.cards import write_card
 from pomona.api.dtype import dtype_of
 from pomona.backbone.embedded import NAME
 from pomona.errors import spoken
@@ -57,6 +59,7 @@ def export(
     base: str | None = None,
     dtype: str | None = None,
     force: bool = False,
+    push_to_hub: str | None = None,
 ) -> Exported:
     """Write an adapter for PEFT, vLLM or llama.cpp, or merge it into its base model.
 
@@ -69,11 +72,14 @@ def export(
             one that the adapter names, if it is here.
         dtype: `float32`, `bfloat16` or `float16` of what is written; not for merged, which keeps the base's.
         force: replace an output of the same kind that stands there.
+        push_to_hub: `OWNER/NAME`, a repository of the hub to which the adapter with its card is uploaded.
 
     Raises:
         InputError: an unknown target or dtype, a missing base, or what this target refuses; nothing is written.
     """
     check_target(target)
+    if push_to_hub is not None:
+        check_push(push_to_hub)
     refuse_output(target, Path(output).resolve(), force=force)
     written = None if dtype is None else dtype_of(dtype)
     read = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
@@ -85,6 +91,11 @@ def export(
     if base is not None and found is not None:  # without a base the adapter's own is taken
         name = str(read.provenance.get("path", "the adapter"))
         warnings += base_warnings([(name, read)], Base(called(base), identity_of_folder(found)))
+    origin = str(read.provenance["path"]) if "path" in read.provenance else None
+    made = f"Exported for {target} by `pomona export`" + (f" at rank {rank}." if rank is not None else ".")
+    use = {"vllm": done.use, "llama.cpp": done.use}.get(target)
+    sources = [] if origin is None else [origin]
+    write_card(given, output, made, sources=sources, whole=target == "merged", use=use, push_to_hub=push_to_hub)
     return Exported(done, compression, tuple(warnings))
 
 

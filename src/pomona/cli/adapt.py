@@ -19,6 +19,9 @@ def adapt(
         bool, typer.Option("--dry-run", help="Check recipe, data, model and adapters, print the plan; train and write nothing.")
     ] = False,
     trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of the model, for time and memory.")] = True,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result with its card to this repository of the hub.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record, or what --dry-run found, as one JSON object.")] = False,
 ) -> None:
     """Merge the sources, fine-tune and prune the merge, learn the prune ratio, evaluate, report."""
@@ -35,4 +38,4 @@ def adapt(
         return
     from pomona.cli.running import run_and_report
 
-    run_and_report(read, folder, named=output is not None, resume=resume, as_json=as_json)
+    run_and_report(read, folder, named=output is not None, resume=resume, as_json=as_json, push_to_hub=push_to_hub)

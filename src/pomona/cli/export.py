@@ -33,6 +33,9 @@ def export(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an output of the same kind that stands at --output.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result with its card to this repository of the hub.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as one JSON object.")] = False,
 ) -> None:
     """Write an adapter for PEFT, vLLM or llama.cpp, or merge it into its base model."""
@@ -41,7 +44,7 @@ def export(
 
     from pomona.api.export import export as run
 
-    found = run(adapter, target, output, rank=rank, base=base, dtype=dtype, force=force)
+    found = run(adapter, target, output, rank=rank, base=base, dtype=dtype, force=force, push_to_hub=push_to_hub)
     done, compression = found.export, found.compression
     if as_json:
         shown = {"target": target, "output": str(output), "modules": done.modules, "rank": done.rank}

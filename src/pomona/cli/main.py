@@ -29,6 +29,7 @@ from pomona.cli.list import list_registered
 from pomona.cli.memory import large_tensors_apart
 from pomona.cli.merge import merge
 from pomona.cli.processes import end, processes
+from pomona.cli.push import push
 from pomona.cli.rank_sources import rank_sources
 from pomona.cli.recipes import recipes
 from pomona.cli.report import report
@@ -94,6 +95,7 @@ VERBS: tuple[Any, ...] = (
     check,
     convert,
     export,
+    push,
     report,
     recipes,
     schema,
@@ -128,7 +130,9 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument not in ANYWHERE]
     if DEBUG in sys.argv[1:]:
         os.environ["POMONA_DEBUG"] = "1"
-    verbosity = next((VERBOSITIES[one] for one in reversed(sys.argv[1:]) if one in VERBOSITIES), "normal")
+    verbosity: Verbosity = "normal"
+    for one in sys.argv[1:]:
+        verbosity = VERBOSITIES.get(one, verbosity)
     if any("\0" in argument for argument in arguments):
         say("error: an argument holds a NUL character, which no path or name has. See `pomona --help`.", err=True)
         raise SystemExit(InputError.exit_code)

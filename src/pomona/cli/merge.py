@@ -39,6 +39,9 @@ def merge(
     seed: Annotated[int, typer.Option(help="Seed of methods with random draws.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: float32.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing adapter folder at --output.")] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result with its card to this repository of the hub.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Merge adapters into one, without training and without the base model's weights."""
@@ -47,13 +50,17 @@ def merge(
 
     from pomona.adapters import read_adapter, refuse_occupied, write_adapter
     from pomona.adapters.export import fitted
+    from pomona.adapters.push import check_push
     from pomona.api.base_model import base_path, table_of
+    from pomona.api.cards import write_card
     from pomona.api.dtype import dtype_of
     from pomona.cli.values import settings, value_of
     from pomona.merging import WeightRule, check_weight, merge_methods
     from pomona.merging import merge as merge_adapters
     from pomona.merging.rank_loss import percent
 
+    if push_to_hub is not None:
+        check_push(push_to_hub)
     written = None if dtype is None else dtype_of(dtype)
     refuse_occupied(output.resolve(), force=force)
     by_rule = weights in get_args(WeightRule)
@@ -68,6 +75,8 @@ def merge(
         read = [fitted(adapter, folder, table_of(folder, adapter.modules)) for adapter in read]
     merged = merge_adapters(read, method, "nan" if by_rule else given, rank, seed, **chosen)
     write_adapter(merged, output, force=force, dtype=written)
+    made = f"{len(adapters)} adapters, merged by the method {method} of Pomona."
+    write_card(merged, output, made, sources=[str(one) for one in adapters], push_to_hub=push_to_hub)
     warnings = merged.provenance["warnings"]
     assert isinstance(warnings, list)
     lost = merged.provenance["rank_loss"]

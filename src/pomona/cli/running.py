@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from pomona.runs.recipe import Recipe
 
 
-def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, as_json: bool) -> None:
+def run_and_report(
+    recipe: Recipe, output: Path, *, named: bool, resume: bool, as_json: bool, push_to_hub: str | None = None
+) -> None:
     """Run, write the page and the adapter's model card, print sentences, table and paths (or the record as JSON).
 
     Args:
@@ -20,6 +22,7 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
         named: whether the command line names it.
         resume: go on with the run that stands there.
         as_json: print the record.
+        push_to_hub: `OWNER/NAME` of the hub.
     """
     from pomona.api.adapt import adapt
     from pomona.cli.interrupted import resumable
@@ -30,7 +33,7 @@ def run_and_report(recipe: Recipe, output: Path, *, named: bool, resume: bool, a
 
     folder = output
     with resumable(folder, RECIPE, named=named), Display() as display:
-        record = adapt(recipe, folder, resume=resume, progress=display)
+        record = adapt(recipe, folder, resume=resume, progress=display, push_to_hub=push_to_hub)
     if not NATIVE.is_main:
         return
     if as_json:

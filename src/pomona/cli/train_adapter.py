@@ -27,13 +27,16 @@ def train_adapter(
         bool, typer.Option("--dry-run", help="Check recipe, data, model and adapter, print the plan; train and write nothing.")
     ] = False,
     trial: Annotated[bool, typer.Option(help="With --dry-run: try a step of the model, for time and memory.")] = True,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the result with its card to this repository of the hub.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as one JSON object.")] = False,
 ) -> None:
     """Train a plain LoRA on one task: a source or a target adapter."""
+    from pomona.api.train_adapter import train_adapter as train
     from pomona.runs.read_recipe import read_recipe
     from pomona.runs.recipe import TrainRecipe
     from pomona.runs.train_adapter import plan_training
-    from pomona.runs.train_adapter import train_adapter as train
     from pomona.tuning.progress import Display
 
     read = read_recipe(recipe, TrainRecipe, overrides or [])
@@ -44,5 +47,5 @@ def train_adapter(
         print_plan(lambda: plan_training(read, folder, force=force, start=start, trial=trial), str(recipe), as_json=as_json)
         return
     with Display() as display:
-        adapter = train(read, folder, force=force, progress=display, start=start)
+        adapter = train(read, folder, force=force, progress=display, start=start, push_to_hub=push_to_hub)
     say(f"{len(adapter)} modules, in {folder}")
