@@ -14,6 +14,8 @@ from pomona.writable import check_writable
 
 OWN_FILES = frozenset({CONFIG_FILE, TENSOR_FILE, PROVENANCE_FILE})
 """The files of an adapter folder that Pomona writes."""
+CARD, CARD_ENDS = "README.md", "\nMade with Pomona."
+"""The model card, and the beginning of its last line, by which Pomona knows its own from a person's."""
 _NAMED = 3
 """Foreign files that a message names."""
 
@@ -58,7 +60,7 @@ def refuse_foreign(folder: Path, own: Callable[[Path], bool]) -> None:
         InputError: it does; the message names such files.
     """
     inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
-    foreign = [str(path) for path in inside if not own(path) and not is_leftover(folder / path)]
+    foreign = [str(path) for path in inside if not own(path) and not is_leftover(folder / path) and not _is_card(folder, path)]
     if foreign:
         others = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
         raise InputError(
@@ -70,3 +72,11 @@ def refuse_foreign(folder: Path, own: Callable[[Path], bool]) -> None:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
+
+
+def _is_card(folder: Path, path: Path) -> bool:
+    """Whether a file is a model card that Pomona wrote."""
+    try:
+        return str(path) == CARD and CARD_ENDS in (folder / path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
