@@ -12,6 +12,7 @@ import torch
 from tests.adapters.builders import Q0, write_folder
 from tests.end_to_end.setting import Outcome, call
 
+from pomona.cli.main import RUST_PANICS
 from pomona.cli.say import say, say_answer
 from pomona.tuning.progress import Display
 
@@ -106,6 +107,8 @@ def test_the_display_of_progress() -> None:
 
 class PanicException(BaseException):
     """As a panic of a library in Rust arrives."""
+
+    __module__ = RUST_PANICS
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_lora_s_shape_may_be_left_open_or_named_as_peft_does() -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"lora": {"target_modules": ".*(q_proj"}}, "target_modules is no regular expression: missing )"),
+        ({"lora": {"target_modules": ".*(q_proj"}}, "target_modules is not a regular expression: missing )"),
         ({"lora": {"target_modules": []}}, "lora.target_modules"),
         ({"lora": {"target_modules": ""}}, "lora.target_modules"),
         ({"sources": [{"name": "a", "adapter": "a", "lora": {"rank": 2}}]}, "an `adapter` has its shape"),

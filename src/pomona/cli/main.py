@@ -49,6 +49,8 @@ ANYWHERE = {DEBUG, *VERBOSITIES}
 """Options that may stand before or after the verb."""
 
 # Typer carries its own copy of click and names the class of usage errors only as the base of this one.
+RUST_PANICS = "pyo3_runtime"
+"""Where the panics of libraries in Rust come from, which are no `Exception`."""
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 
@@ -68,6 +70,8 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__module__ != RUST_PANICS:
+                raise
             told(error)
 
     return call

@@ -19,7 +19,7 @@ from pomona.errors import InputError, suggest
 Weight: TypeAlias = float | Sequence[float] | Sequence[Mapping[str, object]]
 """One adapter's weight, as a user gives it."""
 
-LARGEST_WEIGHT = 1e6
+LARGEST_WEIGHT = 1e12
 """Of either sign."""
 
 _ENTRY_KEYS = ("filter", "value")

@@ -55,27 +55,27 @@ def has_plain_head(model: PreTrainedModel) -> bool:
     if type(head) not in (nn.Linear, FrozenLinear):
         return False
     assert isinstance(head, nn.Linear)
-    made: list[object] = []
     passed: list[tuple[Tensor, Tensor]] = []
-
-    def see_states(module: nn.Module, inputs: object, output: object) -> None:
-        made.append(getattr(output, "last_hidden_state", None))
 
     def say_numbers(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         said = torch.linspace(-1000, 1000, output.numel(), device=output.device).view_as(output).to(output.dtype)
         passed.append((inputs[0], said))
         return said
 
-    hooks = [model.base_model.register_forward_hook(see_states), head.register_forward_hook(say_numbers)]
+    tokens = torch.tensor([[1, 0, 1]], device=model.device)
+    hook = head.register_forward_hook(say_numbers)
     try:
-        logits = model(input_ids=torch.tensor([[1, 0, 1]], device=model.device), use_cache=False).logits
+        logits = model(input_ids=tokens, use_cache=False).logits
     finally:
-        for hook in hooks:
-            hook.remove()
-    if len(made) != 1 or len(passed) != 1:
+        hook.remove()
+    # Not by a hook on the base model: OPT calls the decoder within it.
+    states = getattr(model.base_model(input_ids=tokens, use_cache=False), "last_hidden_state", None)
+    if len(passed) != 1 or not isinstance(states, Tensor):
         return False
-    states, (read, said) = made[0], passed[0]
-    return isinstance(states, Tensor) and torch.equal(states.float(), read.float()) and torch.equal(logits.float(), said.float())
+    read, said = passed[0]
+    if states.shape != read.shape or not torch.equal(logits.float(), said.float()):
+        return False
+    return bool((states - read).abs().max() <= 16 * torch.finfo(read.dtype).eps * read.abs().max())
 
 
 def completion_loss(

@@ -9,7 +9,8 @@ from pomona.data.formats.arrow import INSTALL_DATA, table_rows
 from pomona.data.formats.rows import Row, read_bytes
 from pomona.errors import InputError, MissingPackageError
 
-_MAGIC = b"PAR1"
+_MAGIC, _HEAD = b"PAR1", 64
+"""What a Parquet file begins with, and the bytes in which the reader knows what stands in for one."""
 
 
 def parse_parquet(path: Path) -> list[Row]:
@@ -24,7 +25,7 @@ def parse_parquet(path: Path) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
-    if (head := read_bytes(path, len(_MAGIC))) and head != _MAGIC:  # before a file of any size is read
+    if (head := read_bytes(path, _HEAD)) and not head.startswith(_MAGIC):  # before a file of any size is read
         raise InputError("not a whole Parquet file: it begins otherwise", file=path, fix="Write it again")
     content = read_bytes(path)
     try:
