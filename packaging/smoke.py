@@ -114,7 +114,7 @@ def _write(folder: Path) -> None:
 
 
 def _versions() -> str:
-    names = ("torch", "transformers", "safetensors", "pydantic", "typer", "numpy", "plotly", "sacrebleu", "gguf", "jaxtyping")
+    names = ("torch", "transformers", "safetensors", "pydantic", "typer", "numpy", "sacrebleu", "gguf", "jaxtyping")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 

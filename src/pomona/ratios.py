@@ -7,6 +7,7 @@ The history, the record and the report hold these types as they are. What a cont
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,6 +15,17 @@ from typing import ClassVar
 from pydantic import ConfigDict, TypeAdapter
 
 _CONFIG = ConfigDict(extra="forbid")
+
+
+def said_ratio(ratio: float, digits: int = 0) -> str:
+    """A share of 1 as every text has it, in percent, halves up: `50%` for 0.495.
+
+    Args:
+        ratio: the share.
+        digits: decimals of the percentage.
+    """
+    scale = 10**digits
+    return f"{math.floor(100 * ratio * scale + 0.5 + 1e-9) / scale:,.{digits}f}%"
 
 
 @dataclass(frozen=True)

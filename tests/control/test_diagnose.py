@@ -52,16 +52,16 @@ def test_a_healthy_search_says_nothing() -> None:
         (
             search(rounds=0),
             [],
-            "No controller round took place in 40 steps, so nothing was learned: the prune ratio 0.40 is the start",
+            "No controller round took place in 40 steps, so nothing was learned: the prune ratio 40% is the start",
         ),
         (search(rounds=1), [0.0], "rests on 1 controller round in 40 steps, which is too few"),
         (search(rounds=2), [0.0] * 2, "rests on 2 controller rounds"),
         (search(commits=False), [], "None of 6 rounds found a ratio significantly better"),
         (search(signal=False), [0.0] * 6, "The 8 micro dev examples show no significant difference between the prune ratios"),
-        (search(mean=0.78), [0.0] * 6, "moved to the highest allowed prune ratio, 0.80"),
+        (search(mean=0.78), [0.0] * 6, "moved to the highest allowed prune ratio, 80%"),
         (search(best=0.0), [0.0] * 6, "is the lowest ratio that was tried"),
         (search(best=0.9), [0.0] * 6, "is the highest ratio that was tried"),
-        (search(), [0.3] * 6, "The mask thrashes: a commit changed the mask of 30 % of the entries"),
+        (search(), [0.3] * 6, "The mask thrashes: a commit changed the mask of 30% of the entries"),
     ],
 )
 def test_each_failure_is_one_warning(state: GraspState, mask_changes: list[float], words: str) -> None:
@@ -117,14 +117,14 @@ def test_a_dev_set_that_agrees_and_few_cleared_moments_are_healthy() -> None:
 @pytest.mark.parametrize(
     ("dev", "first"),
     [
-        ((2.47, 2.5, 2.45), "0.70"),  # no pair agrees
-        ((2.45, 2.5, 2.49), "0.20"),  # one pair of three agrees, (0.2, 0.7)
+        ((2.47, 2.5, 2.45), "70%"),  # no pair agrees
+        ((2.45, 2.5, 2.49), "20%"),  # one pair of three agrees, (0.2, 0.7)
     ],
 )
 def test_a_micro_dev_set_that_ranks_against_the_dev_set(dev: tuple[float, float, float], first: str) -> None:
     check = [(ratio, micro, cost) for (ratio, micro, _), cost in zip(AS_EXPECTED, dev, strict=True)]
     expected = (
-        f"The micro dev examples do not represent the dev set: of 3 prune ratios, micro dev ranks 0.40 first and dev {first}, and "
+        f"The micro dev examples do not represent the dev set: of 3 prune ratios, micro dev ranks 40% first and dev {first}, and "
         "the rankings disagree; add micro dev examples, or draw others with another seed."
     )
     assert diagnosed(check) == [expected]
@@ -179,7 +179,7 @@ def test_commits_that_prune_and_revive_over_and_over() -> None:
     there_and_back = moving(0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.4)
     changes = [0.1] * 12  # no more than each move asks for: the mask does not thrash
     assert diagnosed(state=there_and_back, mask_changes=changes, cleared=[0.1, 0.0] * 6) == [
-        "Optimizer moments were cleared often: 12 commits newly pruned 60 % of the entries in total, 60 % more than the "
+        "Optimizer moments were cleared often: 12 commits newly pruned 60% of the entries in total, 60% more than the "
         "growth of the ratio requires; raise interval_steps, or lower max_commit_change."
     ]
     assert diagnosed(state=there_and_back, mask_changes=changes, cleared=[0.08, 0.0] * 6) == []
@@ -189,12 +189,12 @@ def test_what_the_growth_of_the_ratio_prunes_for_good_does_not_count() -> None:
     growing = moving(0.5, 0.6, 0.7, 0.8)  # 0.4 in all
     changes = [0.2] * 4
     assert diagnosed(state=growing, mask_changes=changes, cleared=[0.2] * 4) == []  # 0.8 - 0.4
-    assert "80 % of the entries" not in "".join(diagnosed(state=growing, mask_changes=changes))
+    assert "80% of the entries" not in "".join(diagnosed(state=growing, mask_changes=changes))
     (warning,) = diagnosed(state=growing, mask_changes=changes, cleared=[0.23] * 4)
-    assert "92 % of the entries in total, 52 % more than" in warning
+    assert "92% of the entries in total, 52% more than" in warning
     shrinking = moving(0.3, 0.2, 0.1)
     (warning,) = diagnosed(state=shrinking, mask_changes=[0.1] * 3, cleared=[0.2] * 3)
-    assert "60 % more than" in warning
+    assert "60% more than" in warning
 
 
 def test_shares_cleared_must_belong_to_commits() -> None:
@@ -253,4 +253,4 @@ def test_what_a_group_prunes_for_good_does_not_count() -> None:
 def test_a_group_whose_ratio_is_at_the_edge_of_the_tried_range_is_named() -> None:
     controller, state = by_layer((0.3, 0.6), (0.5, 0.6), (0.35, 0.2))
     (warning,) = (one for one in controller.diagnose(state, [0.1] * 3) if "true optimum may be" in one)
-    assert "The best prune ratio of group 1 of the layers, 0.30, is the lowest ratio that was tried" in warning
+    assert "The best prune ratio of group 1 of the layers, 30%, is the lowest ratio that was tried" in warning

@@ -246,7 +246,7 @@ def test_an_unforeseen_error_is_one_line_too(folder: Path) -> None:
 
 
 def test_help_is_quick_and_light(folder: Path) -> None:
-    heavy = ["torch", "transformers", "numpy", "pydantic", "yaml", "plotly"]
+    heavy = ["torch", "transformers", "numpy", "pydantic", "yaml"]
     code = (
         "import sys, time; started = time.perf_counter(); sys.argv = ['pomona', '--help']\n"
         "from pomona.cli.main import main\n"

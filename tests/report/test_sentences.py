@@ -13,6 +13,7 @@ from pomona.report.controls import CONTROLS
 from pomona.report.figures.ratio import fitted_curve
 from pomona.report.figures.trials import score_by_ratio
 from pomona.report.pruning_tables import groups_table
+from pomona.report.questions import how_sure
 from pomona.report.sentences import how_good, three_sentences, what_was_run, whether_pruning_helped
 from pomona.report.tables import descriptions_table, headline
 from pomona.report.wording import MINUS
@@ -49,9 +50,14 @@ def test_a_finished_run_in_full(record: RunRecord):
         "fine-tuned the merge on 50 training examples, and tested the result on 100 held-out test examples."
     )
     assert second == (
-        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3): 18.4 points better than Zero shot, a "
-        "difference unlikely to be chance (95% interval 16.3 to 20.4, excludes 0, corrected p = 0.004); not significantly "
-        f"different from Target LoRA (the difference of +1.9 points may be chance: 95% interval {MINUS}0.2 to 3.9, includes 0)."
+        "The result's ROUGE-L is 27.1 of 100 points on 100 test examples: 18.4 points better than Zero shot, very unlikely to be "
+        "chance; no clear difference from Target LoRA (1.9 points better, which may be chance)."
+    )
+    assert how_sure(record) == (
+        "How sure: ROUGE-L 27.1, 95% interval 24.0 to 30.3; against Zero shot +18.4 points (95% interval 16.3 to 20.4, excludes 0, "
+        f"corrected p = 0.004); against Target LoRA +1.9 points (95% interval {MINUS}0.2 to 3.9, includes 0). Both systems "
+        "answered the same 100 test examples. A difference counts if its interval excludes 0 and its p, corrected for 11 "
+        "comparisons, is at most 0.05. This covers other test examples, not other training seeds."
     )
     assert third == (
         "The run learned a prune ratio of 32% (95% interval 21 to 46%); compared with the same merge fine-tuned without "
@@ -65,8 +71,9 @@ def test_a_finished_run_in_full(record: RunRecord):
     [
         ((4.0, 1.0, 7.0), "4.0 points better than Target LoRA", "worse"),
         ((-4.0, -7.0, -1.0), "4.0 points worse than Target LoRA", "significantly"),
-        ((4.0, -0.1, 8.1), "not significantly different from Target LoRA", "better"),
-        ((4.0, 0.0, 8.0), "not significantly different from Target LoRA", "better"),
+        ((4.0, -0.1, 8.1), "no clear difference from Target LoRA (4.0 points better, which may be chance)", "unlikely"),
+        ((-4.0, -8.0, 0.0), "no clear difference from Target LoRA (4.0 points worse, which may be chance)", "unlikely"),
+        ((0.0, -2.0, 2.0), "no difference from Target LoRA", "chance"),
     ],
 )
 def test_better_and_worse_only_where_the_interval_excludes_zero(
@@ -96,18 +103,19 @@ def test_advice_on_pruning_follows_the_unpruned_merge(
 
 
 @pytest.mark.parametrize(
-    ("p_holm", "says"),
+    ("p_holm", "sure", "says"),
     [
-        (None, "excludes 0)."),
-        (0.0009, "excludes 0, corrected p <\xa00.001)."),
-        (0.05, "excludes 0, corrected p = 0.050)."),
-        (0.11, "excludes 0, corrected p = 0.110 for 11 comparisons)."),
+        (None, "unlikely to be chance", "excludes 0)"),
+        (0.0009, "almost certainly not by chance", "excludes 0, corrected p <\xa00.001)"),
+        (0.009, "very unlikely to be chance", "excludes 0, corrected p = 0.009)"),
+        (0.05, "unlikely to be chance", "excludes 0, corrected p = 0.050)"),
+        (0.11, "which may be chance, since several comparisons were made", "excludes 0, corrected p = 0.110 for 11 comparisons)"),
     ],
 )
-def test_a_gain_that_the_correction_does_not_bear_out_may_be_chance(record: RunRecord, p_holm: float | None, says: str):
-    text = how_good(with_comparison(record, "target_lora", 1.9, 0.2, 3.9, p_holm))
-    sure = "that may be chance" if "comparisons" in says else "unlikely to be chance"
-    assert text.endswith(f"1.9 points better than Target LoRA, a difference {sure} (95% interval 0.2 to 3.9, {says}")
+def test_how_sure_is_in_words_and_the_test_below(record: RunRecord, p_holm: float | None, sure: str, says: str):
+    changed = with_comparison(record, "target_lora", 1.9, 0.2, 3.9, p_holm)
+    assert how_good(changed).endswith(f"; 1.9 points better than Target LoRA, {sure}.")
+    assert f"against Target LoRA +1.9 points (95% interval 0.2 to 3.9, {says}" in how_sure(changed)
 
 
 @pytest.mark.parametrize(
@@ -133,23 +141,22 @@ def test_pruning_is_not_advised_on_what_may_be_chance(
 
 
 def test_an_interval_without_spread_decides_nothing(record: RunRecord):
-    text = how_good(with_comparison(record, "target_lora", 4.0, 4.0, 4.0, 0.01))
-    assert text.endswith(
-        "not significantly different from Target LoRA (the difference of +4.0 points may be chance: 95% interval unknown)."
-    )
+    changed = with_comparison(record, "target_lora", 4.0, 4.0, 4.0, 0.01)
+    assert how_good(changed).endswith("no clear difference from Target LoRA (4.0 points better, which may be chance).")
+    assert "against Target LoRA +4.0 points (95% interval unknown)" in how_sure(changed)
 
 
 def test_a_score_of_fewer_examples_says_so(record: RunRecord):
     metrics = {**record.metrics, "pomona": {"rouge_l": record.metrics["pomona"]["rouge_l"].model_copy(update={"n": 97})}}
-    assert "27.1 on 97 of 100 test examples (95% interval 24.0 to 30.3)" in how_good(record.model_copy(update={"metrics": metrics}))
+    assert "27.1 of 100 points on 97 of 100 test examples:" in how_good(record.model_copy(update={"metrics": metrics}))
 
 
 def test_an_older_record_s_sentences_speak_of_no_correction(older: RunRecord):
     assert three_sentences(older)[1] == (
-        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3): 18.4 points better than Zero shot, a "
-        "difference unlikely to be chance (95% interval 16.3 to 20.4, excludes 0); not significantly different from "
-        f"Target LoRA (the difference of +1.9 points may be chance: 95% interval {MINUS}0.2 to 3.9, includes 0)."
+        "The result's ROUGE-L is 27.1 of 100 points on 100 test examples: 18.4 points better than Zero shot, almost certainly not "
+        "by chance; no clear difference from Target LoRA (1.9 points better, which may be chance)."
     )
+    assert "corrected" not in how_sure(older)
 
 
 def test_a_loss_is_better_when_lower(record: RunRecord):
@@ -157,7 +164,7 @@ def test_a_loss_is_better_when_lower(record: RunRecord):
     lossy = record.model_copy(update={"primary_metric": "loss", "metrics": metrics, "comparisons": []})
     lossy = with_comparison(lossy, "zero_shot", -0.71, -0.80, -0.62)
     text = how_good(lossy)
-    assert "The result's test loss is 3.158 on 100 test examples (95% interval 3.058 to 3.258, lower is better)" in text
+    assert "The result's test loss is 3.158 (lower is better) on 100 test examples: " in text
     assert "0.710 nats better than Zero shot" in text
 
 
@@ -206,7 +213,7 @@ def test_a_run_without_a_round_has_learned_nothing(record: RunRecord):
             "; it ends at both bounds of the allowed range, 10 to 80%, so the best ratio may be lower or higher)",
         ),
         (0.21, 0.46, (0.1, 0.8), "(95% interval 21 to 46%)"),
-        (0.0, 0.46, (0.0, 0.8), "(95% interval 0 to 46%)"),
+        (0.0, 0.46, (0.0, 0.8), "(95% interval 0 to 46%; 0% is no pruning)"),
         (0.5, 1.0, (0.1, 1.0), "(95% interval 50 to 100%)"),
     ],
 )
@@ -254,13 +261,10 @@ def test_the_best_of_whole_runs_at_the_end_of_the_tried(grid: Callable[..., RunR
 
 
 def test_missing_baselines_are_reported(record: RunRecord):
-    assert how_good(without(record, "target_lora")).endswith(
-        "excludes 0, corrected p = 0.004); it was not compared with target LoRA."
-    )
+    assert how_good(without(record, "target_lora")).endswith("unlikely to be chance; it was not compared with target LoRA.")
     neither = how_good(without(without(record, "target_lora"), "zero_shot"))
     assert neither == (
-        "The result's ROUGE-L is 27.1 on 100 test examples (95% interval 24.0 to 30.3); it was not compared with zero shot "
-        "or target LoRA."
+        "The result's ROUGE-L is 27.1 of 100 points on 100 test examples; it was not compared with zero shot or target LoRA."
     )
     unknown = whether_pruning_helped(without(record, "merge_finetune"))
     assert unknown.endswith("the same merge was not evaluated without pruning, so the effect of pruning is unknown.")
@@ -362,8 +366,8 @@ def test_whole_runs_may_find_that_nothing_should_be_pruned(grid: Callable[..., R
     assert record.answer is not None
     none = dataclasses.replace(record.answer, prune_ratio=0.0, low=0.0, high=0.3)
     assert whether_pruning_helped(record.model_copy(update={"answer": none})) == (
-        "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%); nothing was pruned, so the "
-        "result is the unpruned fine-tuned merge."
+        "Of the 8 prune ratios that were tried, 0% is the best by dev loss (95% interval 0 to 30%; 0% is no pruning); nothing was "
+        "pruned, so the result is the unpruned fine-tuned merge."
     )
 
 
@@ -394,8 +398,7 @@ def test_a_control_says_whether_the_sources_help(record: RunRecord) -> None:
     better = how_good(with_comparison(record, "random_sources", 2.0, 1.0, 3.0, p_holm=0.01))
     assert better.startswith(base.removesuffix("."))
     assert better.endswith(
-        "; it beats the control random sources (95% interval of the difference 1.0 to 3.0), "
-        "so the content of the sources helps, not only the form of the merge."
+        "; it beats the control random sources, so the content of the sources helps, not only the form of the merge."
     )
     for low, p_holm in ((-1.0, 0.01), (1.0, 0.2)):
         assert "it does not beat the control random sources" in how_good(

@@ -28,7 +28,7 @@ def test_elsewhere_than_on_a_terminal_a_stage_says_that_it_begins_and_how_it_end
         tell(display)
     begins, first, also_begins, second, *rest = out.getvalue().split("\n")
     assert (begins, also_begins) == ("tuning pomona: 0 of 4", "evaluating: begins")
-    assert re.fullmatch(r"tuning pomona {32} +\d+\.\d s  epoch 2, dev loss 2\.950 prune ratio 1\.00 ▃█", first)
+    assert re.fullmatch(r"tuning pomona {32} +\d+\.\d s  epoch 2, dev loss 2\.950 prune ratio 100% ▃█", first)
     assert re.fullmatch(r"evaluating {35} +\d+\.\d s ? *", second)
     assert rest == [""]
 
@@ -60,7 +60,7 @@ def test_on_a_terminal_the_bar_says_stage_place_note_and_ratio() -> None:
     shown = out.getvalue()
     assert "tuning pomona" in shown
     assert "3/4" in shown
-    assert "loss 3.100 prune ratio 0.50 ▅" in shown
+    assert "loss 3.100 prune ratio 50% ▅" in shown
 
 
 def test_the_trace_shows_the_last_ratios_from_low_to_high() -> None:
@@ -73,7 +73,7 @@ def test_the_trace_shows_the_last_ratios_from_low_to_high() -> None:
         display.begin("two", 1)
         display.end()
     _, one, _, two, _ = out.getvalue().split("\n")
-    assert one.endswith("prune ratio 0.99 " + "▁" * 24 + "█" * 8)
+    assert one.endswith("prune ratio 99% " + "▁" * 24 + "█" * 8)
     assert "prune ratio" not in two
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from pomona.control.rounds import ControllerState, over_all
-from pomona.ratios import Answer
+from pomona.ratios import Answer, said_ratio
 
 _FEW_ROUNDS = 3
 _LAST_ROUNDS = 3
@@ -106,7 +106,7 @@ def _few_rounds(search: _Search) -> str | None:
     if not rounds:
         return (
             f"No controller round took place in {search.state.total_steps} steps, so nothing was learned: the prune ratio "
-            f"{search.answer.prune_ratio:.2f} is the start value; lower interval_steps or train for more steps."
+            f"{said_ratio(search.answer.prune_ratio)} is the start value; lower interval_steps or train for more steps."
         )
     counted = "1 controller round" if rounds == 1 else f"{rounds} controller rounds"
     return (
@@ -121,7 +121,7 @@ def _nothing_committed(search: _Search) -> str | None:
         return None
     return (
         f"None of {rounds} rounds found a ratio significantly better than the ratio in force, which stayed at "
-        f"{search.state.prune_ratio:.2f} during the search; add micro dev examples"
+        f"{said_ratio(search.state.prune_ratio)} during the search; add micro dev examples"
         f"{', or raise commit_level' if search.policy else ''}."
     )
 
@@ -131,9 +131,9 @@ def _no_signal(search: _Search) -> str | None:
     if not rounds or not search.answer.flat:
         return None
     return (
-        f"The {len(rounds[0].losses_before)} micro dev examples show no significant difference between the prune ratios: the "
-        f"answer {search.answer.prune_ratio:.2f} may be no better than other ratios; add micro dev examples, or compare with an "
-        "unpruned run."
+        f"The {len(rounds[0].losses_before)} micro dev examples show no significant difference between the prune ratios: "
+        f"the answer {said_ratio(search.answer.prune_ratio)} may be no better than other ratios; add micro dev examples, or "
+        "compare with an unpruned run."
     )
 
 
@@ -143,8 +143,8 @@ def _collapse(search: _Search) -> str | None:
     if len(last) < _LAST_ROUNDS or any(one.mean < near_top for one in last):
         return None
     return (
-        f"The search moved to the highest allowed prune ratio, {highest:.2f}, and stayed there; check the dev scores, and if they "
-        f"fall, lower prune_ratio_max{', or raise anchor tenfold' if search.policy else ''}."
+        f"The search moved to the highest allowed prune ratio, {said_ratio(highest)}, and stayed there; check the dev scores, and "
+        f"if they fall, lower prune_ratio_max{', or raise anchor tenfold' if search.policy else ''}."
     )
 
 
@@ -161,7 +161,7 @@ def _edge(search: _Search) -> str | None:
             continue
         of = f" of group {group + 1} of the layers" if search.answer.by_group else ""
         return (
-            f"The best prune ratio{of}, {answer:.2f}, is the {which} ratio that was tried, so the true optimum may be "
+            f"The best prune ratio{of}, {said_ratio(answer)}, is the {which} ratio that was tried, so the true optimum may be "
             f"{beyond}; move prune_ratio_start there{', or raise deviation_start' if search.policy else ''}."
         )
     return None
@@ -184,8 +184,8 @@ def _thrash(search: _Search) -> str | None:
     if changed - asked <= _THRASH:
         return None
     return (
-        f"The mask thrashes: a commit changed the mask of {100 * changed:.0f} % of the entries on average, "
-        f"{100 * (changed - asked):.0f} % more than the change of the ratio requires; raise interval_steps, or raise "
+        f"The mask thrashes: a commit changed the mask of {100 * changed:.0f}% of the entries on average, "
+        f"{100 * (changed - asked):.0f}% more than the change of the ratio requires; raise interval_steps, or raise "
         "pruning.forgetting towards 1."
     )
 
@@ -203,8 +203,9 @@ def _unrepresentative(search: _Search) -> str | None:
     if on_micro_dev[2] - on_dev[2] <= noise:
         return None
     return (
-        f"The micro dev examples do not represent the dev set: of {len(check)} prune ratios, micro dev ranks {on_micro_dev[0]:.2f} "
-        f"first and dev {on_dev[0]:.2f}, and the rankings disagree; add micro dev examples, or draw others with another seed."
+        f"The micro dev examples do not represent the dev set: of {len(check)} prune ratios, micro dev ranks "
+        f"{said_ratio(on_micro_dev[0])} first and dev {said_ratio(on_dev[0])}, and the rankings disagree; add micro dev examples, "
+        "or draw others with another seed."
     )
 
 
@@ -218,8 +219,8 @@ def _cleared_often(search: _Search) -> str | None:
     if not search.cleared or (excess := sum(search.cleared) - over_all(search.state.shares, growth)) <= _CLEARED:
         return None
     return (
-        f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f} % of the "
-        f"entries in total, {100 * excess:.0f} % more than the growth of the ratio requires; raise interval_steps, or lower "
+        f"Optimizer moments were cleared often: {len(search.moves)} commits newly pruned {100 * sum(search.cleared):.0f}% of the "
+        f"entries in total, {100 * excess:.0f}% more than the growth of the ratio requires; raise interval_steps, or lower "
         "max_commit_change."
     )
 

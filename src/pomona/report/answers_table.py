@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.sentences import POMONA
-from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, listed, percent, system_label
 from pomona.runs.record import RunRecord, SystemDescription
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pomona.ratios import Answer
 from pomona.report.choices import chosen, is_given, is_search
 from pomona.report.wording import percent_span
 from pomona.runs.record import RunRecord
@@ -27,6 +28,11 @@ def bound_reached(record: RunRecord) -> str:
     allowed = _allowed(record)
     assert allowed is not None
     return f"ends at {which} of the allowed range, {percent_span(*allowed)}, so the best ratio may be {beyond}"
+
+
+def includes_none(answer: Answer) -> bool:
+    """Whether the interval of a ratio that was searched reaches down to no pruning."""
+    return answer.low < _NEAR and answer.low < answer.high
 
 
 def _ends(record: RunRecord) -> tuple[bool, bool]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from pomona.comparison import Comparison
-from pomona.report.wording import comparison_of, may_be_chance, span, system_label, verdict
+from pomona.report.wording import comparison_of, may_be_chance, system_label, verdict
 from pomona.runs.record import RunRecord
 
 
@@ -43,7 +43,6 @@ def control_clauses(record: RunRecord, system: str) -> list[str]:
 
 def _clause(record: RunRecord, name: str, comparison: Comparison) -> str:
     label, beaten = system_label(record, name), verdict(comparison) == "better" and not may_be_chance(comparison)
-    interval = f"95% interval of the difference {span(comparison.metric, comparison.low, comparison.high)}"
     if beaten:
-        return f"it beats the control {label} ({interval}), {CONTROLS[name].beaten}"
-    return f"it does not beat the control {label} ({interval}), {CONTROLS[name].not_beaten}"
+        return f"it beats the control {label}, {CONTROLS[name].beaten}"
+    return f"it does not beat the control {label}, {CONTROLS[name].not_beaten}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.choices import LOSS, chosen, is_given, is_search, judged_by, reward_unit, rewards_loss, select_metric
-from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, counted, duration, listed, metric_label, percent, system_label, trial_ratio
 from pomona.runs.record import RunRecord
 from pomona.runs.tune import without_point
@@ -74,11 +74,23 @@ def _averaged(record: RunRecord) -> str | None:
     return words + (f", without the first {share:.0%} of the run" if share else "")
 
 
+_ONE_PAIR = "trained as one pair"
+_TITLES = {
+    "concat": "the adapters side by side",
+    "linear": "sums of the adapters' own factors",
+    **dict.fromkeys(("svd", "ties", "dare_ties", "dare_linear", "della", "breadcrumbs", "magnitude_prune", "knots"), _ONE_PAIR),
+    **dict.fromkeys(("core_space", "tsv", "iso_c", "iso_cts", "pico", "ctm", "cart", "robust_merge", "lego"), _ONE_PAIR),
+}
+"""Method -> what is trained, as the registry says; known here because the registry takes torch a second to load."""
+
+
 def _trained(method: str) -> str:
     """The trained quantity, in words."""
-    from pomona.backbone.trainable import trainable_merges  # it takes torch a second to load
+    if method in _TITLES:
+        return _TITLES[method]
+    from pomona.backbone.trainable import trainable_merges  # a method of someone else
 
-    return trainable_merges[method].title if method in trainable_merges else "trained as one pair"
+    return trainable_merges[method].title if method in trainable_merges else _ONE_PAIR
 
 
 def _merge_notes(record: RunRecord) -> Iterator[str]:

@@ -1,26 +1,21 @@
-"""Write a run's page: one HTML file that needs no network; only its figures need scripts."""
+"""Write a run's page: one HTML file that needs no network and no scripts."""
 
 from __future__ import annotations
 
-import base64
-import gzip
-from functools import cache
 from pathlib import Path
 
-from pomona.errors import InputError
 from pomona.folder_lock import is_locked
-from pomona.report import input_tables, pruning_tables, tables
+from pomona.report import input_tables, pruning_tables, questions, tables
 from pomona.report.answers_table import alarms, answers_table, own_alarm
 from pomona.report.examples import shown_examples
 from pomona.report.figures import all_figures, even_sparsity
+from pomona.report.html_file import fill, write_page
 from pomona.report.pool_table import pool_table
 from pomona.report.read import RunFolder, read_run
 from pomona.report.sentences import three_sentences
 from pomona.report.tuned_table import tuned_table
-from pomona.report.wording import moment
-from pomona.whole_files import write_whole
+from pomona.report.wording import moment, task_label
 
-PAGE_NAME = "report.html"
 _STATUS = {"done": "finished", "running": "not finished", "failed": "failed", "interrupted": "interrupted"}
 
 
@@ -37,33 +32,37 @@ def write_report(run_folder: Path | str) -> Path:
         InputError: the folder cannot be read (see `read_run`) or written.
     """
     run = read_run(run_folder)
-    page = run.path / PAGE_NAME
-    try:
-        write_whole(page, render(run))
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", file=page) from error
-    return page
+    return write_page(run.path, render(run))
 
 
-def render(run: RunFolder) -> str:
-    """The page as one HTML text; the same run gives the same text."""
+def render(run: RunFolder, *, reload_seconds: float = 0) -> str:
+    """The page as one HTML text; the same run gives the same text.
+
+    Args:
+        run: finished or not.
+        reload_seconds: after which the page loads itself again, while it is watched; 0: never.
+    """
     import yaml
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     record = run.record
-    figures = all_figures(run)
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
+        reload_seconds=reload_seconds,
         record=record,
+        task=task_label(record.task),
         status="stopped" if record.status == "running" and not is_locked(run.path) else _STATUS[record.status],
         started=moment(record.started),
-        notes=run.notes,
+        how_sure=questions.how_sure(record),
+        against_what=questions.against_what(record),
+        from_where=questions.from_where(record),
+        which_source_helped=questions.which_source_helped(record),
+        on_what=questions.on_what(record),
+        what_it_cost=questions.what_it_cost(record),
+        what_next=questions.what_next(record),
+        how_to_load=questions.how_to_load(record),
+        how_to_repeat=questions.how_to_repeat(record),
+        repeat=questions.REPEAT,
+        what_may_be_wrong=questions.what_may_be_wrong(record, run.notes),
         own_alarm=own_alarm(record),
         sentences=three_sentences(record),
         tiles=tables.headline(record),
@@ -87,16 +86,7 @@ def render(run: RunFolder) -> str:
         fingerprints=input_tables.facts_table(record.fingerprints, "Fingerprint"),
         signatures=input_tables.signatures_table(record),
         recipe=yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).strip(),
-        figures=figures,
+        figures=all_figures(run),
         examples=shown_examples(run),
         example_count=len(run.predictions),
-        plotly=_packed_plotly() if any(figures.values()) else "",
     )
-
-
-@cache
-def _packed_plotly() -> str:
-    """plotly.js, gzipped, in base64: 2 MB instead of 4.8. The page unpacks it with the browser's `DecompressionStream`."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pomona.report.tables import Cell, Column, Row, Table
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.wording import score, signed
 from pomona.runs.record import RunRecord
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pomona.ratios import GroupRatio, RoundRecord
 from pomona.report.bounds import bound_reached
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.choices import reward_unit, rewards_loss
 from pomona.report.figures.layers import left_out
-from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.unpruned import compared_with_none
 from pomona.report.wording import MISSING, percent, percent_span, signed_number
 from pomona.runs.record import RunRecord

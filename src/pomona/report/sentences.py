@@ -1,14 +1,15 @@
 """Three sentences on a run: what was run, how good the result is, and whether pruning helped.
 
-Each sentence depends on the record alone. A difference is called better or worse only if its 95 % interval excludes 0. If the
-p-value corrected for all comparisons on the metric is still above 0.05, the sentence adds that the difference may be chance.
+Each sentence depends on the record alone. A difference is called better or worse without reserve only if its 95 % interval
+excludes 0 and the p-value corrected for all comparisons on the metric is at most 0.05; otherwise the sentence adds that it may be
+chance. The second sentence says in words how sure that is. The figures of the test are in `pomona.report.questions.how_sure`.
 """
 
 from __future__ import annotations
 
 from pomona.comparison import Comparison
 from pomona.ratios import Answer
-from pomona.report.bounds import bound_reached
+from pomona.report.bounds import bound_reached, includes_none
 from pomona.report.choices import chosen, granularity, is_given, is_search, judged_by, prunes_to_zero
 from pomona.report.controls import control_clauses
 from pomona.report.wording import (
@@ -26,6 +27,7 @@ from pomona.report.wording import (
     signed,
     span,
     system_label,
+    task_label,
     unit,
     verdict,
 )
@@ -60,22 +62,21 @@ def what_was_run(record: RunRecord) -> str:
         merged = f"the best {len(record.sources)} of {counted(len(record.pool.candidates), 'adapter')} by {record.pool.by}{names}"
     merged += " and the target LoRA" if chosen(record, "merge.target") else ""
     trained = "trained its coefficients" if chosen(record, "merge.train") == "coefficients" else "fine-tuned the merge"
-    on = f"on {record.model} for the task {record.task}"
+    on = f"on {record.model} for the task {task_label(record.task)}"
     if record.status != "done":
         return f"{_UNFINISHED[record.status]}: the plan is to merge {merged} {on} and to fine-tune the merge on {train}."
     return f"Pomona merged {merged} {on}, {trained} on {train}, and tested the result on {test}."
 
 
 def how_good(record: RunRecord) -> str:
-    """The primary metric of Pomona's system, and its differences from zero shot and target LoRA, with intervals."""
+    """The primary metric of Pomona's system, how it compares with zero shot and target LoRA, and in words how sure that is."""
     metric = record.primary_metric
     estimate = record.metrics.get(POMONA, {}).get(metric)
     if estimate is None:
         return "The result has no score on the test set, so its quality is unknown."
-    start = (
-        f"The result's {metric_label(metric)} is {score(metric, estimate.value)} on {_scored(record, estimate.n)}"
-        f" (95% interval {span(metric, estimate.low, estimate.high)}{', lower is better' if lower_is_better(metric) else ''})"
-    )
+    value = score(metric, estimate.value)
+    size = f"{value} (lower is better)" if lower_is_better(metric) else f"{value} of 100 points"
+    start = f"The result's {metric_label(metric)} is {size} on {scored_examples(record, estimate.n)}"
     clauses: list[str] = []
     missing: list[str] = []
     for baseline, name in _BASELINE_NAMES.items():
@@ -83,7 +84,7 @@ def how_good(record: RunRecord) -> str:
         if comparison is None:
             missing.append(name)
         else:
-            clauses.append(_against(record, comparison, system_label(record, baseline) + _unlike(record, baseline)))
+            clauses.append(_against(comparison, system_label(record, baseline) + _unlike(record, baseline)))
     clauses += control_clauses(record, POMONA)
     text = start + (f": {'; '.join(clauses)}" if clauses else "")
     return text + (f"; it was not compared with {' or '.join(missing)}." if missing else ".")
@@ -113,20 +114,33 @@ def _examples(record: RunRecord, split: str, name: str) -> str:
     return counted(record.splits[split].examples, f"{name} example")
 
 
-def _scored(record: RunRecord, n: int) -> str:
+def scored_examples(record: RunRecord, n: int) -> str:
+    """`100 test examples`, or `97 of 100 test examples`."""
     test = record.splits.get("test")
     return f"{n} of {test.examples} test examples" if test is not None and n < test.examples else counted(n, "test example")
 
 
-def _against(record: RunRecord, comparison: Comparison, label: str) -> str:
+def _against(comparison: Comparison, label: str) -> str:
+    """The difference, the opponent, and how sure it is, for readers without statistics."""
     metric = comparison.metric
     found = verdict(comparison)
-    if found == "not significant":
-        difference = f"the difference of {signed(metric, comparison.difference)} {unit(metric)} may be chance"
-        return f"not significantly different from {label} ({difference}: {_evidence(record, comparison)})"
-    size = signed(metric, abs(comparison.difference)).removeprefix("+")
-    chance = "that may be chance" if may_be_chance(comparison) else "unlikely to be chance"
-    return f"{size} {unit(metric)} {found} than {label}, a difference {chance} ({_evidence(record, comparison)})"
+    size = f"{signed(metric, abs(comparison.difference)).removeprefix('+')} {unit(metric)}"
+    if found != "not significant":
+        return f"{size} {found} than {label}, {sureness(comparison)}"
+    if comparison.difference == 0:
+        return f"no difference from {label}"
+    better = "better" if (comparison.difference > 0) != lower_is_better(metric) else "worse"
+    return f"no clear difference from {label} ({size} {better}, which may be chance)"
+
+
+def sureness(comparison: Comparison) -> str:
+    """How sure a difference is whose interval excludes 0, in words."""
+    if may_be_chance(comparison):
+        return "which may be chance, since several comparisons were made"
+    p = comparison.p_value if comparison.p_holm is None else comparison.p_holm
+    if p < 0.001:
+        return "almost certainly not by chance"
+    return "very unlikely to be chance" if p < 0.01 else "unlikely to be chance"
 
 
 def _unlike(record: RunRecord, baseline: str) -> str:
@@ -135,7 +149,7 @@ def _unlike(record: RunRecord, baseline: str) -> str:
     return f" (trained differently: {'; '.join(found)})" if found else ""
 
 
-def _evidence(record: RunRecord, comparison: Comparison) -> str:
+def evidence(record: RunRecord, comparison: Comparison) -> str:
     """`95% interval 1.0 to 7.0, excludes 0, corrected p = 0.012`; the p-value is given only if the interval excludes 0."""
     interval = f"95% interval {span(comparison.metric, comparison.low, comparison.high)}"
     if comparison.low == comparison.high:
@@ -179,7 +193,8 @@ def _search_clause(record: RunRecord, answer: Answer) -> str:
 def _interval(record: RunRecord, answer: Answer) -> str:
     ends = bound_reached(record)
     whose = "the interval of a group" if answer.by_group else "it"
-    return f"95% interval {percent_span(answer.low, answer.high)}" + (f"; {whose} {ends}" if ends else "")
+    none = "; 0% is no pruning" if includes_none(answer) and not ends else ""
+    return f"95% interval {percent_span(answer.low, answer.high)}{none}" + (f"; {whose} {ends}" if ends else "")
 
 
 def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
@@ -195,7 +210,7 @@ def _pruning_clause(record: RunRecord, comparison: Comparison) -> str:
     return (
         f"compared with the same merge fine-tuned without pruning, pruning {effect} {metric_label(metric)}"
         f"{', but this may be chance' if unsure else ''} (paired difference {signed(metric, comparison.difference)} {unit(metric)}"
-        f", {_evidence(record, comparison)}): {advice}"
+        f", {evidence(record, comparison)}): {advice}"
     )
 
 

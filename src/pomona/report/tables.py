@@ -1,4 +1,4 @@
-"""The report's tables as plain values: rows of cells, which the page and the model card format differently."""
+"""The tables of a run's results, and the figures at the top of its page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pomona.comparison import Comparison
 from pomona.ratios import Answer
-from pomona.report.bounds import bound_reached
+from pomona.report.bounds import bound_reached, includes_none
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.choices import granularity, is_given, is_search, prunes_to_zero
 from pomona.report.sentences import POMONA, TARGET_LORA, ZERO_SHOT
 from pomona.report.wording import (
@@ -32,42 +33,6 @@ from pomona.report.wording import (
 )
 from pomona.runs.record import Estimate, RunRecord, SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training
-
-Row = tuple["Cell", ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value, and a note in smaller letters (its interval, its description); `alarm`: the value needs attention."""
-
-    text: str
-    note: str = ""
-    alarm: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's heading; numbers are aligned right."""
-
-    heading: str
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Args:
-        columns: the headings; the first column names the row.
-        rows: each has one cell for each column.
-        strong: index of the highlighted row, or None.
-        note: how to read the table, in one or two sentences.
-    """
-
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    strong: int | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +83,8 @@ def _how_sure(record: RunRecord, answer: Answer) -> str:
         return "the start value; no round took place"
     tried = [f"best of {len(answer.curve)} tried"] if is_search(record) else []
     interval = [percent_span(answer.low, answer.high)] if answer.low < answer.high else []
-    ends = ["ends at a bound" if answer.low < answer.high else "at a bound"] if bound_reached(record) else []
+    ends = ["ends at a bound of the search" if answer.low < answer.high else "at a bound of the search"]
+    ends = ends if bound_reached(record) else ["includes no pruning"] if includes_none(answer) else []
     return ", ".join([*tried, *interval, *ends, *(["flat"] if answer.flat else [])])
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pomona.report.cells import Cell, Column, Row, Table
 from pomona.report.choices import judged_by, select_metric
-from pomona.report.tables import Cell, Column, Row, Table
 from pomona.report.wording import MISSING, duration, metric_label, score, system_label
 from pomona.runs.record import PointRecord, RunRecord
 

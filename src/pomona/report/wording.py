@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from pomona.comparison import Comparison
+from pomona.ratios import said_ratio
 from pomona.runs.record import RunRecord, SystemDescription
 from pomona.runs.sizes import said_count, said_kinds, said_training
 
@@ -33,6 +35,12 @@ def metric_label(metric: str) -> str:
     return _METRIC_LABELS.get(metric, metric.replace("_", " "))
 
 
+def task_label(task: str) -> str:
+    """A task's name in words: `extractive QA` for `ExtractiveQa`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", task.replace("_", " ")).split(" ")
+    return " ".join("QA" if word in ("Qa", "qa") else word[:1].lower() + word[1:] if word[1:].islower() else word for word in words)
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether a smaller value is better, which is true only of losses."""
     return metric == "loss" or metric.endswith("_loss")
@@ -47,6 +55,9 @@ def system_label(record: RunRecord, system: str) -> str:
     """The system's label in the record, or its key if it has none. A run at one of several ratios is named by its ratio."""
     if system in record.systems:
         return record.systems[system].label
+    base, _, point = system.partition("@")
+    if point:  # a training at one point of the grid
+        return f"{system_label(record, base)}, {point.replace('_', ' ').replace('=', ' ')}"
     tried = trial_ratio(system)
     return system.replace("_", " ") if tried is None else f"Pomona at {100 * tried:g}%"
 
@@ -107,13 +118,13 @@ def span(metric: str, low: float, high: float) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share in [0, 1] in percent."""
-    return f"{_plain(100 * share, digits)}%"
+    """A share in [0, 1] in percent, by the rule of `said_ratio`."""
+    return said_ratio(share, digits).replace("-", MINUS)
 
 
 def percent_span(low: float, high: float, digits: int = 0) -> str:
     """An interval of shares in percent: `21 to 62%`."""
-    return f"{_plain(100 * low, digits)} to {percent(high, digits)}"
+    return f"{percent(low, digits).removesuffix('%')} to {percent(high, digits)}"
 
 
 def p_value(value: float) -> str:

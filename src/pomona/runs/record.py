@@ -29,7 +29,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pomona.comparison import Comparison
-from pomona.ratios import Answer, RoundRecord
+from pomona.ratios import Answer, RoundRecord, said_ratio
 from pomona.runs.record_view import RunFrames, frames, table, ten_lines
 
 FORMAT_VERSION = 1
@@ -310,7 +310,8 @@ class RunRecord(_Part):
             "examples": ", ".join(f"{part.examples} {name}" for name, part in self.splits.items()),
             "prune ratio": None
             if answer is None
-            else f"{answer.prune_ratio:.2f}" + (f" [{answer.low:.2f}, {answer.high:.2f}] by {answer.controller}" if known else ""),
+            else said_ratio(answer.prune_ratio)
+            + (f" [{said_ratio(answer.low)}, {said_ratio(answer.high)}] by {answer.controller}" if known else ""),
             "warnings": len(self.warnings) or None,
             "error": self.error,
         }

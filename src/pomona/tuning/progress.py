@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from pomona.closed_streams import LastingError
 from pomona.plain_text import visible
+from pomona.ratios import said_ratio
 from pomona.verbosity import verbosity
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Display:
         if not self._ratios:
             return ""
         ticks = "".join(_TICKS[min(7, int(ratio * 8))] for ratio in self._ratios[-32:])
-        return f"prune ratio {self._ratios[-1]:.2f} {ticks}"
+        return f"prune ratio {said_ratio(self._ratios[-1])} {ticks}"
 
 
 @contextlib.contextmanager
