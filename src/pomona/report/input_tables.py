@@ -43,7 +43,7 @@ def choices_table(record: RunRecord) -> Table:
 def _choices(record: RunRecord) -> Iterator[tuple[str, str]]:
     merge = chosen(record, "merge.method")
     if merge is not None:
-        yield "Merged by", ", ".join([str(merge), _trained(str(merge)), *_merge_notes(record)])
+        yield "Merged by", ", ".join([str(merge), trained_as(str(merge)), *_merge_notes(record)])
     answer = record.answer
     if isinstance(chosen(record, "pruning.metric"), Mapping) and not (answer and is_given(answer) and answer.prune_ratio == 0):
         yield from _pruning_choices(record)
@@ -75,7 +75,7 @@ def _averaged(record: RunRecord) -> str | None:
 
 
 _ONE_PAIR = "trained as one pair"
-_TITLES = {
+MERGED_AS = {
     "concat": "the adapters side by side",
     "linear": "sums of the adapters' own factors",
     **dict.fromkeys(("svd", "ties", "dare_ties", "dare_linear", "della", "breadcrumbs", "magnitude_prune", "knots"), _ONE_PAIR),
@@ -84,10 +84,10 @@ _TITLES = {
 """Method -> what is trained, as the registry says; known here because the registry takes torch a second to load."""
 
 
-def _trained(method: str) -> str:
+def trained_as(method: str) -> str:
     """The trained quantity, in words."""
-    if method in _TITLES:
-        return _TITLES[method]
+    if method in MERGED_AS:
+        return MERGED_AS[method]
     from pomona.backbone.trainable import trainable_merges  # a method of someone else
 
     return trainable_merges[method].title if method in trainable_merges else _ONE_PAIR
