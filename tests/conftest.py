@@ -9,8 +9,10 @@ import pomona  # noqa: F401  # before anything imports torch: see pomona.threads
 
 from jaxtyping import install_import_hook  # isort: skip
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and `nohup` the other one
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A shell's background job ignores these, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(ignored, signal.SIG_DFL)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.pop("POMONA_MIRROR", None)

@@ -27,7 +27,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_folder_s_name(tmp_path: Path) -> None:
+def test_a_folder_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table would fold the name
     write_folder(tmp_path / EVIL)
     for arguments in (("inspect", EVIL), ("check", EVIL), ("inspect", EVIL, EVIL), ("merge", EVIL, "-o", f"{EVIL}m")):
         outcome = call(tmp_path, *arguments)

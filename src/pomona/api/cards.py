@@ -8,6 +8,7 @@ from pathlib import Path
 from pomona.adapters import Adapter
 from pomona.adapters.push import push
 from pomona.report.card import adapter_card
+from pomona.whole_files import write_whole
 
 CARD = "README.md"
 
@@ -41,6 +42,6 @@ def write_card(
     path = Path(output)
     card = adapter_card(adapter, path.stem, made, sources=sources, recipe=recipe, whole=whole, use=use)
     place = path / CARD if path.is_dir() else path.with_name(f"{path.name}.md")
-    place.write_text(card, encoding="utf-8")
+    write_whole(place, card)
     if push_to_hub is not None:
         push(path, push_to_hub, card=card)
