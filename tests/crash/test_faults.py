@@ -43,10 +43,9 @@ def started(folder: Path, *arguments: str, kill_at: int | None = None, largest_f
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of an adapter or a model, without the card, which is written when they are in their place."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"
-    }
+    """The files of an adapter or a model, without its card, which is written when they are in their place."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "README.md" not in path.name)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def hidden(folder: Path) -> list[str]:
