@@ -96,12 +96,14 @@ def system_of(cell: str) -> str:
 
 
 def test_the_folder_holds_a_run_for_each_cell_and_the_table(whole: Path, outcome: Outcome) -> None:
-    assert {path.name for path in whole.iterdir()} == {*CELLS, "experiment.yaml", "experiment.json", "table.md"}
+    assert {path.name for path in whole.iterdir()} == {
+        *(*CELLS, "experiment.yaml", "experiment.json", "table.md", "scores.csv", "systems.csv", "report.html")
+    }
     for cell in CELLS:
         assert {path.name for path in (whole / cell).iterdir()} == {
             "recipe.yaml", "record.json", "history.jsonl", "predictions.jsonl", "adapter"
         }  # fmt: skip
-    assert outcome.out == f"{(whole / 'table.md').read_text()}\ntable    runs/small/table.md\n"
+    assert outcome.out == f"{(whole / 'table.md').read_text()}\ntable    runs/small/table.md\nreport   runs/small/report.html\n"
     assert not outcome.errors
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pomona.engines import NATIVE
+from pomona.report.experiment_page import write_experiment_report
 from pomona.runs.experiments.recipe import read_experiment, select
 from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.experiments.run import run_experiment
@@ -23,7 +25,7 @@ def experiment(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ExperimentRecord:
-    """Run a recipe over systems, settings and seeds, each cell in its own folder, and compare the systems in one table.
+    """Run a recipe over systems, settings and seeds, each cell in its own folder; compare them in a table, a page and CSV.
 
     Args:
         recipe: the path of an experiment in YAML.
@@ -45,4 +47,7 @@ def experiment(
     read, cells = read_experiment(recipe)
     chosen = select(cells, systems=systems, settings=settings, seeds=seeds)
     with shown(progress) as display:
-        return run_experiment(read, cells, output, chosen=chosen, resume=resume, progress=display, engine=engine, workers=workers)
+        found = run_experiment(read, cells, output, chosen=chosen, resume=resume, progress=display, engine=engine, workers=workers)
+    folder = Path("runs") / read.name if output is None else output
+    NATIVE.on_main(lambda: write_experiment_report(folder))
+    return found

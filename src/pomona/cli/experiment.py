@@ -35,7 +35,9 @@ def experiment(
     import json
 
     from pomona.cli.interrupted import resumable
+    from pomona.engines import NATIVE
     from pomona.errors import InputError
+    from pomona.report.experiment_page import write_experiment_report
     from pomona.runs.experiments.recipe import EXPERIMENT, TABLE, read_experiment, select
     from pomona.runs.experiments.run import prepare_cells, run_experiment, states
     from pomona.runs.experiments.table import table
@@ -69,7 +71,9 @@ def experiment(
         return
     with resumable(folder, EXPERIMENT, named=output is not None), Display() as display:
         result = run_experiment(read, cells, folder, chosen=chosen, resume=resume, progress=display, engine=engine, workers=workers)
-    say(result.model_dump_json(indent=2) if as_json else f"{table(result)}\ntable    {folder / TABLE}", lines=True)
+    page = NATIVE.on_main(lambda: write_experiment_report(folder))
+    paths = f"table    {folder / TABLE}\nreport   {page}"
+    say(result.model_dump_json(indent=2) if as_json else f"{table(result)}\n{paths}", lines=True)
     asked = {cell.path for cell in chosen}
     lacking = [cell.path for cell in result.cells if cell.path in asked and cell.status != "done"]
     if lacking:

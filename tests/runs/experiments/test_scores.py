@@ -197,7 +197,7 @@ def test_one_seed_answers_for_these_runs_and_the_table_says_so(tmp_path: Path) -
     assert (contrast.seeds, contrast.holds_for) == (1, "these_runs")
     text = table(found)
     assert "| new seeds; difference: these runs |" in text
-    assert "One that holds for these runs answers for other test examples alone" in text
+    assert "One that holds for these runs covers other test examples only" in text
 
 
 def test_an_interval_for_new_seeds_stays_within_what_the_metric_can_reach(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_cell_without_a_round_has_the_starting_ratio_and_the_table_says_so(tmp
             run(tmp_path, cell, lines(cell), answer=answer)
     found = gather(experiment, cells, tmp_path)
     assert [cell.path for cell in found.cells if cell.learned_nothing] == ["bad-3", "bad-1"]
-    assert "No controller round took place in bad-3, bad-1: the prune ratio there is the starting one." in table(found)
+    assert "No controller round took place in bad-3, bad-1: the prune ratio there is the start value." in table(found)
 
 
 def test_settings_are_apart(tmp_path: Path) -> None:

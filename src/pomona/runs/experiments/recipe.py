@@ -24,13 +24,14 @@ DEFAULT = "default"
 """The setting's name where the file has no settings."""
 
 _BASELINE = "baseline"
+_TAKEN = {EXPERIMENT, RESULT, TABLE, "scores.csv", "systems.csv", "report.html"}
 _NOT_OVERRIDDEN = ("name", "seed", "evaluation.baselines")
 _SURE = re.compile(r"\w[\w.-]*")
 _LONGEST_NAME = 100  # bytes, of a part of a path
 
 
 def _folder_name(name: str) -> str:
-    if not _SURE.fullmatch(name) or len(name.encode()) > _LONGEST_NAME or name in {EXPERIMENT, RESULT, TABLE}:
+    if not _SURE.fullmatch(name) or len(name.encode()) > _LONGEST_NAME or name in _TAKEN:
         raise ValueError(f"{name!r} names a folder: use letters, digits, `_`, `-` and `.`, beginning with one of the first three")
     return name
 

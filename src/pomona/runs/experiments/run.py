@@ -16,6 +16,7 @@ from pomona.runs.adapt import execute, finished, open_store
 from pomona.runs.alone import alone
 from pomona.runs.base_plan import Plan
 from pomona.runs.estimate import Training
+from pomona.runs.experiments.csv_files import write_csv
 from pomona.runs.experiments.recipe import EXPERIMENT, RESULT, TABLE, Cell, Experiment
 from pomona.runs.experiments.record import ExperimentRecord
 from pomona.runs.experiments.scores import gather
@@ -100,6 +101,7 @@ def _result(experiment: Experiment, cells: Sequence[Cell], folder: Path) -> Expe
     found = gather(experiment, cells, folder)
     _write(folder / RESULT, found.model_dump_json(indent=2) + "\n")
     _write(folder / TABLE, table(found))
+    write_csv(folder, found)
     return found
 
 

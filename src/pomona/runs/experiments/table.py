@@ -11,12 +11,13 @@ from pomona.runs.sizes import said_count, said_kinds, said_training, unlike
 
 UNKNOWN = "-"
 
-_READING_OF_AVERAGES = (
+READING_OF_AVERAGES = (
     "Interval and p-values of the difference hold for other settings like these (Student's t over the settings' differences); p "
     "(Holm) is corrected for the systems of the table. Better and worse: settings with a significant difference, after Holm's "
     "correction over all settings and systems. Worst seed better: settings in which the system's worst seed is better than the "
     "worst seed of the system that it is compared with."
 )
+"""What intervals, p-values and counts of averages over settings answer."""
 
 
 def table(found: ExperimentRecord) -> str:
@@ -29,7 +30,7 @@ def table(found: ExperimentRecord) -> str:
             f"### {_title(metric)}\n\n{_aligned(_average_rows(scores, found.against, 4 if metric == LOSS else 2))}"
             for metric, scores in one.metrics.items()
         ]
-        parts += [_READING_OF_AVERAGES] if found.against is not None else []
+        parts += [READING_OF_AVERAGES] if found.against is not None else []
     for name, setting in found.settings.items():
         parts += [f"## {name}"] if len(found.settings) > 1 else []
         parts += [
@@ -39,33 +40,34 @@ def table(found: ExperimentRecord) -> str:
         parts.append(f"### cost\n\n{_costs(setting.costs)}")
         began = [cell.path for cell in found.cells if cell.setting == name and cell.learned_nothing]
         parts += (
-            [f"No controller round took place in {', '.join(began)}: the prune ratio there is the starting one."] if began else []
+            [f"No controller round took place in {', '.join(began)}: the prune ratio there is the start value."] if began else []
         )
         parts += _tuned([cell for cell in found.cells if cell.setting == name and cell.tuned])
         parts += _made_of(setting.systems, found.against)
-    parts.append(_reading(found))
+    parts.append(reading(found))
     lacking = [
         f"- {cell.path}: {cell.status}{f', {cell.error}' if cell.error else ''}" for cell in found.cells if cell.status != "done"
     ]
-    parts += ["### cells that lack\n\n" + "\n".join(lacking)] if lacking else []
+    parts += ["### cells without a result\n\n" + "\n".join(lacking)] if lacking else []
     parts.append(f"All cells together took {found.total_seconds:.1f} s.")
     return "\n\n".join(parts) + "\n"
 
 
-def _reading(found: ExperimentRecord) -> str:
+def reading(found: ExperimentRecord) -> str:
+    """What each interval and each p-value of an experiment answers."""
     draws = sorted({setting.draws for setting in found.settings.values()})
     text = (
-        "Mean and sample deviation are over seeds. An interval or p-value that holds for new seeds answers for other test examples "
-        "and other seeds (other training examples, another start): it counts what the runs differ by, too. One that holds for "
-        "these runs answers for other test examples alone, as one seed tells nothing of others. Examples are drawn with all "
-        f"their seeds, and with all of their group, at once; {' or '.join(map(str, draws))} draws."
+        "Mean and sample deviation are over seeds. An interval or p-value that holds for new seeds covers other test examples and "
+        "other seeds (other training examples, another start): it includes the variation between runs. One that holds for these "
+        "runs covers other test examples only, because one seed does not show how seeds vary. Each draw of the bootstrap takes an "
+        f"example with all its seeds, and with all examples of its group; {' or '.join(map(str, draws))} draws."
     )
     if found.against is not None:
         text += (
-            f" Differences are to {found.against} on the same examples and seeds, with the p-value of a paired randomisation test, "
-            "alone and after Holm's correction over the systems of a table."
+            f" Differences are relative to {found.against} on the same examples and seeds; p is that of a paired randomisation "
+            "test, uncorrected and after Holm's correction over the systems of a table."
         )
-    return f"{text} A dash: not known, or there is none."
+    return f"{text} A dash means that a value is unknown or does not exist."
 
 
 def _title(metric: str) -> str:
@@ -185,7 +187,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _span(low: float | None, high: float | None, digits: int, sign: str = "") -> str:
-    """Ends that are one mean that the spread is not known."""
+    """An interval; equal ends mean that the spread is unknown."""
     if low is None or high is None or low == high:
         return UNKNOWN
     return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
