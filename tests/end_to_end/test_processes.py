@@ -172,7 +172,7 @@ def test_a_cell_that_fails_in_both_processes_leaves_the_others_to_run(folder: Pa
     outcomes = together(folder, "experiment", "exp.yaml", "-o", "exp", before=stop(2, sent=ArithmeticError))
     assert [one.code for one in outcomes] == [1, 1]
     assert [line for one in outcomes for line in one.errors] == ["error: 1 of 2 cells failed: fails-0"]
-    assert outcomes[0].out.splitlines()[-1] == "table    exp/table.md"
+    assert outcomes[0].out.splitlines()[-1] == "report   exp/report.html"
     assert outcomes[1].out == ""
     states = {path.parent.name: json.loads(path.read_text())["status"] for path in (folder / "exp").glob("*/record.json")}
     assert states == {"fails-0": "failed", "p30-0": "done"}
