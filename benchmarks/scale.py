@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.llama import ALL, LAYERS, QV
+from benchmarks.train_memory import STATUS, status_bytes
 from pomona.backbone.embedded import embedded_model
 from pomona.cli.memory import large_tensors_apart
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pomona.backbone.attach import Attachment
     from pomona.backbone.batches import Encoded
 
-STATUS = Path("/proc/self/status")
 MODEL_LAYERS, COMPLETION, STEPS, MICRO_DEV = 8, 24, 5, 16
 MIB, GB = 2**20, 1e9
 _TRAINED_BYTES = 16 + 8
@@ -167,7 +167,7 @@ def _child(folder: Path, setting: Setting) -> Taken:
     train = [Encoded(tuple(tokens), setting.tokens - COMPLETION) for tokens in drawn]
     targets = ("q_proj", "v_proj")
     sources = [new_adapter(backbone, targets, setting.rank, 32, stream(0, "scale", place)) for place in range(setting.adapters)]
-    resident = _status("VmRSS")
+    resident = status_bytes("VmRSS")
     ticks: list[float] = []
     with attached(backbone, sources) as attachment:
         if setting.masks:
@@ -177,7 +177,7 @@ def _child(folder: Path, setting: Setting) -> Taken:
             told = lambda _: ticks.append(time.process_time())  # noqa: E731
             fit(attachment, FitData(train), tuning, pruning=Pruning(), controller=Fixed(0.5), emit=told)
     steps = [after - before for before, after in itertools.pairwise(ticks)]
-    return Taken(statistics.median(steps), _status("VmHWM") - resident)
+    return Taken(statistics.median(steps), status_bytes("VmHWM") - resident)
 
 
 def _round(attachment: Attachment, examples: Sequence[Encoded], masks: int) -> list[float]:
@@ -193,11 +193,6 @@ def _round(attachment: Attachment, examples: Sequence[Encoded], masks: int) -> l
         candidate_losses(attachment, examples, candidates, 2048)
         ticks.append(time.process_time())
     return ticks
-
-
-def _status(field: str) -> int:
-    """Bytes of a field of this process's status."""
-    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _base(folder: Path, _: Path) -> int:
     from pomona.backbone.load import load_backbone
 
     backbone = load_backbone(str(folder))
-    resident = _status("VmRSS")
+    resident = status_bytes("VmRSS")
     del backbone
     return resident
 
@@ -126,7 +126,7 @@ def _tune(folder: Path, rows: Path, *, recompute: bool = False) -> int:
     with attached(backbone, sources, dropout=DROPOUT) as attachment:
         fitted = fit(attachment, FitData(train), tuning, pruning=Pruning(), controller=Fixed(PRUNE_RATIO))
     assert fitted.tokens == STEPS * BATCH * TOKENS
-    return _status("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def _recompute(folder: Path, rows: Path) -> int:
@@ -166,7 +166,7 @@ def _peer(folder: Path, rows: Path) -> int:
         trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=default_data_collator)
         trainer.train()
     assert trainer.state.global_step == STEPS
-    return _status("VmHWM")
+    return status_bytes("VmHWM")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ JOBS: Mapping[str, Job] = {
 }
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
     """Bytes of a field of this process's status. `getrusage` would give its parent's peak, where that is higher."""
     return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
 

@@ -17,12 +17,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.drawn import drawn_adapter
 from benchmarks.gemma import gemma_folder
+from benchmarks.trainer_peer import epoch_clock, two_adapters
 from benchmarks.trl_peer import CONFIGURATIONS, SftTrainer
 from pomona.adapters import Adapter, write_adapter
 from pomona.backbone.attach import attached
@@ -146,37 +146,13 @@ def _ours(backbone: Backbone, sources: Sequence[Adapter], encoded: Sequence[Enco
 
 def _trainer(folder: Path, adapters: Sequence[Path], encoded: Sequence[Encoded], scratch: Path) -> float:
     """Seconds of an epoch of the Trainer, its preparation left out."""
-    from peft import PeftModel
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        DataCollatorForSeq2Seq,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    class Clock(TrainerCallback):
-        seconds = 0.0
-
-        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            self.seconds = -time.perf_counter()
-
-        def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            self.seconds += time.perf_counter()
-
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name="first", is_trainable=True)
-    model.load_adapter(str(adapters[1]), adapter_name="second", is_trainable=True)
-    model.base_model.set_adapter(["first", "second"])  # pyright: ignore[reportCallIssue]
-    for module in model.modules():
-        for dropout in getattr(module, "lora_dropout", {}).values():
-            dropout.p = DROPOUT
-    clock = Clock()
+    clock = epoch_clock()
     Trainer(
-        model=model,
+        model=two_adapters(folder, adapters, DROPOUT),
         args=TrainingArguments(
             output_dir=str(scratch),
             per_device_train_batch_size=BATCH,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.trainer_peer import epoch_clock, two_adapters
 from pomona.backbone.batches import Encoded
 
 CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -48,23 +48,14 @@ class SftTrainer:
     def seconds(self, encoded: Sequence[Encoded], configuration: str) -> float:
         """Seconds of an epoch in a configuration, its preparation left out."""
         from datasets import Dataset
-        from transformers import AutoTokenizer, TrainerCallback
+        from transformers import AutoTokenizer
         from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
-        class Clock(TrainerCallback):
-            seconds = 0.0
-
-            def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-                self.seconds = -time.perf_counter()
-
-            def on_epoch_end(self, *_: Any, **__: Any) -> None:
-                self.seconds += time.perf_counter()
-
-        clock = Clock()
+        clock = epoch_clock()
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         SFTTrainer(
-            model=self._model(),
+            model=two_adapters(self.folder, self.adapters, self.dropout),
             args=SFTConfig(
                 output_dir=str(self.scratch),
                 per_device_train_batch_size=self.batch_size,
@@ -88,19 +79,6 @@ class SftTrainer:
             callbacks=[clock],
         ).train()
         return clock.seconds
-
-    def _model(self) -> Any:
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        base = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32)
-        model = PeftModel.from_pretrained(base, str(self.adapters[0]), adapter_name="first", is_trainable=True)
-        model.load_adapter(str(self.adapters[1]), adapter_name="second", is_trainable=True)
-        model.base_model.set_adapter(["first", "second"])  # pyright: ignore[reportCallIssue]
-        for module in model.modules():
-            for dropout in getattr(module, "lora_dropout", {}).values():
-                dropout.p = self.dropout
-        return model
 
 
 def _masked(example: Encoded) -> dict[str, list[int]]:

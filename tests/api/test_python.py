@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.setting import inside, make_setting, recipe, write_recipe
+from tests.end_to_end.setting import QUICK, inside, make_setting, recipe, write_recipe
 
 import pomona
 from pomona.errors import InputError
@@ -23,11 +23,6 @@ from pomona.tuning.progress import Display, Silent, shown
 
 SOURCES = Path(pomona.__path__[0])
 ROOT = SOURCES.parents[1]
-QUICK = {
-    "tuning": {"epochs": 1, "batch_size": 8, "learning_rate": 0.01},
-    "controller": {"name": "fixed", "prune_ratio": 0.25},
-    "evaluation": {"baselines": ["zero_shot"], "draws": 100},
-}
 
 
 @pytest.fixture(scope="module")

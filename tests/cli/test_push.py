@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from tests.end_to_end.setting import call, inside, lines, make_setting, recipe, write_recipe
+from tests.end_to_end.setting import QUICK, call, inside, lines, make_setting, recipe, write_recipe
 from tests.support.upload_hub import TOKEN, UploadHub, upload_hub
 
 from pomona.adapters import read_adapter
@@ -24,12 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # huggingface_hub's own use of httpx
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # PEFT's of transformers
 ]
-
-QUICK = {
-    "tuning": {"epochs": 1, "batch_size": 8, "learning_rate": 0.01},
-    "controller": {"name": "fixed", "prune_ratio": 0.25},
-    "evaluation": {"baselines": ["zero_shot"], "draws": 100},
-}
 
 
 @pytest.fixture(scope="module")

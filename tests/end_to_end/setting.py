@@ -29,6 +29,13 @@ from pomona.pruning import pruned_count
 
 WORDS = "amber birch cedar dune ember fjord grove heath islet jetty knoll larch marsh north ocean pine quay river slope thorn"
 COMMAND = (sys.executable, "-m", "pomona.cli.main")
+QUICK = {
+    "tuning": {"epochs": 1, "batch_size": 8, "learning_rate": 0.01},
+    "controller": {"name": "fixed", "prune_ratio": 0.25},
+    "evaluation": {"baselines": ["zero_shot"], "draws": 100},
+}
+"""Changes that make `recipe` as short as a whole run can be."""
+
 _parser = functools.cache(typer.main.get_command)
 """The command line's parser, which `call` makes once: a process of its own makes one too."""
 
